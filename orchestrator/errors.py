@@ -1,0 +1,180 @@
+"""What can go wrong between a client and an answer, and how each case looks on every surface.
+
+::
+
+    EdgewiseError
+    ├── RequestError            the caller must change something
+    ├── BudgetInfeasible        nothing fits the joules or milliseconds asked for
+    ├── Unavailable             try again: overload, no node, expert loading, attempts failed
+    ├── DeadlineExceeded        the latency budget ran out
+    └── InternalError           our fault; the text never leaves the process
+
+One table, `CATALOGUE`, maps the stable reason of an error to its gRPC status, HTTP status and code, the CLI's exit
+code and whether the same call may be retried. Reasons never change; texts may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from types import MappingProxyType
+
+import grpc
+
+DOMAIN = "edgewise"
+MAX_MESSAGE_CHARS = 200
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the `edgewise` command."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    CONFIG = 3
+    NOT_FOUND = 4
+    AUTH = 5
+    UNREACHABLE = 6
+    BUDGET_INFEASIBLE = 7
+    ENGINE_FAILED = 8
+    ENERGY_SOURCE_MISSING = 9
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Surface:
+    """How one reason looks from outside."""
+
+    grpc_code: grpc.StatusCode
+    http_status: int
+    http_code: str
+    exit_code: ExitCode
+    retryable: bool
+
+
+_INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+def _request(http_code: str) -> Surface:
+    return Surface(_INVALID, 400, http_code, ExitCode.USAGE, False)
+
+
+def _not_found(http_code: str) -> Surface:
+    return Surface(grpc.StatusCode.NOT_FOUND, 404, http_code, ExitCode.NOT_FOUND, False)
+
+
+def _unavailable(http_code: str, exit_code: ExitCode = ExitCode.UNREACHABLE) -> Surface:
+    return Surface(grpc.StatusCode.UNAVAILABLE, 503, http_code, exit_code, True)
+
+
+CATALOGUE: Mapping[str, Surface] = MappingProxyType(
+    {
+        "MALFORMED_MESSAGE": _request("malformed_message"),
+        "FIELD_REQUIRED": _request("field_required"),
+        "FIELD_OUT_OF_RANGE": _request("field_out_of_range"),
+        "BUDGET_NOT_FINITE": _request("budget_not_finite"),
+        "BUDGET_OUT_OF_RANGE": _request("budget_out_of_range"),
+        "DEADLINE_REQUIRED": _request("deadline_required"),
+        "SHAPE_MISMATCH": _request("shape_mismatch"),
+        "DTYPE_MISMATCH": _request("dtype_mismatch"),
+        "INPUT_NOT_FINITE": _request("input_not_finite"),
+        "NAME_INVALID": _request("name_invalid"),
+        "INPUT_INVALID": _request("input_invalid"),
+        "TASK_NOT_FOUND": _not_found("task_not_found"),
+        "EXPERT_NOT_FOUND": _not_found("model_not_found"),
+        "REQUEST_NOT_FOUND": _not_found("request_not_found"),
+        "NODE_NOT_FOUND": _not_found("node_not_found"),
+        "BUDGET_INFEASIBLE": Surface(
+            grpc.StatusCode.FAILED_PRECONDITION, 422, "budget_infeasible", ExitCode.BUDGET_INFEASIBLE, False
+        ),
+        "DEADLINE_EXCEEDED": Surface(
+            grpc.StatusCode.DEADLINE_EXCEEDED, 504, "deadline_exceeded", ExitCode.FAILED, False
+        ),
+        "NO_NODE": _unavailable("no_node"),
+        "EXPERT_LOADING": _unavailable("model_loading"),
+        "OVERLOADED": _unavailable("overloaded"),
+        "DRAINING": _unavailable("draining"),
+        "ATTEMPTS_FAILED": _unavailable("attempts_failed", ExitCode.ENGINE_FAILED),
+        "UNIMPLEMENTED": Surface(
+            grpc.StatusCode.UNIMPLEMENTED, 501, "unimplemented", ExitCode.USAGE, False
+        ),
+        "INTERNAL": Surface(grpc.StatusCode.INTERNAL, 500, "internal", ExitCode.FAILED, False),
+    }
+)
+
+
+class EdgewiseError(Exception):
+    """Root of all errors that reach a caller.
+
+    Args:
+        reason: A key of `CATALOGUE`.
+        message: One sentence: what was wrong and what would be right. Never echoes input.
+        metadata: Every variable of the message, keys in lowerCamel.
+        field: The request's field at fault, as a path such as ``inputs[0].shape``.
+        retry_after_s: When the same call may succeed.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        field: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message[:MAX_MESSAGE_CHARS]
+        self.metadata = dict(metadata or {})
+        self.field = field
+        self.retry_after_s = retry_after_s
+
+    @property
+    def surface(self) -> Surface:
+        """How this error looks on gRPC, HTTP and the command line."""
+        return CATALOGUE[self.reason]
+
+
+class RequestError(EdgewiseError):
+    """The request cannot be served as it stands."""
+
+
+class BudgetInfeasible(EdgewiseError):
+    """No route fits the budget; carries the smallest budget that would do."""
+
+    def __init__(self, *, min_energy_j: float, min_latency_ms: float) -> None:
+        super().__init__(
+            "BUDGET_INFEASIBLE",
+            f"No expert fits this budget; the smallest that would do is {min_energy_j:.3g} J and"
+            f" {min_latency_ms:.3g} ms, or set on_infeasible.",
+            metadata={"minEnergyJ": repr(min_energy_j), "minLatencyMs": repr(min_latency_ms)},
+            field="budget",
+        )
+        self.min_energy_j = min_energy_j
+        self.min_latency_ms = min_latency_ms
+
+
+class Unavailable(EdgewiseError):
+    """The same call may succeed later."""
+
+
+class DeadlineExceeded(EdgewiseError):
+    """The latency budget ran out before an answer was there."""
+
+    def __init__(self, latency_ms: float) -> None:
+        super().__init__(
+            "DEADLINE_EXCEEDED",
+            f"No answer within the latency budget of {latency_ms:.4g} ms.",
+            metadata={"maxLatencyMs": repr(latency_ms)},
+        )
+
+
+class InternalError(EdgewiseError):
+    """A bug on our side. Only the request id is told to the caller; the cause goes to the log."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            "INTERNAL", f"Internal error. Quote request id {request_id}.", metadata={"requestId": request_id}
+        )
