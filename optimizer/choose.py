@@ -1,0 +1,206 @@
+"""The online decision: one route for one query, within its own joules and milliseconds.
+
+Shape letters: r routes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+class Binding(StrEnum):
+    """Which limit kept the choice from what it would have been without limits."""
+
+    NONE = "none"
+    ENERGY = "energy"
+    LATENCY = "latency"
+    AVAILABILITY = "availability"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What every route promises for one query. All arrays have one entry per route.
+
+    Args:
+        quality_r: Predicted probability of a right answer.
+        energy_r: Expected joules.
+        energy_bound_r: Joules at the promise's quantile, all stages run.
+        latency_r: Expected milliseconds.
+        latency_bound_r: Milliseconds at the promise's quantile, all stages run.
+        available_r: Whether every expert of the route has an arm that takes work now.
+    """
+
+    quality_r: Floats
+    energy_r: Floats
+    energy_bound_r: Floats
+    latency_r: Floats
+    latency_bound_r: Floats
+    available_r: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Hard limits of one request, held against the bounds; `None` for no limit."""
+
+    energy_j: float | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What joules and milliseconds cost, in quality (fraction of right answers).
+
+    Args:
+        per_j: Quality that one joule must buy.
+        per_ms: Quality that one millisecond must buy.
+        pinned: Route to take whenever it is feasible; `None` decides every query by score.
+    """
+
+    per_j: float = 0.0
+    per_ms: float = 0.0
+    pinned: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """What could be done where nothing fits.
+
+    Args:
+        cheapest: Available route with the fewest expected joules.
+        least_overrun: Available route that exceeds its limits by the smallest factor.
+        min_energy_j: Together with `min_latency_ms` a budget that would do.
+        min_latency_ms: See `min_energy_j`.
+    """
+
+    cheapest: int
+    least_overrun: int
+    min_energy_j: float
+    min_latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The decision and what it was made on.
+
+    Args:
+        index: The chosen route, `None` when no available route fits.
+        runner_up: The next best route that fits.
+        binding: Which limit removed the route that would have been chosen without limits.
+        feasible_r: Routes that are available and fit.
+        score_r: Quality minus the price of joules and milliseconds.
+        fallback: Where `index` is `None` and some route is available: what could be done instead.
+    """
+
+    index: int | None
+    runner_up: int | None
+    binding: Binding
+    feasible_r: Bools
+    score_r: Floats
+    fallback: Fallback | None
+
+
+def choose(offer: Offer, *, limits: Limits, price: Price) -> Choice:
+    """Take the best score among the routes that fit; equal scores go to fewer joules, then to the lower index.
+
+    Args:
+        offer: What every route promises for this query. Entries of unavailable routes may be NaN.
+        limits: Hard limits, held against the bounds.
+        price: What joules and milliseconds cost.
+
+    Returns:
+        The choice. Nothing that fits is `index=None`, not an exception.
+
+    Cost: a dozen numpy calls on arrays of r entries, 25 µs for 60 routes.
+    """
+    score_r = offer.quality_r - price.per_j * offer.energy_r
+    if price.per_ms:
+        score_r -= price.per_ms * offer.latency_r
+    feasible_r = _feasible(offer, limits)
+    masked_r = np.where(feasible_r, score_r, -np.inf)
+    index = _best(masked_r, offer.energy_r, price.pinned)
+    wanted = _best(score_r, offer.energy_r, price.pinned)
+    fallback = None
+    runner_up = None
+    if index is None:
+        fallback = _fallback(offer, limits)
+    else:
+        masked_r[index] = -np.inf
+        runner_up = _best(masked_r, offer.energy_r, None)
+    return Choice(index, runner_up, _binding(offer, limits, wanted), feasible_r, score_r, fallback)
+
+
+# Scores closer than this are equal: far below what a quality estimate can tell apart.
+_TIE = 1e-12
+
+
+def _feasible(offer: Offer, limits: Limits) -> Bools:
+    feasible_r = offer.available_r
+    if limits.energy_j is not None:
+        feasible_r = feasible_r & (offer.energy_bound_r <= limits.energy_j)
+    if limits.latency_ms is not None:
+        feasible_r = feasible_r & (offer.latency_bound_r <= limits.latency_ms)
+    return feasible_r
+
+
+def _best(score_r: Floats, energy_r: Floats, pinned: int | None) -> int | None:
+    """Index of the best score; -inf and NaN are out, `pinned` wins wherever it is in."""
+    if pinned is not None and score_r[pinned] > -np.inf:
+        return pinned
+    top = np.fmax.reduce(score_r, initial=-np.inf)
+    if top == -np.inf:
+        return None
+    return int(np.argmin(np.where(score_r >= top - _TIE, energy_r, np.inf)))
+
+
+def _binding(offer: Offer, limits: Limits, wanted: int | None) -> Binding:
+    """Why the route that was wanted regardless of limits is out, if it is."""
+    if wanted is None or not offer.available_r[wanted]:
+        return Binding.AVAILABILITY
+    over_energy = _overrun(float(offer.energy_bound_r[wanted]), limits.energy_j)
+    over_latency = _overrun(float(offer.latency_bound_r[wanted]), limits.latency_ms)
+    if max(over_energy, over_latency) <= 1.0:
+        return Binding.NONE
+    return Binding.ENERGY if over_energy >= over_latency else Binding.LATENCY
+
+
+def _overrun(bound: float, limit: float | None) -> float:
+    """Factor by which a bound exceeds its limit; a limit of 0 is met by 0 alone."""
+    if limit is None or bound <= limit:
+        return 1.0
+    return bound / limit if limit > 0.0 else np.inf
+
+
+def _fallback(offer: Offer, limits: Limits) -> Fallback | None:
+    candidates = [int(r) for r in np.flatnonzero(offer.available_r)]
+    if not candidates:
+        return None
+
+    def overrun(r: int) -> tuple[float, float]:
+        energy = _overrun(float(offer.energy_bound_r[r]), limits.energy_j)
+        return max(energy, _overrun(float(offer.latency_bound_r[r]), limits.latency_ms)), offer.energy_r[r]
+
+    needed = _smallest_budget(offer, limits, candidates)
+    return Fallback(
+        cheapest=min(candidates, key=lambda r: float(offer.energy_r[r])),
+        least_overrun=min(candidates, key=overrun),
+        min_energy_j=float(offer.energy_bound_r[needed]),
+        min_latency_ms=float(offer.latency_bound_r[needed]),
+    )
+
+
+def _smallest_budget(offer: Offer, limits: Limits, candidates: list[int]) -> int:
+    """The route whose bounds are the budget to ask for.
+
+    The fewest joules within the latency limit; where no route is within it, the route that is done first.
+    """
+    in_time = [r for r in candidates if limits.latency_ms is None or offer.latency_bound_r[r] <= limits.latency_ms]
+    if in_time:
+        return min(in_time, key=lambda r: float(offer.energy_bound_r[r]))
+    return min(candidates, key=lambda r: (float(offer.latency_bound_r[r]), float(offer.energy_bound_r[r])))

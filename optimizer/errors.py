@@ -1,0 +1,24 @@
+"""What the optimizer refuses.
+
+::
+
+    OptimizerError
+    ├── ProblemError     a planning problem that cannot be meant: shapes, signs, values that are not finite
+    └── EvidenceError    evidence that nothing can be learnt from: shapes, names, values that are not finite
+
+Infeasible is not an error: it is `Status.INFEASIBLE` of a solution and index `None` of a choice.
+"""
+
+from __future__ import annotations
+
+
+class OptimizerError(ValueError):
+    """Root of everything that the optimizer raises on purpose."""
+
+
+class ProblemError(OptimizerError):
+    """The planning problem itself is malformed."""
+
+
+class EvidenceError(OptimizerError):
+    """The evidence is malformed or too small to learn from."""

@@ -1,0 +1,64 @@
+"""Fits that make routes functions of the experts' heads.
+
+Shape letters: q queries, e experts, r routes, s stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.logistic import fit_logistic
+from optimizer.model import Links
+from optimizer.replay import ReplayTable
+from optimizer.routes import Route
+
+Floats = NDArray[np.float64]
+
+_L2 = 1.0
+
+
+def fit_links(routes: Sequence[Route], experts: Sequence[str], *, table: ReplayTable, log_odds_qe: Floats) -> Links:
+    """Fit quality and reach of every route on the heads' log odds.
+
+    Args:
+        routes: The table's routes.
+        experts: Order of the e axis.
+        table: What each route did to each query.
+        log_odds_qe: What each head said about each query while it had not seen it.
+    """
+    shape = table.reached_qrs.shape[1:]
+    links = Links(
+        quality_re=np.zeros((len(routes), len(experts))),
+        quality_bias_r=np.zeros(len(routes)),
+        reach_rse=np.zeros((*shape, len(experts))),
+        reach_bias_rs=np.full(shape, -np.inf),
+    )
+    links.reach_bias_rs[:, 0] = np.inf
+    for r, route in enumerate(routes):
+        first, last = experts.index(route.experts[0]), experts.index(route.experts[-1])
+        _link_quality(links, r, columns=(first, last), right_q=table.correct_qr[:, r], log_odds_qe=log_odds_qe)
+        for s in range(1, len(route.stages)):
+            weights_e, bias = _fit(log_odds_qe[:, [first]], table.reached_qrs[:, r, s])
+            links.reach_rse[r, s, first], links.reach_bias_rs[r, s] = weights_e[0], bias
+    return links
+
+
+def _link_quality(links: Links, r: int, *, columns: tuple[int, int], right_q: Floats, log_odds_qe: Floats) -> None:
+    first, last = columns
+    if first == last:
+        links.quality_re[r, first] = 1.0
+        return
+    weights_e, bias = _fit(log_odds_qe[:, [first, last]], right_q)
+    links.quality_re[r, [first, last]] = weights_e
+    links.quality_bias_r[r] = bias
+
+
+def _fit(x_qe: Floats, outcome_q: NDArray[np.floating] | NDArray[np.bool_]) -> tuple[Floats, float]:
+    """A logistic fit on smoothed targets, so that what never happened is improbable and not impossible."""
+    happened_q = np.asarray(outcome_q, dtype=np.float64)
+    often, seldom = happened_q.sum(), len(happened_q) - happened_q.sum()
+    target_q = np.where(happened_q > 0.5, (often + 1.0) / (often + 2.0), 1.0 / (seldom + 2.0))
+    return fit_logistic(x_qe, target_q, l2=_L2)
