@@ -1,0 +1,74 @@
+"""``python -m nodes.zoo``: make the experts that ship, or check those that are there."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from nodes.zoo.catalog import DEFAULT_FOLDER, CatalogError, load_catalog
+from nodes.zoo.digits.settings import RECIPES
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Make or check the experts that ship with a node."""
+
+
+@main.command()
+@click.option("--out", type=FOLDER, default=DEFAULT_FOLDER, show_default="the shipped folder")
+@click.option("--only", "names", multiple=True, type=click.Choice(list(RECIPES)), help="Train this expert only.")
+@click.option(
+    "--folds",
+    "folds_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also train the models of all folds and write their answers here (three times as long).",
+)
+def train(out: Path, names: tuple[str, ...], folds_file: Path | None) -> None:
+    """Train the digit experts and write weights, cards and evidence.
+
+    Takes about a minute on two cores; on one machine the files come out the same every time.
+    """
+    _require("torch", "onnx", "onnxruntime", "sklearn", extra="edgewise[train,node]")
+    from nodes.zoo.digits.build import build  # torch takes seconds to import
+
+    started = time.perf_counter()
+    chosen = [name for name in RECIPES if not names or name in names]
+    build(out, chosen, folds_file=folds_file, report=click.echo)
+    click.echo(f"written to {out} in {time.perf_counter() - started:.0f} s")
+
+
+@main.command()
+@click.option("--models", type=FOLDER, default=DEFAULT_FOLDER, show_default="the shipped folder")
+def verify(models: Path) -> None:
+    """Check every digest, then every expert on the digits that it never saw."""
+    _require("onnxruntime", extra="edgewise[node]")
+    from nodes.zoo.check import check_expert  # the runtime is optional
+
+    try:
+        catalog = load_catalog(models)
+        findings = [check_expert(catalog, card) for card in catalog.experts]
+    except CatalogError as problem:
+        raise click.ClickException(str(problem)) from None
+    for card, found in zip(catalog.experts, findings, strict=True):
+        click.echo(
+            f"{found.expert:15s} {card.macs:>9,d} MACs  held out {found.held_out_fraction:.2%}"
+            f"  evidence {found.evidence_fraction:.2%}  {'as stated' if found.as_stated else 'NOT AS STATED'}"
+        )
+    if not all(found.as_stated for found in findings):
+        sys.exit(1)
+
+
+def _require(*modules: str, extra: str) -> None:
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise click.ClickException(f"{', '.join(missing)} not installed. Run: pip install '{extra}'")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Handwritten digits: six classifiers between a linear model and a wide convolutional one."""
