@@ -77,7 +77,8 @@ def _combine(route: Route, experts: list[str], outputs_nc: Floats) -> Floats:
 def _weights_of(route: Route, experts: list[str]) -> Floats:
     weight_of = dict(zip(route.experts, route.weights, strict=True)) if route.weights else {}
     weights_n = np.array([weight_of.get(expert, 1.0) for expert in experts])
-    return weights_n / weights_n.sum()
+    shares_n: Floats = weights_n / weights_n.sum()
+    return shares_n
 
 
 def _mixture(outputs_nc: Floats, weights_n: Floats) -> Floats:

@@ -50,8 +50,8 @@ class Route:
             raise EvidenceError("A route needs stages with at least one expert each, no expert twice.")
         if len(self.continue_below) != len(self.stages) - 1:
             raise EvidenceError("A route needs one threshold per stage but the last.")
-        if self.weights and len(self.weights) != len(experts):
-            raise EvidenceError("A route's weights, where there are any, are one per expert.")
+        if self.weights and (len(self.weights) != len(experts) or min(self.weights) <= 0.0):
+            raise EvidenceError("A route's weights, where there are any, are positive and one per expert.")
 
     @classmethod
     def single(cls, expert: str) -> Route:
