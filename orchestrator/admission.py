@@ -1,0 +1,123 @@
+"""Who may come in: a bounded number of requests run, a bounded number wait, the rest is told to come back.
+
+Rejecting early is what keeps the goodput under overload: a request whose predicted wait exceeds what is left of its
+deadline is refused at once instead of being answered too late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from types import TracebackType
+
+from orchestrator.errors import Unavailable
+
+# Weight of the newest request in the moving average of service times.
+SMOOTHING = 0.05
+MIN_RETRY_AFTER_S = 0.05
+
+
+class Admission:
+    """The gateway's door; used as ``async with admission.enter(deadline_s)``.
+
+    Args:
+        max_running: Requests that run at once.
+        max_queued: Requests that may wait.
+    """
+
+    def __init__(self, *, max_running: int, max_queued: int) -> None:
+        self._max_running = max_running
+        self._max_queued = max_queued
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.running = 0
+        self._empty = asyncio.Event()
+        self.service_s = 0.005
+        self.closed = False
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait."""
+        return len(self._waiting)
+
+    def wait_s(self) -> float:
+        """Predicted wait of a request that comes now."""
+        if self.running < self._max_running:
+            return 0.0
+        return (self.queued + 1) * self.service_s / self._max_running
+
+    def enter(self, deadline_s: float) -> _Admitted:
+        """A context that holds one place; waits for it at most `deadline_s`."""
+        return _Admitted(self, deadline_s)
+
+    async def acquire(self, deadline_s: float) -> None:
+        """Take a place.
+
+        Raises:
+            Unavailable: DRAINING or OVERLOADED.
+        """
+        if self.closed:
+            raise Unavailable("DRAINING", "The gateway is shutting down; call another one or try again later.")
+        if self.running < self._max_running:
+            self.running += 1
+            return
+        wait_s = self.wait_s()
+        if self.queued >= self._max_queued or wait_s > deadline_s:
+            raise overloaded(wait_s)
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            async with asyncio.timeout(deadline_s):
+                await place
+        except TimeoutError:
+            raise overloaded(self.wait_s()) from None
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self._pass_on()
+            raise
+
+    def release(self, service_s: float) -> None:
+        """Give a place back after `service_s` seconds of use."""
+        self.service_s += SMOOTHING * (service_s - self.service_s)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
+        self.running -= 1
+        self._empty.set()
+
+    async def emptied(self) -> None:
+        """Wait until nothing runs."""
+        while self.running:
+            self._empty.clear()
+            await self._empty.wait()
+
+
+def overloaded(wait_s: float) -> Unavailable:
+    """The refusal that tells the caller when to come back."""
+    retry_after_s = max(wait_s, MIN_RETRY_AFTER_S)
+    return Unavailable(
+        "OVERLOADED",
+        "More requests are under way than can be answered in time; try again later.",
+        retry_after_s=retry_after_s,
+        metadata={"retryAfterS": f"{retry_after_s:.3f}"},
+    )
+
+
+class _Admitted:
+    def __init__(self, admission: Admission, deadline_s: float) -> None:
+        self._admission = admission
+        self._deadline_s = deadline_s
+        self._entered_s = 0.0
+
+    async def __aenter__(self) -> None:
+        await self._admission.acquire(self._deadline_s)
+        self._entered_s = asyncio.get_running_loop().time()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._admission.release(asyncio.get_running_loop().time() - self._entered_s)

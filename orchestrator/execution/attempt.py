@@ -1,0 +1,229 @@
+"""One attempt of one arm at one piece of work: send it, wait for it with bounded patience, account for it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from edgewise.v1 import fleet_pb2
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.session import NodeSession, OutboxFull, Pending, SessionEnded
+from orchestrator.types import AttemptRecord, Delta, Done, Energy, Failed, Provenance
+
+# An attempt that takes this many times its bound is given up if another arm could take over.
+PATIENCE_FACTOR = 4.0
+MIN_PATIENCE_S = 0.1
+
+WorkInput = Callable[[fleet_pb2.Work], None]
+
+
+class AttemptFailed(Exception):
+    """An arm did not answer; `record` says what it cost and why, `final` whether trying elsewhere is pointless."""
+
+    def __init__(self, record: AttemptRecord, *, final: bool = False) -> None:
+        super().__init__(record.reason)
+        self.record = record
+        self.final = final
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is asked of an arm.
+
+    Args:
+        index: The arm on the board.
+        stage: Stage of the route, for the record.
+        request_id: For the node's log.
+        fill: Writes the input into the message.
+        deadline_s: Monotonic time after which the answer is of no use.
+        energy_limit_j: Joules that this work may take; 0 for no limit.
+        spare: Whether another arm could take over, asked when patience ends.
+    """
+
+    index: int
+    stage: int
+    request_id: str
+    fill: WorkInput
+    deadline_s: float
+    energy_limit_j: float
+    spare: Callable[[], bool]
+
+
+class Attempts:
+    """Sends work to nodes.
+
+    Args:
+        fleet: Where the nodes are.
+        max_patience_s: Longest silence before another arm is tried.
+        retries: False waits for every arm until the deadline; for the control experiments of the tests.
+    """
+
+    def __init__(self, fleet: Fleet, *, max_patience_s: float, retries: bool = True) -> None:
+        self._fleet = fleet
+        self._max_patience_s = max_patience_s
+        self._retries = retries
+        self._work_ids = itertools.count(1)
+
+    async def run(self, ask: Ask) -> tuple[Done, AttemptRecord]:
+        """The arm's answer and its record.
+
+        Raises:
+            AttemptFailed: The node refused, failed, went away or took too long.
+        """
+        trial = self._start(ask, streaming=False)
+        try:
+            result = await self._await_result(trial)
+            return trial.conclude(result)
+        finally:
+            trial.close()
+
+    def start_text(self, ask: Ask) -> Trial:
+        """Start a streaming attempt; the caller reads `Trial.deltas` and must call `Trial.close`."""
+        return self._start(ask, streaming=True)
+
+    def _start(self, ask: Ask, *, streaming: bool) -> Trial:
+        arm = self._fleet.board.states[ask.index].arm
+        session = self._fleet.sessions.get(arm.node)
+        trial = Trial(self._fleet, ask, session)
+        if session is None:
+            raise trial.failure("NODE_GONE")
+        work = fleet_pb2.Work(
+            work_id=next(self._work_ids),
+            request_id=ask.request_id,
+            expert=arm.expert,
+            variant=arm.variant,
+            deadline_ms=max(0.0, (ask.deadline_s - time.monotonic()) * 1000.0),
+            energy_limit_j=ask.energy_limit_j,
+        )
+        ask.fill(work)
+        try:
+            trial.begin(session.submit(work, streaming=streaming))
+        except (OutboxFull, SessionEnded):
+            raise trial.failure("NODE_BUSY") from None
+        return trial
+
+    async def _await_result(self, trial: Trial) -> Done | Failed:
+        patience_s = min(max(MIN_PATIENCE_S, PATIENCE_FACTOR * trial.bound_ms / 1000.0), self._max_patience_s)
+        try:
+            if not self._retries or patience_s >= trial.left_s():
+                return await trial.result()
+            try:
+                async with asyncio.timeout(patience_s):
+                    return await asyncio.shield(trial.result())
+            except TimeoutError:
+                if trial.silent():
+                    self._fleet.suspect(trial.session)
+                if trial.ask.spare():
+                    raise trial.failure("LATE", outcome="late") from None
+                return await trial.result()
+        except SessionEnded:
+            raise trial.failure("NODE_GONE") from None
+
+
+class Trial:
+    """An attempt under way: bookkeeping on the board, and the record in the end."""
+
+    def __init__(self, fleet: Fleet, ask: Ask, session: NodeSession | None) -> None:
+        board = fleet.board
+        self.ask = ask
+        self._board = board
+        self._session = session
+        self._state = board.states[ask.index]
+        self._started_s = time.monotonic()
+        self._wait_ms = float(board.wait_ms_n[ask.index])
+        self._predicted_ms = self._wait_ms + float(board.service_ms_n[ask.index])
+        self.bound_ms = self._wait_ms + float(board.service_bound_ms_n[ask.index])
+        self._predicted_j = float(board.energy_j_n[ask.index])
+        self._pending: Pending | None = None
+        self._held_ms: float | None = None
+
+    @property
+    def session(self) -> NodeSession:
+        """The node's session; there is one once the trial has begun."""
+        if self._session is None:
+            raise self.failure("NODE_GONE")
+        return self._session
+
+    def begin(self, pending: Pending) -> None:
+        """The work was sent."""
+        self._pending = pending
+        self._held_ms = self._board.dispatched(self.ask.index)
+
+    def result(self) -> asyncio.Future[Done | Failed]:
+        """The node's result, in time or not."""
+        if self._pending is None:
+            raise self.failure("NODE_GONE")
+        return self._pending.result
+
+    async def delta(self) -> Delta | None:
+        """The next piece of text, or None when the result is there and nothing is left to take."""
+        pending = self._pending
+        if pending is None or pending.deltas is None:
+            return None
+        while pending.deltas.empty():
+            if pending.result.done():
+                return None
+            taking = asyncio.ensure_future(pending.deltas.get())
+            either: set[asyncio.Future[Any]] = {taking, pending.result}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if taking.done():
+                return taking.result()
+            taking.cancel()
+        return pending.deltas.get_nowait()
+
+    def left_s(self) -> float:
+        """Seconds until the deadline."""
+        return self.ask.deadline_s - time.monotonic()
+
+    def silent(self) -> bool:
+        """Whether the node has said nothing since the work was sent."""
+        return self._pending is not None and self.session.seen_s < self._pending.sent_s
+
+    def conclude(self, result: Done | Failed) -> tuple[Done, AttemptRecord]:
+        """The answer and its record; what was seen goes to the board.
+
+        Raises:
+            AttemptFailed: The node could not do it.
+        """
+        if isinstance(result, Failed):
+            failed = self.failure(result.reason, energy=result.energy)
+            failed.final = result.final
+            raise failed
+        elapsed_ms = self._elapsed_ms()
+        self._board.answered(self.ask.index, service_ms=elapsed_ms - self._wait_ms, energy_j=result.energy.energy_j)
+        return result, self._record("answered", "", result.energy, elapsed_ms)
+
+    def failure(self, reason: str, *, outcome: str = "failed", energy: Energy | None = None) -> AttemptFailed:
+        """The failure of this attempt; joules that nobody told count as predicted once the work was sent."""
+        self._board.failed(self.ask.index)
+        if energy is None or energy.provenance is Provenance.UNMEASURED:
+            sent = self._held_ms is not None
+            energy = Energy(self._predicted_j if sent else 0.0, Provenance.MODELLED, "predicted")
+        return AttemptFailed(self._record(outcome, reason, energy, self._elapsed_ms()))
+
+    def close(self) -> None:
+        """The attempt is over, however it ended: free its slot, cancel what still runs."""
+        if self._held_ms is not None:
+            self._board.released(self.ask.index, self._held_ms)
+            self._held_ms = None
+        if self._pending is not None and self._session is not None:
+            self._session.abandon(self._pending)
+
+    def _elapsed_ms(self) -> float:
+        return (time.monotonic() - self._started_s) * 1000.0
+
+    def _record(self, outcome: str, reason: str, energy: Energy, ms: float) -> AttemptRecord:
+        return AttemptRecord(
+            arm=self._state.arm.name,
+            stage=self.ask.stage,
+            predicted_energy_j=self._predicted_j,
+            energy=energy,
+            predicted_ms=self._predicted_ms,
+            ms=ms,
+            outcome=outcome,
+            reason=reason,
+        )

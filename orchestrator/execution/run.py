@@ -1,0 +1,270 @@
+"""One tensor query from its limits to its reply: follow the chosen route, retry elsewhere, stop when confident.
+
+What was answered so far is never thrown away: when a later stage fails or time runs out, the best answer so far is the
+answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from edgewise.v1 import fleet_pb2
+from optimizer.fusion import Fused, confident, fuse
+from optimizer.routes import Fusion, Route
+from orchestrator.errors import DeadlineExceeded, EdgewiseError, Unavailable
+from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts
+from orchestrator.fleet.arms import ArmBoard
+from orchestrator.routing.route import Decision
+from orchestrator.types import Array, AttemptRecord, Energy, FusionChoice, Limits, Provenance, Query
+from orchestrator.wire import encode_tensor
+
+# Kept free at the end of the latency budget for fusing and writing the reply.
+REPLY_RESERVE_MS = 2.0
+REPLY_RESERVE_FRACTION = 0.05
+
+Decide = Callable[[Limits, frozenset[int]], Decision | None]
+
+# Worst first: the provenance of a sum is that of its worst part.
+_PROVENANCE_ORDER = (Provenance.UNMEASURED, Provenance.MODELLED, Provenance.REPLAYED, Provenance.MEASURED)
+
+
+@dataclass
+class Progress:
+    """What has happened to one query so far.
+
+    Args:
+        limits: What the whole query may spend.
+        started_s: Monotonic.
+        decision: The route that is being followed.
+        attempts: Every attempt that ended.
+        answers: Probabilities by expert, in the order they came.
+        avoid: Arms that have failed this query.
+        fused: The answer so far, None before the first.
+    """
+
+    limits: Limits
+    started_s: float
+    decision: Decision
+    attempts: list[AttemptRecord] = field(default_factory=list)
+    answers: dict[str, Array] = field(default_factory=dict)
+    avoid: frozenset[int] = frozenset()
+    fused: Fused | None = None
+    infer_s: float = 0.0
+    fuse_s: float = 0.0
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the query came."""
+        return (time.monotonic() - self.started_s) * 1000.0
+
+    @property
+    def spent_j(self) -> float:
+        """Joules of all attempts; those that nobody knows count as 0."""
+        return math.fsum(a.energy.energy_j for a in self.attempts if not math.isnan(a.energy.energy_j))
+
+    def left(self) -> Limits:
+        """What is left of the budget."""
+        return replace(
+            self.limits,
+            max_energy_j=max(0.0, self.limits.max_energy_j - self.spent_j),
+            max_latency_ms=max(0.0, self.limits.max_latency_ms - self.elapsed_ms),
+        )
+
+
+def total_energy(attempts: list[AttemptRecord]) -> Energy:
+    """The joules of a query: the sum over its attempts, with the worst provenance among them."""
+    parts = [attempt.energy for attempt in attempts]
+    if not parts:
+        return Energy(0.0, Provenance.MODELLED, "nothing-ran")
+    provenance = min((part.provenance for part in parts), key=_PROVENANCE_ORDER.index)
+    methods = "+".join(sorted({part.method for part in parts if part.method}))
+    if provenance is Provenance.UNMEASURED:
+        return Energy(math.nan, provenance, methods)
+    return Energy(
+        math.fsum(part.energy_j for part in parts),
+        provenance,
+        methods,
+        math.sqrt(math.fsum(part.uncertainty_j**2 for part in parts)),
+    )
+
+
+class Runner:
+    """Runs routed queries.
+
+    Args:
+        board: Predictions of arms.
+        attempts: Sends work to nodes.
+        max_attempts: Routes that are tried for one query, the first included; 1 switches retries off.
+    """
+
+    def __init__(self, board: ArmBoard, attempts: Attempts, *, max_attempts: int) -> None:
+        self._board = board
+        self._attempts = attempts
+        self._max_attempts = max_attempts
+
+    async def run(self, query: Query, progress: Progress, decide: Decide) -> None:
+        """Answer the query; the result is in `progress.fused`.
+
+        Args:
+            query: What to answer.
+            progress: Limits and first decision; filled as things happen, also when this is cancelled.
+            decide: Routes what is left of the query around the arms that failed it; None where nothing is left.
+
+        Raises:
+            DeadlineExceeded: Time ran out before any answer.
+            Unavailable: Every attempt failed.
+        """
+        window_ms = _window_ms(query, progress)
+        try:
+            async with asyncio.timeout(max(0.0, window_ms - progress.elapsed_ms) / 1000.0):
+                await self._until_answered(query, progress, decide)
+        except TimeoutError:
+            if progress.fused is None:
+                raise DeadlineExceeded(window_ms) from None
+
+    async def _until_answered(self, query: Query, progress: Progress, decide: Decide) -> None:
+        for _ in range(self._max_attempts):
+            try:
+                await self._follow(query, progress, decide)
+            except AttemptFailed as failure:
+                if failure.final:
+                    break
+                decision = decide(progress.left(), progress.avoid)
+                if decision is None or decision.route is None:
+                    break
+                progress.decision = decision
+            else:
+                return
+        if progress.fused is None:
+            raise _attempts_failed(progress)
+
+    async def _follow(self, query: Query, progress: Progress, decide: Decide) -> None:
+        bound = progress.decision.route
+        if bound is None:
+            raise _attempts_failed(progress)
+        for stage, arms in enumerate(bound.arms):
+            if stage and not self._affordable(arms, progress):
+                return
+            await self._run_stage(query, progress, stage, decide)
+            progress.fused = _fuse(bound.route, progress)
+            if confident(bound.route, stage, float(progress.fused.confidence)):
+                return
+
+    def _affordable(self, arms: tuple[int, ...], progress: Progress) -> bool:
+        """Whether another stage still fits; joules may have been more than predicted."""
+        if not progress.decision.within:
+            return True
+        bound_j = sum(float(self._board.energy_bound_j_n[index]) for index in arms)
+        return bound_j <= progress.left().max_energy_j
+
+    async def _run_stage(self, query: Query, progress: Progress, stage: int, decide: Decide) -> None:
+        """Run the stage's experts that have not answered yet, side by side; one answer is enough."""
+        bound = progress.decision.route
+        if bound is None:
+            return
+        states = [self._board.states[index] for index in bound.arms[stage]]
+        missing = [state.index for state in states if state.arm.expert not in progress.answers]
+        started_s = time.monotonic()
+        try:
+            if len(missing) == 1:
+                failures = [await self._ask(query, progress, stage, missing[0], decide)]
+            else:
+                asks = [self._ask(query, progress, stage, index, decide) for index in missing]
+                failures = list(await asyncio.gather(*asks))
+        finally:
+            progress.infer_s += time.monotonic() - started_s
+        failed = [failure for failure in failures if failure is not None]
+        if failed and len(failed) == len(states):
+            raise failed[0]
+
+    async def _ask(
+        self, query: Query, progress: Progress, stage: int, index: int, decide: Decide
+    ) -> AttemptFailed | None:
+        def spare() -> bool:
+            other = decide(progress.left(), progress.avoid | {index})
+            return other is not None and other.route is not None
+
+        energy_left_j = progress.left().max_energy_j
+        ask = Ask(
+            index=index,
+            stage=stage,
+            request_id=query.request_id,
+            fill=lambda work: _fill(work, query),
+            deadline_s=progress.started_s + _window_ms(query, progress) / 1000.0,
+            energy_limit_j=energy_left_j if math.isfinite(energy_left_j) else 0.0,
+            spare=spare,
+        )
+        try:
+            done, record = await self._attempts.run(ask)
+            answer = _probabilities(done.outputs, query)
+        except AttemptFailed as failure:
+            progress.attempts.append(failure.record)
+            progress.avoid = progress.avoid | {index}
+            return failure
+        if answer is None:
+            # The node answered with something that is not an answer: treat it as a failure of the arm.
+            record = replace(record, outcome="failed", reason="OUTPUT_INVALID")
+            self._board.failed(index)
+            progress.attempts.append(record)
+            progress.avoid = progress.avoid | {index}
+            return AttemptFailed(record)
+        progress.attempts.append(record)
+        progress.answers[self._board.states[index].arm.expert] = answer
+        return None
+
+
+def _window_ms(query: Query, progress: Progress) -> float:
+    """Milliseconds in which an answer counts: the budget where it was promised, the call's deadline otherwise."""
+    whole_ms = progress.limits.max_latency_ms if progress.decision.within else query.deadline_s * 1000.0
+    return whole_ms - min(REPLY_RESERVE_MS, REPLY_RESERVE_FRACTION * whole_ms)
+
+
+def _fill(work: fleet_pb2.Work, query: Query) -> None:
+    work.tensors.inputs.extend(encode_tensor(name, array) for name, array in query.inputs.items())
+
+
+def _probabilities(outputs: dict[str, Array] | object, query: Query) -> Array | None:
+    """The expert's distribution over the task's labels, or None where the output is not one."""
+    if not isinstance(outputs, dict):
+        return None
+    array = outputs.get(query.task.output.name)
+    if array is None or array.size != len(query.task.labels) or array.dtype.kind != "f":
+        return None
+    flat = np.asarray(array, dtype=np.float64).reshape(-1)
+    if not np.isfinite(flat).all() or (flat < 0).any():
+        return None
+    return flat
+
+
+def _fuse(route: Route, progress: Progress) -> Fused:
+    """The answers so far as one; after a change of route only those that are on it, else the newest alone."""
+    started_s = time.monotonic()
+    on_route = [(expert, answer) for expert, answer in progress.answers.items() if expert in route.experts]
+    newest = list(progress.answers.items())[-1:]
+    fused = fuse(route, on_route) if on_route else fuse(Route.single(newest[0][0]), newest)
+    progress.fuse_s += time.monotonic() - started_s
+    return fused
+
+
+def fusion_of(progress: Progress) -> FusionChoice:
+    """How the answer came about: more than one expert's answer in it, or one expert's alone."""
+    bound = progress.decision.route
+    if bound is None or len(progress.answers) < 2 or bound.route.fusion is Fusion.NONE:
+        return FusionChoice.NONE
+    return FusionChoice.VOTE if bound.route.fusion is Fusion.VOTE else FusionChoice.MIXTURE
+
+
+def _attempts_failed(progress: Progress) -> EdgewiseError:
+    reasons = ", ".join(dict.fromkeys(attempt.reason for attempt in progress.attempts)) or "no arm"
+    return Unavailable(
+        "ATTEMPTS_FAILED",
+        f"No expert could answer ({reasons}); the same call may succeed later.",
+        metadata={"reasons": reasons, "attempts": str(len(progress.attempts))},
+        retry_after_s=0.5,
+    )

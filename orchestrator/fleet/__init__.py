@@ -1,0 +1,1 @@
+"""The nodes that are connected: their sessions, arms and leases."""

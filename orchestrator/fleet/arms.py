@@ -1,0 +1,196 @@
+"""What the gateway knows of each arm, as arrays that routing reads and results update.
+
+Shape letter: n arms. One task on the event loop owns the board, so there are no locks. Predictions start from what the
+node announced and follow what was observed: round-trip time per arm, the ratio of actual to predicted joules per node
+(a sensor's or a profile's error belongs to the device, so arms of a node share it and learn it sooner).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from orchestrator.routing.margins import ConformalBound
+from orchestrator.types import Arm, Provenance
+
+# Before an arm was observed: announced p95 times this, plus the hop between gateway and node.
+PRIOR_LATENCY_FACTOR = 3.0
+PRIOR_HOP_MS = 8.0
+# Joules before a node was observed: the 99 % quantile of a lognormal error of sigma 0.35, and some.
+PRIOR_ENERGY_FACTOR = 2.5
+
+
+@dataclass
+class ArmState:
+    """One arm's record; survives the node's reconnections."""
+
+    arm: Arm
+    index: int
+    service_ms: ConformalBound
+    answered: int = 0
+    failed: int = 0
+
+
+@dataclass
+class NodeLoad:
+    """What is under way on one node."""
+
+    concurrency: int
+    energy_ratio: ConformalBound
+    pending: int = 0
+    pending_ms: float = 0.0
+    routable: bool = True
+    arms: list[int] = field(default_factory=list)
+
+    @property
+    def wait_ms(self) -> float:
+        """Predicted wait for a free slot."""
+        if self.pending < self.concurrency:
+            return 0.0
+        return self.pending_ms / self.concurrency
+
+
+class ArmBoard:
+    """Arrays over all arms that were ever announced; an arm keeps its index for life.
+
+    Args:
+        energy_quantile: Quantile of the joule promise.
+        latency_quantile: Quantile of the millisecond promise.
+        margins: False makes every bound equal its prediction; for the control experiments of the tests.
+    """
+
+    def __init__(self, *, energy_quantile: float, latency_quantile: float, margins: bool = True) -> None:
+        self._energy_quantile = energy_quantile
+        self._latency_quantile = latency_quantile
+        self._margins = margins
+        self.states: list[ArmState] = []
+        self.nodes: dict[str, NodeLoad] = {}
+        self._by_name: dict[str, int] = {}
+        self.energy_j_n = np.zeros(0)
+        self.energy_bound_j_n = np.zeros(0)
+        self.service_ms_n = np.zeros(0)
+        self.service_bound_ms_n = np.zeros(0)
+        self.wait_ms_n = np.zeros(0)
+        self.available_n = np.zeros(0, dtype=bool)
+        # Rises whenever a predicted joule changes, so that readers can cache what they derive from them.
+        self.energy_version = 0
+
+    def announce(self, node: str, arms: Iterable[Arm], concurrency: int) -> None:
+        """A node joined or changed its arms: what it no longer has becomes unavailable."""
+        load = self.nodes.get(node)
+        if load is None:
+            ratio = ConformalBound(quantile=self._energy_quantile, prior=PRIOR_ENERGY_FACTOR)
+            load = self.nodes[node] = NodeLoad(concurrency, ratio)
+        load.concurrency = concurrency
+        load.routable = True
+        self._mark(load.arms, available=False)
+        load.arms = [self._place(arm) for arm in arms]
+        self._mark(load.arms, available=True)
+        for index in load.arms:
+            self._refresh_energy(index, load)
+            self._refresh_latency(index)
+        self._set_wait(load)
+
+    def _place(self, arm: Arm) -> int:
+        index = self._by_name.get(arm.name)
+        if index is not None:
+            self.states[index].arm = arm
+            return index
+        index = len(self.states)
+        prior_ms = arm.p95_ms * PRIOR_LATENCY_FACTOR + PRIOR_HOP_MS
+        bound = ConformalBound(quantile=self._latency_quantile, prior=prior_ms)
+        self.states.append(ArmState(arm, index, bound))
+        self._by_name[arm.name] = index
+        self._grow()
+        return index
+
+    def _grow(self) -> None:
+        for name in ("energy_j_n", "energy_bound_j_n", "service_ms_n", "service_bound_ms_n", "wait_ms_n"):
+            setattr(self, name, np.append(getattr(self, name), 0.0))
+        self.available_n = np.append(self.available_n, False)
+
+    def _mark(self, indices: Iterable[int], *, available: bool) -> None:
+        for index in indices:
+            self.available_n[index] = available
+
+    def set_routable(self, node: str, routable: bool) -> bool:
+        """Take a node out of routing or put it back; true when that changed anything."""
+        load = self.nodes[node]
+        if load.routable == routable:
+            return False
+        load.routable = routable
+        self._mark(load.arms, available=routable)
+        return True
+
+    def index_of(self, name: str) -> int | None:
+        """Index of an arm by name."""
+        return self._by_name.get(name)
+
+    def arms(self, task: str) -> list[ArmState]:
+        """The arms of a task whose node is routable."""
+        return [state for state in self.states if state.arm.task == task and self.available_n[state.index]]
+
+    # ---- load
+
+    def dispatched(self, index: int) -> float:
+        """Work was sent to an arm; returns the milliseconds that it is expected to hold a slot."""
+        load = self.nodes[self.states[index].arm.node]
+        held_ms = self.states[index].arm.p50_ms
+        load.pending += 1
+        load.pending_ms += held_ms
+        self._set_wait(load)
+        return held_ms
+
+    def released(self, index: int, held_ms: float) -> None:
+        """Work that was sent is no longer under way."""
+        load = self.nodes[self.states[index].arm.node]
+        load.pending -= 1
+        load.pending_ms = max(0.0, load.pending_ms - held_ms) if load.pending else 0.0
+        self._set_wait(load)
+
+    def _set_wait(self, load: NodeLoad) -> None:
+        for index in load.arms:
+            self.wait_ms_n[index] = load.wait_ms
+
+    # ---- learning from results
+
+    def answered(self, index: int, *, service_ms: float, energy_j: float) -> None:
+        """An arm answered: learn its round trip (predicted wait taken off) and its joules (NaN: unmeasured)."""
+        state = self.states[index]
+        state.answered += 1
+        if state.service_ms.observe(max(0.0, service_ms)):
+            self._refresh_latency(index)
+        predicted_j = state.arm.energy.energy_j
+        if predicted_j > 0 and math.isfinite(energy_j):
+            load = self.nodes[state.arm.node]
+            if load.energy_ratio.observe(energy_j / predicted_j):
+                for other in load.arms:
+                    self._refresh_energy(other, load)
+
+    def failed(self, index: int) -> None:
+        """An arm did not answer."""
+        self.states[index].failed += 1
+
+    def _refresh_latency(self, index: int) -> None:
+        state = self.states[index]
+        observed = state.service_ms.typical
+        typical = state.arm.p50_ms + 1.0 if math.isnan(observed) else observed
+        self.service_ms_n[index] = typical
+        self.service_bound_ms_n[index] = max(typical, state.service_ms.bound) if self._margins else typical
+
+    def _refresh_energy(self, index: int, load: NodeLoad) -> None:
+        self.energy_version += 1
+        energy = self.states[index].arm.energy
+        if energy.provenance is Provenance.UNMEASURED:
+            # Unknown joules cannot be promised: such an arm fits no finite energy budget.
+            self.energy_j_n[index] = 0.0
+            self.energy_bound_j_n[index] = math.inf
+            return
+        ratio = load.energy_ratio
+        typical = 1.0 if math.isnan(ratio.typical) else ratio.typical
+        self.energy_j_n[index] = energy.energy_j * typical
+        bound = max(typical, ratio.bound) if self._margins else typical
+        self.energy_bound_j_n[index] = energy.energy_j * bound

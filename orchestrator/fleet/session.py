@@ -1,0 +1,158 @@
+"""One connected node: what is sent to it and what it still owes.
+
+The session knows protobuf messages only as what it queues and what the servicer feeds it. Everything runs on one event
+loop. Commands that are queued while a message is being written travel together in the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from edgewise.v1 import fleet_pb2
+from orchestrator.types import Delta, Done, Failed, NodeHello
+
+MAX_OUTBOX = 4096
+# Commands of one message; a message of this many small tensors stays far below the message limit.
+MAX_COMMANDS_PER_MESSAGE = 64
+MAX_BYTES_PER_MESSAGE = 2 * 1024 * 1024
+
+
+class OutboxFull(Exception):
+    """The node does not take messages as fast as they come."""
+
+
+class SessionEnded(Exception):
+    """The node is gone; what it was doing is lost."""
+
+
+@dataclass
+class Pending:
+    """Work that a node has not finished.
+
+    Args:
+        work_id: Unique in the gateway's life.
+        sent_s: Monotonic clock.
+        result: Done or Failed, or SessionEnded as exception.
+        deltas: For text, what was generated so far and not yet taken; None after the last.
+    """
+
+    work_id: int
+    sent_s: float
+    result: asyncio.Future[Done | Failed]
+    deltas: asyncio.Queue[Delta] | None = field(default=None)
+
+
+class NodeSession:
+    """A node's side of the stream as the gateway sees it.
+
+    Args:
+        hello: What the node said of itself.
+        epoch: Given by the gateway; messages of another epoch are dropped.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, hello: NodeHello, *, epoch: int, clock: Callable[[], float]) -> None:
+        self.hello = hello
+        self.epoch = epoch
+        self.draining = False
+        self.running = 0
+        self.queued = 0
+        self.engine_restarts = 0
+        self.seen_s = clock()
+        self.pending: dict[int, Pending] = {}
+        self.ended = asyncio.Event()
+        self._clock = clock
+        self._outbox: list[fleet_pb2.NodeCommand] = []
+        self._wake = asyncio.Event()
+        self._received_sequence = 1
+        self._sent_sequence = 0
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.hello.node
+
+    # ---- out
+
+    def send(self, command: fleet_pb2.NodeCommand) -> None:
+        """Queue a command; never blocks.
+
+        Raises:
+            OutboxFull: Too many commands wait.
+            SessionEnded: The stream is gone.
+        """
+        if self.ended.is_set():
+            raise SessionEnded(self.name)
+        if len(self._outbox) >= MAX_OUTBOX:
+            raise OutboxFull(self.name)
+        self._outbox.append(command)
+        self._wake.set()
+
+    def submit(self, work: fleet_pb2.Work, *, streaming: bool = False) -> Pending:
+        """Send work and remember that its result is owed."""
+        future: asyncio.Future[Done | Failed] = asyncio.get_running_loop().create_future()
+        pending = Pending(work.work_id, self._clock(), future, asyncio.Queue() if streaming else None)
+        self.send(fleet_pb2.NodeCommand(work=work))
+        self.pending[work.work_id] = pending
+        return pending
+
+    def abandon(self, pending: Pending) -> None:
+        """The result is no longer wanted: tell the node unless it has already answered."""
+        if self.pending.pop(pending.work_id, None) is None or self.ended.is_set():
+            return
+        if len(self._outbox) < MAX_OUTBOX:
+            self.send(fleet_pb2.NodeCommand(cancel=fleet_pb2.Cancel(work_id=pending.work_id)))
+
+    async def write(self, write: Callable[[fleet_pb2.ToNode], Awaitable[None]]) -> None:
+        """Send what is queued until the session ends; the only writer of the stream."""
+        while not self.ended.is_set():
+            await self._wake.wait()
+            self._wake.clear()
+            while self._outbox:
+                await write(self._next_message())
+
+    def _next_message(self) -> fleet_pb2.ToNode:
+        count, size = 0, 0
+        for command in self._outbox[:MAX_COMMANDS_PER_MESSAGE]:
+            size += command.ByteSize()
+            if count and size > MAX_BYTES_PER_MESSAGE:
+                break
+            count += 1
+        commands, self._outbox = self._outbox[:count], self._outbox[count:]
+        self._sent_sequence += 1
+        return fleet_pb2.ToNode(epoch=self.epoch, sequence=self._sent_sequence, commands=commands)
+
+    # ---- in
+
+    def accepts(self, epoch: int, sequence: int) -> bool:
+        """Whether a message belongs to this session and is new; notes that the node was heard."""
+        if epoch != self.epoch or sequence <= self._received_sequence:
+            return False
+        self._received_sequence = sequence
+        self.seen_s = self._clock()
+        return True
+
+    def settle(self, result: Done | Failed) -> None:
+        """Give a result to whoever waits for it; a late one is dropped."""
+        pending = self.pending.pop(result.work_id, None)
+        if pending is not None and not pending.result.done():
+            pending.result.set_result(result)
+
+    def deliver(self, delta: Delta) -> None:
+        """Give a piece of text to whoever waits for it."""
+        pending = self.pending.get(delta.work_id)
+        if pending is not None and pending.deltas is not None:
+            pending.deltas.put_nowait(delta)
+
+    def end(self) -> None:
+        """The stream is gone: everything that is owed fails at once."""
+        if self.ended.is_set():
+            return
+        self.ended.set()
+        self._wake.set()
+        for pending in self.pending.values():
+            if not pending.result.done():
+                pending.result.set_exception(SessionEnded(self.name))
+        self.pending.clear()

@@ -1,0 +1,217 @@
+"""The gateway process: build everything from one configuration, serve, drain on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from hypercorn.asyncio import serve as serve_http
+from hypercorn.config import Config as HttpConfig
+
+from edgewise.v1 import admin_pb2, admin_pb2_grpc, fleet_pb2, fleet_pb2_grpc, gateway_pb2, gateway_pb2_grpc
+from orchestrator import __version__, log
+from orchestrator.admission import Admission
+from orchestrator.budgets import Budgets
+from orchestrator.config import GatewayConfig, is_loopback
+from orchestrator.errors import EdgewiseError, ExitCode
+from orchestrator.execution.attempt import Attempts
+from orchestrator.fleet.arms import ArmBoard
+from orchestrator.fleet.fleet import Change, Fleet
+from orchestrator.gateway.channel import server_options
+from orchestrator.gateway.guard import Guard
+from orchestrator.gateway.http import http_app
+from orchestrator.gateway.join import Joiner
+from orchestrator.gateway.service import Service
+from orchestrator.gateway.servicers import AdminServicer, FleetServicer, GatewayServicer
+from orchestrator.journal import Journal
+from orchestrator.metrics import Metrics
+from orchestrator.planning.planner import PlanLimits, Planner
+from orchestrator.types import BudgetRequest, OnInfeasible
+
+events = structlog.get_logger("gateway")
+
+DRAIN_S = 10.0
+HTTP_READ_TIMEOUT_S = 5
+SERVICES = ("edgewise.v1.Gateway", "edgewise.v1.Admin", "edgewise.v1.Fleet")
+
+
+class CannotListen(Exception):
+    """An address is taken or not ours."""
+
+
+@dataclass
+class Gateway:
+    """A gateway that is put together but not listening yet."""
+
+    config: GatewayConfig
+    service: Service
+    joiner: Joiner
+    planner: Planner
+
+
+def build(config: GatewayConfig) -> Gateway:
+    """Put a gateway together.
+
+    Raises:
+        RequestError: The file of set budgets cannot be read.
+    """
+    promise, retries = config.promise, config.retries
+    board = ArmBoard(
+        energy_quantile=promise.energy_quantile,
+        latency_quantile=promise.latency_quantile,
+        margins=promise.margins,
+    )
+    fleet = Fleet(board, lease_s=config.nodes.lease_s)
+    metrics = Metrics()
+    limits = PlanLimits(config.plan.max_active_energy_j, config.plan.max_active)
+    planner = Planner(fleet, limits=limits, observe_s=metrics.solver.observe)
+    service = Service(
+        fleet=fleet,
+        planner=planner,
+        budgets=_budgets(config),
+        admission=Admission(max_running=config.admission.max_running, max_queued=config.admission.max_queued),
+        attempts=Attempts(fleet, max_patience_s=retries.suspect_after_s, retries=retries.enabled),
+        max_attempts=retries.max_attempts if retries.enabled else 1,
+        journal=Journal(config.explain.keep),
+        metrics=metrics,
+        max_experts=config.fusion.max_experts,
+    )
+    joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s)
+    return Gateway(config, service, joiner, planner)
+
+
+def _budgets(config: GatewayConfig) -> Budgets:
+    default = _budget(config.budgets.default.model_dump())
+    by_task = {name: _budget(budget.model_dump()) for name, budget in config.budgets.tasks.items()}
+    return Budgets(default, by_task, config.state_dir / "budgets.json")
+
+
+def _budget(fields: dict[str, object]) -> BudgetRequest:
+    policy = fields["on_infeasible"]
+    energy, latency, profile = fields["max_energy_j"], fields["max_latency_ms"], fields["profile"]
+    return BudgetRequest(
+        max_energy_j=energy if isinstance(energy, float) else None,
+        max_latency_ms=latency if isinstance(latency, float) else None,
+        on_infeasible=OnInfeasible(policy) if policy else None,
+        profile=profile if isinstance(profile, str) else None,
+    )
+
+
+@asynccontextmanager
+async def listening(gateway: Gateway) -> AsyncIterator[str]:
+    """Serve until the block ends; yields the gRPC address that is really listened on.
+
+    Raises:
+        CannotListen: An address cannot be had.
+    """
+    config, service = gateway.config, gateway.service
+    guard = Guard(config.admission.max_deadline_s)
+    server = grpc.aio.server(interceptors=[guard], options=server_options(config.admission.max_message_bytes))
+    gateway_pb2_grpc.add_GatewayServicer_to_server(GatewayServicer(service), server)
+    admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(service, gateway.joiner), server)
+    fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(gateway.joiner), server)
+    checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    if is_loopback(config.listen):
+        names = [file.DESCRIPTOR.services_by_name for file in (gateway_pb2, admin_pb2, fleet_pb2)]
+        full = [service.full_name for services in names for service in services.values()]
+        reflection.enable_server_reflection([*full, reflection.SERVICE_NAME], server)
+    try:
+        port = server.add_insecure_port(config.listen)
+    except RuntimeError as error:
+        raise CannotListen(f"cannot listen on {config.listen}: another process has it, or it is not ours") from error
+    await server.start()
+    tasks = [asyncio.create_task(gateway.planner.run()), asyncio.create_task(gateway.joiner.sweep())]
+    stop_http = asyncio.Event()
+    tasks.append(asyncio.create_task(_serve_http(gateway, stop_http)))
+    _follow_health(gateway, checks)
+    try:
+        yield f"{config.listen.rpartition(':')[0]}:{port}"
+    finally:
+        service.admission.closed = True
+        await checks.enter_graceful_shutdown()
+        await _drain(service)
+        await server.stop(grace=1.0)
+        stop_http.set()
+        for task in tasks[:2]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _follow_health(gateway: Gateway, checks: Any) -> None:
+    """Gateway calls are SERVING while some task has a plan; node streams and admin calls always are."""
+    pending: set[asyncio.Task[None]] = set()
+
+    def update(_: Change | None = None) -> None:
+        ready = any(gateway.planner.standing(task) for task in gateway.service.fleet.tasks)
+        status = health_pb2.HealthCheckResponse.SERVING
+        waiting = health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *SERVICES):
+            serving = ready or name in ("edgewise.v1.Admin", "edgewise.v1.Fleet")
+            task = asyncio.ensure_future(checks.set(name, status if serving else waiting))
+            pending.add(task)
+            task.add_done_callback(pending.discard)
+
+    gateway.service.fleet.subscribe(update)
+    update()
+
+
+async def _serve_http(gateway: Gateway, stop: asyncio.Event) -> None:
+    http = HttpConfig()
+    http.bind = [gateway.config.http_listen]
+    http.read_timeout = HTTP_READ_TIMEOUT_S
+    http.graceful_timeout = 1.0
+    http.accesslog = http.errorlog = None
+    http.include_server_header = False
+    app: Any = http_app(gateway.service)
+    await serve_http(app, http, shutdown_trigger=stop.wait)
+
+
+async def _drain(service: Service) -> None:
+    """Let what runs finish, for a while."""
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            await service.admission.emptied()
+    except TimeoutError:
+        events.warning("gateway.drain_incomplete", running=service.admission.running)
+
+
+async def _run(gateway: Gateway) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with listening(gateway) as address:
+        events.info(
+            "gateway.listening",
+            grpc=address,
+            http=gateway.config.http_listen,
+            version=__version__,
+            next=f"edgewise node run --gateway {address}",
+        )
+        await stop.wait()
+        events.info("gateway.draining")
+
+
+def serve(config: GatewayConfig) -> int:
+    """Run a gateway until SIGTERM or SIGINT; returns the exit code."""
+    log.configure(form=config.log.format, level=config.log.level)
+    try:
+        gateway = build(config)
+    except EdgewiseError as error:
+        events.error("gateway.refused", why=error.message)
+        return int(ExitCode.CONFIG)
+    try:
+        asyncio.run(_run(gateway))
+    except CannotListen as error:
+        events.error("gateway.refused", why=str(error), do="stop the other process or choose --listen")
+        return int(ExitCode.FAILED)
+    return int(ExitCode.OK)

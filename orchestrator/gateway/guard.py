@@ -1,0 +1,171 @@
+"""The outermost layer of every gRPC method: what does not parse, has no deadline or raises never leaks and is never
+UNKNOWN.
+
+Errors leave as `google.rpc.Status` with one ErrorInfo (stable reason, domain, metadata) and, where they fit,
+BadRequest, RetryInfo or PreconditionFailure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from orchestrator.errors import DOMAIN, EdgewiseError, InternalError, RequestError
+
+log = structlog.get_logger("guard")
+
+# Calls of these services live as long as they like.
+UNBOUNDED_PREFIXES = ("/edgewise.v1.Fleet/", "/grpc.health.v1.", "/grpc.reflection.")
+
+Handler = grpc.RpcMethodHandler[Any, Any]
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
+
+
+class Malformed:
+    """Stands in for a message that could not be decoded."""
+
+
+MALFORMED = Malformed()
+
+
+def rich_status(error: EdgewiseError, request_id: str) -> Any:
+    """The gRPC status of an error."""
+    metadata = {**error.metadata, "requestId": request_id}
+    details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
+    if error.surface.grpc_code is grpc.StatusCode.INVALID_ARGUMENT and error.field:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if error.surface.grpc_code is grpc.StatusCode.FAILED_PRECONDITION:
+        broken = error_details_pb2.PreconditionFailure.Violation(
+            type=error.reason, subject=error.field or "", description=error.message
+        )
+        details.append(error_details_pb2.PreconditionFailure(violations=[broken]))
+    if error.retry_after_s is not None:
+        delay = duration_pb2.Duration(nanos=0)
+        delay.FromNanoseconds(int(error.retry_after_s * 1e9))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(code=error.surface.grpc_code.value[0], message=error.message)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return rpc_status.to_status(status)
+
+
+def _safe(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    if deserialize is None:
+        return bytes
+
+    def decode(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except Exception:  # the rim: whatever a decoder raises means that the message is malformed
+            return MALFORMED
+
+    return decode
+
+
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Wraps every handler once and remembers the wrapped one.
+
+    Args:
+        max_deadline_s: Longest deadline that a call may have.
+    """
+
+    def __init__(self, max_deadline_s: float) -> None:
+        self._max_deadline_s = max_deadline_s
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The guarded handler of a method."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is not None:
+            return wrapped
+        handler = await continuation(handler_call_details)
+        if handler is None or method.startswith(("/grpc.health.v1.", "/grpc.reflection.")):
+            return handler
+        self._wrapped[method] = wrapped = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        bounded = not method.startswith(UNBOUNDED_PREFIXES)
+        kinds: dict[str, Any] = {
+            "request_deserializer": _safe(handler.request_deserializer),
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, bounded), **kinds)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream, bounded), **kinds)
+        return grpc.stream_stream_rpc_method_handler(self._session(handler.stream_stream), **kinds)
+
+    def _unary(self, behaviour: Any, bounded: bool) -> Any:
+        async def call(request: Any, context: Any) -> Any:
+            try:
+                self._check(request, context, bounded)
+                return await behaviour(request, context)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # the rim
+                await _abort(context, error)
+
+        return call
+
+    def _stream(self, behaviour: Any, bounded: bool) -> Any:
+        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+            try:
+                self._check(request, context, bounded)
+                async for response in behaviour(request, context):
+                    yield response
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # the rim
+                await _abort(context, error)
+
+        return call
+
+    def _session(self, behaviour: Any) -> Any:
+        async def call(requests: Any, context: Any) -> None:
+            try:
+                await behaviour(requests, context)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # the rim
+                await _abort(context, error)
+
+        return call
+
+    def _check(self, request: Any, context: Any, bounded: bool) -> None:
+        if isinstance(request, Malformed):
+            raise RequestError("MALFORMED_MESSAGE", "Request is not a valid message.")
+        if not bounded:
+            return
+        left_s = context.time_remaining()
+        if left_s is None or not math.isfinite(left_s) or left_s > self._max_deadline_s:
+            limit_s = self._max_deadline_s
+            raise RequestError(
+                "DEADLINE_REQUIRED",
+                f"A deadline of at most {limit_s:g} s is required; set a timeout on the call.",
+                metadata={"maxDeadlineS": f"{limit_s:g}"},
+            )
+
+
+async def _abort(context: Any, error: Exception) -> None:
+    if isinstance(error, (grpc.aio.AbortError, grpc.aio.BaseError)):
+        raise error
+    request_id = getattr(context, "edgewise_request_id", None) or uuid.uuid4().hex
+    if not isinstance(error, EdgewiseError):
+        log.error("internal_error", request_id=request_id, exc_info=error)
+        error = InternalError(request_id)
+    await context.abort_with_status(rich_status(error, request_id))

@@ -1,0 +1,146 @@
+"""A node's stream from its hello to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+import structlog
+
+from edgewise.v1 import fleet_pb2
+from orchestrator import __version__
+from orchestrator.errors import RequestError
+from orchestrator.fleet.fleet import Fleet, Refusal
+from orchestrator.fleet.session import NodeSession
+from orchestrator.gateway.guard import Malformed
+from orchestrator.types import NodeHello
+from orchestrator.wire import decode_arms, decode_delta, decode_done, decode_failed, decode_hello, decode_tensors
+
+log = structlog.get_logger("fleet")
+
+END = grpc.aio.EOF  # type: ignore[attr-defined]
+HELLO_TIMEOUT_S = 10.0
+SWEEP_S = 0.5
+
+
+class Joiner:
+    """Takes nodes in, feeds their events to the fleet, sweeps leases.
+
+    Args:
+        fleet: Registry.
+        heartbeat_s: How often nodes must say something.
+        lease_s: How long a silent node is kept.
+    """
+
+    def __init__(self, fleet: Fleet, *, heartbeat_s: float, lease_s: float) -> None:
+        self._fleet = fleet
+        self._heartbeat_s = heartbeat_s
+        self._lease_s = lease_s
+
+    async def serve(self, context: Any) -> None:
+        """Serve one node until its stream ends."""
+        hello = await self._hello(context)
+        if hello is None:
+            return
+        joined = self._fleet.join(hello)
+        if isinstance(joined, Refusal):
+            log.warning("node.refused", node=hello.node, reason=joined.reason)
+            await self._reject(context, joined)
+            return
+        log.info("node.joined", node=hello.node, device=hello.device, simulated=hello.simulated, arms=len(hello.arms))
+        await self._converse(context, joined)
+
+    async def _hello(self, context: Any) -> NodeHello | None:
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                message = await context.read()
+        except TimeoutError:
+            return None
+        if message is END:
+            return None
+        try:
+            if isinstance(message, Malformed):
+                raise RequestError("MALFORMED_MESSAGE", "The first message is not valid.")
+            if len(message.events) != 1 or message.events[0].WhichOneof("event") != "hello":
+                raise RequestError("FIELD_REQUIRED", "The first message must be a hello and nothing else.")
+            return decode_hello(message.events[0].hello)
+        except RequestError as error:
+            log.warning("node.refused", reason=error.reason, why=error.message)
+            await self._reject(context, Refusal(error.reason, error.message, retryable=False))
+            return None
+
+    async def _reject(self, context: Any, refusal: Refusal) -> None:
+        rejected = fleet_pb2.Rejected(reason=refusal.reason, message=refusal.message, retryable=refusal.retryable)
+        await context.write(fleet_pb2.ToNode(commands=[fleet_pb2.NodeCommand(rejected=rejected)]))
+
+    async def _converse(self, context: Any, session: NodeSession) -> None:
+        session.send(fleet_pb2.NodeCommand(welcome=self._welcome(session)))
+        writer = asyncio.create_task(session.write(context.write))
+        ended = asyncio.create_task(session.ended.wait())
+        reader = asyncio.create_task(self._read(context, session))
+        try:
+            await asyncio.wait({writer, reader, ended}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (writer, reader, ended):
+                task.cancel()
+            self._fleet.leave(session)
+            await asyncio.gather(writer, reader, ended, return_exceptions=True)
+            log.info("node.left", node=session.name)
+
+    def _welcome(self, session: NodeSession) -> fleet_pb2.Welcome:
+        return fleet_pb2.Welcome(
+            epoch=session.epoch,
+            heartbeat_s=self._heartbeat_s,
+            lease_s=self._lease_s,
+            wanted_digests=self._fleet.wanted_digests(session.hello),
+            gateway_version=__version__,
+        )
+
+    async def _read(self, context: Any, session: NodeSession) -> None:
+        while (message := await context.read()) is not END:
+            if isinstance(message, Malformed) or not session.accepts(message.epoch, message.sequence):
+                continue
+            self._fleet.heard(session)
+            for event in message.events:
+                self._apply(session, event)
+
+    def _apply(self, session: NodeSession, event: fleet_pb2.NodeEvent) -> None:
+        """One event; a bad one is logged and dropped, the session goes on."""
+        kind = event.WhichOneof("event")
+        try:
+            match kind:
+                case "done":
+                    session.settle(decode_done(event.done))
+                case "failed":
+                    session.settle(decode_failed(event.failed))
+                case "delta":
+                    session.deliver(decode_delta(event.delta))
+                case "heartbeat":
+                    session.running = event.heartbeat.running
+                    session.queued = event.heartbeat.queued
+                    session.engine_restarts = event.heartbeat.engine_restarts
+                case "evidence":
+                    tensors = decode_tensors(event.evidence.tensors, "evidence")
+                    self._fleet.take_evidence(event.evidence.digest, tensors)
+                case "arms_changed":
+                    self._fleet.change_arms(session, decode_arms(event.arms_changed.arms, session.name))
+                case "draining":
+                    self._fleet.drain(session)
+                case _:
+                    log.warning("node.event_unknown", node=session.name)
+        except RequestError as error:
+            log.warning("node.event_invalid", node=session.name, kind=kind, reason=error.reason, why=error.message)
+
+    def drain(self, session: NodeSession, reason: str) -> None:
+        """Have a node finish what it runs and leave."""
+        self._fleet.drain(session)
+        session.send(fleet_pb2.NodeCommand(drain=fleet_pb2.Drain(reason=reason)))
+
+    async def sweep(self) -> None:
+        """End sessions whose lease ran out, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            for session in self._fleet.expired():
+                log.warning("node.lease_expired", node=session.name)
+                self._fleet.leave(session)

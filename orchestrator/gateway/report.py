@@ -1,0 +1,97 @@
+"""The state of nodes and tasks as messages."""
+
+from __future__ import annotations
+
+import time
+
+from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2
+from orchestrator.fleet.arms import ArmState
+from orchestrator.gateway.service import Service
+from orchestrator.types import Arm, Provenance, Task
+from orchestrator.wire import PROVENANCE_NUMBERS, encode_certificate, encode_spec
+
+
+def encode_node(service: Service, name: str) -> admin_pb2.NodeStatus:
+    """One node, connected or known from before."""
+    fleet = service.fleet
+    hello, session = fleet.known[name], fleet.sessions.get(name)
+    states = [fleet.board.states[index] for index in fleet.board.nodes[name].arms]
+    return admin_pb2.NodeStatus(
+        node=name,
+        state=fleet.state(name).value,
+        device=hello.device,
+        simulated=hello.simulated,
+        software_version=hello.software_version,
+        energy_method=hello.energy_method,
+        energy_provenance=PROVENANCE_NUMBERS[hello.energy_provenance],
+        running=session.running if session else 0,
+        queued=session.queued if session else 0,
+        concurrency=hello.concurrency,
+        seen_s=time.monotonic() - session.seen_s if session else 0.0,
+        engine_restarts=session.engine_restarts if session else 0,
+        arms=[_encode_arm_status(service, state) for state in states],
+    )
+
+
+def _encode_arm_status(service: Service, state: ArmState) -> admin_pb2.ArmStatus:
+    board, n = service.fleet.board, state.index
+    standing = service.planner.standing(state.arm.task)
+    active = None if standing is None else standing.plan.active
+    return admin_pb2.ArmStatus(
+        arm=_encode_arm(state.arm),
+        predicted_ms=board.service_ms_n[n] + board.wait_ms_n[n],
+        bound_ms=board.service_bound_ms_n[n] + board.wait_ms_n[n],
+        predicted_energy_j=board.energy_j_n[n],
+        bound_energy_j=board.energy_bound_j_n[n],
+        answered=state.answered,
+        failed=state.failed,
+        active=bool(board.available_n[n]) and (active is None or state.arm.name in active),
+    )
+
+
+def _encode_arm(arm: Arm) -> fleet_pb2.Arm:
+    known = arm.energy.provenance is not Provenance.UNMEASURED
+    return fleet_pb2.Arm(
+        expert=arm.expert,
+        variant=arm.variant,
+        task=arm.task,
+        engine=arm.engine,
+        model_digest=arm.model_digest,
+        macs=arm.macs,
+        memory_bytes=arm.memory_bytes,
+        latency=fleet_pb2.LatencyProfile(
+            p50_ms=arm.p50_ms, p95_ms=arm.p95_ms, provenance=PROVENANCE_NUMBERS[arm.latency_provenance]
+        ),
+        energy=fleet_pb2.EnergyProfile(
+            mean_j=arm.energy.energy_j if known else 0.0,
+            uncertainty_j=arm.energy.uncertainty_j,
+            provenance=PROVENANCE_NUMBERS[arm.energy.provenance],
+            method=arm.energy.method,
+        ),
+        quality_fraction=arm.quality_fraction,
+        quality_samples=arm.quality_samples,
+        evidence_digest=arm.evidence_digest,
+    )
+
+
+def encode_task(service: Service, task: Task) -> admin_pb2.TaskStatus:
+    """One task with the plan in force."""
+    standing = service.planner.standing(task.name)
+    status = admin_pb2.TaskStatus(task=task.name, labels=task.labels)
+    if not task.text:
+        status.input.CopyFrom(encode_spec(task.input))
+    if standing is None:
+        status.certificate.CopyFrom(common_pb2.Certificate(status="none"))
+        return status
+    plan = standing.plan
+    status.plan_id = plan.plan_id
+    status.certificate.CopyFrom(encode_certificate(plan.certificate))
+    status.active_arms.extend(sorted(plan.active or ()))
+    for name, price in plan.model.prices.items():
+        status.prices.add(
+            profile=name,
+            price_per_j=price.price_per_j,
+            expected_quality=price.expected_quality,
+            expected_energy_j=price.expected_energy_j,
+        )
+    return status

@@ -1,0 +1,371 @@
+"""What the gateway does for clients, without any wire: queries in, replies out, every request accounted for once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from orchestrator.admission import Admission, overloaded
+from orchestrator.budgets import Budgets
+from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
+from orchestrator.execution.attempt import Attempts
+from orchestrator.execution.run import Decide, Progress, Runner, fusion_of, total_energy
+from orchestrator.execution.text import TextEnd, TextRunner
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.journal import Entry, Journal
+from orchestrator.metrics import Metrics
+from orchestrator.planning.planner import Planner, Standing
+from orchestrator.routing.model import AnnouncedModel
+from orchestrator.routing.plan import NO_CERTIFICATE, Plan
+from orchestrator.routing.route import Decision, Wish, route
+from orchestrator.types import (
+    BudgetRequest,
+    Delta,
+    Energy,
+    FusionChoice,
+    Limits,
+    Provenance,
+    Query,
+    Reply,
+    RoutingRecord,
+    Task,
+    TextQuery,
+    Timings,
+)
+
+log = structlog.get_logger("request")
+
+RETRY_AFTER_S = 1.0
+
+
+@dataclass
+class Ticket:
+    """One request on its way: what is known of it when it ends, however it ends."""
+
+    request_id: str
+    task: str
+    started_s: float
+    route_s: float = 0.0
+    wait_s: float = 0.0
+    limits: Limits | None = None
+    decision: Decision | None = None
+    plan: Plan | None = None
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class TextReply:
+    """The end of a text query."""
+
+    request_id: str
+    end: TextEnd
+    energy: Energy
+    routing: RoutingRecord
+    timings: Timings
+
+
+class Service:
+    """The gateway's work.
+
+    Args:
+        fleet: Nodes and arms.
+        planner: Plans in force.
+        budgets: What a request may spend when it does not say.
+        admission: The door.
+        runner: Runs routed queries.
+        journal: What `why` can tell.
+        metrics: Counters.
+        max_experts: Most experts that may run for one request.
+    """
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        planner: Planner,
+        budgets: Budgets,
+        admission: Admission,
+        attempts: Attempts,
+        max_attempts: int,
+        journal: Journal,
+        metrics: Metrics,
+        max_experts: int,
+    ) -> None:
+        self.fleet = fleet
+        self.planner = planner
+        self.budgets = budgets
+        self.admission = admission
+        self.attempts = attempts
+        self.journal = journal
+        self.metrics = metrics
+        self.started_s = time.monotonic()
+        self._runner = Runner(fleet.board, attempts, max_attempts=max_attempts)
+        self._text_runner = TextRunner(attempts, max_attempts=max_attempts)
+        self._max_experts = max_experts
+
+    # ---- tensor queries
+
+    async def infer(self, query: Query) -> Reply:
+        """The answer to one query, within its budget.
+
+        Raises:
+            EdgewiseError: See the catalogue; nothing else.
+        """
+        ticket = Ticket(query.request_id, query.task.name, time.monotonic())
+        outcome = "CANCELLED"
+        try:
+            async with self.admission.enter(query.deadline_s):
+                ticket.wait_s = time.monotonic() - ticket.started_s
+                await self._infer(query, ticket)
+            outcome = "answered"
+            return self._reply(query, ticket)
+        except EdgewiseError as error:
+            outcome = error.reason
+            raise
+        finally:
+            self.conclude(ticket, outcome)
+
+    async def _infer(self, query: Query, ticket: Ticket) -> None:
+        features_f = next(iter(query.inputs.values())).reshape(-1)
+        wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts)
+        decision, limits = self.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
+        progress = ticket.progress = Progress(limits, ticket.started_s, decision)
+        await self._runner.run(query, progress, self._again(query.task, features_f, wish))
+
+    def _again(self, task: Task, features_f: NDArray[np.floating[Any]], wish: Wish) -> Decide:
+        """Routes what is left of a query around the arms that failed it, on the plan of that later moment."""
+
+        def decide(left: Limits, avoid: frozenset[int]) -> Decision | None:
+            standing = self._standing(task, wish.expert)
+            if standing is None:
+                return None
+            retry = replace(wish, avoid=avoid)
+            return route(features_f, plan=standing.plan, table=standing.table, limits=left, wish=retry)
+
+        return decide
+
+    def decide(
+        self,
+        ticket: Ticket,
+        features_f: NDArray[np.floating[Any]],
+        budget: BudgetRequest,
+        *,
+        deadline_s: float,
+        wish: Wish,
+    ) -> tuple[Decision, Limits]:
+        """The route for a query and the limits that hold for it; notes both on the ticket.
+
+        Raises:
+            RequestError: EXPERT_NOT_FOUND.
+            BudgetInfeasible: Nothing fits and the client wants an error.
+            Unavailable: NO_NODE or OVERLOADED.
+        """
+        started_s = time.monotonic()
+        task = self.fleet.tasks[ticket.task]
+        limits = ticket.limits = self.budgets.resolve(task.name, budget, deadline_s)
+        standing = self._standing(task, wish.expert)
+        if standing is None:
+            raise self._nobody(task, wish.expert)
+        ticket.plan = standing.plan
+        decision = route(features_f, plan=standing.plan, table=standing.table, limits=limits, wish=wish)
+        ticket.decision = decision
+        ticket.route_s = time.monotonic() - started_s
+        if decision.route is None:
+            raise _infeasible(decision, limits)
+        return decision, limits
+
+    def _standing(self, task: Task, expert: str | None) -> Standing | None:
+        """The plan in force; for an expert by name, if the plan does not hold it, its arms alone."""
+        standing = self.planner.standing(task.name)
+        if expert is None or (standing is not None and standing.table.uses(expert).any()):
+            return standing
+        arms = [state for state in self.fleet.board.arms(task.name) if state.arm.expert == expert]
+        if not arms:
+            return None
+        announced = AnnouncedModel(
+            {expert: arms[0].arm.quality_fraction}, {expert: float(self.fleet.board.energy_j_n[arms[0].index])}
+        )
+        plan = Plan("by-name", announced, None, NO_CERTIFICATE)
+        return Standing(plan, plan.table(arms, self.fleet.board))
+
+    def _nobody(self, task: Task, expert: str | None) -> EdgewiseError:
+        if expert is not None and not any(
+            state.arm.expert == expert and state.arm.task == task.name for state in self.fleet.board.states
+        ):
+            return RequestError("EXPERT_NOT_FOUND", "No node has an expert of this name for this task.", field="expert")
+        return Unavailable(
+            "NO_NODE",
+            "No connected node can serve this now; start one with `edgewise node run` or try again later.",
+            retry_after_s=RETRY_AFTER_S,
+        )
+
+    # ---- text queries
+
+    async def generate(self, query: TextQuery) -> AsyncIterator[Delta | TextReply]:
+        """Pieces of text as they come, then the end with joules and routing.
+
+        Raises:
+            EdgewiseError: See the catalogue; nothing else.
+        """
+        ticket = Ticket(query.request_id, query.task.name, time.monotonic())
+        outcome = "CANCELLED"
+        try:
+            async with self.admission.enter(query.deadline_s):
+                ticket.wait_s = time.monotonic() - ticket.started_s
+                async for piece in self._generate(query, ticket):
+                    if isinstance(piece, TextEnd):
+                        outcome = "answered"
+                        yield self._text_reply(query, ticket, piece)
+                    else:
+                        yield piece
+        except EdgewiseError as error:
+            outcome = error.reason
+            raise
+        finally:
+            self.conclude(ticket, outcome)
+
+    def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
+        features_f = np.zeros(0)
+        wish = Wish(query.expert)
+        decision, limits = self.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
+        progress = ticket.progress = Progress(limits, ticket.started_s, decision)
+        return self._text_runner.run(query, progress, self._again(query.task, features_f, wish))
+
+    def _text_reply(self, query: TextQuery, ticket: Ticket, end: TextEnd) -> TextReply:
+        attempts = ticket.progress.attempts if ticket.progress else []
+        return TextReply(
+            request_id=query.request_id,
+            end=end,
+            energy=total_energy(attempts),
+            routing=routing_record(ticket),
+            timings=timings(ticket),
+        )
+
+    # ---- accounts
+
+    def _reply(self, query: Query, ticket: Ticket) -> Reply:
+        progress = ticket.progress
+        if progress is None or progress.fused is None:
+            raise Unavailable("ATTEMPTS_FAILED", "No expert could answer; the same call may succeed later.")
+        label = int(progress.fused.label)
+        shape = tuple(1 if size == -1 else size for size in query.task.output.shape)
+        probabilities = progress.fused.probabilities_c.astype(query.task.output.dtype).reshape(shape)
+        return Reply(
+            request_id=query.request_id,
+            outputs={query.task.output.name: probabilities},
+            label=query.task.labels[label],
+            confidence=float(progress.fused.confidence),
+            energy=total_energy(progress.attempts),
+            routing=routing_record(ticket),
+            timings=timings(ticket),
+        )
+
+    def conclude(self, ticket: Ticket, outcome: str) -> None:
+        """Account for a request that has ended: metrics, journal and its one log line."""
+        energy = total_energy(ticket.progress.attempts if ticket.progress else [])
+        spent = timings(ticket)
+        if ticket.progress is None:
+            self.metrics.requests.labels(outcome).inc()
+        else:
+            self.metrics.settled(ticket.progress, energy, outcome, spent.total_ms / 1000.0)
+        routing = routing_record(ticket)
+        if ticket.limits is not None:
+            self.journal.add(
+                Entry(
+                    request_id=ticket.request_id,
+                    task=ticket.task,
+                    outcome=outcome,
+                    limits=ticket.limits,
+                    decision=ticket.decision,
+                    routing=routing,
+                    energy=energy,
+                    timings=spent,
+                    finished_s=time.monotonic(),
+                )
+            )
+        _log_line(ticket, outcome, routing, energy, spent)
+
+
+def _infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
+    """Why nothing fits: too small a budget, or too much work ahead of this request."""
+    fallback = decision.choice.fallback
+    if fallback is None:
+        return Unavailable("NO_NODE", "No connected node can serve this request now.", retry_after_s=RETRY_AFTER_S)
+    offer = decision.offer
+    affordable_r = offer.available_r & (offer.energy_bound_r <= limits.max_energy_j)
+    if (affordable_r & (decision.table.unloaded_ms() <= limits.max_latency_ms)).any():
+        excess_ms = float(offer.latency_bound_r[affordable_r].min()) - limits.max_latency_ms
+        return overloaded(excess_ms / 1000.0)
+    return BudgetInfeasible(min_energy_j=fallback.min_energy_j, min_latency_ms=fallback.min_latency_ms)
+
+
+def routing_record(ticket: Ticket) -> RoutingRecord:
+    """How a request was routed, as far as it came."""
+    decision, progress = ticket.decision, ticket.progress
+    plan_id = ticket.plan.plan_id if ticket.plan else ""
+    certificate = ticket.plan.certificate if ticket.plan else NO_CERTIFICATE
+    if decision is None or decision.index is None or progress is None:
+        return RoutingRecord((), FusionChoice.NONE, 0.0, 0.0, 0.0, 0.0, False, plan_id, certificate)
+    index, offer = decision.index, decision.offer
+    return RoutingRecord(
+        attempts=tuple(progress.attempts),
+        fusion=fusion_of(progress),
+        predicted_energy_j=float(offer.energy_r[index]),
+        predicted_ms=float(offer.latency_r[index]),
+        bound_energy_j=float(offer.energy_bound_r[index]),
+        bound_ms=float(offer.latency_bound_r[index]),
+        budget_met=budget_met(progress),
+        plan_id=plan_id,
+        certificate=certificate,
+    )
+
+
+def budget_met(progress: Progress) -> bool:
+    """Whether the joules and milliseconds so far are within the limits; unknown joules meet only an infinite limit."""
+    energy = total_energy(progress.attempts)
+    if energy.provenance is Provenance.UNMEASURED and progress.limits.max_energy_j != np.inf:
+        return False
+    return energy_within(energy, progress.limits) and progress.elapsed_ms <= progress.limits.max_latency_ms
+
+
+def energy_within(energy: Energy, limits: Limits) -> bool:
+    """Whether known joules are within the limit."""
+    return energy.provenance is Provenance.UNMEASURED or energy.energy_j <= limits.max_energy_j
+
+
+def timings(ticket: Ticket) -> Timings:
+    """Where the time of a request went, until now."""
+    progress = ticket.progress
+    return Timings(
+        total_ms=(time.monotonic() - ticket.started_s) * 1000.0,
+        route_ms=ticket.route_s * 1000.0,
+        wait_ms=ticket.wait_s * 1000.0,
+        infer_ms=progress.infer_s * 1000.0 if progress else 0.0,
+        fuse_ms=progress.fuse_s * 1000.0 if progress else 0.0,
+    )
+
+
+def _log_line(ticket: Ticket, outcome: str, routing: RoutingRecord, energy: Energy, spent: Timings) -> None:
+    log.info(
+        "request",
+        request_id=ticket.request_id,
+        task=ticket.task,
+        outcome=outcome,
+        arms=[attempt.arm for attempt in routing.attempts],
+        fusion=routing.fusion.value,
+        energy_j=energy.energy_j,
+        energy_source=energy.provenance.value,
+        predicted_j=routing.predicted_energy_j,
+        total_ms=round(spent.total_ms, 3),
+        route_ms=round(spent.route_ms, 3),
+        infer_ms=round(spent.infer_ms, 3),
+        predicted_ms=round(routing.predicted_ms, 3),
+        budget_met=routing.budget_met,
+        plan=routing.plan_id,
+    )

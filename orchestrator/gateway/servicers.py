@@ -1,0 +1,119 @@
+"""The gRPC services: thin translations between messages and the gateway's work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from edgewise.v1 import admin_pb2, admin_pb2_grpc, fleet_pb2_grpc, gateway_pb2, gateway_pb2_grpc
+from orchestrator import __version__
+from orchestrator.budgets import TaskBudget
+from orchestrator.errors import RequestError
+from orchestrator.gateway.join import Joiner
+from orchestrator.gateway.report import encode_node, encode_task
+from orchestrator.gateway.requests import (
+    decode_generate,
+    decode_infer,
+    encode_explanation,
+    encode_reply,
+    encode_text_reply,
+)
+from orchestrator.gateway.service import Service, TextReply
+from orchestrator.types import Energy, Provenance
+from orchestrator.wire import check_name, decode_budget, encode_budget
+
+
+def _trailer(energy: Energy) -> tuple[tuple[str, str], ...]:
+    known = energy.provenance is not Provenance.UNMEASURED
+    joules = f"{energy.energy_j:.9g}" if known else "unmeasured"
+    return (("x-energy-joules", joules), ("x-energy-method", f"{energy.provenance.value}:{energy.method}"))
+
+
+class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
+    """What applications call."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def Infer(self, request: gateway_pb2.InferRequest, context: Any) -> gateway_pb2.InferResponse:
+        """See gateway.proto."""
+        query = decode_infer(request, tasks=self._service.fleet.tasks, deadline_s=context.time_remaining())
+        reply = await self._service.infer(query)
+        context.set_trailing_metadata(_trailer(reply.energy))
+        return encode_reply(reply)
+
+    async def Generate(
+        self, request: gateway_pb2.GenerateRequest, context: Any
+    ) -> AsyncIterator[gateway_pb2.GenerateEvent]:
+        """See gateway.proto."""
+        query = decode_generate(request, tasks=self._service.fleet.tasks, deadline_s=context.time_remaining())
+        async for piece in self._service.generate(query):
+            if isinstance(piece, TextReply):
+                context.set_trailing_metadata(_trailer(piece.energy))
+                yield gateway_pb2.GenerateEvent(done=encode_text_reply(piece))
+            else:
+                delta = gateway_pb2.GenerateDelta(text=piece.text, token_ids=piece.token_ids)
+                yield gateway_pb2.GenerateEvent(delta=delta)
+
+    async def Explain(self, request: gateway_pb2.ExplainRequest, context: Any) -> gateway_pb2.ExplainResponse:
+        """See gateway.proto."""
+        if not request.request_id:
+            raise RequestError("FIELD_REQUIRED", "request_id must name a request.", field="request_id")
+        return encode_explanation(self._service.journal.get(request.request_id))
+
+
+class AdminServicer(admin_pb2_grpc.AdminServicer):
+    """What operators call."""
+
+    def __init__(self, service: Service, joiner: Joiner) -> None:
+        self._service = service
+        self._joiner = joiner
+
+    async def GetStatus(self, request: admin_pb2.GetStatusRequest, context: Any) -> admin_pb2.GetStatusResponse:
+        """See admin.proto."""
+        service = self._service
+        outcomes, energy_j = service.metrics.totals()
+        return admin_pb2.GetStatusResponse(
+            version=__version__,
+            uptime_s=time.monotonic() - service.started_s,
+            nodes=[encode_node(service, name) for name in sorted(service.fleet.known)],
+            tasks=[encode_task(service, task) for _, task in sorted(service.fleet.tasks.items())],
+            outcomes=[admin_pb2.OutcomeCount(outcome=name, requests=count) for name, count in outcomes],
+            energy_j=energy_j,
+        )
+
+    async def DrainNode(self, request: admin_pb2.DrainNodeRequest, context: Any) -> admin_pb2.DrainNodeResponse:
+        """See admin.proto."""
+        session = self._service.fleet.session_of(check_name(request.node, "node"))
+        self._joiner.drain(session, "drained by the operator")
+        return admin_pb2.DrainNodeResponse(state=self._service.fleet.state(session.name).value)
+
+    async def GetBudgets(self, request: admin_pb2.GetBudgetsRequest, context: Any) -> admin_pb2.GetBudgetsResponse:
+        """See admin.proto."""
+        budgets = self._service.budgets.show(list(self._service.fleet.tasks))
+        return admin_pb2.GetBudgetsResponse(budgets=[_encode_task_budget(budget) for budget in budgets])
+
+    async def SetBudget(self, request: admin_pb2.SetBudgetRequest, context: Any) -> admin_pb2.SetBudgetResponse:
+        """See admin.proto."""
+        task = check_name(request.task, "task") if request.task else ""
+        budgets = self._service.budgets
+        changed = budgets.reset(task) if request.reset else budgets.set(task, decode_budget(request.budget))
+        return admin_pb2.SetBudgetResponse(budget=_encode_task_budget(changed))
+
+
+def _encode_task_budget(budget: TaskBudget) -> admin_pb2.TaskBudget:
+    return admin_pb2.TaskBudget(task=budget.task, budget=encode_budget(budget.budget), origin=budget.origin)
+
+
+class FleetServicer(fleet_pb2_grpc.FleetServicer):
+    """What node agents call."""
+
+    def __init__(self, joiner: Joiner) -> None:
+        self._joiner = joiner
+
+    async def Connect(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # type: ignore[override]
+        """See fleet.proto."""
+        await self._joiner.serve(context)

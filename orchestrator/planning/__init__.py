@@ -1,0 +1,1 @@
+"""Certified plans: learning from evidence and solving, off the event loop."""

@@ -1,0 +1,82 @@
+"""Make and certify a plan for one task: learn from evidence, choose the active set, check the proof.
+
+Runs in a process of its own, so that requests never wait for planning.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from optimizer.certify import certify
+from optimizer.learn import learn
+from optimizer.model import TaskModel
+from optimizer.problem import Problem
+from optimizer.replay import Costs
+from optimizer.solution import Status
+from optimizer.solve import solve
+from orchestrator.planning.snapshot import Planned, Snapshot
+from orchestrator.types import CertificateRecord
+
+
+class PlanRejected(Exception):
+    """No certified plan exists for this snapshot; the text says why."""
+
+
+def be_nice() -> None:
+    """Give way to the processes that answer requests."""
+    os.nice(10)
+
+
+def make_plan(snapshot: Snapshot) -> Planned:
+    """A certified plan.
+
+    Raises:
+        PlanRejected: Nothing may be active, or the certificate does not hold.
+    """
+    model = _learn(snapshot)
+    problem = Problem(
+        arms=snapshot.arms,
+        quality_qn=_quality(snapshot, model),
+        weights_q=_weights(snapshot, model),
+        energy_limit_j=snapshot.energy_limit_j,
+        max_active=snapshot.max_active,
+        memory_limit_bytes=snapshot.memory_limit_bytes,
+    )
+    solution = solve(problem)
+    if solution.status is Status.INFEASIBLE:
+        raise PlanRejected("no arm fits the plan's limits")
+    verdict = certify(problem, solution)
+    if not verdict.ok:
+        raise PlanRejected("; ".join(verdict.reasons))
+    certificate = CertificateRecord(solution.status.value, solution.gap, solution.explored)
+    return Planned(model, frozenset(snapshot.arms[i].name for i in solution.active), certificate)
+
+
+def _learn(snapshot: Snapshot) -> TaskModel | None:
+    evidence = snapshot.evidence
+    if evidence is None:
+        return None
+    energy_e = np.zeros(len(evidence.experts))
+    latency_e = np.zeros(len(evidence.experts))
+    for e, expert in enumerate(evidence.experts):
+        cheapest = min((arm for arm in snapshot.arms if arm.expert == expert), key=lambda arm: arm.energy_j)
+        energy_e[e], latency_e[e] = cheapest.energy_j, cheapest.latency_ms
+    return learn(evidence, Costs(energy_e, latency_e))
+
+
+def _quality(snapshot: Snapshot, model: TaskModel | None) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Estimated quality of each arm on each reference query; the announced 0-knowledge column without evidence."""
+    arms = snapshot.arms
+    if model is None or snapshot.evidence is None:
+        return np.ones((1, len(arms)))
+    quality_qe = np.stack([model.heads.predict(x_f) for x_f in snapshot.evidence.features_qf])
+    column = {expert: e for e, expert in enumerate(model.experts)}
+    blank_q = np.zeros(len(quality_qe))
+    return np.stack([quality_qe[:, column[arm.expert]] if arm.expert in column else blank_q for arm in arms], axis=1)
+
+
+def _weights(snapshot: Snapshot, model: TaskModel | None) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    queries = 1 if model is None or snapshot.evidence is None else snapshot.evidence.queries
+    return np.full(queries, 1.0 / queries)

@@ -1,0 +1,216 @@
+"""Keeps a plan in force for every task while nodes come and go.
+
+Two speeds. Binding routes to the arms of the moment is done at once, on the event loop, in a millisecond. Making a
+plan (learning, solving, certifying) is done in a process of its own; until it is done, and whenever it fails, the last
+certified plan stays in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+import structlog
+
+from orchestrator.fleet.fleet import Change, Fleet
+from orchestrator.planning.make import PlanRejected, be_nice, make_plan
+from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, plan_arms
+from orchestrator.routing.model import AnnouncedModel
+from orchestrator.routing.plan import NO_CERTIFICATE, Plan
+from orchestrator.routing.table import RouteTable
+from orchestrator.types import Provenance
+
+log = structlog.get_logger("planner")
+
+# Nodes that join together are planned for together.
+SETTLE_S = 0.15
+PLAN_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class PlanLimits:
+    """What the active set of a plan may cost."""
+
+    max_active_energy_j: float | None = None
+    max_active: int | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A plan with its routes on the arms of this moment."""
+
+    plan: Plan
+    table: RouteTable
+
+
+def planning_process() -> Executor:
+    """The process in which plans are made; started at the first plan."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=be_nice)
+
+
+class Planner:
+    """Plans by task.
+
+    Args:
+        fleet: Whose changes lead to new plans.
+        limits: Of the active sets.
+        observe_s: Called with the seconds that each plan took.
+        executor: Makes where plans are made; called again when its process has died.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        *,
+        limits: PlanLimits,
+        observe_s: Callable[[float], None],
+        executor: Callable[[], Executor] = planning_process,
+    ) -> None:
+        self._fleet = fleet
+        self._limits = limits
+        self._observe_s = observe_s
+        self._make_executor = executor
+        self._executor: Executor | None = None
+        self._standing: dict[str, Standing] = {}
+        self._made: dict[str, Snapshot] = {}
+        self._numbers = itertools.count(1)
+        self._wanted = asyncio.Event()
+        fleet.subscribe(self._on_change)
+
+    def standing(self, task: str) -> Standing | None:
+        """The plan in force; None while no arm of the task is routable."""
+        return self._standing.get(task)
+
+    def _on_change(self, change: Change) -> None:
+        if change is not Change.EVIDENCE:
+            self.rebind()
+        if change is not Change.ROUTABLE:
+            self._wanted.set()
+
+    # ---- binding, at once
+
+    def rebind(self) -> None:
+        """Bind every task's routes to the arms that are routable now."""
+        for task in self._fleet.tasks:
+            self._rebind(task)
+
+    def _rebind(self, task: str) -> None:
+        arms = self._fleet.board.arms(task)
+        if not arms:
+            self._standing.pop(task, None)
+            return
+        standing = self._standing.get(task)
+        if standing is not None:
+            table = standing.plan.table(arms, self._fleet.board)
+            if table.bound:
+                self._standing[task] = Standing(standing.plan, table)
+                return
+        self._install(task, Plan(self._plan_id(task), self._announced(task), None, NO_CERTIFICATE))
+
+    def _install(self, task: str, plan: Plan) -> None:
+        arms = self._fleet.board.arms(task)
+        self._standing[task] = Standing(plan, plan.table(arms, self._fleet.board))
+
+    def _announced(self, task: str) -> AnnouncedModel:
+        arms = [state.arm for state in self._fleet.board.arms(task)]
+        known = [arm for arm in arms if arm.energy.provenance is not Provenance.UNMEASURED]
+        return AnnouncedModel(
+            {arm.expert: arm.quality_fraction for arm in arms},
+            {arm.expert: arm.energy.energy_j for arm in sorted(known, key=lambda arm: -arm.energy.energy_j)},
+        )
+
+    def _plan_id(self, task: str) -> str:
+        return f"{task}-{next(self._numbers)}"
+
+    # ---- planning, beside
+
+    async def run(self) -> None:
+        """Plan whenever something changed, until cancelled."""
+        try:
+            while True:
+                await self._wanted.wait()
+                await asyncio.sleep(SETTLE_S)
+                self._wanted.clear()
+                for task in list(self._fleet.tasks):
+                    await self._plan(task)
+        finally:
+            if self._executor is not None:
+                self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _plan(self, task: str) -> None:
+        snapshot = self._snapshot(task)
+        if snapshot is None or _same(snapshot, self._made.get(task)):
+            return
+        started_s = time.monotonic()
+        try:
+            planned = await self._make(snapshot)
+        except (PlanRejected, ValueError, ArithmeticError, BrokenProcessPool, TimeoutError) as error:
+            log.warning("plan.kept", task=task, why=str(error) or type(error).__name__)
+            return
+        seconds = time.monotonic() - started_s
+        self._observe_s(seconds)
+        self._made[task] = snapshot
+        if self._fleet.board.arms(task):
+            self._put_in_force(task, planned, seconds)
+
+    def _put_in_force(self, task: str, planned: Planned, seconds: float) -> None:
+        model = planned.model or self._announced(task)
+        plan = Plan(self._plan_id(task), model, planned.active, planned.certificate)
+        self._install(task, plan)
+        log.info(
+            "plan.made",
+            task=task,
+            plan=plan.plan_id,
+            active=len(planned.active),
+            status=planned.certificate.status,
+            gap=planned.certificate.gap,
+            explored=planned.certificate.explored,
+            learned=planned.model is not None,
+            seconds=round(seconds, 3),
+        )
+
+    async def _make(self, snapshot: Snapshot) -> Planned:
+        if self._executor is None:
+            self._executor = self._make_executor()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(PLAN_TIMEOUT_S):
+                return await loop.run_in_executor(self._executor, make_plan, snapshot)
+        except BrokenProcessPool:
+            self._executor = None
+            raise
+
+    def _snapshot(self, task: str) -> Snapshot | None:
+        arms = self._fleet.board.arms(task)
+        if not arms:
+            return None
+        evidence = gather_evidence(self._fleet.tasks[task], arms, self._fleet.evidence)
+        limits_bytes = {
+            name: session.hello.memory_limit_bytes
+            for name, session in self._fleet.sessions.items()
+            if session.hello.memory_limit_bytes
+        }
+        return Snapshot(
+            task=task,
+            arms=plan_arms(arms),
+            evidence=evidence,
+            energy_limit_j=self._limits.max_active_energy_j,
+            max_active=self._limits.max_active,
+            memory_limit_bytes=limits_bytes,
+        )
+
+
+def _same(one: Snapshot, other: Snapshot | None) -> bool:
+    """Whether planning again could change anything."""
+    if other is None or one.arms != other.arms or one.memory_limit_bytes != other.memory_limit_bytes:
+        return False
+    mine = None if one.evidence is None else one.evidence.experts
+    theirs = None if other.evidence is None else other.evidence.experts
+    return mine == theirs

@@ -1,0 +1,90 @@
+"""What a plan is made from and what planning returns: plain values that cross a process boundary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.evidence import Evidence
+from optimizer.model import TaskModel
+from optimizer.problem import Arm as PlanArm
+from orchestrator.fleet.arms import ArmState
+from orchestrator.fleet.evidence import EvidenceStore
+from orchestrator.types import CertificateRecord, Provenance, Task
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One task at one moment.
+
+    Args:
+        task: Name of the task.
+        arms: Routable arms as the solver wants them.
+        evidence: Answers on the reference set of every expert that sent them; None where there are none.
+        energy_limit_j: Limit on the active set, None for no limit.
+        max_active: Most active arms, None for no limit.
+        memory_limit_bytes: Per node.
+    """
+
+    task: str
+    arms: tuple[PlanArm, ...]
+    evidence: Evidence | None
+    energy_limit_j: float | None
+    max_active: int | None
+    memory_limit_bytes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A certified plan.
+
+    Args:
+        model: What was learned; None where there is no evidence.
+        active: Names of the active arms.
+        certificate: How good the set is proven to be.
+    """
+
+    model: TaskModel | None
+    active: frozenset[str]
+    certificate: CertificateRecord
+
+
+def plan_arms(states: list[ArmState]) -> tuple[PlanArm, ...]:
+    """Arms for the solver. Arms whose joules nobody knows count as the dearest of those that are known."""
+    known = [s.arm.energy.energy_j for s in states if s.arm.energy.provenance is not Provenance.UNMEASURED]
+    dearest_j = max(known, default=0.0)
+    return tuple(
+        PlanArm(
+            name=state.arm.name,
+            expert=state.arm.expert,
+            node=state.arm.node,
+            energy_j=dearest_j if state.arm.energy.provenance is Provenance.UNMEASURED else state.arm.energy.energy_j,
+            latency_ms=state.arm.p95_ms,
+            memory_bytes=state.arm.memory_bytes,
+        )
+        for state in states
+    )
+
+
+def gather_evidence(task: Task, states: list[ArmState], store: EvidenceStore) -> Evidence | None:
+    """The reference set with the answers of every expert whose answers have come; None while something is missing."""
+    reference = store.get(task.reference_digest)
+    if reference is None or "inputs" not in reference or "labels" not in reference:
+        return None
+    answers: dict[str, NDArray[np.float64]] = {}
+    for state in states:
+        sent = store.get(state.arm.evidence_digest)
+        if sent is not None and "outputs" in sent:
+            answers[state.arm.expert] = np.asarray(sent["outputs"], dtype=np.float64)
+    if not answers:
+        return None
+    experts = tuple(sorted(answers))
+    inputs = np.asarray(reference["inputs"], dtype=np.float64)
+    return Evidence(
+        experts=experts,
+        features_qf=inputs.reshape(len(inputs), -1),
+        labels_q=np.asarray(reference["labels"], dtype=np.int64),
+        outputs_eqc=np.stack([answers[expert] for expert in experts]),
+    )

@@ -1,0 +1,70 @@
+"""What routing needs to know of quality, behind one contract.
+
+The learned model (`optimizer.model.TaskModel`) reads the query; `AnnouncedModel` knows only the accuracy that each
+expert announced: it serves tasks without evidence, text tasks, and the moments before learning has finished.
+
+Shape letters: f features, r routes, s stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.model import Estimate, ProfilePrice
+from optimizer.routes import Route
+
+# What `balanced` and `eco` give up against the best expert where nothing was learned: quality for the whole span of
+# joules between the cheapest and the dearest expert.
+ANNOUNCED_SACRIFICE = {"best": 0.0, "balanced": 0.003, "eco": 0.01}
+
+
+class QualityModel(Protocol):
+    """Routes and how good each is expected to be for one query."""
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """All routes; estimates have one entry per route, in this order."""
+        ...
+
+    @property
+    def prices(self) -> Mapping[str, ProfilePrice]:
+        """What a joule must buy, per profile."""
+        ...
+
+    def estimate(self, x_f: NDArray[np.floating[Any]]) -> Estimate:
+        """Quality of each route for the features `x_f`, and the probability that each stage is reached."""
+        ...
+
+
+class AnnouncedModel:
+    """One route per expert, each as good as its node says, whatever the query.
+
+    Args:
+        quality_by_expert: Announced share of right answers.
+        energy_by_expert: Announced joules; experts whose joules are unknown count as 0 here.
+    """
+
+    def __init__(self, quality_by_expert: Mapping[str, float], energy_by_expert: Mapping[str, float]) -> None:
+        experts = sorted(quality_by_expert)
+        self.routes = tuple(Route.single(expert) for expert in experts)
+        quality_r = np.array([quality_by_expert[expert] for expert in experts])
+        energy_r = np.array([energy_by_expert.get(expert, 0.0) for expert in experts])
+        self._estimate = Estimate(quality_r, np.ones((len(experts), 1)))
+        self.prices = {profile: _announced_price(profile, quality_r, energy_r) for profile in ANNOUNCED_SACRIFICE}
+
+    def estimate(self, x_f: NDArray[np.floating[Any]]) -> Estimate:  # noqa: ARG002
+        """The announced qualities."""
+        return self._estimate
+
+
+def _announced_price(profile: str, quality_r: NDArray[np.float64], energy_r: NDArray[np.float64]) -> ProfilePrice:
+    span_j = float(energy_r.max() - energy_r.min()) if energy_r.size else 0.0
+    price_per_j = ANNOUNCED_SACRIFICE[profile] / span_j if span_j > 0 else 0.0
+    if not energy_r.size:
+        return ProfilePrice(profile, 0.0, None, 0.0, 0.0)
+    best = int(np.argmax(quality_r - price_per_j * energy_r))
+    return ProfilePrice(profile, price_per_j, None, float(quality_r[best]), float(energy_r[best]))

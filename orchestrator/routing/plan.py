@@ -1,0 +1,52 @@
+"""The plan in force for one task: a certified set of active arms, a quality model, and routes bound to arms.
+
+A plan is immutable; the table inside is rebound when nodes come and go. The last certified plan stays in force until
+another one is certified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from optimizer.choose import Price
+from orchestrator.fleet.arms import ArmBoard, ArmState
+from orchestrator.routing.model import QualityModel
+from orchestrator.routing.table import RouteTable, bind
+from orchestrator.types import CertificateRecord
+
+NO_CERTIFICATE = CertificateRecord("none", 0.0, 0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What routing follows for one task.
+
+    Args:
+        plan_id: For logs and `why`.
+        model: Quality of the routes.
+        active: Names of the arms that may run; None lets every arm run.
+        certificate: How good the active set is proven to be.
+    """
+
+    plan_id: str
+    model: QualityModel
+    active: frozenset[str] | None
+    certificate: CertificateRecord
+
+    def table(self, arms: list[ArmState], board: ArmBoard) -> RouteTable:
+        """The plan's routes on these arms, those outside the active set left out.
+
+        An arm that the plan has not seen yet (it joined since) may run: it can only help. Where none of the active
+        arms is left, all may run: an answer from an unplanned arm is better than none.
+        """
+        active = self.active
+        allowed = arms if active is None else [state for state in arms if state.arm.name in active]
+        return RouteTable(bind(self.model.routes, allowed or arms, board), board)
+
+    def price(self, profile: str, table: RouteTable) -> Price:
+        """The profile's price; a pinned route becomes the first of its bindings (fewest joules)."""
+        price = self.model.prices[profile]
+        pinned = None
+        if price.pinned is not None:
+            pinned = table.first_of(price.pinned)
+        return Price(per_j=price.price_per_j, pinned=pinned)

@@ -1,0 +1,283 @@
+"""Frozen values that the gateway's rooms exchange. Nothing here knows protobuf, sockets or clocks.
+
+Units are in the names. An *arm* is one variant of an expert on one node; its name is ``expert:variant@node``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NAME_PATTERN = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
+
+Array = NDArray[Any]
+
+
+class Provenance(Enum):
+    """Where a figure comes from."""
+
+    MEASURED = "measured"
+    REPLAYED = "replayed"
+    MODELLED = "modelled"
+    UNMEASURED = "unmeasured"
+
+
+class OnInfeasible(Enum):
+    """What to do when no route fits the budget."""
+
+    ERROR = "error"
+    BEST_EFFORT = "best_effort"
+    CHEAPEST = "cheapest"
+
+
+class FusionChoice(Enum):
+    """What a client may ask of fusion; AUTO leaves it to the gateway."""
+
+    AUTO = "auto"
+    NONE = "none"
+    MIXTURE = "mixture"
+    VOTE = "vote"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, numpy dtype and shape (-1 is free) of a tensor."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Joules with their source. `energy_j` is NaN where the provenance is UNMEASURED."""
+
+    energy_j: float
+    provenance: Provenance
+    method: str
+    uncertainty_j: float = 0.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task class: what goes in, what comes out, and the digest of its reference set ('' where there is none)."""
+
+    name: str
+    input: TensorSpec
+    output: TensorSpec
+    labels: tuple[str, ...]
+    reference_digest: str
+    text: bool = False
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One variant of an expert on one node, as its node announced it."""
+
+    expert: str
+    variant: str
+    node: str
+    task: str
+    engine: str
+    model_digest: str
+    macs: int
+    memory_bytes: int
+    p50_ms: float
+    p95_ms: float
+    latency_provenance: Provenance
+    energy: Energy
+    quality_fraction: float
+    quality_samples: int
+    evidence_digest: str
+
+    @property
+    def name(self) -> str:
+        """``expert:variant@node``."""
+        return f"{self.expert}:{self.variant}@{self.node}"
+
+
+@dataclass(frozen=True)
+class NodeHello:
+    """What a node says of itself when it joins."""
+
+    node: str
+    software_version: str
+    protocol_version: int
+    device: str
+    simulated: bool
+    energy_method: str
+    energy_provenance: Provenance
+    tasks: tuple[Task, ...]
+    arms: tuple[Arm, ...]
+    concurrency: int
+    queue_limit: int
+    memory_limit_bytes: int
+
+
+@dataclass(frozen=True)
+class BudgetRequest:
+    """What a client or operator asked for; None means not said."""
+
+    max_energy_j: float | None = None
+    max_latency_ms: float | None = None
+    on_infeasible: OnInfeasible | None = None
+    profile: str | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The budget that holds for one request after defaults: joules may be infinite, milliseconds never are."""
+
+    max_energy_j: float
+    max_latency_ms: float
+    on_infeasible: OnInfeasible
+    profile: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """One tensor query, validated against its task."""
+
+    request_id: str
+    task: Task
+    expert: str | None
+    inputs: Mapping[str, Array]
+    budget: BudgetRequest
+    fusion: FusionChoice
+    max_experts: int
+    deadline_s: float
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class GenerationParameters:
+    """How text is to be generated; None leaves it to the engine."""
+
+    max_tokens: int
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TextQuery:
+    """One text query, validated."""
+
+    request_id: str
+    task: Task
+    expert: str | None
+    messages: tuple[Message, ...]
+    parameters: GenerationParameters
+    budget: BudgetRequest
+    deadline_s: float
+
+
+@dataclass(frozen=True)
+class Done:
+    """A node finished a piece of work."""
+
+    work_id: int
+    outputs: Mapping[str, Array]
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    energy: Energy
+    queue_ms: float
+    compute_ms: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A node could not do a piece of work."""
+
+    work_id: int
+    reason: str
+    message: str
+    final: bool
+    energy: Energy
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of generated text."""
+
+    work_id: int
+    text: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """What one arm was asked and what came of it."""
+
+    arm: str
+    stage: int
+    predicted_energy_j: float
+    energy: Energy
+    predicted_ms: float
+    ms: float
+    outcome: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class CertificateRecord:
+    """The plan's certificate as shown to users."""
+
+    status: str
+    gap: float
+    explored: int
+
+
+@dataclass(frozen=True)
+class RoutingRecord:
+    """How a request was routed and what it was predicted to cost."""
+
+    attempts: tuple[AttemptRecord, ...]
+    fusion: FusionChoice
+    predicted_energy_j: float
+    predicted_ms: float
+    bound_energy_j: float
+    bound_ms: float
+    budget_met: bool
+    plan_id: str
+    certificate: CertificateRecord
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where the milliseconds went."""
+
+    total_ms: float
+    route_ms: float
+    wait_ms: float
+    infer_ms: float
+    fuse_ms: float
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to a tensor query."""
+
+    request_id: str
+    outputs: Mapping[str, Array]
+    label: str
+    confidence: float
+    energy: Energy
+    routing: RoutingRecord
+    timings: Timings
