@@ -1,0 +1,228 @@
+"""The agent: loads and measures its arms once, then keeps a session with the gateway until it is drained."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import grpc.aio
+import structlog
+
+from nodes.agent import messages as m
+from nodes.agent.backoff import full_jitter_s
+from nodes.agent.channel import open_channel
+from nodes.agent.desk import Desk
+from nodes.agent.session import Session, SessionEnd
+from nodes.agent.wire import FleetStream
+from nodes.arms import ArmProfile, Inventory
+from nodes.config import NodeConfig
+from nodes.energy.discovery import EnergySource, discover
+from nodes.energy.profile import load_profile
+from nodes.engines.child import Limits
+from nodes.engines.contract import Engine
+from nodes.engines.onnx import OnnxEngine
+from nodes.engines.process import WorkerCommand
+from nodes.errors import ConfigError
+from nodes.inventory import load_inventory
+from nodes.profiling import profile_arms
+
+DRAIN_TIMEOUT_S = 10.0
+# A session that lasted this long was a good one: the next attempt starts without a history of failures.
+SETTLED_S = 5.0
+
+log = structlog.get_logger("nodes.agent")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an agent is made of; tests bring their own."""
+
+    engine: Engine
+    energy: EnergySource
+    inventory: Inventory
+
+
+def build_parts(config: NodeConfig) -> Parts:
+    """The parts that the settings ask for. Blocks: files are read, idle power may be measured.
+
+    Raises:
+        ConfigError: if a profile, an expert or the memory limit does not fit.
+        EnergySourceMissing: if the energy source that was asked for cannot be read.
+    """
+    profile = None if config.profile is None else load_profile(config.profile)
+    inventory = load_inventory(config.models, config.experts)
+    _check_memory(inventory, config.memory_limit_bytes)
+    command = WorkerCommand(config.worker_python, config.concurrency)
+    engine = OnnxEngine(command, Limits(queue_limit=config.queue_limit))
+    return Parts(engine, discover(config.energy, profile, seed=config.noise_seed), inventory)
+
+
+def _check_memory(inventory: Inventory, limit_bytes: int) -> None:
+    needed_bytes = sum(arm.memory_bytes for arm in inventory.arms)
+    if 0 < limit_bytes < needed_bytes:
+        sizes = ", ".join(f"{arm.expert} {arm.memory_bytes}" for arm in inventory.arms)
+        raise ConfigError(
+            f"--memory-limit: the experts take {needed_bytes} bytes together, more than {limit_bytes};"
+            f" choose some with --experts ({sizes})"
+        )
+
+
+class Agent:
+    """One node. `prepare`, then `run`; `close` in any case.
+
+    Args:
+        config: Checked settings.
+        parts: Engine, energy source and inventory; None makes them from the settings.
+        dial: Opens a channel to HOST:PORT.
+        rng: Jitter of the back-off.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        parts: Parts | None = None,
+        *,
+        dial: Callable[[str], grpc.aio.Channel] = open_channel,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._config = config
+        self._parts = parts or build_parts(config)
+        self._dial = dial
+        # Jitter needs no secrecy.
+        self._rng = rng or random.Random()  # noqa: S311
+        self._profiles: Mapping[str, ArmProfile] = {}
+        self._lost: set[str] = set()
+        self._session: Session | None = None
+        self._announcing: set[asyncio.Task[None]] = set()
+        self._draining = asyncio.Event()
+        self._drain_reason = ""
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs this node's arms."""
+        return self._parts.engine
+
+    async def prepare(self) -> None:
+        """Start the engine and measure every arm. Takes about `profiling_s` per arm.
+
+        Raises:
+            EngineError: if the engine does not start or an arm does not load or run.
+        """
+        parts = self._parts
+        parts.engine.events.on_arms_lost = self._arms_lost
+        await parts.engine.load(parts.inventory.arms)
+        self._profiles = await profile_arms(
+            parts.engine, parts.energy.meter, parts.inventory, seconds_per_arm=self._config.profiling_s
+        )
+        log.info(
+            "ready",
+            node=self._config.name,
+            device=parts.energy.device + (" (simulated)" if parts.energy.simulated else ""),
+            arms=len(parts.inventory.arms),
+            energy=parts.energy.meter.method,
+            energy_provenance=parts.energy.meter.provenance.value,
+            why=parts.energy.why,
+        )
+
+    async def run(self) -> None:
+        """Serve until drained; dials again for as long as it takes.
+
+        Raises:
+            SessionRejected: if the gateway refuses this node for good.
+        """
+        failures = 0
+        while not self._draining.is_set():
+            started_s = time.monotonic()
+            session, end = await self._one_session()
+            if end is SessionEnd.DRAINED:
+                break
+            if session.joined or failures == 0:
+                log.warning("no gateway", gateway=self._config.gateway, why=session.why, joined=session.joined)
+            settled = session.joined and time.monotonic() - started_s > SETTLED_S
+            failures = 0 if settled else failures + 1
+            await self._wait(full_jitter_s(failures, self._rng))
+        log.info("left", node=self._config.name)
+
+    def drain(self, reason: str, *, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
+        """Finish what runs, take nothing new; `run` returns then."""
+        self._drain_reason = reason
+        self._draining.set()
+        if self._session is not None:
+            self._session.drain(reason, timeout_s=timeout_s)
+
+    async def close(self) -> None:
+        """Stop the engine."""
+        await self._parts.engine.close()
+
+    async def _one_session(self) -> tuple[Session, SessionEnd]:
+        channel = self._dial(self._config.gateway)
+        try:
+            session = self._make_session(FleetStream(channel))
+            self._session = session
+            return session, await session.run()
+        finally:
+            self._session = None
+            await channel.close(grace=None)
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._draining.wait()
+        except TimeoutError:
+            return
+
+    def _make_session(self, stream: FleetStream) -> Session:
+        return Session(
+            stream,
+            hello=self._hello(),
+            evidence=self._parts.inventory.evidence.get,
+            make_desk=self._make_desk,
+            beat=self._beat,
+        )
+
+    def _make_desk(self, send: Callable[[m.Event], Awaitable[None]]) -> Desk:
+        parts = self._parts
+        return Desk(parts.engine, parts.energy.meter, inventory=parts.inventory, send=send)
+
+    def _beat(self) -> m.Heartbeat:
+        engine = self._parts.engine
+        return m.Heartbeat(engine.running, engine.queued, engine.restarts)
+
+    def _hello(self) -> m.Hello:
+        parts, config = self._parts, self._config
+        return m.Hello(
+            node=config.name,
+            software_version=software_version(),
+            device=parts.energy.device,
+            simulated=parts.energy.simulated,
+            energy_method=parts.energy.meter.method,
+            energy_provenance=parts.energy.meter.provenance,
+            tasks=parts.inventory.tasks,
+            arms=self._offer(),
+            concurrency=config.concurrency,
+            queue_limit=config.queue_limit,
+            memory_limit_bytes=config.memory_limit_bytes,
+        )
+
+    def _offer(self) -> tuple[m.OfferedArm, ...]:
+        arms = (arm for arm in self._parts.inventory.arms if arm.key not in self._lost)
+        return tuple(m.OfferedArm(arm, self._profiles.get(arm.key)) for arm in arms)
+
+    def _arms_lost(self, arms: Sequence[str]) -> None:
+        self._lost.update(arms)
+        if self._session is not None and self._session.joined:
+            task = asyncio.get_running_loop().create_task(self._session.announce(self._offer()))
+            self._announcing.add(task)
+            task.add_done_callback(self._announcing.discard)
+
+
+def software_version() -> str:
+    """Version of the installed distribution."""
+    try:
+        return version("edgewise")
+    except PackageNotFoundError:
+        return "0+unknown"

@@ -1,0 +1,225 @@
+"""Where work of one session is done: checked, run, metered, answered.
+
+Every piece of work taken ends in exactly one WorkDone or WorkFailed, unless the session is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from nodes import errors
+from nodes.agent import checks, outcomes
+from nodes.agent import messages as m
+from nodes.agent.outbox import OutboxClosed, weight_bytes
+from nodes.arms import ArmSpec, Inventory
+from nodes.energy.contract import EnergyReading, Meter, Provenance, Span
+from nodes.engines.contract import Engine, Job, TextEnd, TextJob
+
+MAX_OUTPUT_BYTES = 7 * 1024 * 1024
+
+UNMETERED = EnergyReading(None, 0.0, Provenance.UNMEASURED, "none")
+
+log = structlog.get_logger("nodes.work")
+
+
+@dataclass
+class _Run:
+    """One piece of work on its way."""
+
+    work: m.Work
+    arm: ArmSpec
+    start_by_s: float
+    macs: int = 0
+    span: Span | None = None
+    started_s: float = 0.0
+    cancelled: bool = False
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def may_be_interrupted(self) -> bool:
+        """Tensor work that runs cannot be stopped; its joules are reported when it has finished."""
+        return self.span is None or isinstance(self.work.input, m.TextRequest)
+
+
+class Desk:
+    """Takes work of one session and sends its outcome.
+
+    Args:
+        engine: Runs it.
+        meter: Charges it.
+        inventory: What this node offers.
+        send: Queues an event for the gateway; raises OutboxClosed when the session is over.
+    """
+
+    def __init__(
+        self, engine: Engine, meter: Meter, *, inventory: Inventory, send: Callable[[m.Event], Awaitable[None]]
+    ) -> None:
+        self._engine = engine
+        self._meter = meter
+        self._task_specs = {task.name: task for task in inventory.tasks}
+        self._arms = {arm.key: arm for arm in inventory.arms}
+        self._send = send
+        self._runs: dict[int, _Run] = {}
+        self._open_tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    def take(self, work: m.Work) -> None:
+        """Start a piece of work; a work id that is already running is ignored."""
+        if work.work_id in self._runs:
+            return
+        arm = self._arms.get(work.arm)
+        if self._draining:
+            self._refuse(work, m.Reason.DRAINING)
+        elif arm is None:
+            self._refuse(work, m.Reason.ARM_UNKNOWN)
+        elif not work.deadline_ms > 0:  # Written so that NaN is refused too.
+            self._refuse(work, m.Reason.DEADLINE)
+        else:
+            run = _Run(work, arm, time.monotonic() + work.deadline_ms * 1e-3)
+            self._runs[work.work_id] = run
+            run.task = self._spawn(self._serve(run))
+
+    def cancel(self, work_id: int) -> None:
+        """Drop work that waits, stop a text at its next token, discard a tensor's answer."""
+        run = self._runs.get(work_id)
+        if run is None or run.cancelled:
+            return
+        run.cancelled = True
+        if run.may_be_interrupted and run.task is not None:
+            run.task.cancel()
+
+    def refuse_new(self) -> None:
+        """From now on new work fails with DRAINING."""
+        self._draining = True
+
+    async def finish(self, timeout_s: float | None) -> bool:
+        """Wait until all work has its outcome queued; False where some did not finish in time."""
+        if not self._open_tasks:
+            return True
+        _, unfinished = await asyncio.wait(self._open_tasks, timeout=timeout_s)
+        return not unfinished
+
+    async def abandon(self) -> None:
+        """The session is gone: stop all work, answer nothing."""
+        for task in self._open_tasks:
+            task.cancel()
+        await asyncio.gather(*self._open_tasks, return_exceptions=True)
+
+    # ---- one piece of work
+
+    async def _serve(self, run: _Run) -> None:
+        try:
+            outcome = await self._outcome(run)
+        except asyncio.CancelledError:
+            if not run.cancelled:
+                raise
+            outcome = outcomes.cancelled(run.work.work_id, self._close(run))
+        finally:
+            self._close(run)
+            del self._runs[run.work.work_id]
+        await self._say(outcome)
+
+    async def _outcome(self, run: _Run) -> m.Event:
+        work_id = run.work.work_id
+        try:
+            done = await (self._text(run) if self._task_specs[run.arm.task].text else self._infer(run))
+        except errors.NodeError as error:
+            log.info("work failed", arm=run.arm.key, work_id=work_id, why=error.message)
+            return outcomes.failed(work_id, error, self._close(run))
+        except Exception as error:  # The rim: whatever an engine raises, the gateway gets an outcome.
+            log.exception("work crashed", arm=run.arm.key, work_id=work_id)
+            return outcomes.failed(work_id, error, self._close(run))
+        return outcomes.cancelled(work_id, done.energy) if run.cancelled else done
+
+    async def _infer(self, run: _Run) -> m.WorkDone:
+        task = self._task_specs[run.arm.task]
+        inputs = checks.checked_inputs(task, run.work.input)
+        run.macs = run.arm.macs * checks.batch_size(task, inputs)
+        job = Job(run.arm.key, inputs, run.start_by_s, lambda: self._open(run))
+        result = await self._engine.infer(job)
+        done = m.WorkDone(
+            work_id=run.work.work_id,
+            energy=self._close(run, result.compute_ms) or UNMETERED,
+            queue_ms=result.queue_ms,
+            compute_ms=result.compute_ms,
+            outputs=result.outputs,
+        )
+        if weight_bytes(done) > MAX_OUTPUT_BYTES:
+            raise errors.EngineError(f"{run.arm.key} answered with more than {MAX_OUTPUT_BYTES} bytes")
+        return done
+
+    async def _text(self, run: _Run) -> m.WorkDone:
+        request = checks.checked_text(self._task_specs[run.arm.task], run.work.input)
+        pieces: list[str] = []
+        async with aclosing(self._engine.generate(self._text_job(run, request))) as stream:
+            async for item in stream:
+                if isinstance(item, TextEnd):
+                    run.macs = item.macs
+                    return self._text_done(run, item, "".join(pieces))
+                pieces.append(item.text)
+                await self._say(m.TextDelta(run.work.work_id, item.text, item.token_ids))
+        raise errors.EngineError(f"{run.arm.key} ended its text without an end")
+
+    def _text_job(self, run: _Run, request: m.TextRequest) -> TextJob:
+        return TextJob(
+            arm=run.arm.key,
+            messages=request.messages,
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            stop=request.stop,
+            energy_limit_j=run.work.energy_limit_j,
+            start_by_s=run.start_by_s,
+            on_start=lambda: self._open(run),
+        )
+
+    def _text_done(self, run: _Run, end: TextEnd, text: str) -> m.WorkDone:
+        return m.WorkDone(
+            work_id=run.work.work_id,
+            energy=self._close(run, end.compute_ms) or UNMETERED,
+            queue_ms=end.queue_ms,
+            compute_ms=end.compute_ms,
+            text=text,
+            finish=end.finish,
+            prompt_tokens=end.prompt_tokens,
+            completion_tokens=end.completion_tokens,
+        )
+
+    # ---- joules
+
+    def _open(self, run: _Run) -> None:
+        run.started_s = time.monotonic()
+        run.span = self._meter.begin()
+
+    def _close(self, run: _Run, compute_ms: float | None = None) -> EnergyReading | None:
+        """End the run's span; None where it never started or has been closed."""
+        span, run.span = run.span, None
+        if span is None:
+            return None
+        elapsed_ms = (time.monotonic() - run.started_s) * 1e3
+        return self._meter.end(span, compute_ms=elapsed_ms if compute_ms is None else compute_ms, macs=run.macs)
+
+    # ---- outcomes
+
+    def _refuse(self, work: m.Work, reason: m.Reason) -> None:
+        self._spawn(self._say(outcomes.refused(work.work_id, reason)))
+
+    async def _say(self, event: m.Event) -> None:
+        try:
+            await self._send(event)
+        except OutboxClosed:
+            log.debug("session over, event dropped", kind=type(event).__name__)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._open_tasks.add(task)
+        task.add_done_callback(self._open_tasks.discard)
+        return task

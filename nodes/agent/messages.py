@@ -1,0 +1,208 @@
+"""What agent and gateway say to each other, in frozen types of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from numpy.typing import NDArray
+
+from nodes.arms import ArmProfile, ArmSpec, TaskSpec, Tensors
+from nodes.energy.contract import EnergyReading, Provenance
+
+PROTOCOL_VERSION = 1
+
+
+class Reason(StrEnum):
+    """Why a piece of work gave no answer."""
+
+    ENGINE_DIED = "ENGINE_DIED"
+    ENGINE_ERROR = "ENGINE_ERROR"
+    NODE_BUSY = "NODE_BUSY"
+    ARM_UNKNOWN = "ARM_UNKNOWN"
+    DEADLINE = "DEADLINE"
+    CANCELLED = "CANCELLED"
+    DRAINING = "DRAINING"
+    INPUT_INVALID = "INPUT_INVALID"
+
+
+@dataclass(frozen=True)
+class OfferedArm:
+    """An arm and what it costs here; `profile` is None where nobody measured it."""
+
+    spec: ArmSpec
+    profile: ArmProfile | None
+
+
+# ---- node to gateway
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The first event of a session: who this node is and what it offers."""
+
+    node: str
+    software_version: str
+    device: str
+    simulated: bool
+    energy_method: str
+    energy_provenance: Provenance
+    tasks: tuple[TaskSpec, ...]
+    arms: tuple[OfferedArm, ...]
+    concurrency: int
+    queue_limit: int
+    memory_limit_bytes: int
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """The node is alive and this busy."""
+
+    running: int
+    queued: int
+    engine_restarts: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Tensors that the gateway asked for by digest."""
+
+    digest: str
+    tensors: Tensors
+
+
+@dataclass(frozen=True)
+class WorkDone:
+    """An answer: tensors, or a text that was streamed before."""
+
+    work_id: int
+    energy: EnergyReading
+    queue_ms: float
+    compute_ms: float
+    outputs: Mapping[str, NDArray[Any]] | None = None
+    text: str = ""
+    finish: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class WorkFailed:
+    """No answer; `energy` is what was spent all the same, None where the work never started.
+
+    Attributes:
+        final: True where the same work cannot succeed anywhere.
+    """
+
+    work_id: int
+    reason: Reason
+    message: str
+    final: bool = False
+    energy: EnergyReading | None = None
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """The next piece of a text."""
+
+    work_id: int
+    text: str
+    token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ArmsChanged:
+    """All arms that the node offers from now on."""
+
+    arms: tuple[OfferedArm, ...]
+
+
+@dataclass(frozen=True)
+class Draining:
+    """The node finishes what it has and takes nothing new."""
+
+    reason: str
+
+
+Event = Hello | Heartbeat | Evidence | WorkDone | WorkFailed | TextDelta | ArmsChanged | Draining
+
+# ---- gateway to node
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The node is taken; `epoch` names the session."""
+
+    epoch: int
+    heartbeat_s: float
+    lease_s: float
+    wanted_digests: tuple[str, ...]
+    gateway_version: str
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """The node is not taken."""
+
+    reason: str
+    message: str
+    retryable: bool
+
+
+@dataclass(frozen=True)
+class RawTensor:
+    """A tensor as it came, before anything about it was checked; `dtype` is "" where it is none of ours."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """A text to generate, before anything about it was checked."""
+
+    messages: tuple[tuple[str, str], ...]
+    max_tokens: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Work:
+    """One piece of work; `input` is None where the message carried none."""
+
+    work_id: int
+    request_id: str
+    expert: str
+    variant: str
+    deadline_ms: float
+    energy_limit_j: float
+    input: tuple[RawTensor, ...] | TextRequest | None
+
+    @property
+    def arm(self) -> str:
+        """Key of the arm that is to run."""
+        return f"{self.expert}:{self.variant}"
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Nobody waits for this piece of work any more."""
+
+    work_id: int
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Finish what runs, take nothing new, then close."""
+
+    reason: str
+
+
+Command = Welcome | Rejected | Work | Cancel | Drain

@@ -1,0 +1,74 @@
+"""Events on their way to the gateway: a bounded queue whose reader gets all that has gathered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from nodes.agent import messages as m
+
+EVENT_LIMIT = 1024
+MESSAGE_BYTES = 2 * 1024 * 1024
+SMALL_EVENT_BYTES = 128
+
+
+class OutboxClosed(Exception):
+    """The session is over; nothing is sent any more."""
+
+
+class Outbox:
+    """Many tasks put, one takes. Full means that those who put have to wait."""
+
+    def __init__(self, limit: int = EVENT_LIMIT) -> None:
+        self._limit = limit
+        self._events: deque[m.Event] = deque()
+        self._ready = asyncio.Event()
+        self._room = asyncio.Event()
+        self._closed = False
+
+    async def put(self, event: m.Event) -> None:
+        """Queue one event; waits while the outbox is full.
+
+        Raises:
+            OutboxClosed: if it was closed.
+        """
+        while not self._closed and len(self._events) >= self._limit:
+            self._room.clear()
+            await self._room.wait()
+        if self._closed:
+            raise OutboxClosed
+        self._events.append(event)
+        self._ready.set()
+
+    async def take(self) -> list[m.Event]:
+        """All queued events that fit one message, in order; empty when the outbox is closed and drained."""
+        while not self._events and not self._closed:
+            self._ready.clear()
+            await self._ready.wait()
+        taken: list[m.Event] = []
+        size_bytes = 0
+        while self._events:
+            size_bytes += weight_bytes(self._events[0])
+            if taken and size_bytes > MESSAGE_BYTES:
+                break
+            taken.append(self._events.popleft())
+        self._room.set()
+        return taken
+
+    def close(self) -> None:
+        """Take no more events; what is queued can still be taken."""
+        self._closed = True
+        self._ready.set()
+        self._room.set()
+
+
+def weight_bytes(event: m.Event) -> int:
+    """About how many bytes an event is on the wire."""
+    match event:
+        case m.WorkDone():
+            arrays = (event.outputs or {}).values()
+            return SMALL_EVENT_BYTES + 4 * len(event.text) + sum(array.nbytes for array in arrays)
+        case m.Evidence():
+            return SMALL_EVENT_BYTES + sum(array.nbytes for array in event.tensors.values())
+        case _:
+            return SMALL_EVENT_BYTES

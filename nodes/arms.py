@@ -1,0 +1,101 @@
+"""What a node has to offer, in its own frozen types: tasks, arms and the evidence behind their quality.
+
+Shape letters: n samples of the reference set, c classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from nodes.energy.contract import EnergyReading, Provenance
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype and shape of a tensor; -1 is a free dimension."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A kind of query. Text tasks have neither `input` nor `output`.
+
+    Attributes:
+        reference_digest: Key of the reference set (inputs (n, ...), labels (n,)) in `Inventory.evidence`.
+    """
+
+    name: str
+    input: TensorSpec | None = None
+    output: TensorSpec | None = None
+    labels: tuple[str, ...] = ()
+    reference_digest: str = ""
+    text: bool = False
+
+
+@dataclass(frozen=True)
+class ArmSpec:
+    """One variant of one expert.
+
+    Attributes:
+        model_file: What the engine loads; None for engines without a file.
+        model_digest: sha256 of that file, hex.
+        macs: Multiply-accumulates of one sample.
+        memory_bytes: Resident bytes of the loaded expert.
+        quality_fraction: Share of right answers on `quality_samples` samples that the expert never saw.
+        evidence_digest: Key of its answers (n, c) to the reference set in `Inventory.evidence`.
+    """
+
+    expert: str
+    variant: str
+    task: str
+    engine: str
+    macs: int
+    memory_bytes: int
+    quality_fraction: float
+    quality_samples: int
+    model_file: Path | None = None
+    model_digest: str = ""
+    evidence_digest: str = ""
+
+    @property
+    def key(self) -> str:
+        """``expert:variant``: what engine and log call this arm."""
+        return f"{self.expert}:{self.variant}"
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All tasks and arms of a node, and tensors by digest for the gateway to ask for."""
+
+    tasks: tuple[TaskSpec, ...]
+    arms: tuple[ArmSpec, ...]
+    evidence: Mapping[str, Tensors]
+
+    def task(self, name: str) -> TaskSpec:
+        """The task of that name; KeyError where there is none."""
+        return next(task for task in self.tasks if task.name == name)
+
+
+@dataclass(frozen=True)
+class ArmProfile:
+    """What one run of an arm costs on this node.
+
+    Attributes:
+        energy: Mean of one run; its `energy_j` is None where nobody knows.
+    """
+
+    p50_ms: float
+    p95_ms: float
+    samples: int
+    latency_provenance: Provenance
+    energy: EnergyReading

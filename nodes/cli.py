@@ -1,0 +1,155 @@
+"""The node's own commands; `edgewise node …` starts them in the node's environment."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from nodes.config import default_name, parse_config
+from nodes.energy.discovery import EnergyMode
+from nodes.energy.profile import profile_names
+from nodes.errors import ExitCode, NodeError
+
+ENVIRONMENT_PREFIX = "EDGEWISE_NODE_"
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _option(flag: str, **settings: Any) -> Callable[[Command], Command]:
+    variable = ENVIRONMENT_PREFIX + flag.removeprefix("--").replace("-", "_").upper()
+    return click.option(flag, envvar=variable, show_envvar=True, **settings)
+
+
+def _profile_option() -> Callable[[Command], Command]:
+    return _option(
+        "--profile",
+        metavar="NAME|FILE",
+        help=f"Device profile that joules are modelled with: {', '.join(profile_names())}, or a .json file.",
+    )
+
+
+def _models_option() -> Callable[[Command], Command]:
+    return _option(
+        "--models",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder of experts.  [default: the digit classifiers that ship]",
+    )
+
+
+def _python_option() -> Callable[[Command], Command]:
+    return _option(
+        "--worker-python",
+        type=click.Path(path_type=Path),
+        metavar="PATH",
+        help="Interpreter that runs the models; needs Python 3.10, numpy and onnxruntime.  [default: this one]",
+    )
+
+
+def _energy_option() -> Callable[[Command], Command]:
+    return _option(
+        "--energy",
+        type=click.Choice([mode.value for mode in EnergyMode]),
+        default=EnergyMode.AUTO.value,
+        show_default=True,
+        help="Where joules come from. auto: a sensor of this machine, else the profile, else they are unmeasured.",
+    )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Offer this machine's experts to an Edgewise gateway."""
+
+
+@cli.command()
+@_option("--gateway", metavar="HOST:PORT", required=True, help="The gateway's gRPC port.")
+@_option("--name", help=f"What the gateway calls this node.  [default: {default_name()}]")
+@_profile_option()
+@_option("--experts", metavar="A,B,…", help="Experts to offer.  [default: all in the catalogue]")
+@_models_option()
+@_python_option()
+@_option("--concurrency", type=int, metavar="C", help="Models that run at once.  [default: 1]")
+@_option("--queue-limit", type=int, metavar="Q", help="Work that may wait; more is refused.  [default: 64]")
+@_option("--memory-limit", type=int, metavar="BYTES", help="What the experts may take together.")
+@_energy_option()
+@_option("--noise-seed", type=int, help="Seed of the profile's noise, where it has any.  [default: 0]")
+@_option("--profiling-s", type=float, metavar="S", help="Seconds of measuring per expert.  [default: 0.3]")
+@_option("--log", type=click.Choice(["console", "json"]), default="console", help="Form of the log.")
+def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -> None:
+    """Join a gateway and work until stopped.
+
+    Ctrl-C or SIGTERM finishes what runs and leaves; a second one leaves at once. Needs no open port.
+    """
+    from nodes.log import set_up_log
+    from nodes.run import run_agent
+
+    set_up_log(log)
+    names = [name.strip() for name in (experts or "").split(",") if name.strip()]
+    settings = {**given, "experts": tuple(names), "memory_limit_bytes": memory_limit}
+    sys.exit(run_agent(parse_config(settings)))
+
+
+@cli.command()
+@_models_option()
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def experts(models: Path | None, output: str) -> None:
+    """List the experts of a folder, cheapest first."""
+    from nodes.inventory import load_inventory
+
+    arms = load_inventory(models, ()).arms
+    keys = ("expert", "variant", "task", "engine", "macs", "memory_bytes", "quality_fraction")
+    _print(output, keys, [{key: getattr(arm, key) for key in keys} for arm in arms])
+
+
+@cli.command()
+@_python_option()
+@_models_option()
+@_profile_option()
+@_energy_option()
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def doctor(worker_python: Path | None, models: Path | None, profile: str | None, energy: str, output: str) -> None:
+    """Check what this node needs: interpreter, experts, energy source, disk."""
+    from nodes.doctor import Subject, examine, exit_code
+
+    subject = Subject(worker_python or Path(sys.executable), models, profile, EnergyMode(energy))
+    checks = examine(subject)
+    rows = [{"check": check.name, "ok": check.ok, "detail": check.detail} for check in checks]
+    _print(output, ("check", "ok", "detail"), rows)
+    sys.exit(exit_code(checks))
+
+
+def _print(output: str, keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    if output == "json":
+        click.echo(json.dumps(rows, indent=2))
+        return
+    cells = [list(keys), *([_cell(row[key]) for key in keys] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(keys))]
+    for line in cells:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    try:
+        cli.main(args=arguments, prog_name="python -m nodes", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return ExitCode.INTERRUPTED
+    except NodeError as error:
+        click.echo(f"Error: {error.message}", err=True)
+        return error.exit_code
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    return ExitCode.OK

@@ -1,0 +1,85 @@
+"""Settings of a node agent: flag > environment > default, checked before anything starts."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from nodes.energy.discovery import EnergyMode
+from nodes.errors import ConfigError
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+
+def default_name() -> str:
+    """The host's name, made to fit `NAME_PATTERN`."""
+    cleaned = re.sub(r"[^a-z0-9._-]+", "-", socket.gethostname().lower()).lstrip("._-")[:64]
+    return cleaned or "node"
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ValueError("use 1 to 64 of a-z 0-9 . _ - and begin with a letter or a digit")
+    return name
+
+
+def _checked_target(target: str) -> str:
+    host, colon, port = target.rpartition(":")
+    if not host or not colon or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError("use HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:8421")
+    return target
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
+Target = Annotated[str, AfterValidator(_checked_target)]
+
+
+class NodeConfig(BaseModel):
+    """Everything that `python -m nodes run` can be told.
+
+    Attributes:
+        gateway: HOST:PORT of the gateway's gRPC port.
+        profile: A shipped device profile by name, or the path of a .json file.
+        experts: Names from the catalogue; empty for all of it.
+        models: Folder of experts; None for the ones that ship.
+        worker_python: Interpreter of the engine process.
+        concurrency: Runs at once, each on one thread.
+        memory_limit_bytes: What resident experts may take together; 0 for no limit.
+        noise_seed: Of a profile's noise, where it has any.
+        profiling_s: How long every arm is measured at the start.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    gateway: Target
+    name: Name = Field(default_factory=default_name)
+    profile: str | None = None
+    experts: tuple[str, ...] = ()
+    models: Path | None = None
+    worker_python: Path = Path(sys.executable)
+    concurrency: int = Field(default=1, ge=1, le=64)
+    queue_limit: int = Field(default=64, ge=0, le=10_000)
+    memory_limit_bytes: int = Field(default=0, ge=0)
+    energy: EnergyMode = EnergyMode.AUTO
+    noise_seed: int = Field(default=0, ge=0)
+    profiling_s: float = Field(default=0.3, ge=0.05, le=10.0, allow_inf_nan=False)
+
+
+def parse_config(values: dict[str, Any]) -> NodeConfig:
+    """Check the given settings; what is None or absent takes its default.
+
+    Raises:
+        ConfigError: names the first setting at fault and what would be right.
+    """
+    try:
+        return NodeConfig.model_validate({key: value for key, value in values.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        text = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"--{where.replace('_', '-')}: {text[0].lower()}{text[1:]}") from error

@@ -1,0 +1,233 @@
+"""Keeps one engine process busy and alive: slots, restarts, quarantine, a watch for hangs.
+
+The event loop owns all state, so there are no locks. Waiting work never reaches the process, which makes dropping
+it free; running work holds its slot until the process answers, whether somebody still waits for it or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from nodes.engines.contract import EngineState, Job
+from nodes.engines.crashes import CrashLog, CrashPolicy
+from nodes.engines.process import WorkerCommand, WorkerProcess
+from nodes.engines.slots import Slots
+from nodes.errors import ArmQuarantined, DeadlinePassed, EngineDied, EngineError, InputInvalid
+from nodes.worker.frames import Frame, FrameError
+
+log = structlog.get_logger("nodes.engine")
+
+
+@dataclass(frozen=True)
+class LoadOrder:
+    """One model for the process to load."""
+
+    arm: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one supervised process.
+
+    Attributes:
+        stall_timeout_s: A run longer than this means that the process hangs; it is killed.
+    """
+
+    queue_limit: int = 64
+    start_timeout_s: float = 20.0
+    load_timeout_s: float = 60.0
+    stall_timeout_s: float = 30.0
+    crashes: CrashPolicy = field(default_factory=CrashPolicy)
+
+
+class Supervisor:
+    """Runs jobs in an engine process and starts that process again, alone, when it dies."""
+
+    def __init__(
+        self, command: WorkerCommand, limits: Limits, *, on_arms_lost: Callable[[Sequence[str]], None]
+    ) -> None:
+        self._command = command
+        self._limits = limits
+        self._on_arms_lost = on_arms_lost
+        self._crashes = CrashLog(limits.crashes)
+        self._slots = Slots(command.slots, limits.queue_limit)
+        self._orders: dict[str, LoadOrder] = {}
+        self._quarantined: set[str] = set()
+        self._process: WorkerProcess | None = None
+        self._running: dict[object, tuple[str, float]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.state = EngineState.STARTING
+        self.restarts = 0
+
+    @property
+    def running(self) -> int:
+        """Runs that hold a slot."""
+        return self._slots.taken
+
+    @property
+    def queued(self) -> int:
+        """Jobs that wait for a slot."""
+        return self._slots.queued
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the engine, None while there is none."""
+        return self._process.pid if self._process else None
+
+    @property
+    def versions(self) -> Mapping[str, Any]:
+        """What the process said about itself when it started."""
+        return self._process.ready.result() if self._process else {}
+
+    async def start(self, orders: Sequence[LoadOrder]) -> None:
+        """Start the process and load everything.
+
+        Raises:
+            EngineError: if either fails; the process is gone then.
+        """
+        self._orders = {order.arm: order for order in orders}
+        await self._bring_up()
+        self._spawn(self._watch_stalls())
+
+    async def run(self, job: Job) -> tuple[Frame, float]:
+        """The process's answer to one job, and the milliseconds that the job waited.
+
+        Raises:
+            EngineDied, EngineBusy, ArmQuarantined, DeadlinePassed, EngineError, InputInvalid.
+        """
+        submitted_s = time.monotonic()
+        self._check(job)
+        await self._slots.take()
+        started_s = time.monotonic()
+        try:
+            answer = self._begin(job, started_s)
+        except BaseException:
+            self._slots.give_back()
+            raise
+        return _successful(await answer), (started_s - submitted_s) * 1e3
+
+    async def close(self) -> None:
+        """End the process; what runs or waits fails with EngineDied."""
+        self.state = EngineState.CLOSED
+        self._slots.refuse_waiting("The engine was closed")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._process is not None:
+            await self._process.close()
+
+    # ---- one job
+
+    def _check(self, job: Job) -> WorkerProcess:
+        if job.arm in self._quarantined:
+            raise ArmQuarantined(f"{job.arm} is in quarantine: the engine died repeatedly while it ran")
+        if self.state is not EngineState.READY or self._process is None:
+            raise EngineDied(f"The engine is {self.state}")
+        return self._process
+
+    def _begin(self, job: Job, now_s: float) -> asyncio.Future[Frame]:
+        process = self._check(job)
+        if job.start_by_s is not None and now_s >= job.start_by_s:
+            raise DeadlinePassed("The work's time ran out before it could start")
+        job.on_start()
+        header, run = {"op": "infer", "arm": job.arm}, object()
+        try:
+            # The slot stays taken until the process has answered, also where the caller leaves before.
+            answer = process.request(header, job.inputs, on_end=lambda: self._finished(run))
+        except FrameError as error:
+            raise InputInvalid(str(error)) from error
+        self._running[run] = job.arm, now_s
+        return answer
+
+    def _finished(self, run: object) -> None:
+        del self._running[run]
+        self._slots.give_back()
+
+    # ---- life and death of the process
+
+    async def _bring_up(self) -> None:
+        process = await WorkerProcess.start(self._command, timeout_s=self._limits.start_timeout_s, on_death=self._died)
+        self._process = process
+        try:
+            for order in self._orders.values():
+                if order.arm not in self._quarantined:
+                    await self._load(process, order)
+        except (EngineError, asyncio.CancelledError):
+            process.kill()
+            await process.close()
+            raise
+        if not process.alive:
+            raise EngineDied("The engine ended while it loaded")
+        self.state = EngineState.READY
+
+    async def _load(self, process: WorkerProcess, order: LoadOrder) -> None:
+        answer = process.request({"op": "load", "arm": order.arm, "path": order.path, "sha256": order.sha256})
+        try:
+            async with asyncio.timeout(self._limits.load_timeout_s):
+                _successful(await answer)
+        except TimeoutError as error:
+            raise EngineError(f"{order.arm} did not load in {self._limits.load_timeout_s:g} s") from error
+        except EngineDied as error:
+            self._blame({order.arm})
+            raise EngineDied(f"The engine ended while it loaded {order.arm}{process.printed()}") from error
+        except EngineError as error:
+            raise EngineError(f"{order.arm} did not load: {error.message}") from error
+
+    def _died(self, process: WorkerProcess) -> None:
+        if process is not self._process or self.state is not EngineState.READY:
+            return  # Whoever is starting or closing it sees that for themselves.
+        log.warning("engine died", pid=process.pid, running=len(self._running), printed=process.printed())
+        self.state = EngineState.RESTARTING
+        self._blame({arm for arm, _ in self._running.values()})
+        self._slots.refuse_waiting("The engine process ended before this work could start")
+        self._spawn(self._restart())
+
+    def _blame(self, arms: set[str]) -> None:
+        lost = self._crashes.record(time.monotonic(), arms) - self._quarantined
+        if lost:
+            self._quarantined |= lost
+            log.error("arms quarantined", arms=sorted(lost), crashes=self._limits.crashes.quarantine_after)
+            self._on_arms_lost(sorted(lost))
+
+    async def _restart(self) -> None:
+        while True:
+            await asyncio.sleep(self._crashes.delay_s(time.monotonic()))
+            self.restarts += 1
+            try:
+                await self._bring_up()
+            except EngineError as error:
+                log.error("engine restart failed", restarts=self.restarts, why=error.message)
+                if not isinstance(error, EngineDied):
+                    self._crashes.record(time.monotonic(), ())
+                continue
+            log.info("engine back", pid=self.pid, restarts=self.restarts)
+            return
+
+    async def _watch_stalls(self) -> None:
+        limit_s = self._limits.stall_timeout_s
+        while True:
+            await asyncio.sleep(min(1.0, limit_s / 4))
+            oldest_s = min((since_s for _, since_s in self._running.values()), default=None)
+            if self._process and oldest_s is not None and time.monotonic() - oldest_s > limit_s:
+                log.error("engine hangs", pid=self.pid, limit_s=limit_s)
+                self._process.kill()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _successful(frame: Frame) -> Frame:
+    if frame.op != "failed":
+        return frame
+    text = str(frame.header.get("text", ""))
+    raise InputInvalid(text) if frame.header.get("reason") == "INPUT_INVALID" else EngineError(text)

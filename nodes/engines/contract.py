@@ -1,0 +1,164 @@
+"""What every engine of a node promises.
+
+An engine owns its bounded queue and its concurrency. All methods run on the event loop of the agent and none of
+them may block it: models run in another process or thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from nodes.arms import ArmSpec, Tensors
+
+
+class EngineState(StrEnum):
+    """Where an engine stands."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    CLOSED = "closed"
+
+
+def _not_watched() -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one arm.
+
+    Attributes:
+        arm: Key of the arm, ``expert:variant``.
+        inputs: Tensors that fit the arm's task; read only.
+        start_by_s: Monotonic second after which starting is of no use; None means any time.
+        on_start: Called on the event loop when the work leaves the queue. Must not block or raise.
+    """
+
+    arm: str
+    inputs: Tensors
+    start_by_s: float | None = None
+    on_start: Callable[[], None] = _not_watched
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """Answer of one run, and the milliseconds that it waited and computed."""
+
+    outputs: dict[str, NDArray[Any]]
+    queue_ms: float
+    compute_ms: float
+
+
+@dataclass(frozen=True)
+class TextJob:
+    """One text to generate.
+
+    Attributes:
+        messages: (role, content) in order.
+        max_tokens: 0 leaves the limit to the engine.
+        energy_limit_j: Joules after which the engine stops early; 0 means no limit.
+    """
+
+    arm: str
+    messages: tuple[tuple[str, str], ...]
+    max_tokens: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    energy_limit_j: float = 0.0
+    start_by_s: float | None = None
+    on_start: Callable[[], None] = _not_watched
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """The next piece of a text."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TextEnd:
+    """The last item of a generation.
+
+    Attributes:
+        finish: "stop", "length" or "budget".
+        macs: Work that was really done; 0 where the engine does not count it.
+    """
+
+    finish: str
+    prompt_tokens: int
+    completion_tokens: int
+    queue_ms: float
+    compute_ms: float
+    macs: int = 0
+
+
+@dataclass
+class EngineEvents:
+    """What an engine tells its owner about itself; called on the event loop."""
+
+    on_arms_lost: Callable[[Sequence[str]], None] = field(default=lambda _arms: None)
+
+
+class Engine(Protocol):
+    """Runs arms. `infer` and `generate` may be called many times at once.
+
+    `load` takes seconds, `infer` and `generate` as long as queue and model take, `close` up to a few seconds.
+    Cancelling an awaiting caller drops work that waits; running tensor work finishes and its result is discarded,
+    a running generation stops at the next token.
+    """
+
+    events: EngineEvents
+
+    @property
+    def state(self) -> EngineState:
+        """Where the engine stands; only READY takes work."""
+        ...
+
+    @property
+    def restarts(self) -> int:
+        """How often the engine had to be started again since `load`."""
+        ...
+
+    @property
+    def running(self) -> int:
+        """Work items that run now."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """Work items that wait."""
+        ...
+
+    async def load(self, arms: Sequence[ArmSpec]) -> None:
+        """Start, and make every arm ready to run.
+
+        Raises:
+            EngineError: if the engine does not start or an arm does not load.
+        """
+        ...
+
+    async def infer(self, job: Job) -> JobResult:
+        """Run one arm once.
+
+        Raises:
+            EngineDied, EngineBusy, ArmQuarantined, DeadlinePassed, EngineError, InputInvalid.
+        """
+        ...
+
+    def generate(self, job: TextJob) -> AsyncGenerator[TextPiece | TextEnd]:
+        """Pieces of text as they come, then one `TextEnd`. Raises as `infer`; tensor engines raise EngineError."""
+        ...
+
+    async def close(self) -> None:
+        """End everything that runs; further calls raise EngineDied."""
+        ...

@@ -1,0 +1,107 @@
+"""What can go wrong on a node, and the exit code that each case gives.
+
+::
+
+    NodeError
+    ├── ConfigError                 a flag, a file or a name is wrong; nothing was started
+    ├── EnergySourceMissing         the energy source that was asked for cannot be read here
+    ├── SessionRejected             the gateway does not take this node
+    ├── EngineError                 the engine could not do this piece of work
+    │   ├── EngineDied              its process ended; the same work may succeed elsewhere or later
+    │   ├── EngineBusy              the bounded queue is full
+    │   ├── ArmQuarantined          the model took its process down too often
+    │   └── DeadlinePassed          the work's time ran out before it could start
+    └── InputInvalid                the tensors do not fit the expert
+
+Texts of these errors go to the node's own log and terminal; a gateway is told the reason, never the text of a
+foreign exception.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `python -m nodes`; the numbers are those of the `edgewise` command."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    CONFIG = 3
+    NOT_FOUND = 4
+    AUTH = 5
+    UNREACHABLE = 6
+    BUDGET_INFEASIBLE = 7
+    ENGINE_FAILED = 8
+    ENERGY_SOURCE_MISSING = 9
+    INTERRUPTED = 130
+
+
+class NodeError(Exception):
+    """Root of the node's own errors.
+
+    Args:
+        message: One line: what is wrong and what would be right.
+    """
+
+    exit_code: ExitCode = ExitCode.FAILED
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ConfigError(NodeError):
+    """What the operator asked for does not fit together."""
+
+    exit_code = ExitCode.CONFIG
+
+
+class EnergySourceMissing(NodeError):
+    """The energy source that was asked for cannot be read on this machine."""
+
+    exit_code = ExitCode.ENERGY_SOURCE_MISSING
+
+
+class SessionRejected(NodeError):
+    """The gateway refuses this node, and trying again cannot help.
+
+    Its exit code is AUTH where the gateway did not accept who this node is, else CONFIG.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"The gateway refused this node ({reason}): {message}")
+        self.reason = reason
+        if any(word in reason for word in ("AUTH", "PERMISSION", "CREDENTIAL", "IDENTITY")):
+            self.exit_code = ExitCode.AUTH
+        else:
+            self.exit_code = ExitCode.CONFIG
+
+
+class EngineError(NodeError):
+    """The engine could not do this piece of work."""
+
+    exit_code = ExitCode.ENGINE_FAILED
+
+
+class EngineDied(EngineError):
+    """The engine's process ended before it answered."""
+
+
+class EngineBusy(EngineError):
+    """The queue in front of the engine is full."""
+
+
+class ArmQuarantined(EngineError):
+    """The model was running each time its process crashed, so it is no longer offered."""
+
+
+class DeadlinePassed(EngineError):
+    """The work's time ran out while it waited."""
+
+
+class InputInvalid(NodeError):
+    """The tensors do not fit the expert's input."""
+
+    exit_code = ExitCode.USAGE

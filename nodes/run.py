@@ -1,0 +1,61 @@
+"""Runs an agent in the foreground: signals in, exit code out."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import structlog
+
+from nodes.agent.agent import Agent
+from nodes.config import NodeConfig
+from nodes.errors import ExitCode
+
+log = structlog.get_logger("nodes.agent")
+
+
+def run_agent(config: NodeConfig) -> ExitCode:
+    """Serve until drained. The first SIGINT or SIGTERM drains, the second leaves at once.
+
+    Raises:
+        NodeError: what kept the agent from starting, or the gateway's refusal.
+    """
+    return asyncio.run(_run(Agent(config)))
+
+
+async def _run(agent: Agent) -> ExitCode:
+    work = asyncio.ensure_future(_serve(agent))
+    signals = _Signals(agent, work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signals.arrived, number)
+    try:
+        await work
+    except asyncio.CancelledError:
+        return ExitCode.INTERRUPTED
+    return ExitCode.OK
+
+
+async def _serve(agent: Agent) -> None:
+    try:
+        await agent.prepare()
+        await agent.run()
+    finally:
+        await agent.close()
+
+
+class _Signals:
+    """Counts: the first signal asks, the second insists."""
+
+    def __init__(self, agent: Agent, work: asyncio.Future[None]) -> None:
+        self._agent = agent
+        self._work = work
+        self._count = 0
+
+    def arrived(self, number: signal.Signals) -> None:
+        self._count += 1
+        if self._count == 1:
+            self._agent.drain(f"the node got {number.name}")
+        else:
+            log.warning("leaving at once", signal=number.name)
+            self._work.cancel()

@@ -1,0 +1,153 @@
+"""The engine process: reads frames from stdin, runs models, writes frames to the stdout it was born with.
+
+Operations: ``load`` {id, arm, path, sha256} -> ``loaded``; ``infer`` {id, arm} + tensors -> ``done`` + tensors;
+any of them -> ``failed`` {id, reason, text}. The first frame out is ``ready`` with the versions found.
+
+The process ends when stdin closes (its agent is gone) and ignores SIGINT and SIGTERM, which a terminal or a
+service manager sends to the whole group: the agent decides when running work has finished.
+Needs Python 3.10, numpy and onnxruntime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import signal
+import sys
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nodes.worker.frames import Frame
+    from nodes.worker.sessions import Sessions
+
+READ_BYTES = 256 * 1024
+PR_SET_PDEATHSIG = 1
+
+
+def main(slots: int, parent_pid: int) -> None:
+    """Serve until stdin closes.
+
+    Args:
+        slots: Models that run at once, each in a thread of its own.
+        parent_pid: The agent; the process leaves at once where that is no longer its parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _die_with_parent(parent_pid)
+    commands_fd, replies_fd = _claim_pipes()
+    _serve(slots, commands_fd, _Replies(replies_fd))
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    if sys.platform.startswith("linux"):
+        # Best effort: a closing stdin ends the process too, only later.
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(0)
+
+
+def _claim_pipes() -> tuple[int, int]:
+    # Libraries print to stdout when they please; from here on that is stderr.
+    commands_fd, replies_fd = os.dup(0), os.dup(1)
+    os.dup2(2, 1)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    return commands_fd, replies_fd
+
+
+class _Replies:
+    """The one writer of frames; threads take turns."""
+
+    def __init__(self, fd: int) -> None:
+        from nodes.worker.frames import encode
+
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._encode = encode
+
+    def send(self, header: dict[str, Any], tensors: Any = None) -> None:
+        view = memoryview(self._encode(header, tensors))
+        with self._lock:
+            while view:
+                view = view[os.write(self._fd, view) :]
+
+
+class _Commands:
+    """Frames for whichever thread asks first.
+
+    The thread that reads a frame also runs it: handing it to another one costs more than a small model takes.
+    """
+
+    def __init__(self, fd: int) -> None:
+        from nodes.worker.frames import FrameDecoder
+
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._decoder = FrameDecoder()
+        self._read: deque[Frame] = deque()
+
+    def next(self) -> Frame | None:
+        """The next frame; blocks. None when the agent has closed the pipe."""
+        with self._lock:
+            while not self._read:
+                data = os.read(self._fd, READ_BYTES)
+                if not data:
+                    return None
+                self._read.extend(self._decoder.feed(data))
+            return self._read.popleft()
+
+
+def _serve(slots: int, commands_fd: int, replies: _Replies) -> None:
+    # Imported only now, when nothing that they print can reach the pipe.
+    import numpy
+    import onnxruntime
+
+    from nodes.worker.sessions import Sessions
+
+    sessions, commands = Sessions(), _Commands(commands_fd)
+    versions = {"python": platform.python_version(), "numpy": numpy.__version__}
+    replies.send({"op": "ready", **versions, "onnxruntime": onnxruntime.__version__, "pid": os.getpid()})
+    threads = [threading.Thread(target=_run, args=(sessions, commands, replies)) for _ in range(slots)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _run(sessions: Sessions, commands: _Commands, replies: _Replies) -> None:
+    try:
+        while (frame := commands.next()) is not None:
+            try:
+                replies.send(*_answer(sessions, frame))
+            except BrokenPipeError:
+                break
+            except Exception as error:  # The rim of the process: a model may raise anything.
+                replies.send(_failure(frame, error))
+    finally:
+        # The agent is gone, or what it sends cannot be trusted. Other threads may still be inside a model; nobody
+        # waits for their answers any more.
+        os._exit(0)
+
+
+def _answer(sessions: Sessions, frame: Frame) -> tuple[dict[str, Any], Any]:
+    header = frame.header
+    if frame.op == "infer":
+        outputs, compute_ms = sessions.run(header["arm"], frame.tensors())
+        return {"op": "done", "id": header["id"], "compute_ms": compute_ms}, outputs
+    if frame.op == "load":
+        found = sessions.load(header["arm"], header["path"], header["sha256"])
+        return {"op": "loaded", "id": header["id"], **found}, None
+    raise ValueError(f"no operation {frame.op}")
+
+
+def _failure(frame: Frame, error: Exception) -> dict[str, Any]:
+    text = f"{type(error).__name__}: {error}"[:500]
+    # ONNX Runtime's InvalidArgument is a class made at run time, so it is known by name.
+    refused = type(error).__name__ in ("InvalidArgument", "FrameError")
+    reason = "INPUT_INVALID" if refused and frame.op == "infer" else "ENGINE_ERROR"
+    return {"op": "failed", "id": frame.header.get("id"), "reason": reason, "text": text}
