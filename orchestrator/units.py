@@ -88,9 +88,7 @@ def format_duration_ms(duration_ms: float, digits: int = 3) -> str:
 def _split(text: str, kind: str, examples: str) -> tuple[float, str]:
     match = _NUMBER_AND_UNIT.fullmatch(text.strip())
     if match is None:
-        raise UnitError(
-            f"not {'an' if kind == 'energy' else 'a'} {kind}; write a number and a unit: {examples}"
-        )
+        raise UnitError(f"not {'an' if kind == 'energy' else 'a'} {kind}; write a number and a unit: {examples}")
     mantissa, exponent, unit = match.groups()
     return float(mantissa + (exponent or "")), unit
 

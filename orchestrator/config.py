@@ -1,0 +1,203 @@
+"""What a gateway can be told: every value, its default and its allowed range.
+
+The models are strict (unknown keys, NaN and numbers written as text are refused) and frozen. Where values
+come from (flag, environment, file, default) is the business of `orchestrator.config_layers`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from orchestrator.units import MAX_ENERGY_J
+
+Choice = Literal["error", "best_effort", "cheapest"]
+Profile = Literal["eco", "balanced", "best"]
+EnergyLimit = Annotated[float, Field(ge=0.0, le=MAX_ENERGY_J)]
+LatencyLimit = Annotated[float, Field(gt=0.0, le=3_600_000.0)]
+TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+PLAINTEXT_WARNING = (
+    "Edgewise has no TLS and no authentication yet, so anybody who reaches this address could use and drain"
+    " the fleet; listen on 127.0.0.1, or set allow_insecure_remote on a network where everybody may do that"
+)
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Nodes(Section):
+    """How the gateway tells that a node is alive."""
+
+    heartbeat_s: float = Field(default=2.0, ge=0.05, le=60.0, description="Seconds between heartbeats of a node.")
+    lease_s: float = Field(default=6.0, ge=0.1, le=600.0, description="Silence after which a node counts as offline.")
+
+    @model_validator(mode="after")
+    def _lease_outlives_heartbeats(self) -> Self:
+        if self.lease_s <= self.heartbeat_s:
+            raise ValueError(f"lease_s must be longer than heartbeat_s ({self.heartbeat_s:g})")
+        return self
+
+
+class BudgetDefaults(Section):
+    """What a request may spend when it does not say."""
+
+    max_energy_j: EnergyLimit | None = Field(default=None, description="Joules per request; null for no limit.")
+    max_latency_ms: LatencyLimit = Field(default=1000.0, description="Milliseconds per request.")
+    on_infeasible: Choice = Field(default="error", description="What happens when nothing fits the budget.")
+    profile: Profile = Field(default="balanced", description="How many joules a better answer is worth.")
+
+
+class TaskBudget(Section):
+    """What differs from the default for one task; an absent key takes the default's value."""
+
+    max_energy_j: EnergyLimit | None = Field(default=None, description="Joules per request.")
+    max_latency_ms: LatencyLimit | None = Field(default=None, description="Milliseconds per request.")
+    on_infeasible: Choice | None = Field(default=None, description="What happens when nothing fits the budget.")
+    profile: Profile | None = Field(default=None, description="How many joules a better answer is worth.")
+
+
+class Budgets(Section):
+    """Budgets of requests that bring none: a default and, per task, what differs from it."""
+
+    default: BudgetDefaults = BudgetDefaults()
+    tasks: dict[TaskName, TaskBudget] = Field(default_factory=dict)
+
+    def for_task(self, task: str) -> BudgetDefaults:
+        """The budget of a task with every value filled in."""
+        own = self.tasks.get(task)
+        return self.default.model_copy(update=own.model_dump(exclude_none=True) if own else {})
+
+
+class Promise(Section):
+    """How sure the gateway must be before it promises to stay within a budget."""
+
+    energy_quantile: float = Field(
+        default=0.99, ge=0.5, le=0.9999, description="Share of requests within their joules."
+    )
+    latency_quantile: float = Field(
+        default=0.99, ge=0.5, le=0.9999, description="Share of requests within their milliseconds."
+    )
+    margins: bool = Field(default=True, description="Keep the distance between prediction and promise.")
+
+
+class Admission(Section):
+    """How much work the gateway takes before it refuses more."""
+
+    max_running: int = Field(default=256, ge=1, le=65_536, description="Requests that run at once.")
+    max_queued: int = Field(default=256, ge=0, le=65_536, description="Requests that wait; more are refused.")
+    max_message_bytes: int = Field(default=4_194_304, ge=65_536, le=268_435_456, description="Largest message.")
+    max_deadline_s: float = Field(default=3600.0, gt=0.0, le=86_400.0, description="Longest deadline accepted.")
+
+
+class Retries(Section):
+    """When a failed or silent attempt is tried on another arm."""
+
+    enabled: bool = Field(default=True, description="Try another arm when nothing was delivered yet.")
+    max_attempts: int = Field(default=3, ge=1, le=10, description="Attempts per request, the first included.")
+    suspect_after_s: float = Field(
+        default=1.0, gt=0.0, le=60.0, description="Silence after which a node gets no new work."
+    )
+
+
+class Fusion(Section):
+    """How answers are combined."""
+
+    max_experts: int = Field(default=3, ge=1, le=8, description="Most experts that may run for one request.")
+
+
+class Plan(Section):
+    """What the set of active arms may cost together."""
+
+    max_active_energy_j: EnergyLimit | None = Field(default=None, description="Joules if every active arm ran once.")
+    max_active: int | None = Field(default=None, ge=1, le=4096, description="Most arms that are active.")
+
+
+class Explain(Section):
+    """How long `edgewise why` remembers."""
+
+    keep: int = Field(default=10_000, ge=0, le=1_000_000, description="Finished requests that can be explained.")
+
+
+class Log(Section):
+    """What the gateway writes to stderr."""
+
+    format: Literal["console", "json"] = Field(default="console", description="For people or for machines.")
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level written.")
+
+
+class GatewayConfig(Section):
+    """Everything that a gateway can be told."""
+
+    listen: str = Field(default="127.0.0.1:8421", description="HOST:PORT of gRPC, for nodes and clients.")
+    http_listen: str = Field(default="127.0.0.1:8420", description="HOST:PORT of HTTP: metrics and health.")
+    allow_insecure_remote: bool = Field(
+        default=False, description="Listen on other addresses than loopback, without TLS or authentication."
+    )
+    nodes: Nodes = Nodes()
+    budgets: Budgets = Budgets()
+    promise: Promise = Promise()
+    admission: Admission = Admission()
+    retries: Retries = Retries()
+    fusion: Fusion = Fusion()
+    plan: Plan = Plan()
+    explain: Explain = Explain()
+    log: Log = Log()
+    state_dir: Path = Field(
+        default_factory=lambda: default_state_dir(os.environ),
+        strict=False,
+        description="Folder of what must survive a restart; $XDG_DATA_HOME/edgewise unless set.",
+    )
+
+    @field_validator("listen", "http_listen")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @model_validator(mode="after")
+    def _stays_on_this_machine(self) -> Self:
+        for name, address in (("listen", self.listen), ("http_listen", self.http_listen)):
+            if not self.allow_insecure_remote and not is_loopback(address):
+                raise ValueError(f"{name} = {address} is not a loopback address: {PLAINTEXT_WARNING}")
+        return self
+
+
+def default_state_dir(environment: Mapping[str, str]) -> Path:
+    """Where state lives by the XDG base directory rules."""
+    base = environment.get("XDG_DATA_HOME") or Path(environment.get("HOME", "~")) / ".local" / "share"
+    return Path(base).expanduser() / "edgewise"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split ``HOST:PORT`` (``[::1]:8421`` for IPv6).
+
+    Raises:
+        ValueError: There is no host, no port, or the port is out of range.
+    """
+    host, colon, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not host or (":" in host and not bracketed):
+        raise ValueError("write HOST:PORT, for example 127.0.0.1:8421 or [::1]:8421")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65_535):
+        raise ValueError("the port must be a number between 0 and 65535 (0 takes a free one)")
+    return host[1:-1] if bracketed else host, int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether ``HOST:PORT`` is for this machine only; host names other than localhost count as no."""
+    host, _ = split_address(address)
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
