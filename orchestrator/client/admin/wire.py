@@ -1,0 +1,126 @@
+"""What operators ask and are told, as protobuf messages and as the client's own types."""
+
+from __future__ import annotations
+
+from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2
+from orchestrator.client import types as own
+from orchestrator.client.wire import Call, read_certificate
+from orchestrator.wire import PROVENANCES, decode_budget, decode_spec, encode_budget
+
+ADMIN = "edgewise.v1.Admin"
+
+
+def status() -> Call[own.FleetStatus]:
+    """The call that shows nodes, tasks and totals."""
+    return Call(f"/{ADMIN}/GetStatus", admin_pb2.GetStatusRequest(), admin_pb2.GetStatusResponse, _fleet_status)
+
+
+def budgets() -> Call[tuple[own.TaskBudget, ...]]:
+    """The call that lists the budgets in force."""
+    return Call(
+        f"/{ADMIN}/GetBudgets",
+        admin_pb2.GetBudgetsRequest(),
+        admin_pb2.GetBudgetsResponse,
+        lambda reply: tuple(_task_budget(entry) for entry in reply.budgets),
+    )
+
+
+def set_budget(task: str, budget: own.Budget | None) -> Call[own.TaskBudget]:
+    """The call that sets the budget of a task ("" for the default); None goes back to the configuration."""
+    request = admin_pb2.SetBudgetRequest(task=task, reset=budget is None)
+    if budget is not None:
+        request.budget.CopyFrom(encode_budget(budget))
+    return Call(
+        f"/{ADMIN}/SetBudget",
+        request,
+        admin_pb2.SetBudgetResponse,
+        lambda reply: _task_budget(reply.budget),
+    )
+
+
+def drain_node(node: str) -> Call[str]:
+    """The call that stops new work for a node; its reply is the node's state."""
+    return Call(
+        f"/{ADMIN}/DrainNode",
+        admin_pb2.DrainNodeRequest(node=node),
+        admin_pb2.DrainNodeResponse,
+        lambda reply: str(reply.state),
+    )
+
+
+def _fleet_status(reply: admin_pb2.GetStatusResponse) -> own.FleetStatus:
+    return own.FleetStatus(
+        version=reply.version,
+        uptime_s=reply.uptime_s,
+        energy_j=reply.energy_j,
+        outcomes={entry.outcome: entry.requests for entry in reply.outcomes},
+        nodes=tuple(_node(entry) for entry in reply.nodes),
+        tasks=tuple(_task(entry) for entry in reply.tasks),
+    )
+
+
+def _node(message: admin_pb2.NodeStatus) -> own.NodeStatus:
+    return own.NodeStatus(
+        node=message.node,
+        state=message.state,
+        device=message.device,
+        simulated=message.simulated,
+        software_version=message.software_version,
+        energy_method=message.energy_method,
+        energy_provenance=_provenance(message.energy_provenance),
+        running=message.running,
+        queued=message.queued,
+        concurrency=message.concurrency,
+        seen_s=message.seen_s,
+        engine_restarts=message.engine_restarts,
+        arms=tuple(_arm(entry, message.node) for entry in message.arms),
+    )
+
+
+def _arm(message: admin_pb2.ArmStatus, node: str) -> own.ArmStatus:
+    arm: fleet_pb2.Arm = message.arm
+    return own.ArmStatus(
+        name=f"{arm.expert}:{arm.variant}@{node}",
+        expert=arm.expert,
+        variant=arm.variant,
+        task=arm.task,
+        engine=arm.engine,
+        quality_fraction=arm.quality_fraction,
+        energy_provenance=_provenance(arm.energy.provenance),
+        predicted_ms=message.predicted_ms,
+        bound_ms=message.bound_ms,
+        predicted_energy_j=message.predicted_energy_j,
+        bound_energy_j=message.bound_energy_j,
+        answered=message.answered,
+        failed=message.failed,
+        active=message.active,
+    )
+
+
+def _provenance(number: common_pb2.Provenance.ValueType) -> own.Provenance:
+    return PROVENANCES.get(number, own.Provenance.UNMEASURED)
+
+
+def _task(message: admin_pb2.TaskStatus) -> own.TaskStatus:
+    return own.TaskStatus(
+        task=message.task,
+        input=decode_spec(message.input, "input"),
+        labels=tuple(message.labels),
+        plan_id=message.plan_id,
+        certificate=read_certificate(message.certificate),
+        active_arms=tuple(message.active_arms),
+        prices=tuple(_price(entry) for entry in message.prices),
+    )
+
+
+def _price(message: admin_pb2.ProfilePrice) -> own.ProfilePrice:
+    return own.ProfilePrice(
+        profile=message.profile,
+        price_per_j=message.price_per_j,
+        expected_quality_fraction=message.expected_quality,
+        expected_energy_j=message.expected_energy_j,
+    )
+
+
+def _task_budget(message: admin_pb2.TaskBudget) -> own.TaskBudget:
+    return own.TaskBudget(message.task, decode_budget(message.budget), message.origin)

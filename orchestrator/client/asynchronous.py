@@ -1,0 +1,136 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from orchestrator.client import wire
+from orchestrator.client.admin import wire as admin
+from orchestrator.client.session import (
+    CHANNEL_OPTIONS,
+    DEFAULT_PARAMETERS,
+    DEFAULT_TARGET,
+    DEFAULT_TIMEOUT_S,
+    Inputs,
+    Session,
+    collect,
+)
+from orchestrator.client.types import (
+    Answer,
+    Budget,
+    Explanation,
+    FleetStatus,
+    FusionChoice,
+    Generated,
+    GenerationParameters,
+    Message,
+    TaskBudget,
+    TensorSpec,
+    TextDelta,
+)
+
+Reply = TypeVar("Reply")
+
+
+class AsyncClient(Session):
+    """A gateway's client for asyncio; use it as an async context manager. The calls are those of `Client`."""
+
+    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        super().__init__(target, timeout_s)
+        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight are cancelled."""
+        await self._channel.close(grace=None)
+
+    async def infer(
+        self,
+        inputs: Inputs,
+        *,
+        task: str = "digits",
+        budget: Budget | None = None,
+        expert: str | None = None,
+        fusion: FusionChoice | None = None,
+        max_experts: int | None = None,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Answer:
+        """Answer one tensor query, as `Client.infer`."""
+        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id)
+        named = inputs if isinstance(inputs, Mapping) else wire.fit(inputs, await self._spec(task))
+        return await self._run(wire.infer(named, ask), timeout_s)
+
+    async def generate(
+        self,
+        messages: Sequence[Message],
+        *,
+        task: str = "chat",
+        parameters: GenerationParameters = DEFAULT_PARAMETERS,
+        budget: Budget | None = None,
+        expert: str | None = None,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[TextDelta | Generated, None]:
+        """Generate text, as `Client.generate`."""
+        ask = wire.Ask(task, budget, expert, None, None, request_id)
+        call = wire.generate(messages, parameters, ask)
+        open_stream: Any = self._channel.unary_stream(
+            call.method, type(call.request).SerializeToString, call.response.FromString
+        )
+        stream = open_stream(call.request, timeout=self.deadline_s(timeout_s))
+        text: list[str] = []
+        try:
+            async for event in stream:
+                yield collect(call.decode(event), text)
+        except grpc.RpcError as error:
+            raise self.failure(error, timeout_s) from None
+        finally:
+            stream.cancel()
+
+    async def explain(self, request_id: str) -> Explanation:
+        """Why a finished request was answered as it was."""
+        return await self._run(wire.explain(request_id))
+
+    async def status(self) -> FleetStatus:
+        """Nodes, tasks and totals."""
+        fleet = await self._run(admin.status())
+        self.remember(fleet)
+        return fleet
+
+    async def budgets(self) -> tuple[TaskBudget, ...]:
+        """The budgets in force, the default first."""
+        return await self._run(admin.budgets())
+
+    async def set_budget(self, budget: Budget | None, *, task: str = "") -> TaskBudget:
+        """Change the budget of a task ("" for the default); None goes back to the configuration."""
+        return await self._run(admin.set_budget(task, budget))
+
+    async def drain_node(self, node: str) -> str:
+        """Give a node no new work; returns its state."""
+        return await self._run(admin.drain_node(node))
+
+    async def _spec(self, task: str) -> TensorSpec | None:
+        if task not in self.specs:
+            await self.status()
+        return self.specs.get(task)
+
+    async def _run(self, call: wire.Call[Reply], timeout_s: float | None = None) -> Reply:
+        method: Any = self._channel.unary_unary(
+            call.method, type(call.request).SerializeToString, call.response.FromString
+        )
+        try:
+            return call.decode(await method(call.request, timeout=self.deadline_s(timeout_s)))
+        except grpc.RpcError as error:
+            raise self.failure(error, timeout_s) from None

@@ -1,0 +1,155 @@
+"""The client that blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from orchestrator.client import wire
+from orchestrator.client.admin import wire as admin
+from orchestrator.client.session import (
+    CHANNEL_OPTIONS,
+    DEFAULT_PARAMETERS,
+    DEFAULT_TARGET,
+    DEFAULT_TIMEOUT_S,
+    Inputs,
+    Session,
+    collect,
+)
+from orchestrator.client.types import (
+    Answer,
+    Budget,
+    Explanation,
+    FleetStatus,
+    FusionChoice,
+    Generated,
+    GenerationParameters,
+    Message,
+    TaskBudget,
+    TensorSpec,
+    TextDelta,
+)
+
+Reply = TypeVar("Reply")
+
+
+class Client(Session):
+    """A gateway's client that blocks; use it as a context manager. Threads may share one."""
+
+    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        super().__init__(target, timeout_s)
+        self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; calls in flight are cancelled."""
+        self._channel.close()
+
+    def infer(
+        self,
+        inputs: Inputs,
+        *,
+        task: str = "digits",
+        budget: Budget | None = None,
+        expert: str | None = None,
+        fusion: FusionChoice | None = None,
+        max_experts: int | None = None,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Answer:
+        """Answer one tensor query.
+
+        Args:
+            inputs: The task's input, or tensors by name. A bare array gets the name, the batch dimension and
+                the float width of the task's input; for that the gateway is asked once per task.
+            task: Name of the task.
+            budget: Joules and milliseconds allowed; what is None takes the gateway's value for the task.
+            expert: One expert by name; None lets the gateway choose.
+            fusion: How answers are combined; None leaves it to the gateway.
+            max_experts: Most experts that may run.
+            request_id: Chosen by the caller; None lets the gateway choose.
+            timeout_s: Deadline of this call in seconds; the client's own when None.
+
+        Raises:
+            EdgewiseError: See `orchestrator.errors`, for example `BudgetInfeasible`.
+        """
+        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id)
+        named = inputs if isinstance(inputs, Mapping) else wire.fit(inputs, self._spec(task))
+        return self._run(wire.infer(named, ask), timeout_s)
+
+    def generate(
+        self,
+        messages: Sequence[Message],
+        *,
+        task: str = "chat",
+        parameters: GenerationParameters = DEFAULT_PARAMETERS,
+        budget: Budget | None = None,
+        expert: str | None = None,
+        request_id: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Generator[TextDelta | Generated, None, None]:
+        """Generate text: yields pieces as they come and ends with a `Generated` that holds all of it.
+
+        Closing the iterator early cancels the work.
+
+        Raises:
+            EdgewiseError: Before or between pieces; see `orchestrator.errors`.
+        """
+        ask = wire.Ask(task, budget, expert, None, None, request_id)
+        call = wire.generate(messages, parameters, ask)
+        open_stream = self._channel.unary_stream(
+            call.method, type(call.request).SerializeToString, call.response.FromString
+        )
+        stream: Any = open_stream(call.request, timeout=self.deadline_s(timeout_s))
+        text: list[str] = []
+        try:
+            for event in stream:
+                yield collect(call.decode(event), text)
+        except grpc.RpcError as error:
+            raise self.failure(error, timeout_s) from None
+        finally:
+            stream.cancel()
+
+    def explain(self, request_id: str) -> Explanation:
+        """Why a finished request was answered as it was; raises REQUEST_NOT_FOUND when it is forgotten."""
+        return self._run(wire.explain(request_id))
+
+    def status(self) -> FleetStatus:
+        """Nodes, tasks and totals."""
+        fleet = self._run(admin.status())
+        self.remember(fleet)
+        return fleet
+
+    def budgets(self) -> tuple[TaskBudget, ...]:
+        """The budgets in force, the default first."""
+        return self._run(admin.budgets())
+
+    def set_budget(self, budget: Budget | None, *, task: str = "") -> TaskBudget:
+        """Change the budget of a task ("" for the default); None goes back to the configuration."""
+        return self._run(admin.set_budget(task, budget))
+
+    def drain_node(self, node: str) -> str:
+        """Give a node no new work; returns its state."""
+        return self._run(admin.drain_node(node))
+
+    def _spec(self, task: str) -> TensorSpec | None:
+        if task not in self.specs:
+            self.status()
+        return self.specs.get(task)
+
+    def _run(self, call: wire.Call[Reply], timeout_s: float | None = None) -> Reply:
+        method = self._channel.unary_unary(call.method, type(call.request).SerializeToString, call.response.FromString)
+        try:
+            return call.decode(method(call.request, timeout=self.deadline_s(timeout_s)))
+        except grpc.RpcError as error:
+            raise self.failure(error, timeout_s) from None

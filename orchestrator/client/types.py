@@ -1,0 +1,208 @@
+"""What the client gives its callers: frozen values, none of them a protobuf message.
+
+Values that the gateway's rooms use as well (energy, timings, routing) come from `orchestrator.types`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchestrator.types import (
+    Array,
+    BudgetRequest,
+    CertificateRecord,
+    Energy,
+    FusionChoice,
+    GenerationParameters,
+    Message,
+    OnInfeasible,
+    Provenance,
+    RoutingRecord,
+    TensorSpec,
+    Timings,
+)
+
+Budget = BudgetRequest
+
+__all__ = [
+    "Answer",
+    "ArmStatus",
+    "Budget",
+    "Candidate",
+    "CertificateRecord",
+    "Energy",
+    "Explanation",
+    "FleetStatus",
+    "FusionChoice",
+    "Generated",
+    "GenerationParameters",
+    "Message",
+    "NodeStatus",
+    "OnInfeasible",
+    "ProfilePrice",
+    "Provenance",
+    "RoutingRecord",
+    "TaskBudget",
+    "TaskStatus",
+    "TensorSpec",
+    "TextDelta",
+    "Timings",
+]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one tensor query, with what it cost and how it was routed."""
+
+    request_id: str
+    label: str
+    confidence: float
+    outputs: Mapping[str, Array]
+    energy: Energy
+    routing: RoutingRecord
+    timing: Timings
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """A piece of text, as soon as it is there."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The end of a generation: the whole text and what it cost.
+
+    `finish_reason` is "stop", "length" or "budget": its joules or milliseconds ran out, what is there stands.
+    """
+
+    request_id: str
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    energy: Energy
+    routing: RoutingRecord
+    timing: Timings
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One route that was considered; `excluded_by` is empty for a feasible one."""
+
+    route: str
+    quality_fraction: float
+    predicted_energy_j: float
+    bound_energy_j: float
+    predicted_ms: float
+    bound_ms: float
+    feasible: bool
+    excluded_by: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a finished request was answered as it was. A limit of None means that there was none."""
+
+    request_id: str
+    task: str
+    outcome: str
+    max_energy_j: float | None
+    max_latency_ms: float | None
+    profile: str
+    price_per_j: float
+    candidates: tuple[Candidate, ...]
+    chosen: str
+    runner_up: str
+    binding_constraint: str
+    routing: RoutingRecord
+    energy: Energy
+    timing: Timings
+    age_s: float
+
+
+@dataclass(frozen=True)
+class ArmStatus:
+    """One variant of an expert on a node: what it costs now and what the gateway would promise."""
+
+    name: str
+    expert: str
+    variant: str
+    task: str
+    engine: str
+    quality_fraction: float
+    energy_provenance: Provenance
+    predicted_ms: float
+    bound_ms: float
+    predicted_energy_j: float
+    bound_energy_j: float
+    answered: int
+    failed: int
+    active: bool
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """One node: `state` is "healthy", "suspect", "draining" or "offline"."""
+
+    node: str
+    state: str
+    device: str
+    simulated: bool
+    software_version: str
+    energy_method: str
+    energy_provenance: Provenance
+    running: int
+    queued: int
+    concurrency: int
+    seen_s: float
+    engine_restarts: int
+    arms: tuple[ArmStatus, ...]
+
+
+@dataclass(frozen=True)
+class ProfilePrice:
+    """What a profile asks of a joule (quality per J), and what it is expected to give."""
+
+    profile: str
+    price_per_j: float
+    expected_quality_fraction: float
+    expected_energy_j: float
+
+
+@dataclass(frozen=True)
+class TaskStatus:
+    """One task: its input, its labels and the plan in force."""
+
+    task: str
+    input: TensorSpec
+    labels: tuple[str, ...]
+    plan_id: str
+    certificate: CertificateRecord
+    active_arms: tuple[str, ...]
+    prices: tuple[ProfilePrice, ...]
+
+
+@dataclass(frozen=True)
+class FleetStatus:
+    """The gateway at one moment; `energy_j` is what all answers together have cost."""
+
+    version: str
+    uptime_s: float
+    energy_j: float
+    outcomes: Mapping[str, int]
+    nodes: tuple[NodeStatus, ...]
+    tasks: tuple[TaskStatus, ...]
+
+
+@dataclass(frozen=True)
+class TaskBudget:
+    """The budget of a task ("" for every other task); `origin` is "config", "set" or "default"."""
+
+    task: str
+    budget: Budget
+    origin: str
