@@ -38,7 +38,9 @@ def test_reads_energies(text: str, energy_j: float) -> None:
     assert parse_energy_j(text) == pytest.approx(energy_j, rel=1e-12)
 
 
-@pytest.mark.parametrize(("text", "duration_ms"), [("20ms", 20.0), ("1.5s", 1500.0), ("2min", 120_000.0), ("80us", 0.08)])
+@pytest.mark.parametrize(
+    ("text", "duration_ms"), [("20ms", 20.0), ("1.5s", 1500.0), ("2min", 120_000.0), ("80us", 0.08)]
+)
 def test_reads_durations(text: str, duration_ms: float) -> None:
     assert parse_duration_ms(text) == pytest.approx(duration_ms, rel=1e-12)
 

@@ -1,0 +1,80 @@
+"""`edgewise budget`: what requests may spend that bring no budget of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.context import Session, gateway_option, output_option
+from orchestrator.cli.params import DURATION, ENERGY, INFEASIBLE, PROFILES, make_budget
+
+if TYPE_CHECKING:
+    from orchestrator.client.types import TaskBudget
+
+
+@click.group(short_help="Show and set the budgets of requests that bring none.")
+def budget() -> None:
+    """Show and set the joules and milliseconds of requests that bring no budget of their own."""
+
+
+@budget.command()
+@gateway_option
+@output_option
+@click.pass_obj
+def show(session: Session, output: str) -> None:
+    """Show the budgets in force and where they come from."""
+    with session.client() as client:
+        _print(client.budgets(), session, output)
+
+
+@budget.command("set")
+@gateway_option
+@click.option("--task", default="", help="One task; without it, the default of all tasks.")
+@click.option("--max-energy", type=ENERGY, help="Joules per request, e.g. 5mJ.")
+@click.option("--max-latency", type=DURATION, help="Time per request, e.g. 20ms.")
+@click.option("--on-infeasible", type=INFEASIBLE, help="What happens when nothing fits.")
+@click.option("--profile", type=click.Choice(PROFILES), help="How many joules a better answer is worth.")
+@click.option("--reset", is_flag=True, help="Forget what was set; back to the configuration.")
+@output_option
+@click.pass_obj
+def set_(
+    session: Session,
+    *,
+    task: str,
+    max_energy: float | None,
+    max_latency: float | None,
+    on_infeasible: str | None,
+    profile: str | None,
+    reset: bool,
+    output: str,
+) -> None:
+    """Set the budget of a task until the gateway restarts; what is not named stays as it is."""
+    wanted = make_budget(max_energy, max_latency, on_infeasible=on_infeasible, profile=profile)
+    if (wanted is None) != reset:
+        raise click.UsageError("name at least one limit, or --reset alone")
+    with session.client() as client:
+        _print([client.set_budget(wanted, task=task)], session, output)
+
+
+def _print(budgets: Sequence[TaskBudget], session: Session, output: str) -> None:
+    from orchestrator.cli.output import console, print_json, safe, table
+    from orchestrator.units import format_duration_ms, format_energy_j
+
+    if output == "json":
+        print_json([*budgets])
+        return
+    rows = table(None, ("task", ">max energy", ">max latency", "if nothing fits", "profile", "from"))
+    for entry in budgets:
+        own = entry.budget
+        absent = "as default" if entry.task else "no limit"
+        rows.add_row(
+            safe(entry.task) or "(default)",
+            absent if own.max_energy_j is None else format_energy_j(own.max_energy_j),
+            absent if own.max_latency_ms is None else format_duration_ms(own.max_latency_ms),
+            own.on_infeasible.value.replace("_", "-") if own.on_infeasible else "as default",
+            own.profile or "as default",
+            safe(entry.origin),
+        )
+    console(color=session.color).print(rows)

@@ -1,0 +1,81 @@
+"""What all verbs share: global options, the output switch, and the way to a client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from orchestrator.client import Client
+
+DEFAULT_GATEWAY = "127.0.0.1:8421"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass
+class Session:
+    """Global options of one run of the command."""
+
+    gateway: str = DEFAULT_GATEWAY
+    gateway_given: bool = False
+    verbose: bool = False
+    quiet: bool = False
+    color: bool = True
+
+    def client(self, timeout_ms: float = 10_000.0) -> Client:
+        """A client of the gateway that was asked for; every call gets `timeout_ms`."""
+        from orchestrator.client import Client
+
+        self.debug(f"gateway {self.gateway}, deadline {timeout_ms:g} ms")
+        return Client(self.gateway, timeout_s=timeout_ms / 1e3)
+
+    def note(self, text: str) -> None:
+        """Tell the user something that is not the result."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def debug(self, text: str) -> None:
+        """Tell the user what only `-v` asks for."""
+        if self.verbose:
+            click.echo(text, err=True)
+
+
+def _keep_gateway(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value:
+        session = ctx.ensure_object(Session)
+        session.gateway, session.gateway_given = _address(value), True
+
+
+def _address(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) <= 65_535):
+        raise click.BadParameter("write HOST:PORT, for example 127.0.0.1:8421", param_hint="--gateway")
+    return value
+
+
+def gateway_option(function: Function) -> Function:
+    """Add `--gateway HOST:PORT`; it may stand before or after the verb."""
+    return click.option(
+        "--gateway",
+        envvar="EDGEWISE_GATEWAY",
+        metavar="HOST:PORT",
+        expose_value=False,
+        callback=_keep_gateway,
+        help=f"The gateway to talk to.  [default: {DEFAULT_GATEWAY}; env: EDGEWISE_GATEWAY]",
+    )(function)
+
+
+def output_option(function: Function) -> Function:
+    """Add `-o/--output table|json`."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        help="For people or for programs; JSON is alone on stdout.",
+    )(function)

@@ -1,0 +1,78 @@
+"""`edgewise node`: verbs of node machines go to `python -m nodes`, verbs about the fleet to the gateway."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from orchestrator.cli.context import Session, gateway_option, output_option
+
+PASS_THROUGH = {"ignore_unknown_options": True, "allow_interspersed_args": False, "help_option_names": []}
+
+
+@click.group(short_help="Run a node here; list and drain nodes.")
+def node() -> None:
+    """Run a node on this machine, or look after the nodes of a gateway."""
+
+
+def _hand_over(session: Session, verb: str, arguments: tuple[str, ...]) -> None:
+    """Become the node's own command: arguments, exit code and signals are its business."""
+    if session.gateway_given:
+        os.environ.setdefault("EDGEWISE_NODE_GATEWAY", session.gateway)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "nodes", verb, *arguments])  # noqa: S606 (no shell wanted)
+
+
+@node.command(context_settings=PASS_THROUGH, short_help="Run a node agent on this machine.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def run(session: Session, arguments: tuple[str, ...]) -> None:
+    """Run a node agent; all arguments go to `python -m nodes run`, also --help."""
+    _hand_over(session, "run", arguments)
+
+
+@node.command(context_settings=PASS_THROUGH, short_help="List the experts that a node here can run.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def experts(session: Session, arguments: tuple[str, ...]) -> None:
+    """List experts; all arguments go to `python -m nodes experts`, also --help."""
+    _hand_over(session, "experts", arguments)
+
+
+@node.command("list")
+@gateway_option
+@output_option
+@click.pass_obj
+def list_nodes(session: Session, output: str) -> None:
+    """List the nodes of the gateway, their devices and their state."""
+    from orchestrator.cli.output import console, print_json
+    from orchestrator.cli.status import nodes_table
+
+    with session.client() as client:
+        nodes = client.status().nodes
+    if output == "json":
+        print_json([*nodes])
+    elif nodes:
+        console(color=session.color).print(nodes_table(nodes))
+    else:
+        session.note("no node has connected yet; start one with `edgewise node run`")
+
+
+@node.command()
+@gateway_option
+@click.argument("name")
+@output_option
+@click.pass_obj
+def drain(session: Session, name: str, output: str) -> None:
+    """Give the node NAME no new work; what runs is finished."""
+    from orchestrator.cli.output import print_json
+
+    with session.client() as client:
+        state = client.drain_node(name)
+    if output == "json":
+        print_json({"node": name, "state": state})
+    else:
+        click.echo(f"{name}: {state}")

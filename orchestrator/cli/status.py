@@ -1,0 +1,108 @@
+"""`edgewise status`: nodes, what their experts cost, the plans in force and what was spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.context import Session, gateway_option, output_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from orchestrator.client.types import ArmStatus, FleetStatus, NodeStatus, TaskStatus
+
+
+@click.command(short_help="Show nodes, tasks, arms and totals.")
+@gateway_option
+@output_option
+@click.pass_obj
+def status(session: Session, output: str) -> None:
+    """Show the gateway's nodes, tasks, arms and totals. An arm is one expert on one node."""
+    from orchestrator.cli.output import console, print_json
+
+    with session.client() as client:
+        fleet = client.status()
+    if output == "json":
+        print_json(fleet)
+        return
+    _print(fleet, session, console(color=session.color))
+
+
+def _print(fleet: FleetStatus, session: Session, screen: Console) -> None:
+    screen.print(_headline(fleet, session.gateway))
+    if not fleet.nodes:
+        session.note("no node has connected yet; start one with `edgewise node run`")
+        return
+    screen.print(nodes_table(fleet.nodes))
+    for task in fleet.tasks:
+        arms = [arm for entry in fleet.nodes for arm in entry.arms if arm.task == task.task]
+        screen.print(_arms_table(task, arms))
+        screen.print(_plan_text(task))
+
+
+def _headline(fleet: FleetStatus, target: str) -> str:
+    from orchestrator.cli.output import safe
+    from orchestrator.units import format_duration_ms, format_energy_j
+
+    outcomes = ", ".join(f"{count} {safe(outcome)}" for outcome, count in fleet.outcomes.items())
+    up = format_duration_ms(fleet.uptime_s * 1e3)
+    spent = format_energy_j(fleet.energy_j)
+    served = f"requests: {outcomes or 'none'}; all answers together {spent}"
+    return f"[bold]gateway {target}[/], version {safe(fleet.version)}, up {up}\n{served}\n"
+
+
+def nodes_table(nodes: Iterable[NodeStatus]) -> Table:
+    """One row per node."""
+    from orchestrator.cli.output import device_text, safe, table
+    from orchestrator.units import format_duration_ms
+
+    rows = table("Nodes", ("node", "state", "device", ">running", ">queued", ">seen", ">restarts", "energy"))
+    for entry in nodes:
+        rows.add_row(
+            safe(entry.node),
+            safe(entry.state),
+            device_text(entry.device, simulated=entry.simulated),
+            f"{entry.running}/{entry.concurrency}",
+            str(entry.queued),
+            f"{format_duration_ms(entry.seen_s * 1e3, 2)} ago",
+            str(entry.engine_restarts),
+            f"{safe(entry.energy_method)} ({entry.energy_provenance.value})",
+        )
+    return rows
+
+
+def _arms_table(task: TaskStatus, arms: Iterable[ArmStatus]) -> Table:
+    from orchestrator.cli.output import duration_or_dash, energy_or_dash, energy_text, percent, safe, table
+    from orchestrator.types import Energy
+
+    columns = ("", "arm", ">quality", ">energy", ">promised", ">time", ">promised", ">ok/failed")
+    rows = table(f"\nTask {safe(task.task)} (* active)", columns)
+    for arm in sorted(arms, key=lambda arm: (not arm.active, arm.predicted_energy_j, arm.name)):
+        rows.add_row(
+            "*" if arm.active else "",
+            safe(arm.name),
+            percent(arm.quality_fraction),
+            energy_text(Energy(arm.predicted_energy_j, arm.energy_provenance, "")),
+            f"≤ {energy_or_dash(arm.bound_energy_j)}",
+            duration_or_dash(arm.predicted_ms),
+            f"≤ {duration_or_dash(arm.bound_ms)}",
+            f"{arm.answered}/{arm.failed}",
+        )
+    return rows
+
+
+def _plan_text(task: TaskStatus) -> str:
+    from orchestrator.cli.output import energy_or_dash, percent, safe
+
+    certificate = task.certificate
+    prices = "; ".join(
+        f"{safe(price.profile)} {percent(price.expected_quality_fraction)} for"
+        f" {energy_or_dash(price.expected_energy_j)}"
+        for price in task.prices
+    )
+    plan = f"plan {safe(task.plan_id) or 'none'}: {len(task.active_arms)} arms active, {safe(certificate.status)}"
+    return f"{plan} (gap {certificate.gap:g}, {certificate.explored} sets explored)\nprofiles: {prices or 'none'}\n"

@@ -1,0 +1,186 @@
+"""`edgewise why`: what was considered for one request, what was chosen, and what it really cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.context import Session, gateway_option, output_option
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from orchestrator.client.types import Candidate, Explanation
+
+SHOWN = 12
+BINDING = {
+    "": "nothing: the best route within reach was taken",
+    "none": "nothing: the best route within reach was taken",
+    "energy": "energy: a better route would break the joules allowed",
+    "latency": "latency: a better route would break the milliseconds allowed",
+    "availability": "availability: a better route has no healthy node",
+}
+
+
+@click.command()
+@gateway_option
+@click.argument("request_id")
+@click.option("--all", "everything", is_flag=True, help=f"Show all candidates, not only {SHOWN}.")
+@output_option
+@click.pass_obj
+def why(session: Session, request_id: str, *, everything: bool, output: str) -> None:
+    """Explain why the request REQUEST_ID was answered as it was."""
+    from orchestrator.cli.output import console, print_json
+
+    with session.client() as client:
+        explanation = client.explain(request_id)
+    if output == "json":
+        print_json(explanation)
+        return
+    screen = console(color=session.color)
+    screen.print(_headline(explanation))
+    screen.print(_cost_table(explanation))
+    screen.print(_candidates_table(explanation, len(explanation.candidates) if everything else SHOWN))
+    if explanation.routing.attempts:
+        screen.print(_attempts_table(explanation))
+    screen.print(_plan_text(explanation))
+
+
+def _headline(explanation: Explanation) -> str:
+    from orchestrator.cli.output import safe
+    from orchestrator.units import format_duration_ms
+
+    age = format_duration_ms(explanation.age_s * 1e3, 2)
+    binding = explanation.binding_constraint
+    return "\n".join(
+        (
+            f"[bold]request {safe(explanation.request_id)}[/]: {safe(explanation.outcome)}, {age} ago",
+            f"  asked      task {safe(explanation.task)}, {_limits(explanation)}, profile {safe(explanation.profile)}",
+            f"  chosen     {safe(explanation.chosen) or 'nothing'}",
+            f"  runner-up  {safe(explanation.runner_up) or 'none'}",
+            f"  binding    {BINDING.get(binding, safe(binding))}",
+            f"  price      {_price(explanation)}\n",
+        )
+    )
+
+
+def _limits(explanation: Explanation) -> str:
+    from orchestrator.units import format_duration_ms, format_energy_j
+
+    energy_j, latency_ms = explanation.max_energy_j, explanation.max_latency_ms
+    joules = "no energy limit" if energy_j is None else f"at most {format_energy_j(energy_j)}"
+    return f"{joules}, {'no time limit' if latency_ms is None else f'at most {format_duration_ms(latency_ms)}'}"
+
+
+def _price(explanation: Explanation) -> str:
+    from orchestrator.units import format_energy_j
+
+    if explanation.price_per_j <= 0 or not math.isfinite(explanation.price_per_j):
+        return "none: joules within the budget are free"
+    return f"one more right answer in a hundred is worth {format_energy_j(0.01 / explanation.price_per_j)}"
+
+
+def _cost_table(explanation: Explanation) -> Table:
+    from orchestrator.cli.output import duration_or_dash, energy_or_dash, energy_text, table
+    from orchestrator.units import format_duration_ms
+
+    routing, timing = explanation.routing, explanation.timing
+    rows = table("Predicted against actual", ("", ">predicted", ">promised", ">actual", ""))
+    rows.add_row(
+        "energy",
+        energy_or_dash(routing.predicted_energy_j),
+        f"≤ {energy_or_dash(routing.bound_energy_j)}",
+        energy_text(explanation.energy),
+        explanation.energy.method,
+    )
+    parts = {"route": timing.route_ms, "wait": timing.wait_ms, "infer": timing.infer_ms, "fuse": timing.fuse_ms}
+    rows.add_row(
+        "time",
+        duration_or_dash(routing.predicted_ms),
+        f"≤ {duration_or_dash(routing.bound_ms)}",
+        format_duration_ms(timing.total_ms),
+        ", ".join(f"{name} {format_duration_ms(part_ms, 2)}" for name, part_ms in parts.items()),
+    )
+    rows.caption = None if routing.budget_met else "the budget was not met"
+    return rows
+
+
+def _candidates_table(explanation: Explanation, shown: int) -> Table:
+    from orchestrator.cli.output import duration_or_dash, energy_or_dash, percent, safe, table
+
+    columns = ("", "candidate", ">quality", ">energy", ">promised", ">time", ">promised", "excluded by")
+    ordered = _ordered(explanation)
+    rows = table("\nCandidates (predicted figures)", columns)
+    for entry in ordered[:shown]:
+        rows.add_row(
+            _mark(entry, explanation),
+            safe(entry.route),
+            percent(entry.quality_fraction),
+            energy_or_dash(entry.predicted_energy_j),
+            f"≤ {energy_or_dash(entry.bound_energy_j)}",
+            duration_or_dash(entry.predicted_ms),
+            f"≤ {duration_or_dash(entry.bound_ms)}",
+            safe(entry.excluded_by),
+        )
+    if len(ordered) > shown:
+        rows.caption = f"and {len(ordered) - shown} more: --all"
+    return rows
+
+
+def _ordered(explanation: Explanation) -> Sequence[Candidate]:
+    """The chosen one, the runner-up, then feasible ones by score, then the excluded."""
+    return sorted(
+        explanation.candidates,
+        key=lambda entry: (
+            entry.route != explanation.chosen,
+            entry.route != explanation.runner_up,
+            not entry.feasible,
+            -entry.score,
+        ),
+    )
+
+
+def _mark(entry: Candidate, explanation: Explanation) -> str:
+    if entry.route == explanation.chosen:
+        return "▶"
+    return "2" if entry.route == explanation.runner_up else ""
+
+
+def _attempts_table(explanation: Explanation) -> Table:
+    from orchestrator.cli.output import duration_or_dash, energy_or_dash, energy_text, safe, table
+
+    columns = (
+        ">stage",
+        "attempt",
+        "outcome",
+        ">energy\npredicted",
+        ">energy\nactual",
+        ">time\npredicted",
+        ">time\nactual",
+    )
+    rows = table("\nAttempts", columns)
+    for attempt in explanation.routing.attempts:
+        rows.add_row(
+            str(attempt.stage),
+            safe(attempt.arm),
+            safe(f"{attempt.outcome} ({attempt.reason})" if attempt.reason else attempt.outcome),
+            energy_or_dash(attempt.predicted_energy_j),
+            energy_text(attempt.energy),
+            duration_or_dash(attempt.predicted_ms),
+            duration_or_dash(attempt.ms),
+        )
+    return rows
+
+
+def _plan_text(explanation: Explanation) -> str:
+    from orchestrator.cli.output import safe
+
+    routing = explanation.routing
+    certificate = routing.certificate
+    return (
+        f"\nfusion {routing.fusion.value}; plan {safe(routing.plan_id) or 'none'}: {safe(certificate.status)}"
+        f" (gap {certificate.gap:g}, {certificate.explored} sets explored)"
+    )
