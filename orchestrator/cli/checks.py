@@ -96,11 +96,10 @@ def node() -> list[Check]:
 
 
 def read_node_report(text: str, returncode: int) -> list[Check]:
-    """Checks from the node's JSON: ``{"checks": [{"name", "status" | "ok", "detail", "cure"}]}``."""
+    """Checks from the node's JSON, a list of ``{"check": name, "ok": bool, "detail": text}``."""
     failed = next((code for code in ExitCode if code == returncode and code), ExitCode.FAILED)
     try:
-        report = json.loads(text)
-        found = [_from_node(entry, failed) for entry in report["checks"]]
+        found = [_from_node(entry, failed) for entry in json.loads(text)]
     except (ValueError, KeyError, TypeError):
         found = []
     if not found or (returncode and all(check.status is not Status.FAIL for check in found)):
@@ -189,7 +188,6 @@ def _same_version(theirs: str) -> Check:
 
 
 def _from_node(entry: dict[str, Any], failed: ExitCode) -> Check:
-    word = str(entry["status"]) if "status" in entry else "ok" if entry["ok"] else "fail"
-    words = {"ok": Status.OK, "pass": Status.OK, "warn": Status.WARN, "warning": Status.WARN}
-    status = words.get(word.lower(), Status.FAIL)
-    return Check(f"node: {entry['name']}", status, str(entry.get("detail", "")), str(entry.get("cure") or ""), failed)
+    status = Status.OK if entry["ok"] is True else Status.FAIL
+    cure = _cure(status, "`edgewise node run --help` names the options")
+    return Check(f"node: {entry['check']}", status, str(entry["detail"]), cure, failed)

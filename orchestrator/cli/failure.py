@@ -26,6 +26,9 @@ ADVICE = {
     "UNIMPLEMENTED": ("not supported", "compare versions with `edgewise status` and `edgewise --version`"),
     "INTERNAL": ("internal error", "look for the request id in the gateway's log"),
 }
+# More than what four digits can round away.
+_UP = 1 + 6e-4
+
 DEFAULT_ADVICE = ("request refused", "see `edgewise VERB --help`")
 
 
@@ -63,7 +66,9 @@ def _infeasible(error: BudgetInfeasible) -> str:
     if math.isnan(error.min_energy_j) and math.isnan(error.min_latency_ms):
         why = "no expert fits this budget"
     else:
-        least = f"{format_energy_j(error.min_energy_j, 4)} and {format_duration_ms(error.min_latency_ms, 4)}"
+        # Rounded up: what is printed must do when it is typed in again.
+        energy = format_energy_j(error.min_energy_j * _UP, 4)
+        least = f"{energy} and {format_duration_ms(error.min_latency_ms * _UP, 4)}"
         why = f"no expert fits it; the smallest budget that would do is {least}"
     return _line("budget infeasible", why, "raise --max-energy or --max-latency, or pass --on-infeasible best-effort")
 

@@ -39,8 +39,7 @@ def _print(fleet: FleetStatus, session: Session, screen: Console) -> None:
         return
     screen.print(nodes_table(fleet.nodes))
     for task in fleet.tasks:
-        arms = [arm for entry in fleet.nodes for arm in entry.arms if arm.task == task.task]
-        screen.print(_arms_table(task, arms))
+        screen.print(_arms_table(task, fleet.nodes))
         screen.print(_plan_text(task))
 
 
@@ -60,39 +59,48 @@ def nodes_table(nodes: Iterable[NodeStatus]) -> Table:
     from orchestrator.cli.output import device_text, safe, table
     from orchestrator.units import format_duration_ms
 
-    rows = table("Nodes", ("node", "state", "device", ">running", ">queued", ">seen", ">restarts", "energy"))
+    rows = table("Nodes", ("node", "state", "device", ">busy", ">waiting", ">seen", "energy"))
     for entry in nodes:
         rows.add_row(
             safe(entry.node),
-            safe(entry.state),
+            safe(entry.state) + (f"\n{entry.engine_restarts} restarts" if entry.engine_restarts else ""),
             device_text(entry.device, simulated=entry.simulated),
             f"{entry.running}/{entry.concurrency}",
             str(entry.queued),
-            f"{format_duration_ms(entry.seen_s * 1e3, 2)} ago",
-            str(entry.engine_restarts),
-            f"{safe(entry.energy_method)} ({entry.energy_provenance.value})",
+            f"{format_duration_ms(entry.seen_s * 1e3, 2)}",
+            f"{entry.energy_provenance.value}\n{safe(entry.energy_method)}",
         )
     return rows
 
 
-def _arms_table(task: TaskStatus, arms: Iterable[ArmStatus]) -> Table:
-    from orchestrator.cli.output import duration_or_dash, energy_or_dash, energy_text, percent, safe, table
+def _arms_table(task: TaskStatus, nodes: Iterable[NodeStatus]) -> Table:
+    from orchestrator.cli.output import safe, table
+
+    columns = ("", "expert:variant", ">quality", ">energy", ">promised", ">time", ">promised", ">ok/failed")
+    rows = table(f"\nTask {safe(task.task)} (* active)", columns)
+    for entry in nodes:
+        arms = [arm for arm in entry.arms if arm.task == task.task]
+        if arms:
+            rows.add_row("", f"[bold]@{safe(entry.node)}[/]")
+        for arm in sorted(arms, key=lambda arm: (arm.predicted_energy_j, arm.name)):
+            rows.add_row(*_arm_cells(arm))
+    return rows
+
+
+def _arm_cells(arm: ArmStatus) -> Iterable[str]:
+    from orchestrator.cli.output import duration_or_dash, energy_or_dash, energy_text, percent, safe
     from orchestrator.types import Energy
 
-    columns = ("", "arm", ">quality", ">energy", ">promised", ">time", ">promised", ">ok/failed")
-    rows = table(f"\nTask {safe(task.task)} (* active)", columns)
-    for arm in sorted(arms, key=lambda arm: (not arm.active, arm.predicted_energy_j, arm.name)):
-        rows.add_row(
-            "*" if arm.active else "",
-            safe(arm.name),
-            percent(arm.quality_fraction),
-            energy_text(Energy(arm.predicted_energy_j, arm.energy_provenance, "")),
-            f"≤ {energy_or_dash(arm.bound_energy_j)}",
-            duration_or_dash(arm.predicted_ms),
-            f"≤ {duration_or_dash(arm.bound_ms)}",
-            f"{arm.answered}/{arm.failed}",
-        )
-    return rows
+    return (
+        "*" if arm.active else "",
+        f"{safe(arm.expert)}:{safe(arm.variant)}",
+        percent(arm.quality_fraction),
+        energy_text(Energy(arm.predicted_energy_j, arm.energy_provenance, "")),
+        f"≤ {energy_or_dash(arm.bound_energy_j)}",
+        duration_or_dash(arm.predicted_ms),
+        f"≤ {duration_or_dash(arm.bound_ms)}",
+        f"{arm.answered}/{arm.failed}",
+    )
 
 
 def _plan_text(task: TaskStatus) -> str:

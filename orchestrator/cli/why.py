@@ -59,12 +59,18 @@ def _headline(explanation: Explanation) -> str:
         (
             f"[bold]request {safe(explanation.request_id)}[/]: {safe(explanation.outcome)}, {age} ago",
             f"  asked      task {safe(explanation.task)}, {_limits(explanation)}, profile {safe(explanation.profile)}",
-            f"  chosen     {safe(explanation.chosen) or 'nothing'}",
-            f"  runner-up  {safe(explanation.runner_up) or 'none'}",
+            f"  chosen     {safe(_short(explanation.chosen, explanation)) or 'nothing'}",
+            f"  runner-up  {safe(_short(explanation.runner_up, explanation)) or 'none'}",
             f"  binding    {BINDING.get(binding, safe(binding))}",
             f"  price      {_price(explanation)}\n",
         )
     )
+
+
+def _short(route: str, explanation: Explanation) -> str:
+    from orchestrator.cli.names import short_route, sole_variant
+
+    return short_route(route, variants=not sole_variant(entry.route for entry in explanation.candidates))
 
 
 def _limits(explanation: Explanation) -> str:
@@ -117,7 +123,7 @@ def _candidates_table(explanation: Explanation, shown: int) -> Table:
     for entry in ordered[:shown]:
         rows.add_row(
             _mark(entry, explanation),
-            safe(entry.route),
+            safe(_short(entry.route, explanation)),
             percent(entry.quality_fraction),
             energy_or_dash(entry.predicted_energy_j),
             f"≤ {energy_or_dash(entry.bound_energy_j)}",
@@ -165,7 +171,7 @@ def _attempts_table(explanation: Explanation) -> Table:
     for attempt in explanation.routing.attempts:
         rows.add_row(
             str(attempt.stage),
-            safe(attempt.arm),
+            safe(_short(attempt.arm, explanation)),
             safe(f"{attempt.outcome} ({attempt.reason})" if attempt.reason else attempt.outcome),
             energy_or_dash(attempt.predicted_energy_j),
             energy_text(attempt.energy),

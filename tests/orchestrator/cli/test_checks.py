@@ -7,37 +7,42 @@ import socket
 
 import pytest
 
-from orchestrator.cli.checks import Check, Status, exit_code, gateway, local, read_node_report
+from orchestrator.cli.checks import Check, Status, exit_code, gateway, local, node, read_node_report
 from orchestrator.errors import ExitCode
 from tests.orchestrator.fake_gateway import FakeGateway
 
 
 def report(*checks: dict[str, object]) -> str:
-    return json.dumps({"checks": checks})
+    return json.dumps(checks)
 
 
-def test_node_report_is_merged_with_its_words() -> None:
+def test_node_report_is_merged_with_its_exit_code() -> None:
     found = read_node_report(
         report(
-            {"name": "engine", "status": "ok", "detail": "onnxruntime 1.32"},
-            {"name": "energy", "status": "warn", "detail": "no sensor", "cure": "modelled"},
-            {"name": "worker", "ok": False, "detail": "does not start"},
+            {"check": "worker", "ok": True, "detail": "onnxruntime 1.32"},
+            {"check": "energy", "ok": False, "detail": "no counter"},
         ),
         9,
     )
-    assert [check.status for check in found] == [Status.OK, Status.WARN, Status.FAIL]
-    assert [check.name for check in found] == ["node: engine", "node: energy", "node: worker"]
+    assert [check.status for check in found] == [Status.OK, Status.FAIL]
+    assert [check.name for check in found] == ["node: worker", "node: energy"]
     assert exit_code(found) == ExitCode.ENERGY_SOURCE_MISSING
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"checks": [1]}', "Traceback"])
+def test_the_real_node_doctor_is_understood() -> None:
+    found = node()
+    assert {"node: python", "node: worker", "node: energy"} <= {check.name for check in found}
+    assert all(check.detail for check in found)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "[1]", '[{"check": 1}]', "Traceback"])
 @pytest.mark.parametrize("returncode", [0, 1, -9])
 def test_node_report_that_cannot_be_read_fails(text: str, returncode: int) -> None:
     assert exit_code(read_node_report(text, returncode)) == ExitCode.FAILED
 
 
 def test_failed_exit_code_without_a_failed_check_still_fails() -> None:
-    assert exit_code(read_node_report(report({"name": "a", "ok": True}), 1)) == ExitCode.FAILED
+    assert exit_code(read_node_report(report({"check": "a", "ok": True, "detail": ""}), 1)) == ExitCode.FAILED
 
 
 def test_warnings_do_not_count() -> None:

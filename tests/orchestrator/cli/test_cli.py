@@ -127,7 +127,7 @@ def test_status_and_node_list_mark_simulated_devices(fake: FakeGateway, edgewise
     for verb in (("status",), ("node", "list")):
         words = " ".join(edgewise(*verb, "--gateway", fake.target).out.split())
         assert words.count("(simulated)") == 2
-        assert words.count("(modelled)") >= 2
+        assert words.count("modelled profile:") == 2
 
 
 def test_why_shows_candidates_constraint_and_both_figures(fake: FakeGateway, edgewise: Edgewise) -> None:
@@ -158,7 +158,7 @@ def test_budgets_are_set_shown_and_reset(fake: FakeGateway, edgewise: Edgewise) 
 
 
 FAILURES = [
-    (("infer", "DIGIT", "--max-energy", "1nJ"), 7, r"smallest budget that would do is 1\.9 µJ and 3\.1 ms"),
+    (("infer", "DIGIT", "--max-energy", "1nJ"), 7, r"smallest budget that would do is 1\.901 µJ and 3\.102 ms"),
     (("infer", "DIGIT", "--expert", "busy"), 6, r"overloaded.*after 250 ms"),
     (("infer", "DIGIT", "--expert", "breaks"), 8, r"every attempt failed"),
     (("infer", "DIGIT", "--expert", "crashes"), 1, r"internal error"),
@@ -187,6 +187,14 @@ def test_failures_are_one_line_and_a_numbered_exit_code(
     assert ended.err.count("\n") == 1
     assert ended.err.count("; ") >= 2, "what; why; what to do"
     assert re.search(pattern, ended.err)
+
+
+def test_the_printed_minimum_does(fake: FakeGateway, edgewise: Edgewise, digit: str) -> None:
+    asked = ("infer", digit, "--gateway", fake.target, "--max-energy")
+    refused = edgewise(*asked, "1nJ").err
+    printed = re.search(r"would do is (\S+ \S+) and", refused)
+    assert printed is not None
+    assert edgewise(*asked, printed[1]).code == 0
 
 
 def test_nobody_there_is_exit_code_6(edgewise: Edgewise) -> None:
