@@ -145,14 +145,13 @@ class Gateway(gateway_pb2_grpc.GatewayServicer):
         self, request: gateway_pb2.GenerateRequest, context: grpc.ServicerContext
     ) -> Iterator[gateway_pb2.GenerateEvent]:
         self._note(request, context)
+        # Before the first piece: a call that ends while a piece is sent never comes back to this generator.
+        context.add_callback(self.ended.set)
         for count, piece in enumerate(("a ", "b ", "c")):
             if count == request.parameters.max_tokens:
                 refuse(context, "NO_NODE", "The last node left.")
             yield gateway_pb2.GenerateEvent(delta=gateway_pb2.GenerateDelta(text=piece, token_ids=[count]))
             if request.expert == "hangs":
-                # A call that is over already takes no callback.
-                if not context.add_callback(self.ended.set):
-                    self.ended.set()
                 self.ended.wait(timeout=5.0)
         done = gateway_pb2.GenerateDone(
             request_id="g-1",
