@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 
 import structlog
 
 from nodes.agent.agent import Agent
 from nodes.config import NodeConfig
 from nodes.errors import ExitCode
+
+SAME_SIGNAL_S = 0.3
 
 log = structlog.get_logger("nodes.agent")
 
@@ -45,17 +48,21 @@ async def _serve(agent: Agent) -> None:
 
 
 class _Signals:
-    """Counts: the first signal asks, the second insists."""
+    """The first signal asks, the second insists.
+
+    Supervisors often signal a process and then its group, so signals in quick succession count as one.
+    """
 
     def __init__(self, agent: Agent, work: asyncio.Future[None]) -> None:
         self._agent = agent
         self._work = work
-        self._count = 0
+        self._first_s: float | None = None
 
     def arrived(self, number: signal.Signals) -> None:
-        self._count += 1
-        if self._count == 1:
+        now_s = time.monotonic()
+        if self._first_s is None:
+            self._first_s = now_s
             self._agent.drain(f"the node got {number.name}")
-        else:
+        elif now_s - self._first_s > SAME_SIGNAL_S:
             log.warning("leaving at once", signal=number.name)
             self._work.cancel()

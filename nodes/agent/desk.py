@@ -38,14 +38,14 @@ class _Run:
     start_by_s: float
     macs: int = 0
     span: Span | None = None
-    started_s: float = 0.0
+    started_s: float | None = None
     cancelled: bool = False
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
     def may_be_interrupted(self) -> bool:
         """Tensor work that runs cannot be stopped; its joules are reported when it has finished."""
-        return self.span is None or isinstance(self.work.input, m.TextRequest)
+        return self.started_s is None or isinstance(self.work.input, m.TextRequest)
 
 
 class Desk:
@@ -197,15 +197,22 @@ class Desk:
 
     def _open(self, run: _Run) -> None:
         run.started_s = time.monotonic()
-        run.span = self._meter.begin()
+        try:
+            run.span = self._meter.begin()
+        except errors.EnergySourceMissing as missing:
+            log.error("energy source lost", why=missing.message)
 
     def _close(self, run: _Run, compute_ms: float | None = None) -> EnergyReading | None:
         """End the run's span; None where it never started or has been closed."""
         span, run.span = run.span, None
-        if span is None:
+        if span is None or run.started_s is None:
             return None
         elapsed_ms = (time.monotonic() - run.started_s) * 1e3
-        return self._meter.end(span, compute_ms=elapsed_ms if compute_ms is None else compute_ms, macs=run.macs)
+        try:
+            return self._meter.end(span, compute_ms=elapsed_ms if compute_ms is None else compute_ms, macs=run.macs)
+        except errors.EnergySourceMissing as missing:
+            log.error("energy source lost", why=missing.message)
+            return UNMETERED
 
     # ---- outcomes
 

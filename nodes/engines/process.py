@@ -16,7 +16,7 @@ from nodes.errors import EngineDied, EngineError
 from nodes.worker.frames import Frame, FrameDecoder, FrameError, encode
 
 STDERR_TAIL_BYTES = 4096
-CLOSE_TIMEOUT_S = 2.0
+CLOSE_TIMEOUT_S = 0.5
 
 # `nodes` is made by hand and holds only the worker, so that another interpreter sees nothing of the packages that
 # the agent's interpreter has installed beside it.

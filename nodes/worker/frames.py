@@ -59,7 +59,7 @@ def encode(header: Mapping[str, Any], tensors: Tensors | None = None) -> bytes:
     Raises:
         FrameError: if header or body are over their caps, or a dtype is not carried.
     """
-    arrays = {name: np.ascontiguousarray(array) for name, array in (tensors or {}).items()}
+    arrays = {name: _as_carried(array) for name, array in (tensors or {}).items()}
     listed = [_listing(name, array) for name, array in arrays.items()]
     head = json.dumps({**header, "tensors": listed} if listed else dict(header)).encode()
     body_bytes = sum(array.nbytes for array in arrays.values())
@@ -118,6 +118,10 @@ def _parse_header(raw: bytes) -> dict[str, Any]:
     if not isinstance(header, dict) or not isinstance(header.get("op"), str):
         raise FrameError("header is not an object with an op")
     return header
+
+
+def _as_carried(array: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
 def _listing(name: str, array: NDArray[Any]) -> dict[str, Any]:
