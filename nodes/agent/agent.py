@@ -134,14 +134,16 @@ class Agent:
         Raises:
             SessionRejected: if the gateway refuses this node for good.
         """
-        failures = 0
+        failures, last_why = 0, ""
         while not self._draining.is_set():
             started_s = time.monotonic()
             session, end = await self._one_session()
             if end is SessionEnd.DRAINED:
                 break
-            if session.joined or failures == 0:
+            # One line per change of state, however long the gateway stays away.
+            if session.joined or session.why != last_why:
                 log.warning("no gateway", gateway=self._config.gateway, why=session.why, joined=session.joined)
+            last_why = session.why
             settled = session.joined and time.monotonic() - started_s > SETTLED_S
             failures = 0 if settled else failures + 1
             await self._wait(full_jitter_s(failures, self._rng))

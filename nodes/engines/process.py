@@ -164,8 +164,6 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         except TimeoutError:
             self._kill()
             await self._exited.wait()
-        finally:
-            self._transport.close()
 
     async def _put_down(self) -> None:
         self.kill()
@@ -202,6 +200,8 @@ class WorkerProcess(asyncio.SubprocessProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Called by the event loop last: the process is gone and its pipes are read to the end."""
+        if self._transport is not None:
+            self._transport.close()
         self._exited.set()
 
     def _deliver(self, frame: Frame) -> None:
