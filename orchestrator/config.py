@@ -111,7 +111,7 @@ class Retries(Section):
 class Fusion(Section):
     """How answers are combined."""
 
-    max_experts: int = Field(default=3, ge=1, le=8, description="Most experts that may run for one request.")
+    max_experts: int = Field(default=4, ge=1, le=8, description="Most experts that may run for one request.")
 
 
 class Plan(Section):

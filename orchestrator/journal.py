@@ -18,7 +18,7 @@ class Entry:
         request_id: As told to the client.
         task: The task class.
         outcome: "answered" or the reason of the error.
-        limits: The budget that held; None where the request ended before it was resolved.
+        limits: The budget that held; None where the request was refused before it was resolved.
         decision: The first decision with everything it was made on.
         routing: What ran.
         energy: What it cost.
@@ -29,7 +29,7 @@ class Entry:
     request_id: str
     task: str
     outcome: str
-    limits: Limits
+    limits: Limits | None
     decision: Decision | None
     routing: RoutingRecord
     energy: Energy

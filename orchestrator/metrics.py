@@ -47,6 +47,9 @@ class Metrics:
             buckets=ERROR_BUCKETS,
             registry=registry,
         )
+        self._energy_by_arm: dict[tuple[str, Provenance], Counter] = {}
+        self._energy_error = self.prediction_error.labels("energy")
+        self._latency_error = self.prediction_error.labels("latency")
         self.solver = Histogram("edgewise_solver_duration_seconds", "Time to plan a task.", registry=registry)
         self.node_up = Gauge(
             "edgewise_node_up", "1 while a node is connected and routable.", ["node"], registry=registry
@@ -66,16 +69,24 @@ class Metrics:
         self._violations(progress.limits, energy, seconds)
 
     def _attempt(self, attempt: AttemptRecord) -> None:
-        expert, _, node = attempt.arm.partition("@")
         energy = attempt.energy
         if energy.provenance is not Provenance.UNMEASURED:
-            self.energy.labels(node, expert.partition(":")[0], energy.provenance.value, "active").inc(energy.energy_j)
+            self._energy_of(attempt.arm, energy.provenance).inc(energy.energy_j)
         if attempt.outcome != "answered":
             return
         if attempt.predicted_energy_j > 0 and math.isfinite(energy.energy_j):
-            self.prediction_error.labels("energy").observe(energy.energy_j / attempt.predicted_energy_j)
+            self._energy_error.observe(energy.energy_j / attempt.predicted_energy_j)
         if attempt.predicted_ms > 0:
-            self.prediction_error.labels("latency").observe(attempt.ms / attempt.predicted_ms)
+            self._latency_error.observe(attempt.ms / attempt.predicted_ms)
+
+    def _energy_of(self, arm: str, provenance: Provenance) -> Counter:
+        """The counter of an arm's joules; looking labels up by name costs more than counting does."""
+        counter = self._energy_by_arm.get((arm, provenance))
+        if counter is None:
+            expert, _, node = arm.partition("@")
+            counter = self.energy.labels(node, expert.partition(":")[0], provenance.value, "active")
+            self._energy_by_arm[arm, provenance] = counter
+        return counter
 
     def _violations(self, limits: Limits, energy: Energy, seconds: float) -> None:
         if energy.energy_j > limits.max_energy_j:

@@ -21,6 +21,10 @@ MIN_PATIENCE_S = 0.1
 WorkInput = Callable[[fleet_pb2.Work], None]
 
 
+class LateError(Exception):
+    """An attempt took longer than its patience and another arm can take over."""
+
+
 class AttemptFailed(Exception):
     """An arm did not answer; `record` says what it cost and why, `final` whether trying elsewhere is pointless."""
 
@@ -108,20 +112,27 @@ class Attempts:
 
     async def _await_result(self, trial: Trial) -> Done | Failed:
         patience_s = min(max(MIN_PATIENCE_S, PATIENCE_FACTOR * trial.bound_ms / 1000.0), self._max_patience_s)
+        patient = self._retries and patience_s < trial.left_s()
+        # A timer instead of asyncio.timeout: nothing is set up and torn down on the way that every request takes.
+        timer = asyncio.get_running_loop().call_later(patience_s, self._lose_patience, trial) if patient else None
         try:
-            if not self._retries or patience_s >= trial.left_s():
-                return await trial.result()
-            try:
-                async with asyncio.timeout(patience_s):
-                    return await asyncio.shield(trial.result())
-            except TimeoutError:
-                if trial.silent():
-                    self._fleet.suspect(trial.session)
-                if trial.ask.spare():
-                    raise trial.failure("LATE", outcome="late") from None
-                return await trial.result()
+            return await trial.result()
         except SessionEnded:
             raise trial.failure("NODE_GONE") from None
+        except LateError:
+            raise trial.failure("LATE", outcome="late") from None
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _lose_patience(self, trial: Trial) -> None:
+        """Give an attempt up if another arm could take over; wait on if not."""
+        if trial.result().done():
+            return
+        if trial.silent():
+            self._fleet.suspect(trial.session)
+        if trial.ask.spare():
+            trial.result().set_exception(LateError())
 
 
 class Trial:

@@ -108,8 +108,8 @@ class Runner:
         self._attempts = attempts
         self._max_attempts = max_attempts
 
-    async def run(self, query: Query, progress: Progress, decide: Decide) -> None:
-        """Answer the query; the result is in `progress.fused`.
+    async def run(self, query: Query, progress: Progress, decide: Decide) -> Fused:
+        """The best answer within the limits.
 
         Args:
             query: What to answer.
@@ -127,6 +127,9 @@ class Runner:
         except TimeoutError:
             if progress.fused is None:
                 raise DeadlineExceeded(window_ms) from None
+        if progress.fused is None:
+            raise _attempts_failed(progress)
+        return progress.fused
 
     async def _until_answered(self, query: Query, progress: Progress, decide: Decide) -> None:
         for _ in range(self._max_attempts):
@@ -141,8 +144,6 @@ class Runner:
                 progress.decision = decision
             else:
                 return
-        if progress.fused is None:
-            raise _attempts_failed(progress)
 
     async def _follow(self, query: Query, progress: Progress, decide: Decide) -> None:
         bound = progress.decision.route

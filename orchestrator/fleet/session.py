@@ -16,6 +16,9 @@ from orchestrator.types import Delta, Done, Failed, NodeHello
 MAX_OUTBOX = 4096
 # Commands of one message; a message of this many small tensors stays far below the message limit.
 MAX_COMMANDS_PER_MESSAGE = 64
+# A busy node's work waits so long for company: a message costs both ends more time than a small tensor does.
+GATHER_ABOVE = 4
+GATHER_S = 0.0005
 MAX_BYTES_PER_MESSAGE = 2 * 1024 * 1024
 
 
@@ -110,6 +113,8 @@ class NodeSession:
         while not self.ended.is_set():
             await self._wake.wait()
             self._wake.clear()
+            if len(self.pending) > GATHER_ABOVE:
+                await asyncio.sleep(GATHER_S)
             while self._outbox:
                 await write(self._next_message())
 

@@ -25,4 +25,6 @@ def server_options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.so_reuseport", 0),
+        # Bandwidth probes would add a ping to almost every small message.
+        ("grpc.http2.bdp_probe", 0),
     ]

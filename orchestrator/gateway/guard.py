@@ -27,8 +27,8 @@ log = structlog.get_logger("guard")
 # Calls of these services live as long as they like.
 UNBOUNDED_PREFIXES = ("/edgewise.v1.Fleet/", "/grpc.health.v1.", "/grpc.reflection.")
 
-Handler = grpc.RpcMethodHandler[Any, Any]
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
+Handler = Any
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
 class Malformed:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
 import time
-import uuid
 
 import numpy as np
 
@@ -46,6 +46,7 @@ MAX_TOKENS = 131_072
 MAX_MESSAGES = 4096
 MAX_STOP = 16
 DEFAULT_MAX_TOKENS = 256
+RANDOM_ID_BYTES = 16
 
 
 def decode_infer(message: gateway_pb2.InferRequest, *, tasks: dict[str, Task], deadline_s: float) -> Query:
@@ -92,6 +93,23 @@ def decode_generate(message: gateway_pb2.GenerateRequest, *, tasks: dict[str, Ta
     )
 
 
+class RandomIds:
+    """Unguessable ids of 128 bits, drawn many at a time: one system call for 256 of them."""
+
+    def __init__(self) -> None:
+        self._pool = b""
+
+    def take(self) -> str:
+        """32 hexadecimal digits."""
+        if len(self._pool) < RANDOM_ID_BYTES:
+            self._pool = os.urandom(256 * RANDOM_ID_BYTES)
+        drawn, self._pool = self._pool[:RANDOM_ID_BYTES], self._pool[RANDOM_ID_BYTES:]
+        return drawn.hex()
+
+
+_fresh_ids = RandomIds()
+
+
 def request_id(given: str) -> str:
     """The client's request id, or a new one.
 
@@ -99,7 +117,7 @@ def request_id(given: str) -> str:
         RequestError: NAME_INVALID.
     """
     if not given:
-        return uuid.uuid4().hex
+        return _fresh_ids.take()
     if len(given) > MAX_REQUEST_ID_CHARS or not all(char.isalnum() or char in "._-" for char in given):
         raise RequestError(
             "NAME_INVALID",
@@ -265,14 +283,15 @@ def encode_explanation(entry: Entry) -> gateway_pb2.ExplainResponse:
         request_id=entry.request_id,
         task=entry.task,
         outcome=entry.outcome,
-        max_energy_j=entry.limits.max_energy_j,
-        max_latency_ms=entry.limits.max_latency_ms,
-        profile=entry.limits.profile,
         routing=encode_routing(entry.routing),
         energy=encode_energy(entry.energy),
         timing=encode_timings(entry.timings),
         age_s=time.monotonic() - entry.finished_s,
     )
+    if entry.limits is not None:
+        response.max_energy_j = entry.limits.max_energy_j
+        response.max_latency_ms = entry.limits.max_latency_ms
+        response.profile = entry.limits.profile
     if decision is None:
         return response
     names = [bound.name for bound in decision.table.bound]
@@ -310,8 +329,10 @@ def _candidates(entry: Entry, names: list[str]) -> list[gateway_pb2.Candidate]:
 
 def _excluded_by(entry: Entry, r: int) -> str:
     decision, limits = entry.decision, entry.limits
-    if decision is None or decision.choice.feasible_r[r]:
+    if decision is None or limits is None or decision.choice.feasible_r[r]:
         return ""
+    if decision.allowed_r is not None and not decision.allowed_r[r]:
+        return "request"
     if not decision.offer.available_r[r]:
         return Binding.AVAILABILITY.value
     if decision.offer.energy_bound_r[r] > limits.max_energy_j:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from optimizer.fusion import Fused
 from orchestrator.admission import Admission, overloaded
 from orchestrator.budgets import Budgets
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
@@ -118,25 +120,24 @@ class Service:
             EdgewiseError: See the catalogue; nothing else.
         """
         ticket = Ticket(query.request_id, query.task.name, time.monotonic())
-        outcome = "CANCELLED"
         try:
             async with self.admission.enter(query.deadline_s):
                 ticket.wait_s = time.monotonic() - ticket.started_s
-                await self._infer(query, ticket)
-            outcome = "answered"
-            return self._reply(query, ticket)
+                fused = await self._infer(query, ticket)
         except EdgewiseError as error:
-            outcome = error.reason
+            self.conclude(ticket, error.reason)
             raise
-        finally:
-            self.conclude(ticket, outcome)
+        except BaseException:
+            self.conclude(ticket, "CANCELLED")
+            raise
+        return _reply(query, fused, self.conclude(ticket, "answered"))
 
-    async def _infer(self, query: Query, ticket: Ticket) -> None:
+    async def _infer(self, query: Query, ticket: Ticket) -> Fused:
         features_f = next(iter(query.inputs.values())).reshape(-1)
         wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts)
         decision, limits = self.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
         progress = ticket.progress = Progress(limits, ticket.started_s, decision)
-        await self._runner.run(query, progress, self._again(query.task, features_f, wish))
+        return await self._runner.run(query, progress, self._again(query.task, features_f, wish))
 
     def _again(self, task: Task, features_f: NDArray[np.floating[Any]], wish: Wish) -> Decide:
         """Routes what is left of a query around the arms that failed it, on the plan of that later moment."""
@@ -214,21 +215,24 @@ class Service:
             EdgewiseError: See the catalogue; nothing else.
         """
         ticket = Ticket(query.request_id, query.task.name, time.monotonic())
-        outcome = "CANCELLED"
+        end: TextEnd | None = None
         try:
             async with self.admission.enter(query.deadline_s):
                 ticket.wait_s = time.monotonic() - ticket.started_s
                 async for piece in self._generate(query, ticket):
                     if isinstance(piece, TextEnd):
-                        outcome = "answered"
-                        yield self._text_reply(query, ticket, piece)
+                        end = piece
                     else:
                         yield piece
         except EdgewiseError as error:
-            outcome = error.reason
+            self.conclude(ticket, error.reason)
             raise
-        finally:
-            self.conclude(ticket, outcome)
+        except BaseException:
+            self.conclude(ticket, "CANCELLED")
+            raise
+        entry = self.conclude(ticket, "answered")
+        if end is not None:
+            yield TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings)
 
     def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
         features_f = np.zeros(0)
@@ -237,59 +241,45 @@ class Service:
         progress = ticket.progress = Progress(limits, ticket.started_s, decision)
         return self._text_runner.run(query, progress, self._again(query.task, features_f, wish))
 
-    def _text_reply(self, query: TextQuery, ticket: Ticket, end: TextEnd) -> TextReply:
-        attempts = ticket.progress.attempts if ticket.progress else []
-        return TextReply(
-            request_id=query.request_id,
-            end=end,
-            energy=total_energy(attempts),
-            routing=routing_record(ticket),
-            timings=timings(ticket),
-        )
-
     # ---- accounts
 
-    def _reply(self, query: Query, ticket: Ticket) -> Reply:
-        progress = ticket.progress
-        if progress is None or progress.fused is None:
-            raise Unavailable("ATTEMPTS_FAILED", "No expert could answer; the same call may succeed later.")
-        label = int(progress.fused.label)
-        shape = tuple(1 if size == -1 else size for size in query.task.output.shape)
-        probabilities = progress.fused.probabilities_c.astype(query.task.output.dtype).reshape(shape)
-        return Reply(
-            request_id=query.request_id,
-            outputs={query.task.output.name: probabilities},
-            label=query.task.labels[label],
-            confidence=float(progress.fused.confidence),
-            energy=total_energy(progress.attempts),
-            routing=routing_record(ticket),
-            timings=timings(ticket),
-        )
-
-    def conclude(self, ticket: Ticket, outcome: str) -> None:
+    def conclude(self, ticket: Ticket, outcome: str) -> Entry:
         """Account for a request that has ended: metrics, journal and its one log line."""
-        energy = total_energy(ticket.progress.attempts if ticket.progress else [])
+        progress = ticket.progress
+        energy = total_energy(progress.attempts if progress else [])
         spent = timings(ticket)
-        if ticket.progress is None:
+        entry = Entry(
+            request_id=ticket.request_id,
+            task=ticket.task,
+            outcome=outcome,
+            limits=ticket.limits,
+            decision=ticket.decision,
+            routing=routing_record(ticket, energy, spent),
+            energy=energy,
+            timings=spent,
+            finished_s=time.monotonic(),
+        )
+        if progress is None:
             self.metrics.requests.labels(outcome).inc()
         else:
-            self.metrics.settled(ticket.progress, energy, outcome, spent.total_ms / 1000.0)
-        routing = routing_record(ticket)
-        if ticket.limits is not None:
-            self.journal.add(
-                Entry(
-                    request_id=ticket.request_id,
-                    task=ticket.task,
-                    outcome=outcome,
-                    limits=ticket.limits,
-                    decision=ticket.decision,
-                    routing=routing,
-                    energy=energy,
-                    timings=spent,
-                    finished_s=time.monotonic(),
-                )
-            )
-        _log_line(ticket, outcome, routing, energy, spent)
+            self.metrics.settled(progress, energy, outcome, spent.total_ms / 1000.0)
+        self.journal.add(entry)
+        _log_line(entry)
+        return entry
+
+
+def _reply(query: Query, fused: Fused, entry: Entry) -> Reply:
+    output = query.task.output
+    shape = tuple(1 if size == -1 else size for size in output.shape)
+    return Reply(
+        request_id=query.request_id,
+        outputs={output.name: fused.probabilities_c.astype(output.dtype).reshape(shape)},
+        label=query.task.labels[int(fused.label)],
+        confidence=float(fused.confidence),
+        energy=entry.energy,
+        routing=entry.routing,
+        timings=entry.timings,
+    )
 
 
 def _infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
@@ -305,7 +295,7 @@ def _infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
     return BudgetInfeasible(min_energy_j=fallback.min_energy_j, min_latency_ms=fallback.min_latency_ms)
 
 
-def routing_record(ticket: Ticket) -> RoutingRecord:
+def routing_record(ticket: Ticket, energy: Energy, spent: Timings) -> RoutingRecord:
     """How a request was routed, as far as it came."""
     decision, progress = ticket.decision, ticket.progress
     plan_id = ticket.plan.plan_id if ticket.plan else ""
@@ -320,23 +310,17 @@ def routing_record(ticket: Ticket) -> RoutingRecord:
         predicted_ms=float(offer.latency_r[index]),
         bound_energy_j=float(offer.energy_bound_r[index]),
         bound_ms=float(offer.latency_bound_r[index]),
-        budget_met=budget_met(progress),
+        budget_met=budget_met(progress.limits, energy, spent),
         plan_id=plan_id,
         certificate=certificate,
     )
 
 
-def budget_met(progress: Progress) -> bool:
-    """Whether the joules and milliseconds so far are within the limits; unknown joules meet only an infinite limit."""
-    energy = total_energy(progress.attempts)
-    if energy.provenance is Provenance.UNMEASURED and progress.limits.max_energy_j != np.inf:
-        return False
-    return energy_within(energy, progress.limits) and progress.elapsed_ms <= progress.limits.max_latency_ms
-
-
-def energy_within(energy: Energy, limits: Limits) -> bool:
-    """Whether known joules are within the limit."""
-    return energy.provenance is Provenance.UNMEASURED or energy.energy_j <= limits.max_energy_j
+def budget_met(limits: Limits, energy: Energy, spent: Timings) -> bool:
+    """Whether joules and milliseconds are within the limits; unknown joules meet only an infinite limit."""
+    known = energy.provenance is not Provenance.UNMEASURED
+    within_j = energy.energy_j <= limits.max_energy_j if known else math.isinf(limits.max_energy_j)
+    return within_j and spent.total_ms <= limits.max_latency_ms
 
 
 def timings(ticket: Ticket) -> Timings:
@@ -351,16 +335,17 @@ def timings(ticket: Ticket) -> Timings:
     )
 
 
-def _log_line(ticket: Ticket, outcome: str, routing: RoutingRecord, energy: Energy, spent: Timings) -> None:
+def _log_line(entry: Entry) -> None:
+    routing, spent = entry.routing, entry.timings
     log.info(
         "request",
-        request_id=ticket.request_id,
-        task=ticket.task,
-        outcome=outcome,
+        request_id=entry.request_id,
+        task=entry.task,
+        outcome=entry.outcome,
         arms=[attempt.arm for attempt in routing.attempts],
         fusion=routing.fusion.value,
-        energy_j=energy.energy_j,
-        energy_source=energy.provenance.value,
+        energy_j=entry.energy.energy_j,
+        energy_source=entry.energy.provenance.value,
         predicted_j=routing.predicted_energy_j,
         total_ms=round(spent.total_ms, 3),
         route_ms=round(spent.route_ms, 3),

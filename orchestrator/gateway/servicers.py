@@ -6,8 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
-
 from edgewise.v1 import admin_pb2, admin_pb2_grpc, fleet_pb2_grpc, gateway_pb2, gateway_pb2_grpc
 from orchestrator import __version__
 from orchestrator.budgets import TaskBudget
@@ -114,6 +112,6 @@ class FleetServicer(fleet_pb2_grpc.FleetServicer):
     def __init__(self, joiner: Joiner) -> None:
         self._joiner = joiner
 
-    async def Connect(self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:  # type: ignore[override]
+    async def Connect(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
         """See fleet.proto."""
         await self._joiner.serve(context)

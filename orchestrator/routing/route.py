@@ -43,6 +43,7 @@ class Decision:
         table: The routes that `offer` and `choice` index.
         within: Whether the promise covers the limits; False for best effort and cheapest.
         price: What a joule had to buy.
+        allowed_r: Routes that the client's wish lets run; None where it lets all.
     """
 
     route: BoundRoute | None
@@ -52,6 +53,7 @@ class Decision:
     table: RouteTable
     within: bool
     price: Price
+    allowed_r: NDArray[np.bool_] | None = None
 
 
 def route(
@@ -82,7 +84,7 @@ def route(
     if index is None:
         index = _fallback(choice, limits.on_infeasible)
     bound = None if index is None else table.bound[index]
-    return Decision(bound, index, choice, offer, table, within, price)
+    return Decision(bound, index, choice, offer, table, within, price, allowed_r)
 
 
 def _fallback(choice: Choice, policy: OnInfeasible) -> int | None:

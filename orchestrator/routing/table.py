@@ -92,6 +92,11 @@ class RouteTable:
         self.experts_r = np.array([route.experts for route in bound], dtype=np.intp)
         self.most_experts = int(self.experts_r.max(initial=0))
         self._fusions = np.array([route.route.fusion.value for route in bound])
+        self._uses = {
+            expert: np.array([route.route.experts == (expert,) for route in bound], dtype=bool)
+            for expert in {expert for route in bound for expert in route.route.experts}
+        }
+        self._uses_none = np.zeros(len(bound), dtype=bool)
         self._energy: tuple[int, Floats, Floats] | None = None
 
     def _place(self, r: int, route: BoundRoute) -> None:
@@ -122,7 +127,7 @@ class RouteTable:
 
     def uses(self, expert: str) -> Bools:
         """Routes that run this expert and no other."""
-        return np.array([route.route.experts == (expert,) for route in self.bound], dtype=bool)
+        return self._uses.get(expert, self._uses_none)
 
     def fused_as(self, *kinds: Fusion) -> Bools:
         """Routes with one of these fusions."""

@@ -35,7 +35,7 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
     assert loaded.config.log.level == "debug"
     assert loaded.config.nodes.lease_s == 3.0
     assert loaded.config.nodes.heartbeat_s == 1.0
-    assert loaded.config.fusion.max_experts == 3
+    assert loaded.config.fusion.max_experts == 4
     assert loaded.origins["log.level"] == "flag --log-level"
     assert loaded.origins["nodes.lease_s"] == "env EDGEWISE_NODES__LEASE_S"
     assert loaded.origins["nodes.heartbeat_s"] == loaded.origins["log.format"] == f"file {file}"

@@ -1,0 +1,202 @@
+"""What the gateway adds: time at one caller, throughput at 32 callers, the route decision, CPU per request.
+
+Everything runs on one machine, so the callers share its cores with what they call; baseline and candidate take turns
+in one run and only differences and ratios between them are judged. The baseline is a bare grpc.aio unary server in
+front of an engine child of the same kind, running the same expert on the same tensor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import grpc
+import numpy as np
+import psutil
+
+from edgewise.v1 import common_pb2, gateway_pb2, gateway_pb2_grpc
+from orchestrator.client import Client
+from tests.bench.gateway_peers import EXPERT
+from tests.bench.harness import Bar, Row, main, spread
+from tests.bench.route_decision import route_us
+
+BARS = (
+    Bar("added_p50_ms", 1.0, "<="),
+    Bar("throughput_vs_echo", 0.3, ">="),
+    Bar("route_20_arms_us", 100.0, "<="),
+)
+BLOCKS = 12
+CALLS = 100
+CALLERS = 32
+CALLS_EACH = 25
+START_S = 40.0
+
+PYTHON = sys.executable
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server under test: its stub and the processes that work for it."""
+
+    name: str
+    stub: gateway_pb2_grpc.GatewayStub
+    processes: tuple[psutil.Process, ...]
+
+    def cpu_s(self) -> float:
+        """CPU seconds of its processes so far."""
+        return sum(sum(process.cpu_times()[:2]) for process in self.processes)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _process(*command: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([PYTHON, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@contextlib.contextmanager
+def _edgewise() -> Iterator[tuple[str, tuple[int, ...]]]:
+    """A gateway and one agent; yields the address and the process ids."""
+    address = f"127.0.0.1:{_free_port()}"
+    with tempfile.TemporaryDirectory() as state, contextlib.ExitStack() as stack:
+        arguments = ["--listen", address, "--http-listen", f"127.0.0.1:{_free_port()}", "--state-dir", state]
+        code = "from orchestrator.cli.main import main; main()"
+        gateway = stack.enter_context(_process("-c", code, "gateway", *arguments, "--log-level", "info"))
+        node = ["--gateway", address, "--name", "bench", "--profile", "laptop-cpu"]
+        agent = stack.enter_context(_process("-m", "nodes", "run", *node))
+        _wait_until_planned(address)
+        yield address, (gateway.pid, agent.pid)
+
+
+def _wait_until_planned(address: str) -> None:
+    deadline_s = time.monotonic() + START_S
+    while time.monotonic() < deadline_s:
+        with contextlib.suppress(Exception), Client(address, timeout_s=1.0) as client:
+            if any(task.certificate.status == "optimal" for task in client.status().tasks):
+                return
+        time.sleep(0.2)
+    raise SystemExit("the gateway did not become ready")
+
+
+def _family(*pids: int) -> tuple[psutil.Process, ...]:
+    parents = [psutil.Process(pid) for pid in pids]
+    return tuple(process for parent in parents for process in (parent, *parent.children(recursive=True)))
+
+
+def _request() -> gateway_pb2.InferRequest:
+    image = np.random.default_rng(0).random((1, 8, 8), dtype=np.float32)
+    tensor = common_pb2.Tensor(name="image", dtype=common_pb2.DTYPE_FLOAT32, shape=image.shape, data=image.tobytes())
+    return gateway_pb2.InferRequest(task="digits", expert=EXPERT, inputs=[tensor])
+
+
+async def _block_ms(stub: gateway_pb2_grpc.GatewayStub, request: gateway_pb2.InferRequest) -> float:
+    times = []
+    for _ in range(CALLS):
+        started_s = time.perf_counter()
+        await stub.Infer(request, timeout=10)
+        times.append(time.perf_counter() - started_s)
+    return float(np.median(times)) * 1e3
+
+
+async def _throughput(stub: gateway_pb2_grpc.GatewayStub, request: gateway_pb2.InferRequest) -> float:
+    async def caller() -> None:
+        for _ in range(CALLS_EACH):
+            await stub.Infer(request, timeout=30)
+
+    started_s = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    return CALLERS * CALLS_EACH / (time.perf_counter() - started_s)
+
+
+@contextlib.asynccontextmanager
+async def _peers() -> AsyncIterator[dict[str, Peer]]:
+    with contextlib.ExitStack() as stack:
+        address, pids = stack.enter_context(_edgewise())
+        found = {"edgewise": (address, pids)}
+        for kind in ("engine", "echo"):
+            process = stack.enter_context(_process("-m", "tests.bench.gateway_peers", kind))
+            line = process.stdout.readline() if process.stdout else ""
+            found[kind] = (f"127.0.0.1:{int(line)}", (process.pid,))
+        async with contextlib.AsyncExitStack() as channels:
+            peers = {}
+            for name, (target, ids) in found.items():
+                channel = await channels.enter_async_context(grpc.aio.insecure_channel(target))
+                peers[name] = Peer(name, gateway_pb2_grpc.GatewayStub(channel), _family(*ids))
+            yield peers
+
+
+async def _check(peers: dict[str, Peer], request: gateway_pb2.InferRequest) -> None:
+    """Correctness before timing: the gateway's answer is the bare server's answer."""
+    mine, bare = [await peers[name].stub.Infer(request, timeout=10) for name in ("edgewise", "engine")]
+    arrays = [np.frombuffer(reply.outputs[0].data, np.float32) for reply in (mine, bare)]
+    np.testing.assert_allclose(arrays[0], arrays[1], atol=1e-6)
+
+
+async def _measure() -> list[Row]:
+    request = _request()
+    async with _peers() as peers:
+        await _check(peers, request)
+        for peer in peers.values():
+            await _block_ms(peer.stub, request)
+            await _throughput(peer.stub, request)
+        alone = {name: [] for name in peers} | {}
+        many: dict[str, list[float]] = {name: [] for name in peers}
+        cpu: dict[str, list[float]] = {name: [] for name in peers}
+        times: dict[str, list[float]] = alone
+        for _ in range(BLOCKS):
+            for name, peer in peers.items():
+                times[name].append(await _block_ms(peer.stub, request))
+        for _ in range(BLOCKS // 2):
+            for name, peer in peers.items():
+                before_s = peer.cpu_s()
+                many[name].append(await _throughput(peer.stub, request))
+                cpu[name].append((peer.cpu_s() - before_s) / (CALLERS * CALLS_EACH) * 1e3)
+    return _rows(times, many, cpu)
+
+
+def _rows(times: dict[str, list[float]], many: dict[str, list[float]], cpu: dict[str, list[float]]) -> list[Row]:
+    sizes: dict[str, object] = {"expert": EXPERT, "blocks": BLOCKS, "calls": CALLS, "callers": CALLERS}
+    added = [mine - bare for mine, bare in zip(times["edgewise"], times["engine"], strict=True)]
+    ratio = [mine / echo for mine, echo in zip(many["edgewise"], many["echo"], strict=True)]
+    rows = []
+    for metric, values, unit in (
+        ("added_p50_ms", added, "ms"),
+        ("throughput_vs_echo", ratio, "ratio"),
+        *((f"p50_ms_{name}", values, "ms") for name, values in times.items()),
+        *((f"throughput_{name}", values, "1/s") for name, values in many.items()),
+        *((f"cpu_ms_per_request_{name}", values, "ms") for name, values in cpu.items()),
+    ):
+        low, middle, high = spread(values)
+        rows.append(Row(metric, middle, unit, {**sizes, "quartiles": [low, high]}))
+    return rows
+
+
+def run() -> list[Row]:
+    """All rows."""
+    low, middle, high = spread(route_us(arms=20))
+    decision = Row("route_20_arms_us", middle, "us", {"arms": 20, "quartiles": [low, high]})
+    return [*asyncio.run(_measure()), decision]
+
+
+if __name__ == "__main__":
+    main(stem="gateway", run=run, bars=BARS)
