@@ -99,7 +99,6 @@ class Agent:
         self._session: Session | None = None
         self._announcing: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
-        self._drain_reason = ""
 
     @property
     def engine(self) -> Engine:
@@ -151,7 +150,6 @@ class Agent:
 
     def drain(self, reason: str, *, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
         """Finish what runs, take nothing new; `run` returns then."""
-        self._drain_reason = reason
         self._draining.set()
         if self._session is not None:
             self._session.drain(reason, timeout_s=timeout_s)

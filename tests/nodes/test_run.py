@@ -105,7 +105,10 @@ async def test_the_agent_survives_its_engine(gateway: PlayedGateway, node: async
 
 async def test_a_second_signal_leaves_at_once(gateway: PlayedGateway, node: asyncio.subprocess.Process) -> None:
     session = await _joined(gateway)
-    os.kill(psutil.Process(node.pid).children()[0].pid, signal.SIGSTOP)
+    (worker,) = psutil.Process(node.pid).children()
+    worker.suspend()
+    while worker.status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110
+        await asyncio.sleep(0)
     session.send(tensor_work(1, np.zeros((1, 8, 8), np.float32), expert="digits-linear", deadline_ms=60_000))
     async with asyncio.timeout(10):
         while (await session.next("heartbeat")).running == 0:

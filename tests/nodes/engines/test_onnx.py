@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from nodes.arms import Inventory
@@ -119,6 +120,9 @@ async def test_a_process_that_hangs_is_killed_and_replaced(inventory: Inventory)
     try:
         assert engine.pid is not None
         os.kill(engine.pid, signal.SIGSTOP)
+        # The signal takes effect some time later; work sent before that would be answered.
+        while psutil.Process(engine.pid).status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110
+            await asyncio.sleep(0)
         async with asyncio.timeout(5):
             with pytest.raises(EngineDied):
                 await engine.infer(tiny())
