@@ -16,6 +16,7 @@ from optimizer.evidence import Evidence
 from optimizer.fusion import fuse
 from optimizer.replay import Costs, replay
 from optimizer.routes import Fusion, Route
+from optimizer.standard import Figures, Trial, figures_of, lower_bound
 
 Floats = NDArray[np.float64]
 
@@ -30,30 +31,29 @@ class Family:
     """Candidates that differ in their thresholds alone.
 
     Args:
-        quality_k: Share of right answers on the evidence.
-        energy_k: Mean joules.
+        figures: Quality, mean joules and lower bound of each, (k,).
         energy_max_j: Joules with all stages run.
         latency_max_ms: Milliseconds with all stages run.
         route_of: Builds the candidate k.
     """
 
-    quality_k: Floats
-    energy_k: Floats
+    figures: Figures
     energy_max_j: float
     latency_max_ms: float
     route_of: Callable[[int], Route] = field(repr=False)
 
 
-def singles(evidence: Evidence, costs: Costs) -> list[Family]:
+def singles(trial: Trial) -> list[Family]:
     """One family per expert."""
-    return [fixed(Route.single(expert), evidence, costs) for expert in evidence.experts]
+    return [fixed(Route.single(expert), trial) for expert in trial.evidence.experts]
 
 
-def fanouts(evidence: Evidence, costs: Costs, *, max_experts: int) -> list[Family]:
+def fanouts(trial: Trial, *, max_experts: int) -> list[Family]:
     """Fused sets of two and three experts that run in parallel: mixture always, vote for three."""
+    evidence = trial.evidence
     weight_of = dict(zip(evidence.experts, evidence.accuracy_e.tolist(), strict=True))
     routes = []
-    experts = [evidence.experts[e] for e in chain_experts(evidence, costs)]
+    experts = [evidence.experts[e] for e in chain_experts(evidence, trial.costs)]
     for size in range(2, min(3, max_experts) + 1):
         for stage in itertools.combinations(experts, size):
             # Log odds of an expert's accuracy: the weight that makes independent experts' votes optimal.
@@ -61,14 +61,14 @@ def fanouts(evidence: Evidence, costs: Costs, *, max_experts: int) -> list[Famil
             routes.append(Route((stage,), fusion=Fusion.MIXTURE, weights=weights))
             if size > 2:
                 routes.append(Route((stage,), fusion=Fusion.VOTE))
-    return [fixed(route, evidence, costs) for route in routes]
+    return [fixed(route, trial) for route in routes]
 
 
-def cascades(evidence: Evidence, costs: Costs, *, fusions: Sequence[Fusion], sizes: Sequence[int]) -> list[Family]:
+def cascades(trial: Trial, *, fusions: Sequence[Fusion], sizes: Sequence[int]) -> list[Family]:
     """Chains of experts by rising cost, on a grid of confidence thresholds."""
-    experts = chain_experts(evidence, costs)
+    experts = chain_experts(trial.evidence, trial.costs)
     return [
-        _cascade([evidence.experts[e] for e in chain], fusion, evidence=evidence, costs=costs)
+        _cascade([trial.evidence.experts[e] for e in chain], fusion, trial)
         for size in sizes
         for chain in itertools.combinations(experts, size)
         for fusion in fusions
@@ -87,13 +87,12 @@ def chain_experts(evidence: Evidence, costs: Costs) -> list[int]:
     return [front[i] for i in np.linspace(0, len(front) - 1, _MAX_CHAIN_EXPERTS).round().astype(int)]
 
 
-def fixed(route: Route, evidence: Evidence, costs: Costs) -> Family:
+def fixed(route: Route, trial: Trial) -> Family:
     """The family of one route."""
-    outcome = replay(route, evidence, costs).outcome
-    energy_max_j, latency_max_ms = full_costs(route, evidence.experts, costs)
-    return Family(
-        np.array([outcome.quality]), np.array([outcome.energy_j]), energy_max_j, latency_max_ms, lambda _: route
-    )
+    outcome = replay(route, trial.evidence, trial.costs).outcome
+    figures = figures_of(outcome.correct_q[:, None], outcome.energy_q[:, None], trial.rival_q)
+    energy_max_j, latency_max_ms = full_costs(route, trial.evidence.experts, trial.costs)
+    return Family(figures, energy_max_j, latency_max_ms, lambda _: route)
 
 
 def full_costs(route: Route, experts: Sequence[str], costs: Costs) -> tuple[float, float]:
@@ -109,7 +108,7 @@ def _vote_weight(accuracy: float) -> float:
     return max(float(np.log(kept / (1.0 - kept))), 0.05)
 
 
-def _cascade(chain: Sequence[str], fusion: Fusion, *, evidence: Evidence, costs: Costs) -> Family:
+def _cascade(chain: Sequence[str], fusion: Fusion, trial: Trial) -> Family:
     grid = THRESHOLDS if len(chain) < 4 else COARSE_THRESHOLDS
     thresholds_k = list(itertools.product(grid, repeat=len(chain) - 1))
     stages = tuple((expert,) for expert in chain)
@@ -117,11 +116,8 @@ def _cascade(chain: Sequence[str], fusion: Fusion, *, evidence: Evidence, costs:
     def route_of(k: int) -> Route:
         return Route(stages, continue_below=thresholds_k[k], fusion=fusion)
 
-    right_sq, confidence_sq = _stage_answers(route_of(0), evidence)
-    rows = [evidence.experts.index(expert) for expert in chain]
-    quality_k, energy_k = _sweep(right_sq, confidence_sq, np.array(grid), costs.energy_e[rows])
-    energy_max_j, latency_max_ms = full_costs(route_of(0), evidence.experts, costs)
-    return Family(quality_k, energy_k, energy_max_j, latency_max_ms, route_of)
+    energy_max_j, latency_max_ms = full_costs(route_of(0), trial.evidence.experts, trial.costs)
+    return Family(_sweep(route_of(0), np.array(grid), trial), energy_max_j, latency_max_ms, route_of)
 
 
 def _stage_answers(route: Route, evidence: Evidence) -> tuple[Floats, Floats]:
@@ -138,19 +134,42 @@ def _prefixes(route: Route, evidence: Evidence) -> Iterator[list[tuple[str, Floa
         yield answers
 
 
-def _sweep(right_sq: Floats, confidence_sq: Floats, grid_t: Floats, energy_s: Floats) -> tuple[Floats, Floats]:
-    """Mean quality and joules for every combination of thresholds, in the order of `itertools.product`.
+def _sweep(route: Route, grid_t: Floats, trial: Trial) -> Figures:
+    """Figures for every combination of thresholds, in the order of `itertools.product`."""
+    right_sq, confidence_sq = _stage_answers(route, trial.evidence)
+    energy_s = trial.costs.energy_e[[trial.evidence.experts.index(expert) for expert in route.experts]]
+    stop_stq = (confidence_sq[:-1, None, :] >= grid_t[:, None]).astype(np.float64)
+    rival_q = trial.rival_q
+    quality_k = _mean(right_sq, stop_stq)
+    # (right - rival)² is linear in right, because both are 0 or 1: so its mean is one more sweep.
+    square_k = _mean(right_sq * (1.0 - 2.0 * rival_q), stop_stq) + rival_q.mean()
+    spent_sq = np.repeat(np.cumsum(energy_s)[:, None], trial.evidence.queries, axis=1)
+    low_k = lower_bound(quality_k - rival_q.mean(), square_k, trial.evidence.queries)
+    return Figures(quality_k, _mean(spent_sq, stop_stq), _steady(low_k, len(grid_t)))
 
-    A query adds its outcome at the stage where it stops, so the mean over queries of all combinations of the last
-    threshold is one matrix product: (combinations so far, q) @ (q, t).
+
+def _steady(low_k: Floats, thresholds: int) -> Floats:
+    """The least bound of a combination and of those with one threshold a notch lower.
+
+    A notch that is good by luck alone has bad ones beside it; what escalates a little less must be good enough too.
     """
-    queries = right_sq.shape[1]
-    reach_kq = np.ones((1, queries))
-    right_k, energy_k = np.zeros(1), np.full(1, energy_s[0] * queries)
-    for stage in range(len(right_sq) - 1):
-        stop_tq = (confidence_sq[stage] >= grid_t[:, None]).astype(np.float64)
-        right_k = (right_k[:, None] + reach_kq @ (stop_tq * right_sq[stage]).T).ravel()
-        reached_k = (reach_kq @ (1.0 - stop_tq).T).ravel()
-        energy_k = np.repeat(energy_k, len(grid_t)) + energy_s[stage + 1] * reached_k
-        reach_kq = (reach_kq[:, None, :] * (1.0 - stop_tq)).reshape(-1, queries)
-    return (right_k + reach_kq @ right_sq[-1]) / queries, energy_k / queries
+    low_tt = low_k.reshape((thresholds,) * round(np.log(len(low_k)) / np.log(thresholds)))
+    steady_tt = low_tt.copy()
+    for axis in range(low_tt.ndim):
+        notch = np.roll(low_tt, 1, axis=axis)
+        np.moveaxis(notch, axis, 0)[0] = np.moveaxis(low_tt, axis, 0)[0]
+        steady_tt = np.minimum(steady_tt, notch)
+    return steady_tt.ravel()
+
+
+def _mean(value_sq: Floats, stop_stq: Floats) -> Floats:
+    """Mean over queries of the value at the stage where the query stops, for every combination of thresholds.
+
+    The sum over queries for all values of one more threshold is one matrix product: (combinations so far, q) @ (q, t).
+    """
+    reach_kq = np.ones((1, value_sq.shape[1]))
+    total_k = np.zeros(1)
+    for stop_tq, value_q in zip(stop_stq, value_sq[:-1], strict=True):
+        total_k = (total_k[:, None] + reach_kq @ (stop_tq * value_q).T).ravel()
+        reach_kq = (reach_kq[:, None, :] * (1.0 - stop_tq)).reshape(-1, value_sq.shape[1])
+    return np.asarray((total_k + reach_kq @ value_sq[-1]) / value_sq.shape[1])

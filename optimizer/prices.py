@@ -11,26 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.evidence import Evidence
 from optimizer.model import ProfilePrice
-from optimizer.replay import Costs, Outcome, ReplayTable
+from optimizer.replay import ReplayTable
+from optimizer.standard import Figures, Standard, figures_of
 
 Floats = NDArray[np.float64]
 
 _PRICES = 48
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Quality that each profile asks for on the reference evidence.
-
-    Args:
-        eco: Least quality of the profile that saves.
-        balanced: Least quality of the default profile: at least the best single expert's.
-    """
-
-    eco: float
-    balanced: float
+# Qualities this close are equal: half a tenth of a point, far less than a reference set can tell apart.
+_EQUAL = 0.0005
 
 
 @dataclass(frozen=True)
@@ -46,30 +35,6 @@ class Predictions:
     energy_qr: Floats
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """One way to decide: a price for every query, or one route for all.
-
-    Args:
-        quality: Share of right answers on the reference evidence.
-        energy_j: Mean joules.
-        price_per_j: Price of the per-query decision.
-        pinned: The one route, where there is one.
-    """
-
-    quality: float
-    energy_j: float
-    price_per_j: float
-    pinned: int | None = None
-
-
-def best_single(evidence: Evidence, costs: Costs, *, tolerance: float = 0.003) -> int:
-    """Index of the cheapest expert within `tolerance` of the most accurate one's share of right answers."""
-    good_e = np.flatnonzero(evidence.accuracy_e >= evidence.accuracy_e.max() - tolerance - 1e-12)
-    order = sorted(good_e.tolist(), key=lambda e: (costs.energy_e[e], -evidence.accuracy_e[e]))
-    return int(order[0])
-
-
 def decide(predictions: Predictions, price_per_j: float) -> NDArray[np.int64]:
     """The route of each query at a price, (q,): the same rule as `choose` without limits."""
     score_qr = predictions.quality_qr - price_per_j * predictions.energy_qr
@@ -77,25 +42,76 @@ def decide(predictions: Predictions, price_per_j: float) -> NDArray[np.int64]:
     return np.asarray(np.where(tied_qr, predictions.energy_qr, np.inf).argmin(axis=1))
 
 
-def price_profiles(
-    table: ReplayTable, predictions: Predictions, *, targets: Targets, safety: float
-) -> Mapping[str, ProfilePrice]:
-    """The price of each profile: fewest joules at a quality of at least its target.
+@dataclass(frozen=True)
+class Options:
+    """Ways to decide: a price for every query first, then one route for all.
 
-    A profile pins one route where that route is as good and costs less than deciding per query, so that the gate
-    never costs more joules than the best static route on the reference evidence.
+    Args:
+        figures: Of each option.
+        prices: Price of each per-query option.
+    """
+
+    figures: Figures
+    prices: tuple[float, ...]
+
+    def cheapest(self, standard: Standard, rival_quality: float) -> int:
+        """The option with the fewest joules among those that reach the standard."""
+        good = np.flatnonzero(standard.accepts(self.figures, rival_quality))
+        return int(good[self.figures.energy_j[good].argmin()])
+
+    def profile(self, name: str, option: int) -> ProfilePrice:
+        """The option as a profile's price."""
+        quality, energy_j = float(self.figures.quality[option]), float(self.figures.energy_j[option])
+        if option < len(self.prices):
+            return ProfilePrice(name, self.prices[option], None, quality, energy_j)
+        # The price decides where the pinned route is out of reach of one query's budget.
+        priced = self.figures.quality[: len(self.prices)]
+        as_good = np.flatnonzero(priced >= min(quality, float(priced.max())) - _EQUAL)
+        return ProfilePrice(name, self.prices[int(as_good.max())], option - len(self.prices), quality, energy_j)
+
+
+def build_options(table: ReplayTable, predictions: Predictions, *, rival_q: Floats, low_r: Floats) -> Options:
+    """Simulate every price and every static route.
 
     Args:
         table: What each route did.
-        predictions: What the gate would have predicted, by heads that had not seen the query.
-        targets: Least quality of "eco" and "balanced".
-        safety: "best" may lie this far below the best quality that was seen, to save joules.
+        predictions: What the gate would have predicted, by fits that had not seen the query.
+        rival_q: 1 where the best single expert is right.
+        low_r: Lower bound of each static route.
     """
-    priced = [_per_query(table, predictions, price) for price in _grid(predictions.energy_qr)]
-    static = [_static(table, route) for route in range(table.correct_qr.shape[1])]
-    top = max(candidate.quality for candidate in priced + static)
-    quality_of = {"eco": targets.eco, "balanced": targets.balanced, "best": top - safety}
-    return {profile: _profile(profile, priced, static, min(quality, top)) for profile, quality in quality_of.items()}
+    prices = _grid(predictions.energy_qr)
+    priced = [table.pick(decide(predictions, price)) for price in prices]
+    correct = np.column_stack([*(outcome.correct_q for outcome in priced), table.correct_qr])
+    energy = np.column_stack([*(outcome.energy_q for outcome in priced), table.energy_qr])
+    figures = figures_of(correct, energy, rival_q)
+    low = figures.low[: len(prices)]
+    # As for thresholds: a price must be good enough at the notch above it too.
+    steady = np.minimum(low, np.append(low[1:], low[-1]))
+    return Options(Figures(figures.quality, figures.energy_j, np.append(steady, low_r)), tuple(prices))
+
+
+def price_profiles(
+    options: Options, *, eco: Standard, balanced: Standard, rival_quality: float
+) -> Mapping[str, ProfilePrice]:
+    """The price of each profile: fewest joules at its standard.
+
+    "best" takes the highest quality among what reaches the standard of "balanced". A profile pins one route where
+    that route reaches the standard for fewer joules than deciding per query, so that the gate never costs more than
+    the best static route on the reference evidence.
+
+    Args:
+        options: Ways to decide.
+        eco: What "eco" must reach; the best single expert must reach it.
+        balanced: What "balanced" must reach; likewise.
+        rival_quality: Share of right answers of the best single expert.
+    """
+    accepted = balanced.accepts(options.figures, rival_quality)
+    top = float(options.figures.quality[accepted].max()) - rival_quality - _EQUAL
+    best = Standard(gain=top, margin=top - balanced.gain + balanced.margin)
+    standards = {"eco": eco, "balanced": balanced, "best": best}
+    return {
+        name: options.profile(name, options.cheapest(standard, rival_quality)) for name, standard in standards.items()
+    }
 
 
 def _grid(energy_qr: Floats) -> list[float]:
@@ -104,24 +120,3 @@ def _grid(energy_qr: Floats) -> list[float]:
     if not len(positive_r):
         return [0.0]
     return [0.0, *np.geomspace(1e-5 / positive_r.max(), 1.0 / positive_r.min(), _PRICES).tolist()]
-
-
-def _per_query(table: ReplayTable, predictions: Predictions, price_per_j: float) -> Candidate:
-    outcome: Outcome = table.pick(decide(predictions, price_per_j))
-    return Candidate(outcome.quality, outcome.energy_j, price_per_j)
-
-
-def _static(table: ReplayTable, route: int) -> Candidate:
-    quality, energy_j = table.correct_qr[:, route].mean(), table.energy_qr[:, route].mean()
-    return Candidate(float(quality), float(energy_j), 0.0, pinned=route)
-
-
-def _profile(profile: str, priced: list[Candidate], static: list[Candidate], quality: float) -> ProfilePrice:
-    good = [candidate for candidate in priced if candidate.quality >= quality - 1e-12]
-    pins = [candidate for candidate in static if candidate.quality >= quality - 1e-12]
-    winner = min(good + pins, key=lambda candidate: candidate.energy_j)
-    # Used also when the pinned route is out of reach of one query's budget.
-    price_per_j = max((candidate.price_per_j for candidate in good), default=0.0)
-    if winner.pinned is None:
-        price_per_j = winner.price_per_j
-    return ProfilePrice(profile, price_per_j, winner.pinned, winner.quality, winner.energy_j)

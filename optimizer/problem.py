@@ -10,8 +10,10 @@ Shape letters: q reference queries, n arms.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +79,7 @@ class Problem:
         object.__setattr__(self, "quality_qn", quality_qn)
         object.__setattr__(self, "weights_q", weights_q)
 
-    @property
+    @cached_property
     def energy_n(self) -> Floats:
         """Joules of each arm."""
         return np.array([arm.energy_j for arm in self.arms])
@@ -86,17 +88,33 @@ class Problem:
         """Arms that could be active all by themselves, by index."""
         return tuple(i for i in range(len(self.arms)) if self.fits((i,)))
 
+    def fitting(self, active: tuple[int, ...], candidates: Sequence[int]) -> list[int]:
+        """Candidates that the set, which fits itself, could take next; each by itself within its latency limit."""
+        if self.max_active is not None and len(active) >= self.max_active:
+            return []
+        taken = list(candidates)
+        if self.energy_limit_j is not None:
+            total_k = self.energy_n[list(active)].sum() + self.energy_n[taken]
+            taken = [taken[k] for k in np.flatnonzero(_fits(total_k, self.energy_limit_j))]
+        if self.memory_limit_bytes:
+            taken = [n for n in taken if self._memory_fits((*active, n))]
+        return taken
+
     def fits(self, active: tuple[int, ...]) -> bool:
         """Whether the set respects every limit. The empty set does."""
         arms = [self.arms[i] for i in active]
-        return (
+        return bool(
             (self.max_active is None or len(arms) <= self.max_active)
             and (self.energy_limit_j is None or _fits(sum(a.energy_j for a in arms), self.energy_limit_j))
             and all(self.latency_limit_ms is None or a.latency_ms <= self.latency_limit_ms for a in arms)
-            and all(
-                sum(a.memory_bytes for a in arms if a.node == node) <= limit
-                for node, limit in self.memory_limit_bytes.items()
-            )
+            and self._memory_fits(active)
+        )
+
+    def _memory_fits(self, active: tuple[int, ...]) -> bool:
+        arms = [self.arms[i] for i in active]
+        return all(
+            sum(arm.memory_bytes for arm in arms if arm.node == node) <= limit_bytes
+            for node, limit_bytes in self.memory_limit_bytes.items()
         )
 
     def value(self, active: tuple[int, ...]) -> float:
@@ -110,7 +128,7 @@ class Problem:
 _ROUNDING = 1e-12
 
 
-def _fits(total: float, limit: float) -> bool:
+def _fits(total: Any, limit: float) -> Any:
     return total <= limit * (1.0 + _ROUNDING)
 
 

@@ -144,6 +144,12 @@ class ReplayTable:
             np.stack([r.stages_q[:, None] > stages for r in replays], axis=1),
         )
 
+    def take(self, rows_q: Bools) -> ReplayTable:
+        """The table on some of the queries."""
+        return ReplayTable(
+            self.correct_qr[rows_q], self.energy_qr[rows_q], self.latency_qr[rows_q], self.reached_qrs[rows_q]
+        )
+
     def pick(self, index_q: NDArray[np.int64]) -> Outcome:
         """The outcome of a policy that gives each query its own route."""
         rows = np.arange(len(index_q))

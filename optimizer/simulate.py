@@ -1,7 +1,7 @@
 """Policies over evidence: Edgewise beside the obvious alternatives, all chosen on one part and run on another.
 
 Every alternative that has something to choose is chosen by the rule that Edgewise itself uses: fewest joules on the
-training part at a quality of at least the best single expert's plus the safety.
+training part at the standard of the default profile.
 
 Shape letters: q queries, e experts, r routes, f features.
 """
@@ -20,9 +20,10 @@ from optimizer.families import cascades, singles
 from optimizer.learn import LearnSettings, predict
 from optimizer.model import TaskModel
 from optimizer.offer import RouteTable
-from optimizer.prices import best_single, decide
+from optimizer.prices import decide
 from optimizer.replay import Costs, Outcome, ReplayTable
 from optimizer.routes import Fusion, Route
+from optimizer.standard import Standard, Trial, best_single
 from optimizer.table import Pool
 
 Floats = NDArray[np.float64]
@@ -54,28 +55,25 @@ class Policy:
         def expected(values_qr: Floats) -> Floats:
             return np.asarray(values_qr @ np.array(self.share_r))
 
-        return Outcome(*map(expected, (table.correct_qr, table.energy_qr, table.latency_qr)))
+        return Outcome(expected(table.correct_qr), expected(table.energy_qr), expected(table.latency_qr))
 
 
 def baselines(evidence: Evidence, costs: Costs, *, settings: LearnSettings | None = None) -> Mapping[str, Policy]:
     """The policies of `POLICIES`, chosen on this evidence.
 
     ``static_mixture`` is the best lottery over single experts; ``cascade`` the best chain of two or three experts by
-    rising cost, each with a threshold on its own largest probability. Where no candidate reaches the target they
-    are the best single expert.
+    rising cost, each with a threshold on its own largest probability, or the single expert that beats them all.
     """
     settings = settings or LearnSettings()
-    best = best_single(evidence, costs, tolerance=settings.tolerance)
-    target = settings.targets(float(evidence.accuracy_e[best])).balanced
+    trial = Trial(evidence, costs, best_single(evidence, costs, tolerance=settings.tolerance))
     alone = tuple(Route.single(expert) for expert in evidence.experts)
-    fallback = Policy((alone[best],))
     return {
-        "best_single": fallback,
+        "best_single": Policy((alone[trial.rival],)),
         "cheapest": Policy((alone[int(costs.energy_e.argmin())],)),
         "random": Policy(alone, (1.0 / len(alone),) * len(alone)),
         "all_fused": Policy((Route((evidence.experts,), fusion=Fusion.MIXTURE),)),
-        "static_mixture": _static_mixture(alone, evidence, costs, target) or fallback,
-        "cascade": _cascade(evidence, costs, target) or fallback,
+        "static_mixture": _static_mixture(alone, trial, settings.balanced),
+        "cascade": _cascade(trial, settings.balanced),
     }
 
 
@@ -98,28 +96,33 @@ def routes_of(model: TaskModel, evidence: Evidence, costs: Costs, *, profile: st
 def run_oracle(evidence: Evidence, costs: Costs) -> Outcome:
     """The cheapest expert that is right for each query, the cheapest of all where none is. Nobody can have this."""
     spent_qe = np.where(evidence.correct_qe, costs.energy_e, np.inf)
-    solvable_q = evidence.correct_qe.any(axis=1)
-    expert_q = np.where(solvable_q, spent_qe.argmin(axis=1), costs.energy_e.argmin())
-    return Outcome(solvable_q.astype(np.float64), costs.energy_e[expert_q], costs.latency_e[expert_q])
+    solvable_q = np.asarray(evidence.correct_qe.any(axis=1))
+    expert_q = spent_qe.argmin(axis=1)
+    expert_q[~solvable_q] = costs.energy_e.argmin()
+    correct_q: Floats = solvable_q.astype(np.float64)
+    return Outcome(correct_q, costs.energy_e[expert_q], costs.latency_e[expert_q])
 
 
-def _static_mixture(alone: tuple[Route, ...], evidence: Evidence, costs: Costs, target: float) -> Policy | None:
-    """A linear program with one constraint beside the simplex: two experts at most, so pairs are enough."""
-    accuracy_e, energy_e = evidence.accuracy_e, costs.energy_e
-    best: tuple[float, Policy] | None = None
-    for low, high in itertools.product(range(len(alone)), repeat=2):
-        if accuracy_e[high] < target or (accuracy_e[low] >= target and low != high):
+def _static_mixture(alone: tuple[Route, ...], trial: Trial, standard: Standard) -> Policy:
+    """A linear program with one constraint beside the simplex: two experts at most, so pairs are enough.
+
+    Held to the mean alone, without the margin: the lenient side for a rival.
+    """
+    accuracy_e, energy_e = trial.evidence.accuracy_e, trial.costs.energy_e
+    target = trial.rival_quality + standard.gain
+    best_j, best = float(energy_e[trial.rival]), Policy((alone[trial.rival],))
+    for low, high in itertools.permutations(range(len(alone)), 2):
+        if not accuracy_e[low] < target <= accuracy_e[high]:
             continue
-        rise = accuracy_e[high] - accuracy_e[low]
-        share = 1.0 if low == high else float((target - accuracy_e[low]) / rise)
+        share = float((target - accuracy_e[low]) / (accuracy_e[high] - accuracy_e[low]))
         energy_j = float(share * energy_e[high] + (1.0 - share) * energy_e[low])
-        if best is None or energy_j < best[0]:
-            best = energy_j, Policy((alone[high], alone[low]), (share, 1.0 - share))
-    return best[1] if best else None
+        if energy_j < best_j:
+            best_j, best = energy_j, Policy((alone[high], alone[low]), (share, 1.0 - share))
+    return best
 
 
-def _cascade(evidence: Evidence, costs: Costs, target: float) -> Policy | None:
-    chains = cascades(evidence, costs, fusions=(Fusion.NONE,), sizes=(2, 3))
-    pool = Pool.of([*singles(evidence, costs), *chains])
-    index = pool.cheapest(target)
-    return None if index is None else Policy((pool.route(index),))
+def _cascade(trial: Trial, standard: Standard) -> Policy:
+    chains = cascades(trial, fusions=(Fusion.NONE,), sizes=(2, 3))
+    pool = Pool.of([*singles(trial), *chains])
+    index = pool.cheapest(standard, trial.rival_quality)
+    return Policy((Route.single(trial.evidence.experts[trial.rival]) if index is None else pool.route(index),))

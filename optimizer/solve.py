@@ -102,7 +102,7 @@ def _look_at(search: _Search, box: Box) -> None:
     if box.bound <= search.objective + TOLERANCE:
         return
     search.explored += 1
-    free = tuple(n for n in box.free if problem.fits((*box.inside, n)))
+    free = tuple(problem.fitting(box.inside, box.free))
     everything = (*box.inside, *free)
     if not free or problem.fits(everything):
         search.offer(everything)
@@ -115,20 +115,25 @@ def _look_at(search: _Search, box: Box) -> None:
     bound = min(bound, corner)
     if bound <= search.objective + TOLERANCE:
         return
-    first = max(free, key=lambda n: problem.value((*box.inside, n)))
+    first = _strongest(problem, box.inside, free)
     rest = tuple(n for n in free if n != first)
     # On the strongest arm: without it the top corner is low, with it little more can be gained.
     search.open.append(Box(box.inside, rest, bound))
     search.open.append(Box((*box.inside, first), rest, bound))
 
 
+def _strongest(problem: Problem, inside: tuple[int, ...], free: tuple[int, ...]) -> int:
+    covered_q = problem.quality_qn[:, list(inside)].max(axis=1, initial=0.0)
+    value_k = problem.weights_q @ np.maximum(problem.quality_qn[:, list(free)], covered_q[:, None])
+    return free[int(value_k.argmax())]
+
+
 def _complete(
     problem: Problem, inside: tuple[int, ...], free: tuple[int, ...], *, enough: float
 ) -> tuple[list[int], float]:
     """Greedy completion by gain per joule, and the best of the bounds along it; ends early at a bound of `enough`."""
-    energy_n = problem.energy_n
     limit_j = np.inf if problem.energy_limit_j is None else problem.energy_limit_j * (1.0 + 1e-12)
-    left_j = limit_j - float(energy_n[list(inside)].sum())
+    left_j = limit_j - float(problem.energy_n[list(inside)].sum())
     places = (np.inf if problem.max_active is None else problem.max_active) - len(inside)
     covered_q = problem.quality_qn[:, list(inside)].max(axis=1, initial=0.0)
     greedy: list[int] = []
@@ -136,18 +141,22 @@ def _complete(
     remaining = list(free)
     while True:
         gain_k = problem.weights_q @ np.maximum(problem.quality_qn[:, remaining] - covered_q[:, None], 0.0)
-        cost_k = energy_n[remaining]
+        cost_k = problem.energy_n[remaining]
         # The arms of the prefix count as free of charge: a set of the box may or may not have them.
         above = knapsack_bound(gain_k, cost_k, left_j, places)
         bound = min(bound, float(problem.weights_q @ covered_q) + above)
-        chosen = (*inside, *greedy)
-        fitting = [i for i, n in enumerate(remaining) if problem.fits((*chosen, n))]
+        fitting = problem.fitting((*inside, *greedy), remaining)
         if not fitting or bound <= enough:
             return greedy, bound
-        score_k = ratio(gain_k, cost_k)[fitting]
-        pick = fitting[int(np.lexsort((-gain_k[fitting], -score_k))[0])]
-        greedy.append(remaining.pop(pick))
+        greedy.append(_steepest(fitting, remaining, gain_k, cost_k))
+        remaining.remove(greedy[-1])
         covered_q = np.maximum(covered_q, problem.quality_qn[:, greedy[-1]])
+
+
+def _steepest(fitting: list[int], remaining: list[int], gain_k: Floats, cost_k: Floats) -> int:
+    """The arm with the most gain per joule, and the most gain among arms that cost nothing."""
+    at = [remaining.index(n) for n in fitting]
+    return fitting[int(np.lexsort((-gain_k[at], -ratio(gain_k[at], cost_k[at])))[0])]
 
 
 def _undominated(problem: Problem, eligible: tuple[int, ...]) -> tuple[int, ...]:

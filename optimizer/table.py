@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.evidence import Evidence
 from optimizer.families import Family, cascades, fanouts, singles
-from optimizer.replay import Costs
 from optimizer.routes import Fusion, Route
+from optimizer.standard import Figures, Standard, Trial
 
 Floats = NDArray[np.float64]
 
@@ -31,28 +30,31 @@ class Pool:
     Args:
         families: Where the candidates come from.
         origin_k: (family, index within it) of each candidate.
-        quality_k: Share of right answers.
-        energy_k: Mean joules.
+        figures: Quality, mean joules and lower bound of each candidate, (k,).
         energy_max_k: Joules with all stages run.
         latency_max_k: Milliseconds with all stages run.
     """
 
     families: tuple[Family, ...]
     origin_k: tuple[tuple[int, int], ...]
-    quality_k: Floats
-    energy_k: Floats
+    figures: Figures
     energy_max_k: Floats
     latency_max_k: Floats
 
     @classmethod
     def of(cls, families: Sequence[Family]) -> Pool:
-        """Each family's Pareto front of quality and mean joules; its candidates share all other figures."""
-        origin_k = [(f, k) for f, family in enumerate(families) for k in _front(family)]
+        """Each family's Pareto fronts of joules with quality and with its lower bound."""
+        origin_k = [(f, k) for f, family in enumerate(families) for k in _fronts(family.figures)]
+        figures = [families[f].figures for f, _ in origin_k]
+        at = list(zip(figures, (k for _, k in origin_k), strict=True))
         return cls(
             tuple(families),
             tuple(origin_k),
-            np.array([families[f].quality_k[k] for f, k in origin_k]),
-            np.array([families[f].energy_k[k] for f, k in origin_k]),
+            Figures(
+                quality=np.array([figure.quality[k] for figure, k in at]),
+                energy_j=np.array([figure.energy_j[k] for figure, k in at]),
+                low=np.array([figure.low[k] for figure, k in at]),
+            ),
             np.array([families[f].energy_max_j for f, _ in origin_k]),
             np.array([families[f].latency_max_ms for f, _ in origin_k]),
         )
@@ -62,46 +64,59 @@ class Pool:
         family, index = self.origin_k[k]
         return self.families[family].route_of(index)
 
-    def cheapest(self, quality: float) -> int | None:
-        """The candidate with the fewest mean joules among those of at least this quality."""
-        good_k = np.flatnonzero(self.quality_k >= quality - 1e-12)
-        return int(good_k[self.energy_k[good_k].argmin()]) if len(good_k) else None
+    def cheapest(self, standard: Standard, rival_quality: float) -> int | None:
+        """The candidate with the fewest mean joules among those that reach the standard."""
+        good_k = np.flatnonzero(standard.accepts(self.figures, rival_quality))
+        return int(good_k[self.figures.energy_j[good_k].argmin()]) if len(good_k) else None
 
 
-def build_table(
-    evidence: Evidence, costs: Costs, *, targets: Sequence[float], max_composites: int, max_fanout: int
-) -> tuple[Route, ...]:
+@dataclass(frozen=True)
+class Table:
+    """The chosen routes.
+
+    Args:
+        routes: Single experts first.
+        low_r: Lower bound of each, as its family has it.
+    """
+
+    routes: tuple[Route, ...]
+    low_r: Floats
+
+
+def build_table(trial: Trial, *, standards: Sequence[Standard], max_composites: int, max_fanout: int) -> Table:
     """Every single expert, then at most `max_composites` fan-outs and cascades.
 
     Args:
-        evidence: What quality and joules are measured on.
-        costs: Of each expert.
-        targets: Qualities for which the cheapest route must be in the table.
+        trial: What quality and joules are measured on.
+        standards: The cheapest route that reaches each must be in the table.
         max_composites: Most routes beside the single experts.
         max_fanout: Most experts that may run in parallel.
     """
-    alone = Pool.of(singles(evidence, costs))
-    pool = Pool.of(_composites(evidence, costs, max_fanout))
-    chosen = [k for k in (pool.cheapest(target) for target in targets) if k is not None]
-    chosen = list(dict.fromkeys(chosen))[:max_composites]
+    alone = Pool.of(singles(trial))
+    pool = Pool.of(_composites(trial, max_fanout))
+    singled_out = (pool.cheapest(standard, trial.rival_quality) for standard in standards)
+    chosen = list(dict.fromkeys(k for k in singled_out if k is not None))[:max_composites]
     scenarios = _scenarios(pool, alone)
     chosen += _cover(_scores(pool, scenarios), _scores(alone, scenarios).max(axis=1), chosen, max_composites)
-    return tuple(alone.route(k) for k in range(len(evidence.experts))) + tuple(pool.route(k) for k in chosen)
+    experts = tuple(Route.single(expert) for expert in trial.evidence.experts)
+    routes = experts + tuple(pool.route(k) for k in chosen)
+    return Table(routes, np.concatenate([alone.figures.low, pool.figures.low[chosen]]))
 
 
-def _composites(evidence: Evidence, costs: Costs, max_fanout: int) -> list[Family]:
-    fused = (Fusion.GEOMETRIC, Fusion.PRODUCT)
-    return [
-        *fanouts(evidence, costs, max_experts=max_fanout),
-        *cascades(evidence, costs, fusions=(Fusion.NONE, *fused), sizes=(2, 3, 4)),
-    ]
+def _composites(trial: Trial, max_fanout: int) -> list[Family]:
+    fusions = (Fusion.NONE, Fusion.GEOMETRIC, Fusion.PRODUCT)
+    return [*fanouts(trial, max_experts=max_fanout), *cascades(trial, fusions=fusions, sizes=(2, 3, 4))]
 
 
-def _front(family: Family) -> list[int]:
-    order = np.lexsort((-family.quality_k, family.energy_k))
+def _fronts(figures: Figures) -> list[int]:
+    return sorted({*_front(figures.quality, figures.energy_j), *_front(figures.low, figures.energy_j)})
+
+
+def _front(merit_k: Floats, energy_k: Floats) -> list[int]:
+    """Candidates that no other beats in merit without more joules."""
     front: list[int] = []
-    for k in order.tolist():
-        if not front or family.quality_k[k] > family.quality_k[front[-1]]:
+    for k in np.lexsort((-merit_k, energy_k)).tolist():
+        if not front or merit_k[k] > merit_k[front[-1]]:
             front.append(k)
     return front
 
@@ -127,7 +142,7 @@ def _scores(pool: Pool, scenarios: Sequence[tuple[float, float, float]]) -> Floa
     """score_zk: quality minus priced joules, 0 where the candidate does not fit."""
     energy_z, latency_z, price_z = (np.array(column)[:, None] for column in zip(*scenarios, strict=True))
     fits_zk = (pool.energy_max_k <= energy_z) & (pool.latency_max_k <= latency_z)
-    return np.where(fits_zk, np.maximum(pool.quality_k - price_z * pool.energy_k, 0.0), 0.0)
+    return np.where(fits_zk, np.maximum(pool.figures.quality - price_z * pool.figures.energy_j, 0.0), 0.0)
 
 
 def _cover(score_zk: Floats, covered_z: Floats, chosen: Sequence[int], most: int) -> list[int]:
