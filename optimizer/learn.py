@@ -43,6 +43,9 @@ class LearnSettings:
         max_composites: Most routes in the table beside the single experts.
         max_fanout: Most experts that may run in parallel.
         seed: Of the folds.
+
+    Raises:
+        EvidenceError: A standard that the best single expert itself would not reach.
     """
 
     balanced: Standard = BALANCED
@@ -51,6 +54,11 @@ class LearnSettings:
     max_composites: int = 24
     max_fanout: int = 3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for standard in (self.balanced, self.eco):
+            if standard.gain > 0.0 or standard.margin < 0.0:
+                raise EvidenceError("A standard needs gain <= 0 and margin >= 0, so that some policy can reach it.")
 
 
 def learn(evidence: Evidence, costs: Costs, *, settings: LearnSettings | None = None) -> TaskModel:
