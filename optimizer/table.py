@@ -149,7 +149,7 @@ def _cover(score_zk: Floats, covered_z: Floats, chosen: Sequence[int], most: int
     """Greedy best-of-set cover: the candidate that raises the sum of the scenarios' best scores most, repeatedly."""
     covered_z = np.maximum(covered_z, score_zk[:, list(chosen)].max(axis=1, initial=0.0))
     added: list[int] = []
-    while len(chosen) + len(added) < most:
+    while score_zk.shape[1] and len(chosen) + len(added) < most:
         gain_k = np.maximum(score_zk - covered_z[:, None], 0.0).sum(axis=0)
         best = int(gain_k.argmax())
         if gain_k[best] <= 1e-9:

@@ -26,4 +26,4 @@ def make_evidence(*, queries: int = 400, experts: int = 4, classes: int = 5, see
 
 def make_costs(experts: int = 4) -> Costs:
     """Each expert ten times as dear and twice as slow as the one before."""
-    return Costs(1e-6 * 10.0 ** np.arange(experts), 1.0 * 2.0 ** np.arange(experts))
+    return Costs(np.array([10.0 ** (e - 6) for e in range(experts)]), np.array([2.0**e for e in range(experts)]))
