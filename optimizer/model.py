@@ -140,7 +140,7 @@ class TaskModel:
         Args:
             x_f: The same features, in the same order, as the evidence had.
 
-        Cost: two matrix products and a sigmoid, 40 µs for 20 experts and 45 routes.
+        Cost: two matrix products and a sigmoid, 7 µs for 20 experts and 30 routes.
         """
         return self.links.estimate(self.heads.log_odds(x_f))
 
