@@ -8,7 +8,7 @@ from optimizer.head import Head, HeadBank, cross_fit_head, expected_calibration_
 from optimizer.logistic import fit_logistic, logit, sigmoid
 from tests.optimizer.evidence_maker import make_evidence
 
-# A counter-example to claim A of arXiv 2501.09410: what three experts give to three labels, and the labels' frequencies.
+# A counter-example to claim A of arXiv 2501.09410: what three experts give to three labels, and how often each occurs.
 EXPERTS_ec = np.array([[0.80, 0.10, 0.10], [0.70, 0.20, 0.10], [0.05, 0.05, 0.90]])
 FREQUENCY_c = np.array([0.45, 0.10, 0.45])
 
