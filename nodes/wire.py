@@ -20,6 +20,7 @@ DTYPES = {
     "float32": common.DTYPE_FLOAT32,
     "float64": common.DTYPE_FLOAT64,
 }
+_DTYPE_NUMBERS = {np.dtype(name): number for name, number in DTYPES.items()}
 DTYPE_NAMES = {number: name for name, number in DTYPES.items()}
 PROVENANCES = {
     Provenance.MEASURED: common.PROVENANCE_MEASURED,
@@ -51,4 +52,4 @@ def tensor_messages(tensors: Tensors) -> Iterable[common.Tensor]:
     """Row-major, little-endian."""
     for name, array in tensors.items():
         data = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
-        yield common.Tensor(name=name, dtype=DTYPES[array.dtype.name], shape=array.shape, data=data)
+        yield common.Tensor(name=name, dtype=_DTYPE_NUMBERS[array.dtype], shape=array.shape, data=data)

@@ -54,6 +54,7 @@ class Budgets:
         self._default = default
         self._configured = dict(by_task)
         self._file = file
+        self._merged: dict[str, BudgetRequest] = {}
         self._set: dict[str, BudgetRequest] = _load(file) if file is not None and file.exists() else {}
 
     def resolve(self, task: str, request: BudgetRequest, deadline_s: float) -> Limits:
@@ -70,6 +71,12 @@ class Budgets:
         )
 
     def _for(self, task: str) -> BudgetRequest:
+        merged = self._merged.get(task)
+        if merged is None:
+            merged = self._merged[task] = self._merge(task)
+        return merged
+
+    def _merge(self, task: str) -> BudgetRequest:
         nothing = BudgetRequest()
         configured = merge(self._configured.get(task, nothing), self._default)
         return merge(self._set.get(task, nothing), merge(self._set.get(ALL_TASKS, nothing), configured))
@@ -101,6 +108,7 @@ class Budgets:
         if self._file is not None:
             _save(self._file, settings)
         self._set = settings
+        self._merged.clear()
 
 
 def _save(file: Path, settings: Mapping[str, BudgetRequest]) -> None:

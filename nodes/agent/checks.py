@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -66,7 +67,7 @@ def _checked_tensor(spec: TensorSpec, given: Sequence[RawTensor]) -> NDArray[Any
         raise Unfit(f"{spec.name} must be {spec.dtype}")
     if len(raw.shape) != len(spec.shape) or not all(map(_fits, spec.shape, raw.shape)):
         raise Unfit(f"{spec.name} must have the shape {list(spec.shape)}, where -1 is free")
-    dtype = np.dtype(spec.dtype).newbyteorder("<")
+    dtype = _little_endian(spec.dtype)
     expected_bytes = prod(raw.shape) * dtype.itemsize
     if expected_bytes > MAX_INPUT_BYTES or len(raw.data) != expected_bytes:
         raise Unfit(f"{spec.name} has {len(raw.data)} bytes; its shape asks for {expected_bytes}")
@@ -74,6 +75,11 @@ def _checked_tensor(spec: TensorSpec, given: Sequence[RawTensor]) -> NDArray[Any
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise Unfit(f"{spec.name} must be finite")
     return array
+
+
+@cache
+def _little_endian(dtype: str) -> np.dtype[Any]:
+    return np.dtype(dtype).newbyteorder("<")
 
 
 def _fits(expected: int, size: int) -> bool:

@@ -70,6 +70,11 @@ class Desk:
         self._open_tasks: set[asyncio.Task[None]] = set()
         self._draining = False
 
+    @property
+    def busy(self) -> int:
+        """Pieces of work that have no outcome yet."""
+        return len(self._runs)
+
     def take(self, work: m.Work) -> None:
         """Start a piece of work; a work id that is already running is ignored."""
         if work.work_id in self._runs:

@@ -23,6 +23,8 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_TENSORS = 64
 DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64")
 
+# A dtype's own `name` is composed anew at every look.
+_DTYPE_NAMES = {np.dtype(name): name for name in DTYPES}
 _LENGTHS = struct.Struct("<II")
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -125,9 +127,10 @@ def _as_carried(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _listing(name: str, array: NDArray[Any]) -> dict[str, Any]:
-    if array.dtype.name not in DTYPES:
+    dtype = _DTYPE_NAMES.get(array.dtype)
+    if dtype is None:
         raise FrameError(f"tensors of dtype {array.dtype.name} are not carried")
-    return {"name": name, "dtype": array.dtype.name, "shape": array.shape}
+    return {"name": name, "dtype": dtype, "shape": array.shape}
 
 
 def _unpack(listed: Any, body: bytes) -> dict[str, NDArray[Any]]:

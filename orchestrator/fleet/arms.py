@@ -75,8 +75,10 @@ class ArmBoard:
         self.service_bound_ms_n = np.zeros(0)
         self.wait_ms_n = np.zeros(0)
         self.available_n = np.zeros(0, dtype=bool)
-        # Rises whenever a predicted joule changes, so that readers can cache what they derive from them.
+        # Each rises whenever one of its figures changes, so that readers can cache what they derive from them.
         self.energy_version = 0
+        self.latency_version = 0
+        self.available_version = 0
 
     def announce(self, node: str, arms: Iterable[Arm], concurrency: int) -> None:
         """A node joined or changed its arms: what it no longer has becomes unavailable."""
@@ -113,6 +115,7 @@ class ArmBoard:
         self.available_n = np.append(self.available_n, False)
 
     def _mark(self, indices: Iterable[int], *, available: bool) -> None:
+        self.available_version += 1
         for index in indices:
             self.available_n[index] = available
 
@@ -152,8 +155,12 @@ class ArmBoard:
         self._set_wait(load)
 
     def _set_wait(self, load: NodeLoad) -> None:
+        wait_ms = load.wait_ms
+        if load.arms and self.wait_ms_n[load.arms[0]] == wait_ms:
+            return
+        self.latency_version += 1
         for index in load.arms:
-            self.wait_ms_n[index] = load.wait_ms
+            self.wait_ms_n[index] = wait_ms
 
     # ---- learning from results
 
@@ -175,6 +182,7 @@ class ArmBoard:
         self.states[index].failed += 1
 
     def _refresh_latency(self, index: int) -> None:
+        self.latency_version += 1
         state = self.states[index]
         observed = state.service_ms.typical
         typical = state.arm.p50_ms + 1.0 if math.isnan(observed) else observed

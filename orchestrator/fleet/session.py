@@ -16,9 +16,11 @@ from orchestrator.types import Delta, Done, Failed, NodeHello
 MAX_OUTBOX = 4096
 # Commands of one message; a message of this many small tensors stays far below the message limit.
 MAX_COMMANDS_PER_MESSAGE = 64
-# A busy node's work waits so long for company: a message costs both ends more time than a small tensor does.
-GATHER_ABOVE = 4
-GATHER_S = 0.0005
+# A message costs both ends more than a small tensor does. So a busy node's work travels in company: a message waits
+# until it holds this share of what the node owes, at most so many commands and at most so long.
+GATHER_SHARE = 4
+GATHER_MOST = 16
+GATHER_S = 0.002
 MAX_BYTES_PER_MESSAGE = 2 * 1024 * 1024
 
 
@@ -91,7 +93,10 @@ class NodeSession:
         if len(self._outbox) >= MAX_OUTBOX:
             raise OutboxFull(self.name)
         self._outbox.append(command)
-        self._wake.set()
+        if len(self._outbox) >= min(len(self.pending) // GATHER_SHARE, GATHER_MOST):
+            self._wake.set()
+        elif len(self._outbox) == 1:
+            asyncio.get_running_loop().call_later(GATHER_S, self._wake.set)
 
     def submit(self, work: fleet_pb2.Work, *, streaming: bool = False) -> Pending:
         """Send work and remember that its result is owed."""
@@ -113,8 +118,6 @@ class NodeSession:
         while not self.ended.is_set():
             await self._wake.wait()
             self._wake.clear()
-            if len(self.pending) > GATHER_ABOVE:
-                await asyncio.sleep(GATHER_S)
             while self._outbox:
                 await write(self._next_message())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -189,6 +190,10 @@ async def _run(gateway: Gateway) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # What lives as long as the process is not searched for garbage again and again; the journal alone holds
+    # hundreds of thousands of objects.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
     async with listening(gateway) as address:
         events.info(
             "gateway.listening",

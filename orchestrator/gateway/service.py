@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
@@ -244,7 +245,7 @@ class Service:
     # ---- accounts
 
     def conclude(self, ticket: Ticket, outcome: str) -> Entry:
-        """Account for a request that has ended: metrics, journal and its one log line."""
+        """Account for a request that has ended: journal, metrics and its one log line."""
         progress = ticket.progress
         energy = total_energy(progress.attempts if progress else [])
         spent = timings(ticket)
@@ -259,13 +260,17 @@ class Service:
             timings=spent,
             finished_s=time.monotonic(),
         )
-        if progress is None:
-            self.metrics.requests.labels(outcome).inc()
-        else:
-            self.metrics.settled(progress, energy, outcome, spent.total_ms / 1000.0)
         self.journal.add(entry)
-        _log_line(entry)
+        # Counting and logging wait until the reply is on its way.
+        asyncio.get_running_loop().call_soon(self._publish, entry, progress)
         return entry
+
+    def _publish(self, entry: Entry, progress: Progress | None) -> None:
+        if progress is None:
+            self.metrics.requests.labels(entry.outcome).inc()
+        else:
+            self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
+        _log_line(entry)
 
 
 def _reply(query: Query, fused: Fused, entry: Entry) -> Reply:

@@ -70,10 +70,8 @@ def route(
 
     Cost: 100 µs for 20 arms.
     """
-    offer = table.offer(plan.model.estimate(x_f))
     allowed_r = _allowed(table, wish)
-    if allowed_r is not None:
-        offer = replace(offer, available_r=offer.available_r & allowed_r)
+    offer = table.offer(plan.model.estimate(x_f), allowed_r)
     price = plan.price(limits.profile, table)
     hard = Limits(
         energy_j=None if limits.max_energy_j == np.inf else limits.max_energy_j,

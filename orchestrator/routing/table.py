@@ -74,7 +74,7 @@ def _name(route: Route, placed: tuple[tuple[int, ...], ...], board: ArmBoard) ->
 
 
 class RouteTable:
-    """Bound routes of one task as arrays; immutable but for the joules it caches."""
+    """Bound routes of one task as arrays; immutable but for what it caches of the board."""
 
     def __init__(self, bound: Sequence[BoundRoute], board: ArmBoard) -> None:
         self.bound = tuple(bound)
@@ -88,7 +88,7 @@ class RouteTable:
         self._serial_rs = np.zeros(shape[:2], dtype=bool)
         for r, route in enumerate(bound):
             self._place(r, route)
-        self._stages_rs = self._mask_rsf.any(axis=2)
+        self._absent_rsf = self._mask_rsf == 0
         self.experts_r = np.array([route.experts for route in bound], dtype=np.intp)
         self.most_experts = int(self.experts_r.max(initial=0))
         self._fusions = np.array([route.route.fusion.value for route in bound])
@@ -97,7 +97,9 @@ class RouteTable:
             for expert in {expert for route in bound for expert in route.route.experts}
         }
         self._uses_none = np.zeros(len(bound), dtype=bool)
-        self._energy: tuple[int, Floats, Floats] | None = None
+        self._energy_version = self._latency_version = self._available_version = -1
+        self._energy = self._latency = np.zeros(shape[:2]), np.zeros(shape[0])
+        self._available = np.zeros(shape[0], dtype=bool)
 
     def _place(self, r: int, route: BoundRoute) -> None:
         for s, stage in enumerate(route.arms):
@@ -133,35 +135,52 @@ class RouteTable:
         """Routes with one of these fusions."""
         return np.isin(self._fusions, [kind.value for kind in kinds])
 
-    def offer(self, estimate: Estimate) -> Offer:
+    def offer(self, estimate: Estimate, allowed_r: Bools | None = None) -> Offer:
         """What every bound route promises for a query now.
 
         Args:
             estimate: Of the task's model for this query; quality per model route, reach per model route and stage.
+            allowed_r: Routes that may run; None lets all.
         """
-        board, arms_rsf, mask_rsf = self._board, self._arms_rsf, self._mask_rsf
         energy_rs, energy_bound_r = self._energies()
-        latency_rs = self._stage_latency(board.service_ms_n, board.wait_ms_n)
-        bound_rs = self._stage_latency(board.service_bound_ms_n, board.wait_ms_n)
-        reach_rs = estimate.reach_rs[self.model_m][:, : energy_rs.shape[1]]
+        latency_rs, latency_bound_r = self._latencies()
+        available_r = self._availability()
         # Not every stage runs: expected figures weigh it by the chance that it is reached.
+        reach_rs = estimate.reach_rs[self.model_m, : energy_rs.shape[1]]
         return Offer(
             quality_r=estimate.quality_r[self.model_m],
-            energy_r=(energy_rs * reach_rs).sum(axis=1),
+            energy_r=np.vecdot(energy_rs, reach_rs),
             energy_bound_r=energy_bound_r,
-            latency_r=(latency_rs * reach_rs).sum(axis=1),
-            latency_bound_r=bound_rs.sum(axis=1),
-            available_r=(board.available_n[arms_rsf] | (mask_rsf == 0)).all(axis=(1, 2)),
+            latency_r=np.vecdot(latency_rs, reach_rs),
+            latency_bound_r=latency_bound_r,
+            available_r=available_r if allowed_r is None else available_r & allowed_r,
         )
 
+    # What follows changes with the board, not with the query, and is kept until the board says that it did.
+
     def _energies(self) -> tuple[Floats, Floats]:
-        version = self._board.energy_version
-        if self._energy is None or self._energy[0] != version:
-            arms_rsf, mask_rsf, board = self._arms_rsf, self._mask_rsf, self._board
-            mean_rs = (board.energy_j_n[arms_rsf] * mask_rsf).sum(axis=2)
-            bound_rsf = np.where(mask_rsf > 0, board.energy_bound_j_n[arms_rsf], 0.0)
-            self._energy = (version, mean_rs, bound_rsf.sum(axis=(1, 2)))
-        return self._energy[1], self._energy[2]
+        board, mask_rsf = self._board, self._mask_rsf
+        if self._energy_version != board.energy_version:
+            self._energy_version = board.energy_version
+            mean_rs = (board.energy_j_n[self._arms_rsf] * mask_rsf).sum(axis=2)
+            bound_rsf = np.where(mask_rsf > 0, board.energy_bound_j_n[self._arms_rsf], 0.0)
+            self._energy = mean_rs, bound_rsf.sum(axis=(1, 2))
+        return self._energy
+
+    def _latencies(self) -> tuple[Floats, Floats]:
+        board = self._board
+        if self._latency_version != board.latency_version:
+            self._latency_version = board.latency_version
+            typical_rs = self._stage_latency(board.service_ms_n, board.wait_ms_n)
+            bound_rs = self._stage_latency(board.service_bound_ms_n, board.wait_ms_n)
+            self._latency = typical_rs, np.asarray(bound_rs.sum(axis=1))
+        return self._latency
+
+    def _availability(self) -> Bools:
+        if self._available_version != self._board.available_version:
+            self._available_version = self._board.available_version
+            self._available = (self._board.available_n[self._arms_rsf] | self._absent_rsf).all(axis=(1, 2))
+        return self._available
 
     def _stage_latency(self, service_ms_n: Floats, wait_ms_n: Floats) -> Floats:
         latency_rsf: Floats = (service_ms_n + wait_ms_n)[self._arms_rsf] * self._mask_rsf

@@ -40,6 +40,8 @@ def route_us(*, arms: int) -> list[float]:
     times = []
     for q in range(DECISIONS):
         x_f = features_qf[q % len(features_qf)]
+        # Under load the predictions change between any two decisions; what routing caches must not flatter it.
+        board.dispatched(q % arms)
         started_s = time.perf_counter()
         route(x_f, plan=plan, table=table, limits=limits, wish=Wish())
         times.append((time.perf_counter() - started_s) * 1e6)
