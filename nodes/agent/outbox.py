@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 
 from nodes.agent import messages as m
 
 EVENT_LIMIT = 1024
-# A message costs both ends more than a small model does. So under load outcomes travel in company: a message waits
-# until it holds this share of what is owed, at most so many events and at most so long.
-GATHER_SHARE = 4
+# A message costs both ends more than a small model does. So where events follow each other faster than this, they
+# travel in company: a message waits so long, or until it holds so many (what network cards call moderation).
+BUSY_INTERVAL_S = 0.0016
+GATHER_S = 0.004
 GATHER_MOST = 16
-GATHER_S = 0.002
+SMOOTHING = 0.1
 MESSAGE_BYTES = 2 * 1024 * 1024
 SMALL_EVENT_BYTES = 128
 
@@ -27,12 +29,14 @@ class Outbox:
 
     Args:
         limit: Most events that wait.
-        owed: How many outcomes are still to come; while it is many, events wait for each other.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, limit: int = EVENT_LIMIT, *, owed: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, limit: int = EVENT_LIMIT, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
-        self._owed = owed
+        self._clock = clock
+        self._put_s = clock()
+        self._interval_s = 1.0
         self._events: deque[m.Event] = deque()
         self._ready = asyncio.Event()
         self._room = asyncio.Event()
@@ -50,7 +54,10 @@ class Outbox:
         if self._closed:
             raise OutboxClosed
         self._events.append(event)
-        if len(self._events) >= min(self._owed() // GATHER_SHARE, GATHER_MOST):
+        now_s = self._clock()
+        self._interval_s += SMOOTHING * (now_s - self._put_s - self._interval_s)
+        self._put_s = now_s
+        if self._interval_s > BUSY_INTERVAL_S or len(self._events) >= GATHER_MOST:
             self._ready.set()
         elif len(self._events) == 1:
             asyncio.get_running_loop().call_later(GATHER_S, self._ready.set)

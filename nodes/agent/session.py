@@ -60,7 +60,7 @@ class Session:
         self._stream = stream
         self._hello = hello
         self._evidence = evidence
-        self._outbox = Outbox(owed=lambda: self._desk.busy)
+        self._outbox = Outbox()
         self._desk = make_desk(self._outbox.put)
         self._beat = beat
         self._sequence = 0

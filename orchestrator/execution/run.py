@@ -68,11 +68,16 @@ class Progress:
         """Joules of all attempts; those that nobody knows count as 0."""
         return math.fsum(a.energy.energy_j for a in self.attempts if not math.isnan(a.energy.energy_j))
 
+    @property
+    def energy_left_j(self) -> float:
+        """Joules that are left of the budget; infinite where there is no limit."""
+        return max(0.0, self.limits.max_energy_j - self.spent_j)
+
     def left(self) -> Limits:
         """What is left of the budget."""
         return replace(
             self.limits,
-            max_energy_j=max(0.0, self.limits.max_energy_j - self.spent_j),
+            max_energy_j=self.energy_left_j,
             max_latency_ms=max(0.0, self.limits.max_latency_ms - self.elapsed_ms),
         )
 
@@ -82,6 +87,8 @@ def total_energy(attempts: list[AttemptRecord]) -> Energy:
     parts = [attempt.energy for attempt in attempts]
     if not parts:
         return Energy(0.0, Provenance.MODELLED, "nothing-ran")
+    if len(parts) == 1:
+        return parts[0]
     provenance = min((part.provenance for part in parts), key=_PROVENANCE_ORDER.index)
     methods = "+".join(sorted({part.method for part in parts if part.method}))
     if provenance is Provenance.UNMEASURED:
@@ -162,7 +169,7 @@ class Runner:
         if not progress.decision.within:
             return True
         bound_j = sum(float(self._board.energy_bound_j_n[index]) for index in arms)
-        return bound_j <= progress.left().max_energy_j
+        return bound_j <= progress.energy_left_j
 
     async def _run_stage(self, query: Query, progress: Progress, stage: int, decide: Decide) -> None:
         """Run the stage's experts that have not answered yet, side by side; one answer is enough."""
@@ -191,7 +198,7 @@ class Runner:
             other = decide(progress.left(), progress.avoid | {index})
             return other is not None and other.route is not None
 
-        energy_left_j = progress.left().max_energy_j
+        energy_left_j = progress.energy_left_j
         ask = Ask(
             index=index,
             stage=stage,
@@ -238,9 +245,8 @@ def _probabilities(outputs: dict[str, Array] | object, query: Query) -> Array | 
     if array is None or array.size != len(query.task.labels) or array.dtype.kind != "f":
         return None
     flat = np.asarray(array, dtype=np.float64).reshape(-1)
-    if not np.isfinite(flat).all() or (flat < 0).any():
-        return None
-    return flat
+    # Written so that NaN fails both comparisons.
+    return flat if flat.min() >= 0 and flat.max() < math.inf else None
 
 
 def _fuse(route: Route, progress: Progress) -> Fused:

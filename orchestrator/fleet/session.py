@@ -16,11 +16,12 @@ from orchestrator.types import Delta, Done, Failed, NodeHello
 MAX_OUTBOX = 4096
 # Commands of one message; a message of this many small tensors stays far below the message limit.
 MAX_COMMANDS_PER_MESSAGE = 64
-# A message costs both ends more than a small tensor does. So a busy node's work travels in company: a message waits
-# until it holds this share of what the node owes, at most so many commands and at most so long.
-GATHER_SHARE = 4
+# A message costs both ends more than a small tensor does. So where commands follow each other faster than this, they
+# travel in company: a message waits so long, or until it holds so many (what network cards call moderation).
+BUSY_INTERVAL_S = 0.0016
+GATHER_S = 0.004
 GATHER_MOST = 16
-GATHER_S = 0.002
+SMOOTHING = 0.1
 MAX_BYTES_PER_MESSAGE = 2 * 1024 * 1024
 
 
@@ -69,6 +70,8 @@ class NodeSession:
         self.pending: dict[int, Pending] = {}
         self.ended = asyncio.Event()
         self._clock = clock
+        self._sent_s = clock()
+        self._interval_s = 1.0
         self._outbox: list[fleet_pb2.NodeCommand] = []
         self._wake = asyncio.Event()
         self._received_sequence = 1
@@ -93,7 +96,10 @@ class NodeSession:
         if len(self._outbox) >= MAX_OUTBOX:
             raise OutboxFull(self.name)
         self._outbox.append(command)
-        if len(self._outbox) >= min(len(self.pending) // GATHER_SHARE, GATHER_MOST):
+        now_s = self._clock()
+        self._interval_s += SMOOTHING * (now_s - self._sent_s - self._interval_s)
+        self._sent_s = now_s
+        if self._interval_s > BUSY_INTERVAL_S or len(self._outbox) >= GATHER_MOST:
             self._wake.set()
         elif len(self._outbox) == 1:
             asyncio.get_running_loop().call_later(GATHER_S, self._wake.set)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,7 @@ from orchestrator.gateway.service import Service
 from orchestrator.gateway.servicers import AdminServicer, FleetServicer, GatewayServicer
 from orchestrator.journal import Journal
 from orchestrator.metrics import Metrics
-from orchestrator.planning.planner import PlanLimits, Planner
+from orchestrator.planning.planner import PlanLimits, Planner, planning_process
 from orchestrator.types import BudgetRequest, OnInfeasible
 
 events = structlog.get_logger("gateway")
@@ -58,8 +59,12 @@ class Gateway:
     planner: Planner
 
 
-def build(config: GatewayConfig) -> Gateway:
+def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_process) -> Gateway:
     """Put a gateway together.
+
+    Args:
+        config: Everything that it can be told.
+        executor: Makes where plans are made.
 
     Raises:
         RequestError: The file of set budgets cannot be read.
@@ -73,7 +78,7 @@ def build(config: GatewayConfig) -> Gateway:
     fleet = Fleet(board, lease_s=config.nodes.lease_s)
     metrics = Metrics()
     limits = PlanLimits(config.plan.max_active_energy_j, config.plan.max_active)
-    planner = Planner(fleet, limits=limits, observe_s=metrics.solver.observe)
+    planner = Planner(fleet, limits=limits, observe_s=metrics.solver.observe, executor=executor)
     service = Service(
         fleet=fleet,
         planner=planner,

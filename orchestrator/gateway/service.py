@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from optimizer.fusion import Fused
+from orchestrator import log
 from orchestrator.admission import Admission, overloaded
 from orchestrator.budgets import Budgets
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
@@ -41,8 +41,6 @@ from orchestrator.types import (
     TextQuery,
     Timings,
 )
-
-log = structlog.get_logger("request")
 
 RETRY_AFTER_S = 1.0
 
@@ -341,21 +339,22 @@ def timings(ticket: Ticket) -> Timings:
 
 
 def _log_line(entry: Entry) -> None:
-    routing, spent = entry.routing, entry.timings
-    log.info(
-        "request",
-        request_id=entry.request_id,
-        task=entry.task,
-        outcome=entry.outcome,
-        arms=[attempt.arm for attempt in routing.attempts],
-        fusion=routing.fusion.value,
-        energy_j=entry.energy.energy_j,
-        energy_source=entry.energy.provenance.value,
-        predicted_j=routing.predicted_energy_j,
-        total_ms=round(spent.total_ms, 3),
-        route_ms=round(spent.route_ms, 3),
-        infer_ms=round(spent.infer_ms, 3),
-        predicted_ms=round(routing.predicted_ms, 3),
-        budget_met=routing.budget_met,
-        plan=routing.plan_id,
+    routing, spent, energy = entry.routing, entry.timings, entry.energy
+    log.requests.write(
+        {
+            "request_id": entry.request_id,
+            "task": entry.task,
+            "outcome": entry.outcome,
+            "arms": ",".join(attempt.arm for attempt in routing.attempts),
+            "fusion": routing.fusion.value,
+            "energy_j": energy.energy_j if math.isfinite(energy.energy_j) else None,
+            "energy_source": energy.provenance.value,
+            "predicted_j": routing.predicted_energy_j,
+            "total_ms": round(spent.total_ms, 3),
+            "route_ms": round(spent.route_ms, 3),
+            "infer_ms": round(spent.infer_ms, 3),
+            "predicted_ms": round(routing.predicted_ms, 3),
+            "budget_met": routing.budget_met,
+            "plan": routing.plan_id,
+        }
     )
