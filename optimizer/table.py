@@ -18,6 +18,8 @@ from optimizer.standard import Figures, Standard, Trial
 
 Floats = NDArray[np.float64]
 
+# Clients may ask for one of these by name, so the table holds the best route of each.
+ASKABLE = (Fusion.MIXTURE, Fusion.VOTE)
 _ENERGY_LEVELS = 8
 _LATENCY_LEVELS = 4
 _PRICES = 12
@@ -69,6 +71,11 @@ class Pool:
         good_k = np.flatnonzero(standard.accepts(self.figures, rival_quality))
         return int(good_k[self.figures.energy_j[good_k].argmin()]) if len(good_k) else None
 
+    def best_of(self, fusion: Fusion) -> int | None:
+        """The candidate of most quality with this fusion."""
+        of_k = np.array([self.route(k).fusion is fusion for k in range(len(self.origin_k))], dtype=bool)
+        return int(np.where(of_k, self.figures.quality, -1.0).argmax()) if of_k.any() else None
+
 
 @dataclass(frozen=True)
 class Table:
@@ -88,13 +95,14 @@ def build_table(trial: Trial, *, standards: Sequence[Standard], max_composites: 
 
     Args:
         trial: What quality and joules are measured on.
-        standards: The cheapest route that reaches each must be in the table.
+        standards: The cheapest route that reaches each must be in the table, and the best of each fusion in `ASKABLE`.
         max_composites: Most routes beside the single experts.
         max_fanout: Most experts that may run in parallel.
     """
     alone = Pool.of(singles(trial))
     pool = Pool.of(_composites(trial, max_fanout))
-    singled_out = (pool.cheapest(standard, trial.rival_quality) for standard in standards)
+    singled_out = [pool.cheapest(standard, trial.rival_quality) for standard in standards]
+    singled_out += [pool.best_of(fusion) for fusion in ASKABLE]
     chosen = list(dict.fromkeys(k for k in singled_out if k is not None))[:max_composites]
     scenarios = _scenarios(pool, alone)
     chosen += _cover(_scores(pool, scenarios), _scores(alone, scenarios).max(axis=1), chosen, max_composites)
