@@ -79,9 +79,14 @@ def arms_text(arms: Mapping[str, int]) -> str:
     by_node: dict[str, list[str]] = {}
     for arm, count in arms.items():
         expert, _, node = arm.partition("@")
-        name = expert.partition(":")[0].removeprefix("digits-")
+        name = short_expert(expert.partition(":")[0])
         by_node.setdefault(node, []).append(f"{name} {_share(count / total)}")
     return "; ".join(f"{escape(node)}: {', '.join(names)}" for node, names in by_node.items())
+
+
+def short_expert(expert: str) -> str:
+    """An expert's name without the task, which is the same for all of them."""
+    return expert.removeprefix("digits-")
 
 
 def reading_notes(rows: Sequence[Row], queries: int) -> list[str]:

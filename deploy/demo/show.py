@@ -19,6 +19,7 @@ from deploy.demo.levels import UNLIMITED, Level, energy_levels, tight_ms
 from deploy.demo.plot import write_plot
 from deploy.demo.policies import EDGEWISE, POLICIES, Policy, choose_baselines
 from deploy.demo.processes import DemoFailed, Processes
+from deploy.demo.report import short_expert
 from deploy.demo.rows import Row, make_row
 from deploy.demo.summary import POLICY_SEED, write_summary
 from nodes.zoo.catalog import Catalog
@@ -78,6 +79,9 @@ async def show(processes: Processes, setting: Setting) -> None:
     started_s = time.monotonic()
     running = await start_fleet(processes, setting.build, setting.say)
     setting.say(f"A learned, certified plan is in force after {time.monotonic() - started_s:.0f} s.")
+    for node in running.status.nodes:
+        experts = ", ".join(short_expert(arm.expert) for arm in node.arms)
+        setting.say(f"  {node.node}: {node.device} (simulated) with {experts}")
     results = await _run_queries(running, setting)
     processes.check()
     _write(setting, running, results)
