@@ -36,6 +36,7 @@ check: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy orchestrator nodes optimizer kernels deploy tests
 	@$(BIN)/python -m deploy.stubs --check
+	@$(BIN)/python -m deploy.reference --check
 
 faults: $(STAMP)
 	@$(BIN)/python -m tests.faults.campaign --repeats $(N)
@@ -46,6 +47,7 @@ bench: $(STAMP)
 
 proto: $(STAMP)
 	@$(BIN)/python -m deploy.stubs
+	@$(BIN)/python -m deploy.reference
 
 experts: $(STAMP)
 	$(PIP) -e '.[train]'

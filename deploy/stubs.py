@@ -33,9 +33,7 @@ def stale(fresh: Path) -> list[str]:
     kept = {path.name for path in (PROTO_ROOT / PACKAGE).glob("*_pb2*")}
     both = made & kept
     differing = {
-        name
-        for name in both
-        if not filecmp.cmp(fresh / PACKAGE / name, PROTO_ROOT / PACKAGE / name, shallow=False)
+        name for name in both if not filecmp.cmp(fresh / PACKAGE / name, PROTO_ROOT / PACKAGE / name, shallow=False)
     }
     return sorted((made ^ kept) | differing)
 

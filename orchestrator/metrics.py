@@ -19,7 +19,7 @@ class Metrics:
     """Counters, histograms and gauges on a registry of their own, so that several gateways fit in one process."""
 
     def __init__(self) -> None:
-        registry = self._registry = CollectorRegistry()
+        registry = self.registry = CollectorRegistry()
         self.requests = Counter("edgewise_requests", "Requests by outcome.", ["outcome"], registry=registry)
         self.energy = Counter(
             "edgewise_energy_joules",
@@ -112,4 +112,4 @@ class Metrics:
 
     def render(self) -> bytes:
         """The exposition text."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)

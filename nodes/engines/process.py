@@ -55,7 +55,8 @@ class WorkerCommand:
         if str(self.python) != sys.executable:
             dropped.add("PYTHONPATH")
         kept = {name: value for name, value in os.environ.items() if name not in dropped}
-        return {**kept, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        quiet = {"ORT_DISABLE_TELEMETRY": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        return {**kept, "OMP_NUM_THREADS": "1", **quiet}
 
 
 class WorkerProcess(asyncio.SubprocessProtocol):
