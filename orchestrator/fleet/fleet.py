@@ -86,14 +86,16 @@ class Fleet:
         refusal = self._refusal(hello)
         if refusal is not None:
             return refusal
+        for task in hello.tasks:
+            # What nobody serves any more may come back as something else.
+            if task.name not in self.tasks or not self._serves(task.name):
+                self.tasks[task.name] = task
         # Epochs rise also across restarts of the gateway, as long as its clock is not set back.
         self._epoch = max(self._epoch + 1, time.time_ns())
         session = NodeSession(hello, epoch=self._epoch, clock=self._clock)
         self.sessions[hello.node] = session
         self.known[hello.node] = hello
         self._suspects.discard(hello.node)
-        for task in hello.tasks:
-            self.tasks.setdefault(task.name, task)
         self.board.announce(hello.node, hello.arms, hello.concurrency)
         self._changed(Change.ARMS)
         return session
@@ -136,7 +138,14 @@ class Fleet:
         self._changed(Change.ARMS)
 
     def change_arms(self, session: NodeSession, arms: tuple[Arm, ...]) -> None:
-        """A node's arms changed (a model was loaded, unloaded or given up)."""
+        """A node's arms changed (a model was loaded, unloaded or given up).
+
+        Raises:
+            RequestError: INPUT_INVALID.
+        """
+        announced = {task.name for task in session.hello.tasks}
+        if any(arm.task not in announced for arm in arms):
+            raise RequestError("INPUT_INVALID", "An arm belongs to a task that was not announced.")
         session.hello = self.known[session.name] = replace(session.hello, arms=arms)
         self.board.announce(session.name, arms, session.hello.concurrency)
         self.board.set_routable(session.name, not session.draining)
@@ -160,10 +169,12 @@ class Fleet:
     def suspect(self, session: NodeSession) -> None:
         """Work on a node ran out of time while the node was silent: route around it until it is heard.
 
-        The last routable node stays in routing: where all are silent, the fault is more likely here than there.
+        The last routable node of a task stays in routing: where all are silent, the fault is more likely here than
+        there.
         """
-        others = [name for name in self.sessions if name != session.name and self.board.nodes[name].routable]
-        if not others or session.name in self._suspects or self.sessions.get(session.name) is not session:
+        tasks = {arm.task for arm in session.hello.arms}
+        spared = all(any(state.arm.node != session.name for state in self.board.arms(task)) for task in tasks)
+        if not spared or session.name in self._suspects or self.sessions.get(session.name) is not session:
             return
         self._suspects.add(session.name)
         if self.board.set_routable(session.name, False):
