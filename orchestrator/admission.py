@@ -69,11 +69,18 @@ class Admission:
             async with asyncio.timeout(deadline_s):
                 await place
         except TimeoutError:
+            self._give_up(place)
             raise overloaded(self.wait_s()) from None
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                self._pass_on()
+            self._give_up(place)
             raise
+
+    def _give_up(self, place: asyncio.Future[None]) -> None:
+        """Leave the queue; a place that was given in the same moment goes to the next."""
+        if place in self._waiting:
+            self._waiting.remove(place)
+        elif not place.cancelled():
+            self._pass_on()
 
     def release(self, service_s: float) -> None:
         """Give a place back after `service_s` seconds of use."""
