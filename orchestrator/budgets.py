@@ -12,9 +12,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.errors import RequestError
 from orchestrator.types import BudgetRequest, Limits, OnInfeasible
+from orchestrator.wire import PROFILES
 
 ALL_TASKS = ""
 
@@ -130,18 +132,25 @@ def _save(file: Path, settings: Mapping[str, BudgetRequest]) -> None:
     draft.replace(file)
 
 
+def _read(entry: Mapping[str, Any]) -> BudgetRequest:
+    for name in ("max_energy_j", "max_latency_ms"):
+        value = entry[name]
+        if value is not None and not (type(value) in (int, float) and 0.0 <= value < math.inf):
+            raise ValueError(f"{name} must be a finite number that is not negative")
+    if entry["profile"] not in (None, *PROFILES):
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}")
+    return BudgetRequest(
+        max_energy_j=entry["max_energy_j"],
+        max_latency_ms=entry["max_latency_ms"],
+        on_infeasible=OnInfeasible(entry["on_infeasible"]) if entry["on_infeasible"] else None,
+        profile=entry["profile"],
+    )
+
+
 def _load(file: Path) -> dict[str, BudgetRequest]:
     try:
         document = json.loads(file.read_text())
-        return {
-            task: BudgetRequest(
-                max_energy_j=entry["max_energy_j"],
-                max_latency_ms=entry["max_latency_ms"],
-                on_infeasible=OnInfeasible(entry["on_infeasible"]) if entry["on_infeasible"] else None,
-                profile=entry["profile"],
-            )
-            for task, entry in document.items()
-        }
+        return {task: _read(entry) for task, entry in document.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RequestError(
             "INPUT_INVALID", f"The budgets in {file} cannot be read ({error}); mend or remove the file."

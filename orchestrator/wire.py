@@ -117,8 +117,11 @@ def decode_tensor(message: common_pb2.Tensor, field: str) -> Array:
 
 def encode_tensor(name: str, array: Array) -> common_pb2.Tensor:
     """The message that holds `array` under `name`."""
-    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return common_pb2.Tensor(name=name, dtype=DTYPE_NUMBERS[little.dtype], shape=array.shape, data=little.tobytes())
+    number = DTYPE_NUMBERS.get(array.dtype)
+    if number is None:
+        array = array.astype(array.dtype.newbyteorder("<"))
+        number = DTYPE_NUMBERS[array.dtype]
+    return common_pb2.Tensor(name=name, dtype=number, shape=array.shape, data=array.tobytes())
 
 
 def decode_tensors(messages: Iterable[common_pb2.Tensor], field: str) -> dict[str, Array]:
@@ -259,14 +262,21 @@ def check_name(name: str, field: str) -> str:
 
 
 def decode_task(message: fleet_pb2.TaskSpec) -> Task:
-    """A task class as a node announced it."""
+    """A task class as a node announced it.
+
+    Raises:
+        RequestError: NAME_INVALID, FIELD_OUT_OF_RANGE, DTYPE_MISMATCH or SHAPE_MISMATCH.
+    """
     if len(message.labels) > MAX_LABELS:
         raise RequestError("FIELD_OUT_OF_RANGE", f"A task may have at most {MAX_LABELS} labels.", field="tasks")
     empty = TensorSpec("", np.dtype("float32"), ())
+    output = empty if message.text else decode_spec(message.output, "tasks.output")
+    if not message.text and not 0 < math.prod(abs(size) for size in output.shape) == len(message.labels):
+        raise RequestError("SHAPE_MISMATCH", "A task's output must hold one number per label.", field="tasks.output")
     return Task(
         name=check_name(message.name, "tasks.name"),
         input=empty if message.text else decode_spec(message.input, "tasks.input"),
-        output=empty if message.text else decode_spec(message.output, "tasks.output"),
+        output=output,
         labels=tuple(message.labels),
         reference_digest=message.reference_digest,
         text=message.text,
