@@ -17,6 +17,8 @@ from orchestrator.types import AttemptRecord, Delta, Done, Energy, Failed, Prove
 # An attempt that takes this many times its bound is given up if another arm could take over.
 PATIENCE_FACTOR = 4.0
 MIN_PATIENCE_S = 0.1
+# A timer that comes later than this tells of a busy gateway, not of a silent node.
+HELD_UP_S = 0.05
 
 WorkInput = Callable[[fleet_pb2.Work], None]
 
@@ -114,7 +116,7 @@ class Attempts:
         patience_s = min(max(MIN_PATIENCE_S, PATIENCE_FACTOR * trial.bound_ms / 1000.0), self._max_patience_s)
         patient = self._retries and patience_s < trial.left_s()
         # A timer instead of asyncio.timeout: nothing is set up and torn down on the way that every request takes.
-        timer = asyncio.get_running_loop().call_later(patience_s, self._lose_patience, trial) if patient else None
+        timer = self._start_patience(trial, patience_s) if patient else None
         try:
             return await trial.result()
         except SessionEnded:
@@ -125,9 +127,17 @@ class Attempts:
             if timer is not None:
                 timer.cancel()
 
-    def _lose_patience(self, trial: Trial) -> None:
+    def _start_patience(self, trial: Trial, patience_s: float) -> asyncio.TimerHandle:
+        loop = asyncio.get_running_loop()
+        return loop.call_later(patience_s, self._lose_patience, trial, loop.time() + patience_s)
+
+    def _lose_patience(self, trial: Trial, due_s: float) -> None:
         """Give an attempt up if another arm could take over; wait on if not."""
         if trial.result().done():
+            return
+        if asyncio.get_running_loop().time() - due_s > HELD_UP_S:
+            # This process was held up, and what the node has said meanwhile is not read yet: that is no silence.
+            self._start_patience(trial, MIN_PATIENCE_S)
             return
         if trial.silent():
             self._fleet.suspect(trial.session)
