@@ -20,7 +20,7 @@ DTYPES = {
     "float32": common.DTYPE_FLOAT32,
     "float64": common.DTYPE_FLOAT64,
 }
-_DTYPE_NUMBERS = {np.dtype(name): number for name, number in DTYPES.items()}
+_DTYPE_NUMBERS = {np.dtype(name).newbyteorder("<"): number for name, number in DTYPES.items()}
 DTYPE_NAMES = {number: name for name, number in DTYPES.items()}
 PROVENANCES = {
     Provenance.MEASURED: common.PROVENANCE_MEASURED,
@@ -51,5 +51,8 @@ def energy(reading: EnergyReading) -> common.Energy:
 def tensor_messages(tensors: Tensors) -> Iterable[common.Tensor]:
     """Row-major, little-endian."""
     for name, array in tensors.items():
-        data = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
-        yield common.Tensor(name=name, dtype=_DTYPE_NUMBERS[array.dtype], shape=array.shape, data=data)
+        number = _DTYPE_NUMBERS.get(array.dtype)
+        if number is None:
+            array = array.astype(array.dtype.newbyteorder("<"))
+            number = _DTYPE_NUMBERS[array.dtype]
+        yield common.Tensor(name=name, dtype=number, shape=array.shape, data=array.tobytes())

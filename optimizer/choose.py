@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,25 +86,44 @@ class Fallback:
     min_latency_ms: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Choice:
-    """The decision and what it was made on.
+    """The decision and what it was made on. What only an explanation needs is worked out when it is asked for.
 
     Args:
         index: The chosen route, `None` when no available route fits.
-        runner_up: The next best route that fits.
-        binding: Which limit removed the route that would have been chosen without limits.
         feasible_r: Routes that are available and fit.
         score_r: Quality minus the price of joules and milliseconds.
-        fallback: Where `index` is `None` and some route is available: what could be done instead.
+        offer: What was chosen from.
+        limits: What had to be kept.
+        pinned: See `Price`.
     """
 
     index: int | None
-    runner_up: int | None
-    binding: Binding
     feasible_r: Bools
     score_r: Floats
-    fallback: Fallback | None
+    offer: Offer
+    limits: Limits
+    pinned: int | None = None
+
+    @cached_property
+    def runner_up(self) -> int | None:
+        """The next best route that fits."""
+        if self.index is None:
+            return None
+        masked_r = np.where(self.feasible_r, self.score_r, -np.inf)
+        masked_r[self.index] = -np.inf
+        return _best(masked_r, self.offer.energy_r, None)
+
+    @cached_property
+    def binding(self) -> Binding:
+        """Which limit removed the route that would have been chosen without limits."""
+        return _binding(self.offer, self.limits, _best(self.score_r, self.offer.energy_r, self.pinned))
+
+    @cached_property
+    def fallback(self) -> Fallback | None:
+        """Where `index` is `None` and some route is available: what could be done instead."""
+        return None if self.index is not None else _fallback(self.offer, self.limits)
 
 
 def choose(offer: Offer, *, limits: Limits, price: Price) -> Choice:
@@ -117,23 +137,17 @@ def choose(offer: Offer, *, limits: Limits, price: Price) -> Choice:
     Returns:
         The choice. Nothing that fits is `index=None`, not an exception.
 
-    Cost: a dozen numpy calls on arrays of r entries, 25 µs for 60 routes.
+    Cost: half a dozen numpy calls on arrays of r entries, 10 µs for 60 routes.
     """
     score_r = offer.quality_r - price.per_j * offer.energy_r
     if price.per_ms:
         score_r -= price.per_ms * offer.latency_r
     feasible_r = _feasible(offer, limits)
-    masked_r = np.where(feasible_r, score_r, -np.inf)
-    index = _best(masked_r, offer.energy_r, price.pinned)
-    wanted = _best(score_r, offer.energy_r, price.pinned)
-    fallback = None
-    runner_up = None
-    if index is None:
-        fallback = _fallback(offer, limits)
+    if price.pinned is not None and feasible_r[price.pinned]:
+        index: int | None = price.pinned
     else:
-        masked_r[index] = -np.inf
-        runner_up = _best(masked_r, offer.energy_r, None)
-    return Choice(index, runner_up, _binding(offer, limits, wanted), feasible_r, score_r, fallback)
+        index = _best(np.where(feasible_r, score_r, -np.inf), offer.energy_r, None)
+    return Choice(index, feasible_r, score_r, offer, limits, price.pinned)
 
 
 # Scores closer than this are equal: far below what a quality estimate can tell apart.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import structlog
@@ -28,16 +28,19 @@ class RequestLog:
         self._form = form
         self._enabled = LEVELS[level] <= logging.INFO
 
-    def write(self, fields: Mapping[str, object]) -> None:
-        """Write one line; non-finite numbers become null."""
-        if not self._enabled:
+    def write(self, requests: Sequence[Mapping[str, object]]) -> None:
+        """Write one line per request, all of them at once."""
+        if not self._enabled or not requests:
             return
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
-        if self._form == "json":
-            line = json.dumps({"timestamp": stamp, "level": "info", "event": "request", **fields}, default=str)
-        else:
-            line = f"{stamp} [info     ] request " + " ".join(f"{name}={value}" for name, value in fields.items())
-        sys.stderr.write(line + "\n")
+        render = self._json if self._form == "json" else self._console
+        sys.stderr.write("".join(render(stamp, fields) for fields in requests))
+
+    def _json(self, stamp: str, fields: Mapping[str, object]) -> str:
+        return json.dumps({"timestamp": stamp, "level": "info", "event": "request", **fields}) + "\n"
+
+    def _console(self, stamp: str, fields: Mapping[str, object]) -> str:
+        return f"{stamp} [info     ] request " + " ".join(f"{n}={v}" for n, v in fields.items()) + "\n"
 
 
 requests = RequestLog()

@@ -1,115 +1,160 @@
-"""Prometheus metrics of the gateway. Names and labels are a contract: see the reference in deploy/docs."""
+"""Prometheus metrics of the gateway. Names and labels are a contract: see the reference in deploy/docs.
+
+Counting happens thousands of times a second, reading once in a while: counts are plain numbers, and
+`prometheus_client` only renders them.
+"""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from orchestrator.execution.run import Progress
 from orchestrator.types import AttemptRecord, Energy, Limits, Provenance
 
-LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
-ENERGY_BUCKETS_J = tuple(10.0**power for power in range(-7, 5))
-ERROR_BUCKETS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2, 3, 5, 10)
+LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+ENERGY_BUCKETS_J = tuple(10.0**power for power in range(-9, 5))
+ERROR_BUCKETS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
+class Tally:
+    """A histogram: how many observations fell into each bucket, and their sum.
+
+    Args:
+        edges: Upper bounds of the buckets, ascending; a last one without bound is added.
+    """
+
+    def __init__(self, edges: Sequence[float]) -> None:
+        self._edges = tuple(edges)
+        self._counts = [0] * (len(edges) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one observation; what is not finite is not counted."""
+        if math.isfinite(value):
+            self._counts[bisect_left(self._edges, value)] += 1
+            self._sum += value
+
+    def buckets(self) -> tuple[list[tuple[str, float]], float]:
+        """Cumulative counts by upper bound, and the sum, as Prometheus wants them."""
+        total, cumulative = 0, []
+        for edge, count in zip((*self._edges, math.inf), self._counts, strict=True):
+            total += count
+            cumulative.append(("+Inf" if math.isinf(edge) else repr(edge), float(total)))
+        return cumulative, self._sum
+
+
 class Metrics:
-    """Counters, histograms and gauges on a registry of their own, so that several gateways fit in one process."""
+    """Counts of one gateway, on a registry of its own, so that several gateways fit in one process."""
 
     def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
-        self.requests = Counter("edgewise_requests", "Requests by outcome.", ["outcome"], registry=registry)
-        self.energy = Counter(
-            "edgewise_energy_joules",
-            "Joules by node, expert and source.",
-            ["node", "expert", "source", "state"],
-            registry=registry,
-        )
-        self.violations = Counter(
-            "edgewise_budget_violations", "Admitted requests beyond their budget.", ["kind"], registry=registry
-        )
-        self.retries = Counter("edgewise_retries", "Attempts after a failed one.", registry=registry)
-        self.duration = Histogram(
-            "edgewise_request_duration_seconds",
-            "Time in the gateway, admission to reply.",
-            buckets=LATENCY_BUCKETS_S,
-            registry=registry,
-        )
-        self.request_energy = Histogram(
-            "edgewise_request_energy_joules", "Joules per request.", buckets=ENERGY_BUCKETS_J, registry=registry
-        )
-        self.prediction_error = Histogram(
-            "edgewise_prediction_error_ratio",
-            "Actual over predicted, per attempt.",
-            ["kind"],
-            buckets=ERROR_BUCKETS,
-            registry=registry,
-        )
-        self._energy_by_arm: dict[tuple[str, Provenance], Counter] = {}
-        self._energy_error = self.prediction_error.labels("energy")
-        self._latency_error = self.prediction_error.labels("latency")
-        self.solver = Histogram("edgewise_solver_duration_seconds", "Time to plan a task.", registry=registry)
-        self.node_up = Gauge(
-            "edgewise_node_up", "1 while a node is connected and routable.", ["node"], registry=registry
-        )
-        self.queue_depth = Gauge("edgewise_queue_depth", "Requests that wait for admission.", registry=registry)
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+        self.queue_depth = 0
+        self.node_up: dict[str, bool] = {}
+        self._requests: defaultdict[str, int] = defaultdict(int)
+        self._energy_j: defaultdict[tuple[str, Provenance], float] = defaultdict(float)
+        self._violations: defaultdict[str, int] = defaultdict(int)
+        self._retries = 0
+        self._duration_s = Tally(LATENCY_BUCKETS_S)
+        self._request_j = Tally(ENERGY_BUCKETS_J)
+        self._solver_s = Tally(LATENCY_BUCKETS_S)
+        self._error = {"energy": Tally(ERROR_BUCKETS), "latency": Tally(ERROR_BUCKETS)}
+
+    # ---- counting
+
+    def refused(self, outcome: str) -> None:
+        """Count a request that ended before it was routed."""
+        self._requests[outcome] += 1
 
     def settled(self, progress: Progress, energy: Energy, outcome: str, seconds: float) -> None:
         """Count one finished request that was routed."""
-        self.requests.labels(outcome).inc()
-        self.duration.observe(seconds)
-        if math.isfinite(energy.energy_j):
-            self.request_energy.observe(energy.energy_j)
+        self._requests[outcome] += 1
+        self._duration_s.observe(seconds)
+        self._request_j.observe(energy.energy_j)
         for attempt in progress.attempts:
-            self._attempt(attempt)
-        if len(progress.attempts) > len(progress.answers):
-            self.retries.inc(len(progress.attempts) - len(progress.answers))
-        self._violations(progress.limits, energy, seconds)
+            self._count_attempt(attempt)
+        self._retries += max(0, len(progress.attempts) - len(progress.answers))
+        self._count_violations(progress.limits, energy, seconds)
 
-    def _attempt(self, attempt: AttemptRecord) -> None:
-        energy = attempt.energy
-        if energy.provenance is not Provenance.UNMEASURED:
-            self._energy_of(attempt.arm, energy.provenance).inc(energy.energy_j)
+    def planned(self, seconds: float) -> None:
+        """Count one plan."""
+        self._solver_s.observe(seconds)
+
+    def _count_attempt(self, attempt: AttemptRecord) -> None:
+        energy_j = attempt.energy.energy_j
+        known = attempt.energy.provenance is not Provenance.UNMEASURED
+        if known:
+            self._energy_j[attempt.arm, attempt.energy.provenance] += energy_j
         if attempt.outcome != "answered":
             return
-        if attempt.predicted_energy_j > 0 and math.isfinite(energy.energy_j):
-            self._energy_error.observe(energy.energy_j / attempt.predicted_energy_j)
+        if known and attempt.predicted_energy_j > 0:
+            self._error["energy"].observe(energy_j / attempt.predicted_energy_j)
         if attempt.predicted_ms > 0:
-            self._latency_error.observe(attempt.ms / attempt.predicted_ms)
+            self._error["latency"].observe(attempt.ms / attempt.predicted_ms)
 
-    def _energy_of(self, arm: str, provenance: Provenance) -> Counter:
-        """The counter of an arm's joules; looking labels up by name costs more than counting does."""
-        counter = self._energy_by_arm.get((arm, provenance))
-        if counter is None:
-            expert, _, node = arm.partition("@")
-            counter = self.energy.labels(node, expert.partition(":")[0], provenance.value, "active")
-            self._energy_by_arm[arm, provenance] = counter
-        return counter
-
-    def _violations(self, limits: Limits, energy: Energy, seconds: float) -> None:
+    def _count_violations(self, limits: Limits, energy: Energy, seconds: float) -> None:
         if energy.energy_j > limits.max_energy_j:
-            self.violations.labels("energy").inc()
+            self._violations["energy"] += 1
         if seconds * 1000.0 > limits.max_latency_ms:
-            self.violations.labels("latency").inc()
+            self._violations["latency"] += 1
+
+    # ---- reading
 
     def totals(self) -> tuple[list[tuple[str, int]], float]:
         """Requests by outcome, and all known joules."""
-        outcomes = [
-            (sample.labels["outcome"], int(sample.value))
-            for metric in self.requests.collect()
-            for sample in metric.samples
-            if sample.name.endswith("_total")
-        ]
-        joules = [
-            sample.value
-            for metric in self.energy.collect()
-            for sample in metric.samples
-            if sample.name.endswith("_total")
-        ]
-        return sorted(outcomes), math.fsum(joules)
+        return sorted(self._requests.items()), math.fsum(self._energy_j.values())
 
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics; called by `prometheus_client`."""
+        yield _counter("edgewise_requests", "Requests by outcome.", ("outcome",), self._by_label(self._requests))
+        text = "Joules by node, expert and source; state is active."
+        labels = ("node", "expert", "source", "state")
+        yield _counter("edgewise_energy_joules", text, labels, self._energy_by_labels())
+        text = "Admitted requests beyond their budget, by kind: energy or latency."
+        yield _counter("edgewise_budget_violations", text, ("kind",), self._by_label(self._violations))
+        yield _counter("edgewise_retries", "Attempts beyond one per answer.", (), {(): float(self._retries)})
+        yield _histogram("edgewise_request_duration_seconds", "Admission to reply.", {"": self._duration_s})
+        yield _histogram("edgewise_request_energy_joules", "Joules per request.", {"": self._request_j})
+        yield _histogram("edgewise_prediction_error_ratio", "Actual over predicted, per attempt.", self._error, "kind")
+        yield _histogram("edgewise_solver_duration_seconds", "Time to plan a task.", {"": self._solver_s})
+        up = GaugeMetricFamily("edgewise_node_up", "1 while a node is connected and routable.", labels=["node"])
+        for node, is_up in self.node_up.items():
+            up.add_metric([node], float(is_up))
+        yield up
+        yield GaugeMetricFamily("edgewise_queue_depth", "Requests that wait for admission.", float(self.queue_depth))
+
+    def _by_label(self, counts: dict[str, int]) -> dict[tuple[str, ...], float]:
+        return {(label,): float(count) for label, count in counts.items()}
+
+    def _energy_by_labels(self) -> dict[tuple[str, ...], float]:
+        sums: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        for (arm, provenance), energy_j in self._energy_j.items():
+            variant, _, node = arm.partition("@")
+            sums[node, variant.partition(":")[0], provenance.value, "active"] += energy_j
+        return sums
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], counts: dict[tuple[str, ...], float]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, count in counts.items():
+        family.add_metric(values, count)
+    return family
+
+
+def _histogram(name: str, text: str, tallies: dict[str, Tally], label: str | None = None) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=[label] if label else [])
+    for value, tally in tallies.items():
+        buckets, total = tally.buckets()
+        family.add_metric([value] if label else [], buckets, total)
+    return family

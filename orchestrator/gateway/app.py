@@ -28,7 +28,7 @@ from orchestrator.execution.attempt import Attempts
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.fleet import Change, Fleet
 from orchestrator.gateway.channel import server_options
-from orchestrator.gateway.guard import Guard
+from orchestrator.gateway.guard import GuardedServer
 from orchestrator.gateway.http import http_app
 from orchestrator.gateway.join import Joiner
 from orchestrator.gateway.service import Service
@@ -78,7 +78,7 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
     fleet = Fleet(board, lease_s=config.nodes.lease_s)
     metrics = Metrics()
     limits = PlanLimits(config.plan.max_active_energy_j, config.plan.max_active)
-    planner = Planner(fleet, limits=limits, observe_s=metrics.solver.observe, executor=executor)
+    planner = Planner(fleet, limits=limits, observe_s=metrics.planned, executor=executor)
     service = Service(
         fleet=fleet,
         planner=planner,
@@ -119,11 +119,11 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         CannotListen: An address cannot be had.
     """
     config, service = gateway.config, gateway.service
-    guard = Guard(config.admission.max_deadline_s)
-    server = grpc.aio.server(interceptors=[guard], options=server_options(config.admission.max_message_bytes))
-    gateway_pb2_grpc.add_GatewayServicer_to_server(GatewayServicer(service), server)
-    admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(service, gateway.joiner), server)
-    fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(gateway.joiner), server)
+    server = grpc.aio.server(options=server_options(config.admission.max_message_bytes))
+    guarded: Any = GuardedServer(server, max_deadline_s=config.admission.max_deadline_s)
+    gateway_pb2_grpc.add_GatewayServicer_to_server(GatewayServicer(service), guarded)
+    admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(service, gateway.joiner), guarded)
+    fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(gateway.joiner), guarded)
     checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     if is_loopback(config.listen):
@@ -146,6 +146,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         await checks.enter_graceful_shutdown()
         await _drain(service)
         await server.stop(grace=1.0)
+        service.publish()
         stop_http.set()
         for task in tasks[:2]:
             task.cancel()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -25,10 +25,9 @@ from orchestrator.errors import DOMAIN, EdgewiseError, InternalError, RequestErr
 log = structlog.get_logger("guard")
 
 # Calls of these services live as long as they like.
-UNBOUNDED_PREFIXES = ("/edgewise.v1.Fleet/", "/grpc.health.v1.", "/grpc.reflection.")
+UNBOUNDED_PREFIXES = ("/edgewise.v1.Fleet/",)
 
 Handler = Any
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
 class Malformed:
@@ -75,28 +74,30 @@ def _safe(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
     return decode
 
 
-class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Wraps every handler once and remembers the wrapped one.
+class GuardedServer:
+    """Stands in for the server while services are added to it, and guards every handler on its way there.
+
+    Wrapping once, at the start, costs a call nothing; an interceptor would be asked anew for every call. A service
+    that is added past this object is a mistake: a test lists all methods and calls each without a deadline.
 
     Args:
+        server: The real one.
         max_deadline_s: Longest deadline that a call may have.
     """
 
-    def __init__(self, max_deadline_s: float) -> None:
+    def __init__(self, server: grpc.aio.Server, *, max_deadline_s: float) -> None:
+        self._server = server
         self._max_deadline_s = max_deadline_s
-        self._wrapped: dict[str, Handler] = {}
+        self.methods: list[str] = []
 
-    async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """The guarded handler of a method."""
-        method = handler_call_details.method
-        wrapped = self._wrapped.get(method)
-        if wrapped is not None:
-            return wrapped
-        handler = await continuation(handler_call_details)
-        if handler is None or method.startswith(("/grpc.health.v1.", "/grpc.reflection.")):
-            return handler
-        self._wrapped[method] = wrapped = self._wrap(method, handler)
-        return wrapped
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """Left out: the registered handlers, added next, are the same ones by name."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Guard the handlers of a service and hand them on."""
+        guarded = {name: self._wrap(f"/{service}/{name}", handler) for name, handler in handlers.items()}
+        self.methods += [f"/{service}/{name}" for name in handlers]
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, guarded),))
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
         bounded = not method.startswith(UNBOUNDED_PREFIXES)

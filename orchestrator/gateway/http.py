@@ -26,11 +26,11 @@ def http_app(service: Service) -> Starlette:
         return JSONResponse({"version": __version__})
 
     async def metrics(_: Request) -> Response:
-        for name in service.fleet.known:
-            load = service.fleet.board.nodes[name]
-            up = name in service.fleet.sessions and load.routable
-            service.metrics.node_up.labels(name).set(1.0 if up else 0.0)
-        service.metrics.queue_depth.set(service.admission.queued)
+        service.publish()
+        fleet = service.fleet
+        up = {name: name in fleet.sessions and fleet.board.nodes[name].routable for name in fleet.known}
+        service.metrics.node_up = up
+        service.metrics.queue_depth = service.admission.queued
         return Response(service.metrics.render(), media_type=CONTENT_TYPE)
 
     return Starlette(

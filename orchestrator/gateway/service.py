@@ -43,6 +43,8 @@ from orchestrator.types import (
 )
 
 RETRY_AFTER_S = 1.0
+# Log lines and metrics of a request follow its reply within this time.
+PUBLISH_S = 0.02
 
 
 @dataclass
@@ -106,6 +108,7 @@ class Service:
         self.journal = journal
         self.metrics = metrics
         self.started_s = time.monotonic()
+        self._unpublished: list[tuple[Entry, Progress | None]] = []
         self._runner = Runner(fleet.board, attempts, max_attempts=max_attempts)
         self._text_runner = TextRunner(attempts, max_attempts=max_attempts)
         self._max_experts = max_experts
@@ -259,16 +262,24 @@ class Service:
             finished_s=time.monotonic(),
         )
         self.journal.add(entry)
-        # Counting and logging wait until the reply is on its way.
-        asyncio.get_running_loop().call_soon(self._publish, entry, progress)
+        # Counting and logging wait until replies are on their way, and are done for several at once.
+        if not self._unpublished:
+            asyncio.get_running_loop().call_later(PUBLISH_S, self.publish)
+        self._unpublished.append((entry, progress))
         return entry
 
-    def _publish(self, entry: Entry, progress: Progress | None) -> None:
+    def publish(self) -> None:
+        """Count and log what has ended since the last time."""
+        ended, self._unpublished = self._unpublished, []
+        for entry, progress in ended:
+            self._count(entry, progress)
+        log.requests.write([_log_line(entry) for entry, _ in ended])
+
+    def _count(self, entry: Entry, progress: Progress | None) -> None:
         if progress is None:
-            self.metrics.requests.labels(entry.outcome).inc()
+            self.metrics.refused(entry.outcome)
         else:
             self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
-        _log_line(entry)
 
 
 def _reply(query: Query, fused: Fused, entry: Entry) -> Reply:
@@ -338,23 +349,21 @@ def timings(ticket: Ticket) -> Timings:
     )
 
 
-def _log_line(entry: Entry) -> None:
+def _log_line(entry: Entry) -> dict[str, object]:
     routing, spent, energy = entry.routing, entry.timings, entry.energy
-    log.requests.write(
-        {
-            "request_id": entry.request_id,
-            "task": entry.task,
-            "outcome": entry.outcome,
-            "arms": ",".join(attempt.arm for attempt in routing.attempts),
-            "fusion": routing.fusion.value,
-            "energy_j": energy.energy_j if math.isfinite(energy.energy_j) else None,
-            "energy_source": energy.provenance.value,
-            "predicted_j": routing.predicted_energy_j,
-            "total_ms": round(spent.total_ms, 3),
-            "route_ms": round(spent.route_ms, 3),
-            "infer_ms": round(spent.infer_ms, 3),
-            "predicted_ms": round(routing.predicted_ms, 3),
-            "budget_met": routing.budget_met,
-            "plan": routing.plan_id,
-        }
-    )
+    return {
+        "request_id": entry.request_id,
+        "task": entry.task,
+        "outcome": entry.outcome,
+        "arms": ",".join(attempt.arm for attempt in routing.attempts),
+        "fusion": routing.fusion.value,
+        "energy_j": energy.energy_j if math.isfinite(energy.energy_j) else None,
+        "energy_source": energy.provenance.value,
+        "predicted_j": routing.predicted_energy_j,
+        "total_ms": round(spent.total_ms, 3),
+        "route_ms": round(spent.route_ms, 3),
+        "infer_ms": round(spent.infer_ms, 3),
+        "predicted_ms": round(routing.predicted_ms, 3),
+        "budget_met": routing.budget_met,
+        "plan": routing.plan_id,
+    }

@@ -73,6 +73,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     async def GetStatus(self, request: admin_pb2.GetStatusRequest, context: Any) -> admin_pb2.GetStatusResponse:
         """See admin.proto."""
         service = self._service
+        service.publish()
         outcomes, energy_j = service.metrics.totals()
         return admin_pb2.GetStatusResponse(
             version=__version__,
