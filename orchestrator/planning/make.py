@@ -5,7 +5,9 @@ Runs in a process of its own, so that requests never wait for planning.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
 
 import numpy as np
 
@@ -24,9 +26,18 @@ class PlanRejected(Exception):
     """No certified plan exists for this snapshot; the text says why."""
 
 
-def be_nice() -> None:
-    """Give way to the processes that answer requests."""
+def settle_in() -> None:
+    """Give way to the processes that answer requests, and end with the gateway however it ends."""
     os.nice(10)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A gateway that was killed cannot tell this process, which would wait for work for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)
 
 
 def make_plan(snapshot: Snapshot) -> Planned:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import structlog
 
 from orchestrator.fleet.fleet import Change, Fleet
-from orchestrator.planning.make import PlanRejected, be_nice, make_plan
+from orchestrator.planning.make import PlanRejected, make_plan, settle_in
 from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, plan_arms
 from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
@@ -52,7 +52,7 @@ class Standing:
 def planning_process() -> Executor:
     """The process in which plans are made; started at the first plan."""
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=be_nice)
+    return ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=settle_in)
 
 
 class Planner:
