@@ -36,8 +36,8 @@ class Plan:
     def table(self, arms: list[ArmState], board: ArmBoard) -> RouteTable:
         """The plan's routes on these arms, those outside the active set left out.
 
-        An arm that the plan has not seen yet (it joined since) may run: it can only help. Where none of the active
-        arms is left, all may run: an answer from an unplanned arm is better than none.
+        An arm that joined since waits for the next plan. Where none of the active arms is left, all may run: an answer
+        from an unplanned arm is better than none.
         """
         active = self.active
         allowed = arms if active is None else [state for state in arms if state.arm.name in active]
