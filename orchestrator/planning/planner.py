@@ -16,15 +16,17 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
+import numpy as np
 import structlog
 
+from orchestrator.fleet.arms import ArmState
 from orchestrator.fleet.fleet import Change, Fleet
-from orchestrator.planning.make import PlanRejected, make_plan, settle_in
+from orchestrator.planning.make import make_plan, settle_in
 from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, plan_arms
 from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.table import RouteTable
-from orchestrator.types import Provenance
+from orchestrator.types import Provenance, Task
 
 log = structlog.get_logger("planner")
 
@@ -79,6 +81,8 @@ class Planner:
         self._make_executor = executor
         self._executor: Executor | None = None
         self._standing: dict[str, Standing] = {}
+        # The last plan of each task, also while none of its arms is routable, with the task that it was made for.
+        self._last: dict[str, tuple[Task, Plan]] = {}
         self._made: dict[str, Snapshot] = {}
         self._numbers = itertools.count(1)
         self._wanted = asyncio.Event()
@@ -106,17 +110,18 @@ class Planner:
         if not arms:
             self._standing.pop(task, None)
             return
-        standing = self._standing.get(task)
-        if standing is not None:
-            table = standing.plan.table(arms, self._fleet.board)
+        known, plan = self._last.get(task, (None, None))
+        if plan is not None and known == self._fleet.tasks[task]:
+            table = plan.table(arms, self._fleet.board)
             if table.bound:
-                self._standing[task] = Standing(standing.plan, table)
+                self._standing[task] = Standing(plan, table)
                 return
         self._install(task, Plan(self._plan_id(task), self._announced(task), None, NO_CERTIFICATE))
 
     def _install(self, task: str, plan: Plan) -> None:
-        arms = self._fleet.board.arms(task)
-        self._standing[task] = Standing(plan, plan.table(arms, self._fleet.board))
+        self._last[task] = self._fleet.tasks[task], plan
+        if arms := self._fleet.board.arms(task):
+            self._standing[task] = Standing(plan, plan.table(arms, self._fleet.board))
 
     def _announced(self, task: str) -> AnnouncedModel:
         arms = [state.arm for state in self._fleet.board.arms(task)]
@@ -145,20 +150,19 @@ class Planner:
                 self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _plan(self, task: str) -> None:
-        snapshot = self._snapshot(task)
-        if snapshot is None or _same(snapshot, self._made.get(task)):
-            return
         started_s = time.monotonic()
         try:
+            snapshot = self._snapshot(task)
+            if snapshot is None or _same(snapshot, self._made.get(task)):
+                return
             planned = await self._make(snapshot)
-        except (PlanRejected, ValueError, ArithmeticError, BrokenProcessPool, TimeoutError) as error:
+        except Exception as error:  # the rim: whatever goes wrong in planning, the plan in force stays
             log.warning("plan.kept", task=task, why=str(error) or type(error).__name__)
             return
         seconds = time.monotonic() - started_s
         self._observe_s(seconds)
         self._made[task] = snapshot
-        if self._fleet.board.arms(task):
-            self._put_in_force(task, planned, seconds)
+        self._put_in_force(task, planned, seconds)
 
     def _put_in_force(self, task: str, planned: Planned, seconds: float) -> None:
         model = planned.model or self._announced(task)
@@ -183,12 +187,19 @@ class Planner:
         try:
             async with asyncio.timeout(PLAN_TIMEOUT_S):
                 return await loop.run_in_executor(self._executor, make_plan, snapshot)
-        except BrokenProcessPool:
+        except (BrokenProcessPool, TimeoutError):
+            self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None
             raise
 
+    def _connected(self, task: str) -> list[ArmState]:
+        """The task's arms on all nodes that are here to stay: a suspicion passes, so plans do not follow it."""
+        board, sessions = self._fleet.board, self._fleet.sessions.values()
+        indices = sorted(n for session in sessions if not session.draining for n in board.nodes[session.name].arms)
+        return [board.states[n] for n in indices if board.states[n].arm.task == task]
+
     def _snapshot(self, task: str) -> Snapshot | None:
-        arms = self._fleet.board.arms(task)
+        arms = self._connected(task)
         if not arms:
             return None
         evidence = gather_evidence(self._fleet.tasks[task], arms, self._fleet.evidence)
@@ -211,6 +222,12 @@ def _same(one: Snapshot, other: Snapshot | None) -> bool:
     """Whether planning again could change anything."""
     if other is None or one.arms != other.arms or one.memory_limit_bytes != other.memory_limit_bytes:
         return False
-    mine = None if one.evidence is None else one.evidence.experts
-    theirs = None if other.evidence is None else other.evidence.experts
-    return mine == theirs
+    mine, theirs = one.evidence, other.evidence
+    if mine is None or theirs is None:
+        return mine is theirs
+    return (
+        mine.experts == theirs.experts
+        and np.array_equal(mine.outputs_eqc, theirs.outputs_eqc)
+        and np.array_equal(mine.features_qf, theirs.features_qf)
+        and np.array_equal(mine.labels_q, theirs.labels_q)
+    )

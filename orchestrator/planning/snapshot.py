@@ -69,15 +69,18 @@ def plan_arms(states: list[ArmState]) -> tuple[PlanArm, ...]:
 
 
 def gather_evidence(task: Task, states: list[ArmState], store: EvidenceStore) -> Evidence | None:
-    """The reference set with the answers of every expert whose answers have come; None while something is missing."""
+    """The reference set with the answers of every expert whose answers have come and fit to it; None where there are
+    none. What one expert sent amiss leaves it out and spoils nothing for the others."""
     reference = store.get(task.reference_digest)
     if reference is None or "inputs" not in reference or "labels" not in reference:
         return None
+    shape = (len(reference["labels"]), len(task.labels))
     answers: dict[str, NDArray[np.float64]] = {}
     for state in states:
         sent = store.get(state.arm.evidence_digest)
-        if sent is not None and "outputs" in sent:
-            answers[state.arm.expert] = np.asarray(sent["outputs"], dtype=np.float64)
+        outputs = None if sent is None else sent.get("outputs")
+        if outputs is not None and outputs.shape == shape and np.isfinite(outputs).all() and (outputs >= 0).all():
+            answers[state.arm.expert] = np.asarray(outputs, dtype=np.float64)
     if not answers:
         return None
     experts = tuple(sorted(answers))
