@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import time
 
 import structlog
+import uvloop
 
 from nodes.agent.agent import Agent
 from nodes.config import NodeConfig
@@ -23,7 +25,7 @@ def run_agent(config: NodeConfig) -> ExitCode:
     Raises:
         NodeError: what kept the agent from starting, or the gateway's refusal.
     """
-    return asyncio.run(_run(Agent(config)))
+    return uvloop.run(_run(Agent(config)))
 
 
 async def _run(agent: Agent) -> ExitCode:
@@ -42,6 +44,9 @@ async def _run(agent: Agent) -> ExitCode:
 async def _serve(agent: Agent) -> None:
     try:
         await agent.prepare()
+        # What was loaded lives as long as the process; looking through it for garbage again and again only costs.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
         await agent.run()
     finally:
         await agent.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class Ask:
         deadline_s: Monotonic time after which the answer is of no use.
         energy_limit_j: Joules that this work may take; 0 for no limit.
         spare: Whether another arm could take over, asked when patience ends.
+        given_up: Takes the record of work that nobody waits for any more: it has cost joules all the same.
     """
 
     index: int
@@ -57,6 +59,7 @@ class Ask:
     deadline_s: float
     energy_limit_j: float
     spare: Callable[[], bool]
+    given_up: Callable[[AttemptRecord], None]
 
 
 class Attempts:
@@ -84,6 +87,9 @@ class Attempts:
         try:
             result = await self._await_result(trial)
             return trial.conclude(result)
+        except asyncio.CancelledError:
+            ask.given_up(trial.cancelled())
+            raise
         finally:
             trial.close()
 
@@ -190,10 +196,12 @@ class Trial:
                 return None
             taking = asyncio.ensure_future(pending.deltas.get())
             either: set[asyncio.Future[Any]] = {taking, pending.result}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if taking.done():
-                return taking.result()
-            taking.cancel()
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if taking.done():
+                    return taking.result()
+            finally:
+                taking.cancel()
         return pending.deltas.get_nowait()
 
     def left_s(self) -> float:
@@ -222,9 +230,19 @@ class Trial:
         """The failure of this attempt; joules that nobody told count as predicted once the work was sent."""
         self._board.failed(self.ask.index)
         if energy is None or energy.provenance is Provenance.UNMEASURED:
-            sent = self._held_ms is not None
-            energy = Energy(self._predicted_j if sent else 0.0, Provenance.MODELLED, "predicted")
+            energy = self._untold()
         return AttemptFailed(self._record(outcome, reason, energy, self._elapsed_ms()))
+
+    def cancelled(self) -> AttemptRecord:
+        """The record of work that is given up because its request has ended; no fault of the arm."""
+        return self._record("cancelled", "CANCELLED", self._untold(), self._elapsed_ms())
+
+    def _untold(self) -> Energy:
+        if self._held_ms is None:
+            return Energy(0.0, Provenance.MODELLED, "predicted")
+        if self._state.arm.energy.provenance is Provenance.UNMEASURED:
+            return Energy(math.nan, Provenance.UNMEASURED, self._state.arm.energy.method)
+        return Energy(self._predicted_j, Provenance.MODELLED, "predicted")
 
     def close(self) -> None:
         """The attempt is over, however it ended: free its slot, cancel what still runs."""

@@ -207,6 +207,7 @@ class Runner:
             deadline_s=progress.started_s + _window_ms(query, progress) / 1000.0,
             energy_limit_j=energy_left_j if math.isfinite(energy_left_j) else 0.0,
             spare=spare,
+            given_up=progress.attempts.append,
         )
         try:
             done, record = await self._attempts.run(ask)

@@ -85,6 +85,7 @@ class TextRunner:
             deadline_s=deadline_s,
             energy_limit_j=limit_j if math.isfinite(limit_j) else 0.0,
             spare=lambda: False,
+            given_up=progress.attempts.append,
         )
         trial = self._attempts.start_text(ask)
         started_s = time.monotonic()
@@ -94,6 +95,9 @@ class TextRunner:
             done, record = trial.conclude(trial.result().result())
         except SessionEnded:
             raise trial.failure("NODE_GONE") from None
+        except (TimeoutError, asyncio.CancelledError, GeneratorExit):
+            ask.given_up(trial.cancelled())
+            raise
         finally:
             progress.infer_s += time.monotonic() - started_s
             trial.close()

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import structlog
+import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from hypercorn.asyncio import serve as serve_http
@@ -221,7 +222,7 @@ def serve(config: GatewayConfig) -> int:
         events.error("gateway.refused", why=error.message)
         return int(ExitCode.CONFIG)
     try:
-        asyncio.run(_run(gateway))
+        uvloop.run(_run(gateway))
     except CannotListen as error:
         events.error("gateway.refused", why=str(error), do="stop the other process or choose --listen")
         return int(ExitCode.FAILED)

@@ -186,7 +186,7 @@ class Service:
     def _standing(self, task: Task, expert: str | None) -> Standing | None:
         """The plan in force; for an expert by name, if the plan does not hold it, its arms alone."""
         standing = self.planner.standing(task.name)
-        if expert is None or (standing is not None and standing.table.uses(expert).any()):
+        if expert is None or (standing is not None and standing.table.has(expert)):
             return standing
         arms = [state for state in self.fleet.board.arms(task.name) if state.arm.expert == expert]
         if not arms:

@@ -96,6 +96,7 @@ class RouteTable:
             expert: np.array([route.route.experts == (expert,) for route in bound], dtype=bool)
             for expert in {expert for route in bound for expert in route.route.experts}
         }
+        self._alone = frozenset(route.route.experts[0] for route in bound if route.route.is_single)
         self._uses_none = np.zeros(len(bound), dtype=bool)
         self._energy_version = self._latency_version = self._available_version = -1
         self._energy = self._latency = np.zeros(shape[:2]), np.zeros(shape[0])
@@ -126,6 +127,10 @@ class RouteTable:
         board = self._board
         unloaded_rs = self._stage_latency(board.service_bound_ms_n, np.zeros_like(board.wait_ms_n))
         return np.asarray(unloaded_rs.sum(axis=1))
+
+    def has(self, expert: str) -> bool:
+        """Whether some route runs this expert and no other."""
+        return expert in self._alone
 
     def uses(self, expert: str) -> Bools:
         """Routes that run this expert and no other."""
