@@ -28,6 +28,9 @@ from orchestrator.wire import encode_tensor
 REPLY_RESERVE_MS = 2.0
 REPLY_RESERVE_FRACTION = 0.05
 
+# An expert's probabilities may miss 1 by this much in all: half precision, not garbage.
+SUM_TOLERANCE = 0.02
+
 Decide = Callable[[Limits, frozenset[int]], Decision | None]
 
 # Worst first: the provenance of a sum is that of its worst part.
@@ -246,8 +249,9 @@ def _probabilities(outputs: dict[str, Array] | object, query: Query) -> Array | 
     if array is None or array.size != len(query.task.labels) or array.dtype.kind != "f":
         return None
     flat = np.asarray(array, dtype=np.float64).reshape(-1)
+    total = float(flat.sum())
     # Written so that NaN fails both comparisons.
-    return flat if flat.min() >= 0 and flat.max() < math.inf else None
+    return flat / total if flat.min() >= 0 and abs(total - 1.0) <= SUM_TOLERANCE else None
 
 
 def _fuse(route: Route, progress: Progress) -> Fused:
