@@ -8,6 +8,7 @@ BadRequest, RetryInfo or PreconditionFailure.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -39,7 +40,7 @@ MALFORMED = Malformed()
 
 def rich_status(error: EdgewiseError, request_id: str) -> Any:
     """The gRPC status of an error."""
-    metadata = {**error.metadata, "requestId": request_id}
+    metadata = {"requestId": request_id, **error.metadata}
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
     if error.surface.grpc_code is grpc.StatusCode.INVALID_ARGUMENT and error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
@@ -108,8 +109,13 @@ class GuardedServer:
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, bounded), **kinds)
         if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(self._stream(handler.unary_stream, bounded), **kinds)
-        return grpc.stream_stream_rpc_method_handler(self._session(handler.stream_stream), **kinds)
+            # A handler that writes by itself is awaited, one that yields is iterated; grpc tells them apart alike.
+            yields = inspect.isasyncgenfunction(handler.unary_stream)
+            guarded = (self._stream if yields else self._unary)(handler.unary_stream, bounded)
+            return grpc.unary_stream_rpc_method_handler(guarded, **kinds)
+        yields = inspect.isasyncgenfunction(handler.stream_stream)
+        session = (self._conversation if yields else self._session)(handler.stream_stream)
+        return grpc.stream_stream_rpc_method_handler(session, **kinds)
 
     def _unary(self, behaviour: Any, bounded: bool) -> Any:
         async def call(request: Any, context: Any) -> Any:
@@ -147,9 +153,21 @@ class GuardedServer:
 
         return call
 
+    def _conversation(self, behaviour: Any) -> Any:
+        async def call(requests: Any, context: Any) -> AsyncIterator[Any]:
+            try:
+                async for response in behaviour(_well_formed(requests), context):
+                    yield response
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # the rim
+                await _abort(context, error)
+
+        return call
+
     def _check(self, request: Any, context: Any, bounded: bool) -> None:
         if isinstance(request, Malformed):
-            raise RequestError("MALFORMED_MESSAGE", "Request is not a valid message.")
+            raise _malformed()
         if not bounded:
             return
         left_s = context.time_remaining()
@@ -162,10 +180,21 @@ class GuardedServer:
             )
 
 
+def _malformed() -> RequestError:
+    return RequestError("MALFORMED_MESSAGE", "Request is not a valid message.")
+
+
+async def _well_formed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        if isinstance(request, Malformed):
+            raise _malformed()
+        yield request
+
+
 async def _abort(context: Any, error: Exception) -> None:
     if isinstance(error, (grpc.aio.AbortError, grpc.aio.BaseError)):
         raise error
-    request_id = getattr(context, "edgewise_request_id", None) or uuid.uuid4().hex
+    request_id = uuid.uuid4().hex
     if not isinstance(error, EdgewiseError):
         log.error("internal_error", request_id=request_id, exc_info=error)
         error = InternalError(request_id)

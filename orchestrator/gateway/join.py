@@ -14,8 +14,16 @@ from orchestrator.errors import RequestError
 from orchestrator.fleet.fleet import Fleet, Refusal
 from orchestrator.fleet.session import NodeSession
 from orchestrator.gateway.guard import Malformed
-from orchestrator.types import NodeHello
-from orchestrator.wire import decode_arms, decode_delta, decode_done, decode_failed, decode_hello, decode_tensors
+from orchestrator.types import Failed, NodeHello
+from orchestrator.wire import (
+    decode_arms,
+    decode_delta,
+    decode_done,
+    decode_energy,
+    decode_failed,
+    decode_hello,
+    decode_tensors,
+)
 
 log = structlog.get_logger("fleet")
 
@@ -131,6 +139,10 @@ class Joiner:
                     log.warning("node.event_unknown", node=session.name)
         except RequestError as error:
             log.warning("node.event_invalid", node=session.name, kind=kind, reason=error.reason, why=error.message)
+            if kind == "done":
+                # Whoever waits for this result need not wait until the deadline to learn that it is none.
+                energy = decode_energy(event.done.energy)
+                session.settle(Failed(event.done.work_id, "OUTPUT_INVALID", "", final=False, energy=energy))
 
     def drain(self, session: NodeSession, reason: str) -> None:
         """Have a node finish what it runs and leave."""

@@ -118,7 +118,8 @@ def request_id(given: str) -> str:
     """
     if not given:
         return _fresh_ids.take()
-    if len(given) > MAX_REQUEST_ID_CHARS or not all(char.isalnum() or char in "._-" for char in given):
+    plain = given.isascii() and all(char.isalnum() or char in "._-" for char in given)
+    if len(given) > MAX_REQUEST_ID_CHARS or not plain:
         raise RequestError(
             "NAME_INVALID",
             f"request_id must be 1 to {MAX_REQUEST_ID_CHARS} letters, digits, '.', '_' and '-'.",

@@ -126,11 +126,8 @@ class Service:
             async with self.admission.enter(query.deadline_s):
                 ticket.wait_s = time.monotonic() - ticket.started_s
                 fused = await self._infer(query, ticket)
-        except EdgewiseError as error:
-            self.conclude(ticket, error.reason)
-            raise
-        except BaseException:
-            self.conclude(ticket, "CANCELLED")
+        except BaseException as error:
+            self.conclude(ticket, _outcome(error, ticket))
             raise
         return _reply(query, fused, self.conclude(ticket, "answered"))
 
@@ -226,11 +223,8 @@ class Service:
                         end = piece
                     else:
                         yield piece
-        except EdgewiseError as error:
-            self.conclude(ticket, error.reason)
-            raise
-        except BaseException:
-            self.conclude(ticket, "CANCELLED")
+        except BaseException as error:
+            self.conclude(ticket, _outcome(error, ticket))
             raise
         entry = self.conclude(ticket, "answered")
         if end is not None:
@@ -280,6 +274,14 @@ class Service:
             self.metrics.refused(entry.outcome)
         else:
             self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
+
+
+def _outcome(error: BaseException, ticket: Ticket) -> str:
+    """The journal's word for what ended a request; errors for the caller are told which request it was."""
+    if isinstance(error, EdgewiseError):
+        error.metadata.setdefault("requestId", ticket.request_id)
+        return error.reason
+    return "INTERNAL" if isinstance(error, Exception) else "CANCELLED"
 
 
 def _reply(query: Query, fused: Fused, entry: Entry) -> Reply:
