@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ import grpc
 import structlog
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from hypercorn.asyncio import serve as serve_http
 from hypercorn.config import Config as HttpConfig
 
@@ -23,7 +24,7 @@ from edgewise.v1 import admin_pb2, admin_pb2_grpc, fleet_pb2, fleet_pb2_grpc, ga
 from orchestrator import __version__, log
 from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
-from orchestrator.config import GatewayConfig, is_loopback
+from orchestrator.config import GatewayConfig, is_loopback, split_address
 from orchestrator.errors import EdgewiseError, ExitCode
 from orchestrator.execution.attempt import Attempts
 from orchestrator.fleet.arms import ArmBoard
@@ -126,19 +127,21 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(service, gateway.joiner), guarded)
     fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(gateway.joiner), guarded)
     checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    health_pb2_grpc.add_HealthServicer_to_server(checks, guarded)
     if is_loopback(config.listen):
         names = [file.DESCRIPTOR.services_by_name for file in (gateway_pb2, admin_pb2, fleet_pb2)]
         full = [service.full_name for services in names for service in services.values()]
-        reflection.enable_server_reflection([*full, reflection.SERVICE_NAME], server)
+        mirror = reflection.aio.ReflectionServicer([*full, reflection.SERVICE_NAME])  # type: ignore[attr-defined]
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(mirror, guarded)
     try:
         port = server.add_insecure_port(config.listen)
     except RuntimeError as error:
         raise CannotListen(f"cannot listen on {config.listen}: another process has it, or it is not ours") from error
+    http = _http_config(config.http_listen)
     await server.start()
     tasks = [asyncio.create_task(gateway.planner.run()), asyncio.create_task(gateway.joiner.sweep())]
     stop_http = asyncio.Event()
-    tasks.append(asyncio.create_task(_serve_http(gateway, stop_http)))
+    tasks.append(asyncio.create_task(_serve_http(gateway, http, stop_http)))
     _follow_health(gateway, checks)
     try:
         yield f"{config.listen.rpartition(':')[0]}:{port}"
@@ -172,13 +175,28 @@ def _follow_health(gateway: Gateway, checks: Any) -> None:
     update()
 
 
-async def _serve_http(gateway: Gateway, stop: asyncio.Event) -> None:
+def _http_config(address: str) -> HttpConfig:
+    """Settings of the HTTP side, which listens already: an address that cannot be had is known before anything runs.
+
+    Raises:
+        CannotListen: The address is taken or not ours.
+    """
+    host, port = split_address(address)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {address}: another process has it, or it is not ours") from error
     http = HttpConfig()
-    http.bind = [gateway.config.http_listen]
+    http.bind = [f"fd://{listener.detach()}"]
     http.read_timeout = HTTP_READ_TIMEOUT_S
     http.graceful_timeout = 1.0
     http.accesslog = http.errorlog = None
     http.include_server_header = False
+    return http
+
+
+async def _serve_http(gateway: Gateway, http: HttpConfig, stop: asyncio.Event) -> None:
     app: Any = http_app(gateway.service)
     await serve_http(app, http, shutdown_trigger=stop.wait)
 

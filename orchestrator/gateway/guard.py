@@ -26,7 +26,7 @@ from orchestrator.errors import DOMAIN, EdgewiseError, InternalError, RequestErr
 log = structlog.get_logger("guard")
 
 # Calls of these services live as long as they like.
-UNBOUNDED_PREFIXES = ("/edgewise.v1.Fleet/",)
+UNBOUNDED_PREFIXES = ("/edgewise.v1.Fleet/", "/grpc.health.v1.", "/grpc.reflection.")
 
 Handler = Any
 

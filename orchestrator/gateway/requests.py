@@ -175,10 +175,15 @@ def _shaped(array: Array, spec: TensorSpec) -> Array:
             field="inputs[0].shape",
             metadata={"gotElements": str(array.size), "expectedElements": str(expected)},
         )
-    # The sum is finite almost always when all elements are, and one pass instead of two.
-    if array.dtype.kind == "f" and not (math.isfinite(float(array.sum())) or np.isfinite(array).all()):
+    if array.dtype.kind == "f" and not _finite(array):
         raise RequestError("INPUT_NOT_FINITE", f"input '{spec.name}' must not hold NaN or infinity.", field="inputs[0]")
     return array.reshape(one)
+
+
+def _finite(array: Array) -> bool:
+    # The sum is finite almost always when all elements are, and one pass instead of two.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(float(array.sum())) or bool(np.isfinite(array).all())
 
 
 def _parameters(message: common_pb2.GenerationParameters) -> GenerationParameters:
