@@ -56,6 +56,7 @@ class Node:
                 self.cancelled.append(command.cancel.work_id)
 
 
+MakeHouse = Callable[..., "House"]
 Play = Callable[[Node, fleet_pb2.Work], Awaitable[None]]
 
 
@@ -162,3 +163,8 @@ def a_query(**fields: Any) -> Query:
         "deadline_s": 5.0,
     }
     return Query(**(known | fields))
+
+
+def outcomes(progress: Progress) -> list[tuple[str, str, str]]:
+    """Arm, outcome and reason of each attempt."""
+    return [(attempt.arm, attempt.outcome, attempt.reason) for attempt in progress.attempts]
