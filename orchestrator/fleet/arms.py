@@ -3,6 +3,10 @@
 Shape letter: n arms. One task on the event loop owns the board, so there are no locks. Predictions start from what the
 node announced and follow what was observed: round-trip time per arm, the ratio of actual to predicted joules per node
 (a sensor's or a profile's error belongs to the device, so arms of a node share it and learn it sooner).
+
+Arms also share the milliseconds that come on top of what their node announced, the hop above all. Without that, an arm
+that was never asked would keep its cautious prior, hence never be asked and never lose it: of the requests that some
+arm could have served in time a quarter was refused (tests/faults/promises.py).
 """
 
 from __future__ import annotations
@@ -16,9 +20,13 @@ import numpy as np
 from orchestrator.routing.margins import ConformalBound
 from orchestrator.types import Arm, Provenance
 
-# Before an arm was observed: announced p95 times this, plus the hop between gateway and node.
+# Before anything was observed: announced p95 times this, plus the hop between gateway and node.
 PRIOR_LATENCY_FACTOR = 3.0
 PRIOR_HOP_MS = 8.0
+# Once the hop is known: announced p95 times this covers 99 % of lognormal times up to a sigma of 0.6.
+ANNOUNCED_LATENCY_FACTOR = 1.5
+# Smaller changes of what the fleet shares are not worth going through all of its arms.
+SPREAD_FRACTION = 0.05
 # Joules before a node was observed: the 99 % quantile of a lognormal error of sigma 0.35, and some.
 PRIOR_ENERGY_FACTOR = 2.5
 
@@ -40,6 +48,7 @@ class NodeLoad:
 
     concurrency: int
     energy_ratio: ConformalBound
+    added_ms: ConformalBound
     pending: int = 0
     pending_ms: float = 0.0
     routable: bool = True
@@ -69,6 +78,8 @@ class ArmBoard:
         self.states: list[ArmState] = []
         self.nodes: dict[str, NodeLoad] = {}
         self._by_name: dict[str, int] = {}
+        self._added_ms = self._no_addition()
+        self._spread_ms: float | None = None
         self.energy_j_n = np.zeros(0)
         self.energy_bound_j_n = np.zeros(0)
         self.service_ms_n = np.zeros(0)
@@ -85,7 +96,7 @@ class ArmBoard:
         load = self.nodes.get(node)
         if load is None:
             ratio = ConformalBound(quantile=self._energy_quantile, prior=PRIOR_ENERGY_FACTOR)
-            load = self.nodes[node] = NodeLoad(concurrency, ratio)
+            load = self.nodes[node] = NodeLoad(concurrency, ratio, self._no_addition())
         load.concurrency = concurrency
         load.routable = True
         self._mark(load.arms, available=False)
@@ -96,15 +107,16 @@ class ArmBoard:
             self._refresh_latency(index)
         self._set_wait(load)
 
+    def _no_addition(self) -> ConformalBound:
+        return ConformalBound(quantile=self._latency_quantile, prior=0.0)
+
     def _place(self, arm: Arm) -> int:
         index = self._by_name.get(arm.name)
         if index is not None:
             self.states[index].arm = arm
             return index
         index = len(self.states)
-        prior_ms = arm.p95_ms * PRIOR_LATENCY_FACTOR + PRIOR_HOP_MS
-        bound = ConformalBound(quantile=self._latency_quantile, prior=prior_ms)
-        self.states.append(ArmState(arm, index, bound))
+        self.states.append(ArmState(arm, index, ConformalBound(quantile=self._latency_quantile, prior=0.0)))
         self._by_name[arm.name] = index
         self._grow()
         return index
@@ -168,14 +180,40 @@ class ArmBoard:
         """An arm answered: learn its round trip (predicted wait taken off) and its joules (NaN: unmeasured)."""
         state = self.states[index]
         state.answered += 1
-        if state.service_ms.observe(max(0.0, service_ms)):
-            self._refresh_latency(index)
+        self._learn_latency(state, max(0.0, service_ms))
         predicted_j = state.arm.energy.energy_j
         if predicted_j > 0 and math.isfinite(energy_j):
             load = self.nodes[state.arm.node]
             if load.energy_ratio.observe(energy_j / predicted_j):
                 for other in load.arms:
                     self._refresh_energy(other, load)
+
+    def _learn_latency(self, state: ArmState, service_ms: float) -> None:
+        if state.service_ms.observe(service_ms):
+            self._refresh_latency(state.index)
+        load = self.nodes[state.arm.node]
+        added_ms = max(0.0, service_ms - state.arm.p95_ms * ANNOUNCED_LATENCY_FACTOR)
+        if load.added_ms.observe(added_ms):
+            self._refresh_unsettled(load)
+        if self._added_ms.observe(added_ms) and self._has_moved():
+            for other in self.nodes.values():
+                if not other.added_ms.settled:
+                    self._refresh_unsettled(other)
+
+    def _has_moved(self) -> bool:
+        """Whether what the fleet shares is so different from what was last spread that spreading it is worthwhile."""
+        bound_ms, before_ms = self._added_ms.bound, self._spread_ms
+        if not self._added_ms.settled:
+            return False
+        if before_ms is not None and abs(bound_ms - before_ms) <= SPREAD_FRACTION * max(bound_ms, before_ms):
+            return False
+        self._spread_ms = bound_ms
+        return True
+
+    def _refresh_unsettled(self, load: NodeLoad) -> None:
+        for index in load.arms:
+            if not self.states[index].service_ms.settled:
+                self._refresh_latency(index)
 
     def failed(self, index: int) -> None:
         """An arm did not answer."""
@@ -187,7 +225,20 @@ class ArmBoard:
         observed = state.service_ms.typical
         typical = state.arm.p50_ms + 1.0 if math.isnan(observed) else observed
         self.service_ms_n[index] = typical
-        self.service_bound_ms_n[index] = max(typical, state.service_ms.bound) if self._margins else typical
+        self.service_bound_ms_n[index] = max(typical, self._service_bound_ms(state)) if self._margins else typical
+
+    def _service_bound_ms(self, state: ArmState) -> float:
+        """What the arm showed itself; as long as that is too little, also what its announcement leads to expect."""
+        own, arm = state.service_ms, state.arm
+        if own.settled:
+            return own.bound
+        announced_ms = arm.p95_ms * ANNOUNCED_LATENCY_FACTOR
+        here = self.nodes[arm.node].added_ms
+        if here.settled:
+            return max(own.confirmed, announced_ms + here.bound)
+        if self._added_ms.settled:
+            return max(own.confirmed, announced_ms + max(here.confirmed, self._added_ms.bound))
+        return max(own.bound, arm.p95_ms * PRIOR_LATENCY_FACTOR + PRIOR_HOP_MS)
 
     def _refresh_energy(self, index: int, load: NodeLoad) -> None:
         self.energy_version += 1

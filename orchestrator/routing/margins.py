@@ -30,6 +30,7 @@ class ConformalBound:
         self._values = np.zeros(window)
         self._count = 0
         self._bound = prior
+        self._confirmed = 0.0
         self._typical = math.nan
 
     @property
@@ -38,9 +39,20 @@ class ConformalBound:
         return self._count
 
     @property
+    def settled(self) -> bool:
+        """Whether there were enough observations for the quantile to exist; from then on the prior has no say."""
+        held = min(self._count, self._values.size)
+        return math.ceil((held + 1) * self._quantile) <= held
+
+    @property
     def bound(self) -> float:
         """The current upper bound, in the unit of the observations."""
         return self._bound
+
+    @property
+    def confirmed(self) -> float:
+        """While not settled: what at least two observations reached, 0 before. One alone may be an outlier."""
+        return self._confirmed
 
     @property
     def typical(self) -> float:
@@ -61,7 +73,9 @@ class ConformalBound:
         rank = math.ceil((values.size + 1) * self._quantile)
         middle = values.size // 2
         if rank > values.size:
-            self._bound = max(self._prior, float(values.max()))
+            largest = np.sort(values)[-2:]
+            self._bound = max(self._prior, float(largest[-1]))
+            self._confirmed = float(largest[0]) if largest.size == 2 else 0.0
             self._typical = float(np.partition(values, middle)[middle])
             return
         ordered = np.partition(values, (middle, rank - 1))
