@@ -45,7 +45,7 @@ class Peer:
     """A server under test: its stub and the processes that work for it."""
 
     name: str
-    stub: gateway_pb2_grpc.GatewayStub
+    stub: gateway_pb2_grpc.GatewayAsyncStub
     processes: tuple[psutil.Process, ...]
 
     def cpu_s(self) -> float:
@@ -109,7 +109,7 @@ def _request() -> gateway_pb2.InferRequest:
     return gateway_pb2.InferRequest(task="digits", expert=EXPERT, inputs=[tensor])
 
 
-async def _block_ms(stub: gateway_pb2_grpc.GatewayStub, request: gateway_pb2.InferRequest) -> float:
+async def _block_ms(stub: gateway_pb2_grpc.GatewayAsyncStub, request: gateway_pb2.InferRequest) -> float:
     times = []
     for _ in range(CALLS):
         started_s = time.perf_counter()
@@ -118,7 +118,7 @@ async def _block_ms(stub: gateway_pb2_grpc.GatewayStub, request: gateway_pb2.Inf
     return float(np.median(times)) * 1e3
 
 
-async def _throughput(stub: gateway_pb2_grpc.GatewayStub, request: gateway_pb2.InferRequest) -> float:
+async def _throughput(stub: gateway_pb2_grpc.GatewayAsyncStub, request: gateway_pb2.InferRequest) -> float:
     async def caller() -> None:
         for _ in range(CALLS_EACH):
             await stub.Infer(request, timeout=30)
@@ -159,10 +159,9 @@ async def _measure() -> list[Row]:
         for peer in peers.values():
             await _block_ms(peer.stub, request)
             await _throughput(peer.stub, request)
-        alone = {name: [] for name in peers} | {}
+        times: dict[str, list[float]] = {name: [] for name in peers}
         many: dict[str, list[float]] = {name: [] for name in peers}
         cpu: dict[str, list[float]] = {name: [] for name in peers}
-        times: dict[str, list[float]] = alone
         for _ in range(BLOCKS):
             for name, peer in peers.items():
                 times[name].append(await _block_ms(peer.stub, request))

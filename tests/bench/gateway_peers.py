@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 import numpy as np
 
-from edgewise.v1 import gateway_pb2, gateway_pb2_grpc
+from edgewise.v1 import gateway_pb2
 from nodes.agent.agent import build_parts
 from nodes.config import parse_config
 from nodes.engines.contract import Engine, Job
@@ -20,38 +21,43 @@ from orchestrator.wire import decode_tensor, encode_tensor
 EXPERT = "digits-lenet5"
 
 
-class EngineServicer(gateway_pb2_grpc.GatewayServicer):
+Infer = Callable[[gateway_pb2.InferRequest, Any], Awaitable[gateway_pb2.InferResponse]]
+
+
+def engine_call(engine: Engine, arm: str) -> Infer:
     """Decodes the tensor, runs the model in the child, encodes the answer; nothing else."""
 
-    def __init__(self, engine: Engine, arm: str) -> None:
-        self._engine = engine
-        self._arm = arm
-
-    async def Infer(self, request: gateway_pb2.InferRequest, context: Any) -> gateway_pb2.InferResponse:
+    async def infer(request: gateway_pb2.InferRequest, context: Any) -> gateway_pb2.InferResponse:
         array = decode_tensor(request.inputs[0], "inputs[0]")
-        result = await self._engine.infer(Job(self._arm, {request.inputs[0].name: array}))
+        result = await engine.infer(Job(arm, {request.inputs[0].name: array}))
         outputs = [encode_tensor(name, np.asarray(output)) for name, output in result.outputs.items()]
         return gateway_pb2.InferResponse(request_id=request.request_id, outputs=outputs)
 
+    return infer
 
-class EchoServicer(gateway_pb2_grpc.GatewayServicer):
+
+async def echo(request: gateway_pb2.InferRequest, context: Any) -> gateway_pb2.InferResponse:
     """Answers at once."""
-
-    async def Infer(self, request: gateway_pb2.InferRequest, context: Any) -> gateway_pb2.InferResponse:
-        return gateway_pb2.InferResponse(request_id=request.request_id, outputs=request.inputs)
+    return gateway_pb2.InferResponse(request_id=request.request_id, outputs=request.inputs)
 
 
 async def serve(kind: str) -> None:
     """Listen on a free port, say which, serve until SIGTERM."""
     engine: Engine | None = None
-    servicer: gateway_pb2_grpc.GatewayServicer = EchoServicer()
+    infer: Infer = echo
     if kind == "engine":
         parts = build_parts(parse_config({"gateway": "127.0.0.1:1", "experts": (EXPERT,)}))
         engine = parts.engine
         await engine.load(parts.inventory.arms)
-        servicer = EngineServicer(engine, parts.inventory.arms[0].key)
+        infer = engine_call(engine, parts.inventory.arms[0].key)
+    handler = grpc.unary_unary_rpc_method_handler(
+        infer,
+        request_deserializer=gateway_pb2.InferRequest.FromString,
+        response_serializer=gateway_pb2.InferResponse.SerializeToString,
+    )
     server = grpc.aio.server()
-    gateway_pb2_grpc.add_GatewayServicer_to_server(servicer, server)
+    generic = grpc.method_handlers_generic_handler("edgewise.v1.Gateway", {"Infer": handler})
+    server.add_generic_rpc_handlers((generic,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(port, flush=True)

@@ -23,12 +23,12 @@ def route_us(*, arms: int) -> list[float]:
     """Microseconds of each of many decisions, every one for another query."""
     catalog = load_catalog()
     reference = catalog.reference
-    features_qf = reference.inputs.reshape(len(reference.inputs), -1)
+    features_qf = reference.inputs.reshape(len(reference.inputs), -1).astype(np.float64)
     names = tuple(card.name for card in catalog.experts)
-    outputs_eqc = np.stack([catalog.evidence(card) for card in catalog.experts])
+    outputs_eqc = np.stack([catalog.evidence(card) for card in catalog.experts]).astype(np.float64)
     macs_e = np.array([float(card.macs) for card in catalog.experts])
     costs = Costs(macs_e * J_PER_MAC[0], np.ones(len(names)))
-    model = learn(Evidence(names, features_qf, reference.labels_n, outputs_eqc), costs)
+    model = learn(Evidence(names, features_qf, reference.labels_n.astype(np.int64), outputs_eqc), costs)
     board = ArmBoard(energy_quantile=0.99, latency_quantile=0.99)
     for number, placed in enumerate(np.array_split(np.arange(arms), -(-arms // len(names)))):
         node = f"node-{number}"
