@@ -79,6 +79,7 @@ FINISH_REASONS = {
 }
 FINISH_REASON_NUMBERS = {value: number for number, value in FINISH_REASONS.items()}
 PROFILES = ("eco", "balanced", "best")
+NO_BUDGET = BudgetRequest()
 
 
 # ---- tensors
@@ -164,6 +165,8 @@ def decode_budget(message: common_pb2.Budget) -> BudgetRequest:
         RequestError: BUDGET_NOT_FINITE, BUDGET_OUT_OF_RANGE or FIELD_OUT_OF_RANGE.
     """
     energy = latency = None
+    if not message.ByteSize():
+        return NO_BUDGET
     if message.HasField("max_energy_j"):
         energy = check_budget_number(message.max_energy_j, field="budget.max_energy_j", limit=MAX_ENERGY_J, unit="J")
     if message.HasField("max_latency_ms"):

@@ -257,6 +257,10 @@ def _probabilities(outputs: dict[str, Array] | object, query: Query) -> Array | 
 def _fuse(route: Route, progress: Progress) -> Fused:
     """The answers so far as one; after a change of route only those that are on it, else the newest alone."""
     started_s = time.monotonic()
+    if len(progress.answers) == 1:
+        alone = next(iter(progress.answers.values()))
+        progress.fuse_s += time.monotonic() - started_s
+        return Fused(alone, alone.max())
     on_route = [(expert, answer) for expert, answer in progress.answers.items() if expert in route.experts]
     newest = list(progress.answers.items())[-1:]
     fused = fuse(route, on_route) if on_route else fuse(Route.single(newest[0][0]), newest)

@@ -25,6 +25,8 @@ PRIOR_LATENCY_FACTOR = 3.0
 PRIOR_HOP_MS = 8.0
 # Once the hop is known: announced p95 times this covers 99 % of lognormal times up to a sigma of 0.6.
 ANNOUNCED_LATENCY_FACTOR = 1.5
+# A median of fewer round trips may be an outlier.
+TYPICAL_FROM = 3
 # Smaller changes of what the fleet shares are not worth going through all of its arms.
 SPREAD_FRACTION = 0.05
 # Joules before a node was observed: the 99 % quantile of a lognormal error of sigma 0.35, and some.
@@ -86,9 +88,12 @@ class ArmBoard:
         self.service_bound_ms_n = np.zeros(0)
         self.wait_ms_n = np.zeros(0)
         self.available_n = np.zeros(0, dtype=bool)
+        # Whether any arm has a wait; where none has, readers need not look at the waits.
+        self.loaded = False
         # Each rises whenever one of its figures changes, so that readers can cache what they derive from them.
         self.energy_version = 0
         self.latency_version = 0
+        self.wait_version = 0
         self.available_version = 0
 
     def announce(self, node: str, arms: Iterable[Arm], concurrency: int) -> None:
@@ -170,9 +175,10 @@ class ArmBoard:
         wait_ms = load.wait_ms
         if load.arms and self.wait_ms_n[load.arms[0]] == wait_ms:
             return
-        self.latency_version += 1
+        self.wait_version += 1
         for index in load.arms:
             self.wait_ms_n[index] = wait_ms
+        self.loaded = any(node.wait_ms for node in self.nodes.values())
 
     # ---- learning from results
 
@@ -222,8 +228,8 @@ class ArmBoard:
     def _refresh_latency(self, index: int) -> None:
         self.latency_version += 1
         state = self.states[index]
-        observed = state.service_ms.typical
-        typical = state.arm.p50_ms + 1.0 if math.isnan(observed) else observed
+        known = state.service_ms.count >= TYPICAL_FROM
+        typical = state.service_ms.typical if known else state.arm.p50_ms + 1.0
         self.service_ms_n[index] = typical
         self.service_bound_ms_n[index] = max(typical, self._service_bound_ms(state)) if self._margins else typical
 

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-REFRESH_EVERY = 8
+REFRESH_EVERY = 16
 
 
 class ConformalBound:

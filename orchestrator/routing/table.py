@@ -99,7 +99,8 @@ class RouteTable:
         self._alone = frozenset(route.route.experts[0] for route in bound if route.route.is_single)
         self._uses_none = np.zeros(len(bound), dtype=bool)
         self._energy_version = self._latency_version = self._available_version = -1
-        self._energy = self._latency = np.zeros(shape[:2]), np.zeros(shape[0])
+        self._loaded_version = (-1, -1)
+        self._energy = self._latency = self._loaded = np.zeros(shape[:2]), np.zeros(shape[0])
         self._available = np.zeros(shape[0], dtype=bool)
 
     def _place(self, r: int, route: BoundRoute) -> None:
@@ -124,9 +125,7 @@ class RouteTable:
 
     def unloaded_ms(self) -> Floats:
         """Bound on each route's milliseconds if no arm had work waiting."""
-        board = self._board
-        unloaded_rs = self._stage_latency(board.service_bound_ms_n, np.zeros_like(board.wait_ms_n))
-        return np.asarray(unloaded_rs.sum(axis=1))
+        return self._latencies_with(np.zeros_like(self._board.wait_ms_n))[1]
 
     def has(self, expert: str) -> bool:
         """Whether some route runs this expert and no other."""
@@ -174,12 +173,21 @@ class RouteTable:
 
     def _latencies(self) -> tuple[Floats, Floats]:
         board = self._board
+        if board.loaded:
+            version = board.latency_version, board.wait_version
+            if self._loaded_version != version:
+                self._loaded_version = version
+                self._loaded = self._latencies_with(board.wait_ms_n)
+            return self._loaded
         if self._latency_version != board.latency_version:
             self._latency_version = board.latency_version
-            typical_rs = self._stage_latency(board.service_ms_n, board.wait_ms_n)
-            bound_rs = self._stage_latency(board.service_bound_ms_n, board.wait_ms_n)
-            self._latency = typical_rs, np.asarray(bound_rs.sum(axis=1))
+            self._latency = self._latencies_with(np.zeros_like(board.wait_ms_n))
         return self._latency
+
+    def _latencies_with(self, wait_ms_n: Floats) -> tuple[Floats, Floats]:
+        typical_rs = self._stage_latency(self._board.service_ms_n, wait_ms_n)
+        bound_rs = self._stage_latency(self._board.service_bound_ms_n, wait_ms_n)
+        return typical_rs, np.asarray(bound_rs.sum(axis=1))
 
     def _availability(self) -> Bools:
         if self._available_version != self._board.available_version:

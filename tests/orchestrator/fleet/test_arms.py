@@ -114,12 +114,14 @@ def test_bounds_cover_the_share_that_was_promised() -> None:
 
 def test_each_change_raises_the_version_that_readers_watch() -> None:
     board = a_board(an_arm(), concurrency=1)
-    before = board.latency_version
+    before = board.wait_version
     held_ms = board.dispatched(0)
-    assert board.latency_version > before
+    assert board.wait_version > before
+    assert board.loaded
     before = board.energy_version
     board.answered(0, service_ms=1.0, energy_j=0.5)
     assert board.energy_version > before
-    before = board.latency_version
+    before = board.wait_version
     board.released(0, held_ms)
-    assert board.latency_version > before
+    assert board.wait_version > before
+    assert not board.loaded
