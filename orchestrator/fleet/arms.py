@@ -20,11 +20,10 @@ import numpy as np
 from orchestrator.routing.margins import ConformalBound
 from orchestrator.types import Arm, Provenance
 
-# Before anything was observed: announced p95 times this, plus the hop between gateway and node.
-PRIOR_LATENCY_FACTOR = 3.0
+# Before an arm was observed: announced p95 times this (99 % of lognormal times up to a sigma of 0.6) ...
+PRIOR_LATENCY_FACTOR = 1.5
+# ... and the hop between gateway and node, until it is known.
 PRIOR_HOP_MS = 8.0
-# Once the hop is known: announced p95 times this covers 99 % of lognormal times up to a sigma of 0.6.
-ANNOUNCED_LATENCY_FACTOR = 1.5
 # A median of fewer round trips may be an outlier.
 TYPICAL_FROM = 3
 # Smaller changes of what the fleet shares are not worth going through all of its arms.
@@ -80,8 +79,8 @@ class ArmBoard:
         self.states: list[ArmState] = []
         self.nodes: dict[str, NodeLoad] = {}
         self._by_name: dict[str, int] = {}
-        self._added_ms = self._no_addition()
-        self._spread_ms: float | None = None
+        self._added_ms = ConformalBound(quantile=latency_quantile, prior=PRIOR_HOP_MS)
+        self._spread_ms = PRIOR_HOP_MS
         self.energy_j_n = np.zeros(0)
         self.energy_bound_j_n = np.zeros(0)
         self.service_ms_n = np.zeros(0)
@@ -101,7 +100,8 @@ class ArmBoard:
         load = self.nodes.get(node)
         if load is None:
             ratio = ConformalBound(quantile=self._energy_quantile, prior=PRIOR_ENERGY_FACTOR)
-            load = self.nodes[node] = NodeLoad(concurrency, ratio, self._no_addition())
+            added_ms = ConformalBound(quantile=self._latency_quantile, prior=0.0)
+            load = self.nodes[node] = NodeLoad(concurrency, ratio, added_ms)
         load.concurrency = concurrency
         load.routable = True
         self._mark(load.arms, available=False)
@@ -111,9 +111,6 @@ class ArmBoard:
             self._refresh_energy(index, load)
             self._refresh_latency(index)
         self._set_wait(load)
-
-    def _no_addition(self) -> ConformalBound:
-        return ConformalBound(quantile=self._latency_quantile, prior=0.0)
 
     def _place(self, arm: Arm) -> int:
         index = self._by_name.get(arm.name)
@@ -198,7 +195,7 @@ class ArmBoard:
         if state.service_ms.observe(service_ms):
             self._refresh_latency(state.index)
         load = self.nodes[state.arm.node]
-        added_ms = max(0.0, service_ms - state.arm.p95_ms * ANNOUNCED_LATENCY_FACTOR)
+        added_ms = max(0.0, service_ms - state.arm.p95_ms * PRIOR_LATENCY_FACTOR)
         if load.added_ms.observe(added_ms):
             self._refresh_unsettled(load)
         if self._added_ms.observe(added_ms) and self._has_moved():
@@ -209,9 +206,7 @@ class ArmBoard:
     def _has_moved(self) -> bool:
         """Whether what the fleet shares is so different from what was last spread that spreading it is worthwhile."""
         bound_ms, before_ms = self._added_ms.bound, self._spread_ms
-        if not self._added_ms.settled:
-            return False
-        if before_ms is not None and abs(bound_ms - before_ms) <= SPREAD_FRACTION * max(bound_ms, before_ms):
+        if abs(bound_ms - before_ms) <= SPREAD_FRACTION * max(bound_ms, before_ms):
             return False
         self._spread_ms = bound_ms
         return True
@@ -234,17 +229,13 @@ class ArmBoard:
         self.service_bound_ms_n[index] = max(typical, self._service_bound_ms(state)) if self._margins else typical
 
     def _service_bound_ms(self, state: ArmState) -> float:
-        """What the arm showed itself; as long as that is too little, also what its announcement leads to expect."""
+        """What the arm showed itself; as long as that is too little, what its announcement leads to expect here."""
         own, arm = state.service_ms, state.arm
         if own.settled:
             return own.bound
-        announced_ms = arm.p95_ms * ANNOUNCED_LATENCY_FACTOR
         here = self.nodes[arm.node].added_ms
-        if here.settled:
-            return max(own.confirmed, announced_ms + here.bound)
-        if self._added_ms.settled:
-            return max(own.confirmed, announced_ms + max(here.confirmed, self._added_ms.bound))
-        return max(own.bound, arm.p95_ms * PRIOR_LATENCY_FACTOR + PRIOR_HOP_MS)
+        added_ms = here.bound if here.settled else max(here.confirmed, self._added_ms.bound)
+        return max(own.confirmed, arm.p95_ms * PRIOR_LATENCY_FACTOR + added_ms)
 
     def _refresh_energy(self, index: int, load: NodeLoad) -> None:
         self.energy_version += 1

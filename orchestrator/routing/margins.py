@@ -13,6 +13,10 @@ import math
 import numpy as np
 
 REFRESH_EVERY = 16
+# A bound is settled when it is not one of the very largest observations, of which a single one may be an outlier.
+SETTLED_BEYOND = 4.0
+# Up to this many times their expected number, observations beyond the quantile are put down to chance.
+CHANCE = 2.0
 
 
 class ConformalBound:
@@ -40,9 +44,9 @@ class ConformalBound:
 
     @property
     def settled(self) -> bool:
-        """Whether there were enough observations for the quantile to exist; from then on the prior has no say."""
+        """Whether a few observations lie beyond the quantile, so that no single one of them sets the bound."""
         held = min(self._count, self._values.size)
-        return math.ceil((held + 1) * self._quantile) <= held
+        return held == self._values.size or held * (1.0 - self._quantile) >= SETTLED_BEYOND
 
     @property
     def bound(self) -> float:
@@ -51,7 +55,7 @@ class ConformalBound:
 
     @property
     def confirmed(self) -> float:
-        """While not settled: what at least two observations reached, 0 before. One alone may be an outlier."""
+        """What more observations reached than chance would let beyond the quantile; 0 before there are two."""
         return self._confirmed
 
     @property
@@ -71,12 +75,9 @@ class ConformalBound:
     def _refresh(self) -> None:
         values = self._values[: min(self._count, self._values.size)]
         rank = math.ceil((values.size + 1) * self._quantile)
-        middle = values.size // 2
-        if rank > values.size:
-            largest = np.sort(values)[-2:]
-            self._bound = max(self._prior, float(largest[-1]))
-            self._confirmed = float(largest[0]) if largest.size == 2 else 0.0
-            self._typical = float(np.partition(values, middle)[middle])
-            return
-        ordered = np.partition(values, (middle, rank - 1))
-        self._bound, self._typical = float(ordered[rank - 1]), float(ordered[middle])
+        beyond = 1 + math.ceil(CHANCE * values.size * (1.0 - self._quantile))
+        middle, enough = values.size // 2, values.size - beyond
+        ordered = np.partition(values, (middle, max(0, enough), min(rank, values.size) - 1))
+        self._bound = float(ordered[rank - 1]) if rank <= values.size else max(self._prior, float(ordered[-1]))
+        self._confirmed = float(ordered[enough]) if enough >= 0 else 0.0
+        self._typical = float(ordered[middle])
