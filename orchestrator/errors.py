@@ -15,6 +15,7 @@ code and whether the same call may be retried. Reasons never change; texts may.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -139,14 +140,25 @@ class RequestError(EdgewiseError):
     """The request cannot be served as it stands."""
 
 
+def _rounded_up(value: float) -> str:
+    """Three significant digits, never less than `value`: whoever types the number gets what it promises."""
+    text = f"{value:.3g}"
+    if float(text) >= value:
+        return text
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return f"{(math.floor(value / step) + 1) * step:.3g}"
+
+
 class BudgetInfeasible(EdgewiseError):
     """No route fits the budget; carries the smallest budget that would do."""
 
     def __init__(self, *, min_energy_j: float, min_latency_ms: float) -> None:
         super().__init__(
             "BUDGET_INFEASIBLE",
-            f"No expert fits this budget; the smallest that would do is {min_energy_j:.3g} J and"
-            f" {min_latency_ms:.3g} ms, or set on_infeasible.",
+            f"No expert fits this budget; the smallest that would do is {_rounded_up(min_energy_j)} J and"
+            f" {_rounded_up(min_latency_ms)} ms, or set on_infeasible."
+            if math.isfinite(min_energy_j)
+            else "No expert fits this budget: those that could answer do not know their joules; drop the joule limit.",
             metadata={"minEnergyJ": repr(min_energy_j), "minLatencyMs": repr(min_latency_ms)},
             field="budget",
         )

@@ -301,6 +301,12 @@ def _reply(query: Query, fused: Fused, entry: Entry) -> Reply:
 def _infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
     """Why nothing fits: too small a budget, or too much work ahead of this request."""
     fallback = decision.choice.fallback
+    if decision.allowed_r is not None and not decision.allowed_r.any():
+        return RequestError(
+            "FIELD_OUT_OF_RANGE",
+            "No route of this task combines answers that way with so few experts; ask for fusion auto or none.",
+            field="fusion",
+        )
     if fallback is None:
         return Unavailable("NO_NODE", "No connected node can serve this request now.", retry_after_s=RETRY_AFTER_S)
     offer = decision.offer

@@ -84,6 +84,12 @@ async def test_an_unknown_choice_in_a_budget(house: Live, budget: common.Budget)
     await refusal(infer(house, digit(budget=budget)), "FIELD_OUT_OF_RANGE", secrets=[SECRET])
 
 
+async def test_a_fusion_that_no_route_offers_is_not_worth_a_retry(house: Live) -> None:
+    """Without evidence there are only single experts."""
+    found = await refusal(infer(house, digit(fusion=common.Fusion(mode=common.FUSION_MODE_VOTE))), "FIELD_OUT_OF_RANGE")
+    assert found.retry_s is None
+
+
 # ---- names
 
 
