@@ -135,6 +135,10 @@ class Runner:
             async with asyncio.timeout(max(0.0, window_ms - progress.elapsed_ms) / 1000.0):
                 await self._until_answered(query, progress, decide)
         except TimeoutError:
+            bound = progress.decision.route
+            if progress.fused is None and progress.answers and bound is not None:
+                # Experts side by side: those that answered are an answer, whatever the others still do.
+                progress.fused = _fuse(bound.route, progress)
             if progress.fused is None:
                 raise DeadlineExceeded(window_ms) from None
         if progress.fused is None:
