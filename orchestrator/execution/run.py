@@ -252,10 +252,12 @@ def _probabilities(outputs: dict[str, Array] | object, query: Query) -> Array | 
     array = outputs.get(query.task.output.name)
     if array is None or array.size != len(query.task.labels) or array.dtype.kind != "f":
         return None
-    flat = np.asarray(array, dtype=np.float64).reshape(-1)
-    total = float(flat.sum())
-    # Written so that NaN fails both comparisons.
-    return flat / total if flat.min() >= 0 and abs(total - 1.0) <= SUM_TOLERANCE else None
+    values = array.reshape(-1).tolist()
+    total = sum(values)
+    # Written so that NaN fails the comparison.
+    if not abs(total - 1.0) <= SUM_TOLERANCE or min(values) < 0:
+        return None
+    return np.array([value / total for value in values])
 
 
 def _fuse(route: Route, progress: Progress) -> Fused:
