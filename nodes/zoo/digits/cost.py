@@ -59,9 +59,9 @@ def _run(network: Callable[[torch.Tensor], torch.Tensor], example: torch.Tensor)
 
 def _layer_macs(layer: nn.Module, output: torch.Tensor) -> int:
     if isinstance(layer, nn.Conv2d):
-        return output.numel() * layer.weight[0].numel()
+        return int(output.numel() * layer.weight[0].numel())
     if isinstance(layer, nn.Linear):
-        return layer.in_features * layer.out_features
+        return int(layer.in_features * layer.out_features)
     if isinstance(layer, nn.Upsample):
-        return output.numel() * BILINEAR_TAPS
+        return int(output.numel() * BILINEAR_TAPS)
     return 0

@@ -53,7 +53,7 @@ def _plain_bytes(classifier: Classifier) -> bytes:
         torch.onnx.export(
             classifier,
             (torch.zeros(1, SIDE, SIDE),),
-            buffer,  # type: ignore[arg-type]
+            buffer,
             dynamo=False,
             opset_version=OPSET,
             input_names=[INPUT_NAME],

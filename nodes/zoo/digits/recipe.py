@@ -52,7 +52,7 @@ def train(expert: str, images_nchw: torch.Tensor, labels_n: torch.Tensor) -> nn.
         for image_bchw, label_b in _batches(images_nchw, labels_n, recipe, generator=generator):
             loss = functional.cross_entropy(network(image_bchw), label_b)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
     return network.eval()
