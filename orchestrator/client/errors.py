@@ -90,7 +90,8 @@ def _from_reason(reason: str, metadata: Mapping[str, str], status: status_pb2.St
 def _from_code(code: grpc.StatusCode, *, target: str, timeout_s: float) -> EdgewiseError:
     """For what grpc says itself, and for peers that are no gateway or a newer one."""
     match code:
-        case grpc.StatusCode.UNAVAILABLE:
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            # A server that stops cancels calls that reached it but not its handlers; we never cancel by this way.
             return GatewayUnreachable(target)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(timeout_s * 1e3)
