@@ -53,12 +53,14 @@ NO_WORLD = {
 # Modules that may hold generated messages, and why; everything else speaks in frozen types.
 GENERATED = {
     "orchestrator.wire": "the gateway's translation",
+    "orchestrator.fleet.wire": "what nodes say, checked",
     "orchestrator.client.wire": "the client's translation",
     "orchestrator.client.admin.wire": "the client's translation of what operators call",
     "orchestrator.gateway.app": "registers the services",
     "orchestrator.gateway.servicers": "the services",
     "orchestrator.gateway.join": "reads a node's stream",
-    "orchestrator.gateway.requests": "client messages to queries, replies to messages",
+    "orchestrator.gateway.requests": "client messages to queries",
+    "orchestrator.gateway.replies": "replies and explanations to messages",
     "orchestrator.gateway.report": "state to messages",
     "orchestrator.fleet.session": "queues commands for a node's stream",
     "orchestrator.execution.attempt": "makes the message of a piece of work",

@@ -13,17 +13,10 @@ from orchestrator import __version__
 from orchestrator.errors import RequestError
 from orchestrator.fleet.fleet import Fleet, Refusal
 from orchestrator.fleet.session import NodeSession
+from orchestrator.fleet.wire import decode_arms, decode_delta, decode_done, decode_failed, decode_hello
 from orchestrator.gateway.guard import Malformed
 from orchestrator.types import Failed, NodeHello
-from orchestrator.wire import (
-    decode_arms,
-    decode_delta,
-    decode_done,
-    decode_energy,
-    decode_failed,
-    decode_hello,
-    decode_tensors,
-)
+from orchestrator.wire import decode_energy, decode_tensors
 
 log = structlog.get_logger("fleet")
 

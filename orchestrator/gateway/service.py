@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,10 @@ from orchestrator.admission import Admission, overloaded
 from orchestrator.budgets import Budgets
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
 from orchestrator.execution.attempt import Attempts
-from orchestrator.execution.run import Decide, Progress, Runner, fusion_of, total_energy
+from orchestrator.execution.run import Decide, Progress, Runner, total_energy
 from orchestrator.execution.text import TextEnd, TextRunner
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.gateway.accounts import TextReply, Ticket, log_line, make_reply, routing_record, timings
 from orchestrator.journal import Entry, Journal
 from orchestrator.metrics import Metrics
 from orchestrator.planning.planner import Planner, Standing
@@ -30,47 +30,16 @@ from orchestrator.routing.route import Decision, Wish, route
 from orchestrator.types import (
     BudgetRequest,
     Delta,
-    Energy,
-    FusionChoice,
     Limits,
-    Provenance,
     Query,
     Reply,
-    RoutingRecord,
     Task,
     TextQuery,
-    Timings,
 )
 
 RETRY_AFTER_S = 1.0
 # Log lines and metrics of a request follow its reply within this time.
 PUBLISH_S = 0.02
-
-
-@dataclass
-class Ticket:
-    """One request on its way: what is known of it when it ends, however it ends."""
-
-    request_id: str
-    task: str
-    started_s: float
-    route_s: float = 0.0
-    wait_s: float = 0.0
-    limits: Limits | None = None
-    decision: Decision | None = None
-    plan: Plan | None = None
-    progress: Progress | None = None
-
-
-@dataclass(frozen=True)
-class TextReply:
-    """The end of a text query."""
-
-    request_id: str
-    end: TextEnd
-    energy: Energy
-    routing: RoutingRecord
-    timings: Timings
 
 
 class Service:
@@ -129,7 +98,7 @@ class Service:
         except BaseException as error:
             self.conclude(ticket, _outcome(error, ticket))
             raise
-        return _reply(query, fused, self.conclude(ticket, "answered"))
+        return make_reply(query, fused, self.conclude(ticket, "answered"))
 
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
         features_f = next(iter(query.inputs.values())).reshape(-1)
@@ -267,7 +236,7 @@ class Service:
         ended, self._unpublished = self._unpublished, []
         for entry, progress in ended:
             self._count(entry, progress)
-        log.requests.write([_log_line(entry) for entry, _ in ended])
+        log.requests.write([log_line(entry) for entry, _ in ended])
 
     def _count(self, entry: Entry, progress: Progress | None) -> None:
         if progress is None:
@@ -282,20 +251,6 @@ def _outcome(error: BaseException, ticket: Ticket) -> str:
         error.metadata.setdefault("requestId", ticket.request_id)
         return error.reason
     return "INTERNAL" if isinstance(error, Exception) else "CANCELLED"
-
-
-def _reply(query: Query, fused: Fused, entry: Entry) -> Reply:
-    output = query.task.output
-    shape = tuple(1 if size == -1 else size for size in output.shape)
-    return Reply(
-        request_id=query.request_id,
-        outputs={output.name: fused.probabilities_c.astype(output.dtype).reshape(shape)},
-        label=query.task.labels[int(fused.label)],
-        confidence=float(fused.confidence),
-        energy=entry.energy,
-        routing=entry.routing,
-        timings=entry.timings,
-    )
 
 
 def _infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
@@ -315,63 +270,3 @@ def _infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
         excess_ms = float(offer.latency_bound_r[affordable_r].min()) - limits.max_latency_ms
         return overloaded(excess_ms / 1000.0)
     return BudgetInfeasible(min_energy_j=fallback.min_energy_j, min_latency_ms=fallback.min_latency_ms)
-
-
-def routing_record(ticket: Ticket, energy: Energy, spent: Timings) -> RoutingRecord:
-    """How a request was routed, as far as it came."""
-    decision, progress = ticket.decision, ticket.progress
-    plan_id = ticket.plan.plan_id if ticket.plan else ""
-    certificate = ticket.plan.certificate if ticket.plan else NO_CERTIFICATE
-    if decision is None or decision.index is None or progress is None:
-        return RoutingRecord((), FusionChoice.NONE, 0.0, 0.0, 0.0, 0.0, False, plan_id, certificate)
-    index, offer = decision.index, decision.offer
-    return RoutingRecord(
-        attempts=tuple(progress.attempts),
-        fusion=fusion_of(progress),
-        predicted_energy_j=float(offer.energy_r[index]),
-        predicted_ms=float(offer.latency_r[index]),
-        bound_energy_j=float(offer.energy_bound_r[index]),
-        bound_ms=float(offer.latency_bound_r[index]),
-        budget_met=budget_met(progress.limits, energy, spent),
-        plan_id=plan_id,
-        certificate=certificate,
-    )
-
-
-def budget_met(limits: Limits, energy: Energy, spent: Timings) -> bool:
-    """Whether joules and milliseconds are within the limits; unknown joules meet only an infinite limit."""
-    known = energy.provenance is not Provenance.UNMEASURED
-    within_j = energy.energy_j <= limits.max_energy_j if known else math.isinf(limits.max_energy_j)
-    return within_j and spent.total_ms <= limits.max_latency_ms
-
-
-def timings(ticket: Ticket) -> Timings:
-    """Where the time of a request went, until now."""
-    progress = ticket.progress
-    return Timings(
-        total_ms=(time.monotonic() - ticket.started_s) * 1000.0,
-        route_ms=ticket.route_s * 1000.0,
-        wait_ms=ticket.wait_s * 1000.0,
-        infer_ms=progress.infer_s * 1000.0 if progress else 0.0,
-        fuse_ms=progress.fuse_s * 1000.0 if progress else 0.0,
-    )
-
-
-def _log_line(entry: Entry) -> dict[str, object]:
-    routing, spent, energy = entry.routing, entry.timings, entry.energy
-    return {
-        "request_id": entry.request_id,
-        "task": entry.task,
-        "outcome": entry.outcome,
-        "arms": ",".join(attempt.arm for attempt in routing.attempts),
-        "fusion": routing.fusion.value,
-        "energy_j": energy.energy_j if math.isfinite(energy.energy_j) else None,
-        "energy_source": energy.provenance.value,
-        "predicted_j": routing.predicted_energy_j,
-        "total_ms": round(spent.total_ms, 3),
-        "route_ms": round(spent.route_ms, 3),
-        "infer_ms": round(spent.infer_ms, 3),
-        "predicted_ms": round(routing.predicted_ms, 3),
-        "budget_met": routing.budget_met,
-        "plan": routing.plan_id,
-    }

@@ -10,16 +10,12 @@ from edgewise.v1 import admin_pb2, admin_pb2_grpc, fleet_pb2_grpc, gateway_pb2, 
 from orchestrator import __version__
 from orchestrator.budgets import TaskBudget
 from orchestrator.errors import RequestError
+from orchestrator.gateway.accounts import TextReply
 from orchestrator.gateway.join import Joiner
+from orchestrator.gateway.replies import encode_explanation, encode_reply, encode_text_reply
 from orchestrator.gateway.report import encode_node, encode_task
-from orchestrator.gateway.requests import (
-    decode_generate,
-    decode_infer,
-    encode_explanation,
-    encode_reply,
-    encode_text_reply,
-)
-from orchestrator.gateway.service import Service, TextReply
+from orchestrator.gateway.requests import decode_generate, decode_infer
+from orchestrator.gateway.service import Service
 from orchestrator.types import Energy, Provenance
 from orchestrator.wire import check_name, decode_budget, encode_budget
 

@@ -10,19 +10,15 @@ from hypothesis.extra import numpy as hnp
 
 from edgewise.v1 import common_pb2, fleet_pb2
 from orchestrator.errors import RequestError
+from orchestrator.fleet.wire import MAX_ARMS, decode_arm, decode_failed, decode_hello, decode_task
 from orchestrator.types import Array, BudgetRequest, Energy, OnInfeasible, Provenance
 from orchestrator.wire import (
     DTYPES,
-    MAX_ARMS,
     MAX_ENERGY_J,
     MAX_RANK,
-    decode_arm,
     decode_budget,
     decode_energy,
-    decode_failed,
-    decode_hello,
     decode_spec,
-    decode_task,
     decode_tensor,
     decode_tensors,
     encode_budget,

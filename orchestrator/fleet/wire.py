@@ -1,0 +1,144 @@
+"""What nodes say, from protobuf to the gateway's own types. Every name, figure and count is checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgewise.v1 import fleet_pb2
+from orchestrator.errors import RequestError
+from orchestrator.types import Arm, Delta, Done, Energy, Failed, NodeHello, Provenance, Task, TensorSpec
+from orchestrator.wire import (
+    FINISH_REASONS,
+    MAX_ENERGY_J,
+    PROVENANCES,
+    check_name,
+    decode_energy,
+    decode_spec,
+    decode_tensors,
+)
+
+MAX_ARMS = 512
+MAX_TASKS = 64
+MAX_LABELS = 100_000
+
+
+def decode_task(message: fleet_pb2.TaskSpec) -> Task:
+    """A task class as a node announced it.
+
+    Raises:
+        RequestError: NAME_INVALID, FIELD_OUT_OF_RANGE, DTYPE_MISMATCH or SHAPE_MISMATCH.
+    """
+    if len(message.labels) > MAX_LABELS:
+        raise RequestError("FIELD_OUT_OF_RANGE", f"A task may have at most {MAX_LABELS} labels.", field="tasks")
+    empty = TensorSpec("", np.dtype("float32"), ())
+    output = empty if message.text else decode_spec(message.output, "tasks.output")
+    if not message.text and not 0 < math.prod(abs(size) for size in output.shape) == len(message.labels):
+        raise RequestError("SHAPE_MISMATCH", "A task's output must hold one number per label.", field="tasks.output")
+    return Task(
+        name=check_name(message.name, "tasks.name"),
+        input=empty if message.text else decode_spec(message.input, "tasks.input"),
+        output=output,
+        labels=tuple(message.labels),
+        reference_digest=message.reference_digest,
+        text=message.text,
+    )
+
+
+def _check_cost(value: float, field: str) -> float:
+    if not (math.isfinite(value) and 0.0 <= value <= MAX_ENERGY_J):
+        raise RequestError("FIELD_OUT_OF_RANGE", f"{field} must be a finite number that is not negative.", field=field)
+    return value
+
+
+def decode_arm(message: fleet_pb2.Arm, node: str) -> Arm:
+    """An arm as a node announced it; figures must be finite."""
+    energy = message.energy
+    return Arm(
+        expert=check_name(message.expert, "arms.expert"),
+        variant=check_name(message.variant, "arms.variant"),
+        node=node,
+        task=check_name(message.task, "arms.task"),
+        engine=check_name(message.engine, "arms.engine"),
+        model_digest=message.model_digest,
+        macs=message.macs,
+        memory_bytes=message.memory_bytes,
+        p50_ms=_check_cost(message.latency.p50_ms, "arms.latency.p50_ms"),
+        p95_ms=_check_cost(message.latency.p95_ms, "arms.latency.p95_ms"),
+        latency_provenance=PROVENANCES.get(message.latency.provenance, Provenance.UNMEASURED),
+        energy=Energy(
+            _check_cost(energy.mean_j, "arms.energy.mean_j"),
+            PROVENANCES.get(energy.provenance, Provenance.UNMEASURED),
+            energy.method[:64],
+            _check_cost(energy.uncertainty_j, "arms.energy.uncertainty_j"),
+        ),
+        quality_fraction=min(1.0, _check_cost(message.quality_fraction, "arms.quality_fraction")),
+        quality_samples=message.quality_samples,
+        evidence_digest=message.evidence_digest,
+    )
+
+
+def decode_hello(message: fleet_pb2.Hello) -> NodeHello:
+    """What a joining node says of itself.
+
+    Raises:
+        RequestError: a name, figure or count is not allowed; the text says which.
+    """
+    node = check_name(message.node, "node")
+    if len(message.arms) > MAX_ARMS or len(message.tasks) > MAX_TASKS:
+        raise RequestError("FIELD_OUT_OF_RANGE", f"A node may have at most {MAX_ARMS} arms and {MAX_TASKS} tasks.")
+    return NodeHello(
+        node=node,
+        software_version=message.software_version[:64],
+        protocol_version=message.protocol_version,
+        device=message.device[:128],
+        simulated=message.simulated,
+        energy_method=message.energy_method[:64],
+        energy_provenance=PROVENANCES.get(message.energy_provenance, Provenance.UNMEASURED),
+        tasks=tuple(decode_task(task) for task in message.tasks),
+        arms=decode_arms(message.arms, node),
+        concurrency=max(1, min(message.concurrency, 1024)),
+        queue_limit=min(message.queue_limit, 65536),
+        memory_limit_bytes=message.memory_limit_bytes,
+    )
+
+
+def decode_arms(messages: Sequence[fleet_pb2.Arm], node: str) -> tuple[Arm, ...]:
+    """A node's arms; a name may occur once."""
+    arms = tuple(decode_arm(message, node) for message in messages)
+    if len({arm.name for arm in arms}) != len(arms):
+        raise RequestError("NAME_INVALID", "A node announced the same arm twice.", field="arms")
+    return arms
+
+
+def decode_done(message: fleet_pb2.WorkDone) -> Done:
+    """A finished piece of work."""
+    return Done(
+        work_id=message.work_id,
+        outputs=decode_tensors(message.outputs, "outputs"),
+        text=message.text,
+        finish_reason=FINISH_REASONS.get(message.finish_reason, ""),
+        prompt_tokens=message.usage.prompt_tokens,
+        completion_tokens=message.usage.completion_tokens,
+        energy=decode_energy(message.energy),
+        queue_ms=message.queue_ms,
+        compute_ms=message.compute_ms,
+    )
+
+
+def decode_failed(message: fleet_pb2.WorkFailed) -> Failed:
+    """A piece of work that a node could not do."""
+    return Failed(
+        work_id=message.work_id,
+        reason=message.reason[:64],
+        message=message.message[:200],
+        final=message.final,
+        energy=decode_energy(message.energy),
+    )
+
+
+def decode_delta(message: fleet_pb2.TextDelta) -> Delta:
+    """A piece of generated text."""
+    return Delta(message.work_id, message.text, tuple(message.token_ids))
