@@ -1,7 +1,7 @@
 """A real gateway and real agents as processes of their own, on free ports, with their logs in files.
 
 Nothing outlives the `Fleet` that started it: each process leads its own group, and `close` kills whole groups, also
-stopped ones, whatever happened in between.
+stopped ones, and whatever else was started with the fleet's folder in its environment.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Fleet:
     plans: dict[str, NodePlan] = field(default_factory=dict)
     address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
     http_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
-    _starts: int = 0
+    _started: list[Running] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         atexit.register(self.close)
@@ -144,9 +144,13 @@ class Fleet:
     def close(self) -> None:
         """Kill everything that was started here."""
         atexit.unregister(self.close)
-        for running in (*self.agents.values(), self.gateway):
-            if running is not None:
+        for running in self._started:
+            if running.alive:
                 running.end_group()
+        # A leader that is gone may have left others behind, and its group's number may belong to somebody else now.
+        for process in _started_in(self.folder):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     # ---- starting
 
@@ -160,7 +164,13 @@ class Fleet:
         return self.gateway
 
     def start_agent(self, plan: NodePlan) -> Running:
-        """Start an agent; one of the same name must have ended."""
+        """Start an agent.
+
+        Raises:
+            ValueError: One of the same name still runs.
+        """
+        if plan.name in self.agents and self.agents[plan.name].alive:
+            raise ValueError(f"an agent {plan.name} still runs")
         self.plans[plan.name] = plan
         agent = self._start(plan.name, [*NODES, *plan.arguments(self.address), "--log", "json"], {})
         self.agents[plan.name] = agent
@@ -175,8 +185,7 @@ class Fleet:
         return self
 
     def _start(self, name: str, command: list[str], settings: Mapping[str, str]) -> Running:
-        self._starts += 1
-        log = self.folder / f"{self._starts:02d}-{name}.log"
+        log = self.folder / f"{len(self._started) + 1:02d}-{name}.log"
         with log.open("wb") as stream:
             popen = subprocess.Popen(
                 command,
@@ -187,7 +196,8 @@ class Fleet:
                 env={**_clean_environment(self.folder), **settings},
                 start_new_session=True,
             )
-        return Running(name, popen, log)
+        self._started.append(Running(name, popen, log))
+        return self._started[-1]
 
     # ---- waiting
 
@@ -281,7 +291,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _started_in(folder: Path) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("XDG_CONFIG_HOME") == _config_home(folder):
+                yield process
+
+
+def _config_home(folder: Path) -> str:
+    return str(folder / "config")
+
+
 def _clean_environment(folder: Path) -> dict[str, str]:
     """This process's environment without what would configure Edgewise; the user's own files are out of reach."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EDGEWISE_")}
-    return {**kept, "XDG_CONFIG_HOME": str(folder / "config"), "NO_COLOR": "1"}
+    return {**kept, "XDG_CONFIG_HOME": _config_home(folder), "NO_COLOR": "1"}

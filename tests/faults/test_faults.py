@@ -57,3 +57,14 @@ def test_nothing_outlives_a_fleet(tmp_path: Path) -> None:
         assert len(processes) >= 2
     gone, alive = psutil.wait_procs(processes, timeout=5.0)
     assert (len(gone), alive) == (len(processes), [])
+
+
+def test_a_fleet_also_ends_what_was_stopped_or_has_lost_its_leader(tmp_path: Path) -> None:
+    with Fleet(tmp_path) as fleet:
+        fleet.start(NODES[0])
+        agent = fleet.agents["north"]
+        (engine,) = agent.children()
+        engine.suspend()
+        agent.kill()
+    gone, alive = psutil.wait_procs([engine], timeout=5.0)
+    assert (len(gone), alive) == (1, [])
