@@ -9,7 +9,8 @@ import pytest
 import structlog
 
 from orchestrator import log
-from tests.faults.promises import OUTLIER_FACTOR, Q99_FACTOR, Score, draw_world, play, score
+from tests.faults.promises import Score, play, score
+from tests.faults.world import OUTLIER_FACTOR, Q99_FACTOR, draw_world
 
 REQUESTS = 4000
 MISS_FRACTION = 0.01
