@@ -147,7 +147,7 @@ static int64_t *others(const Instance *given) {
 void replay(Search *s, const Instance *given) {
     Walk w = {given->old_kind, given->old_index, given->old_dual, others(given), 0};
     while (w.at < given->old_tokens && w.kind[w.at] >= DOMINATED) w.at++;
-    s->may_explore = 4 + given->old_searched / 16;
+    s->may_explore = 4 + given->old_searched / 32;
     walk(s, &w, 0, NULL, 0.0);
     free(w.other);
     s->may_explore = 0;
