@@ -56,13 +56,14 @@ def best_policy(options: Options, mean_energy_j: float) -> Policy:
     if left.spent <= mean_energy_j:
         return Policy(left.quality, 0.0, left.spent)
     right = _free_of_charge(options)
-    price = right.price
+    # Relative to what could be had without a limit: weights may have any unit.
+    price, scale = right.price, left.quality
     for _ in range(_STEPS):
         # Both tangents have the same height where they cross.
         price = (left.quality - right.quality) / (left.spent - right.spent)
         crossing = left.quality + price * (mean_energy_j - left.spent)
         here = _at(options, price)
-        if here.dual(mean_energy_j) <= crossing + _TOLERANCE * max(1.0, abs(crossing)):
+        if here.dual(mean_energy_j) <= crossing + _TOLERANCE * scale:
             break
         if here.spent > mean_energy_j:
             left = here
