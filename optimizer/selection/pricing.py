@@ -56,14 +56,14 @@ def best_policy(options: Options, mean_energy_j: float) -> Policy:
     if left.spent <= mean_energy_j:
         return Policy(left.quality, 0.0, left.spent)
     right = _free_of_charge(options)
-    # Relative to what could be had without a limit: weights may have any unit.
-    price, scale = right.price, left.quality
+    price = right.price
+    close = _TOLERANCE * max(left.quality, 1e-300)
     for _ in range(_STEPS):
         # Both tangents have the same height where they cross.
         price = (left.quality - right.quality) / (left.spent - right.spent)
         crossing = left.quality + price * (mean_energy_j - left.spent)
         here = _at(options, price)
-        if here.dual(mean_energy_j) <= crossing + _TOLERANCE * scale:
+        if here.dual(mean_energy_j) <= crossing + close:
             break
         if here.spent > mean_energy_j:
             left = here

@@ -42,13 +42,13 @@ def make_problem(utility: str, mode: Mode, seed: int) -> Problem:
     classes = _classes(rng)
     per_class = pick(rng, True, False)
     per_query = mode is Mode.ROUTED and pick(rng, True, False)
-    energy_n = np.array([arm.energy_j for arm in listed])
+    energy_n, weights_q = np.array([arm.energy_j for arm in listed]), _weights(rng, queries)
     return Problem(
         arms=listed,
         utility=worth,
-        weights_q=_weights(rng, queries),
+        weights_q=weights_q,
         limits=_limits(rng, listed, mode),
-        routing=_routing(rng, energy_n, utility) if mode is Mode.ROUTED else None,
+        routing=_routing(rng, float(energy_n.mean() * weights_q.sum()), utility) if mode is Mode.ROUTED else None,
         classes=classes,
         class_q=rng.integers(0, len(classes), queries),
         latency_cn=rng.integers(1, 6, (len(classes), arms)).astype(float) if per_class else None,
@@ -135,6 +135,16 @@ def _limits(rng: Generator, arms: tuple[Arm, ...], mode: Mode) -> Limits:
     )
 
 
-def _routing(rng: Generator, energy_n: Floats, utility: str) -> Routing:
+def _routing(rng: Generator, usual_j: float, utility: str) -> Routing:
+    """A limit as a fraction of what one arm per query would spend; weights that do not add up to 1 count in it."""
     fraction = pick(rng, 0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
-    return Routing(float(energy_n.mean()) * fraction, int(pick(rng, 1, 2, 2, 3)) if utility != "best_of" else 1)
+    return Routing(usual_j * fraction, int(pick(rng, 1, 2, 2, 3)) if utility != "best_of" else 1)
+
+
+def worth_scale(problem: Problem) -> float:
+    """The weighted sum of the best that any set is worth to each query: what errors are relative to."""
+    utility, arms = problem.utility, tuple(range(len(problem.arms)))
+    worth_q = utility.value_qs.max(axis=1) if isinstance(utility, Table) else None
+    if worth_q is None:
+        worth_q = utility.worth_q(arms, np.ones((utility.queries, len(arms)), dtype=np.bool_))
+    return float(problem.weights_q @ worth_q)

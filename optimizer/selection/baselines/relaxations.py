@@ -105,6 +105,7 @@ class Submodular:
     def look(self, box: Box, *, enough: float) -> View:
         reached_n, first_n = box.inside_n.copy(), np.zeros(len(box.top_n))
         corner = self.value(box.top_n)
+        losses_n = corner - np.where(box.free_n, self._gains.loss_n(box.top_n), 0.0)
         best = self._flat(min(box.bound, corner), reached_n, first_n)
         while best.bound > enough:
             view, ratio_n = self._on_top_of(box, reached_n)
@@ -114,7 +115,7 @@ class Submodular:
             if not addable_n.any():
                 break
             reached_n[np.where(addable_n, ratio_n, -1.0).argmax()] = True
-        return View(best.bound, best.without_n, best.with_n, reached_n, first_n)
+        return View(best.bound, np.minimum(best.without_n, losses_n), best.with_n, reached_n, first_n)
 
     def _flat(self, bound: float, reached_n: Bools, rank_n: Floats) -> View:
         bound_n = np.full(len(reached_n), bound)
