@@ -5,9 +5,9 @@ Two modes, never mixed up (arXiv 2501.09410 has the first):
 **worst_case.** Every active arm may run for one query, so the energies of the active set S add up against one limit:
 maximise Σ_q w_q · worth(S, q) subject to Σ_{i∈S} e_i ≤ E, memory per node, standby watts, number of arms.
 
-**routed.** S pays only set costs (memory, standby watts, number). A policy runs at most ``fanout`` of its arms per query,
-or none, and the *mean* energy over the queries is limited: maximise the best policy's Σ_q w_q · worth(S_q, q). For a
-fixed S that is a linear program with one price, so the value of S is monotone in S.
+**routed.** S pays only set costs (memory, standby watts, number). A policy runs at most ``fanout`` of its arms per
+query, or none, and the *mean* energy over the queries is limited: maximise the best policy's Σ_q w_q · worth(S_q, q).
+For a fixed S that is a linear program with one price, so the value of S is monotone in S.
 
 Latency is a filter per task class: an arm that is too slow for a class is worth nothing to its queries.
 
@@ -139,7 +139,8 @@ class Problem:
         if latency_cn is None:
             latency_cn = np.tile(np.array([arm.latency_ms for arm in self.arms]), (len(self.classes), 1))
         limit_c = np.array([np.inf if c.latency_limit_ms is None else c.latency_limit_ms for c in self.classes])
-        return np.asarray((latency_cn <= limit_c[:, None])[self.class_q])
+        fast_qn: Bools = np.asarray(latency_cn[self.class_q] <= limit_c[self.class_q][:, None])
+        return fast_qn
 
     @cached_property
     def run_energy_qn(self) -> Floats:
@@ -151,7 +152,7 @@ class Problem:
     @cached_property
     def eligible(self) -> tuple[int, ...]:
         """Arms that could be active all by themselves, and are fast enough for some class; by index."""
-        some_n = self.allowed_qn.any(axis=0)
+        some_n: Bools = np.asarray(self.allowed_qn.any(axis=0))
         return tuple(n for n in range(len(self.arms)) if some_n[n] and self.set_costs.fits((n,)))
 
     def fits(self, active: Sequence[int]) -> bool:

@@ -70,7 +70,7 @@ class BestOf:
     @property
     def arms(self) -> int:
         """Number of arms that the utility speaks of."""
-        return self.quality_qn.shape[1]
+        return int(self.quality_qn.shape[1])
 
     @property
     def traits(self) -> Traits:
@@ -110,7 +110,7 @@ class AnyRight:
     @property
     def arms(self) -> int:
         """Number of arms that the utility speaks of."""
-        return self.right_qn.shape[1]
+        return int(self.right_qn.shape[1])
 
     @property
     def traits(self) -> Traits:
@@ -120,7 +120,9 @@ class AnyRight:
     def worth_q(self, active: tuple[int, ...], allowed_qn: Bools) -> Floats:
         """Worth of the set to each query, (q,)."""
         arms = list(active)
-        return np.asarray(1.0 - np.where(allowed_qn[:, arms], 1.0 - self.right_qn[:, arms], 1.0).prod(axis=1))
+        with np.errstate(divide="ignore"):
+            wrong_qn = np.log1p(-np.where(allowed_qn[:, arms], self.right_qn[:, arms], 0.0))
+        return np.asarray(-np.expm1(wrong_qn.sum(axis=1)))
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class Table:
     @property
     def arms(self) -> int:
         """Number of arms that the utility speaks of."""
-        return self.value_qs.shape[1].bit_length() - 1
+        return int(self.value_qs.shape[1]).bit_length() - 1
 
     @cached_property
     def traits(self) -> Traits:
