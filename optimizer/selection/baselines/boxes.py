@@ -20,7 +20,7 @@ import numpy as np
 
 from optimizer.errors import ProblemError
 from optimizer.selection.baselines.exhaustive import solve_exhaustively
-from optimizer.selection.baselines.gains import gains_of
+from optimizer.selection.baselines.gains import Gains, gains_of
 from optimizer.selection.baselines.ground import Ground, ground_of, infeasible
 from optimizer.selection.baselines.lagrange import PricedPanels
 from optimizer.selection.baselines.panels import Panels
@@ -30,7 +30,7 @@ from optimizer.selection.solution import Solution, Status
 from optimizer.selection.utility import Bools, Table
 
 NODE_LIMIT = 200_000
-# Relative to the objective: the rounding of sums in a different order.
+# Relative to the worth without any limit: the rounding of sums in a different order.
 _TOLERANCE = 1e-12
 
 
@@ -55,11 +55,12 @@ def solve_by_boxes(
     if problem.routing is None and isinstance(problem.utility, Table):
         return solve_exhaustively(problem)
     if problem.routing is None:
-        search = _Search(ground, Submodular(ground, gains_of(ground)))
+        gains = gains_of(ground)
+        search = _Search(ground, Submodular(ground, gains), _corner(ground, gains))
         search.run(node_limit, should_stop)
         return search.solution("boxes")
     panels = Panels(ground)
-    search = _Search(ground, PricedPanels(ground, panels))
+    search = _Search(ground, PricedPanels(ground, panels), panels.scale)
     search.run(node_limit, should_stop)
     return replace(search.solution("boxes"), price_per_j=panels.policy(search.best_n).price_per_j)
 
@@ -82,9 +83,15 @@ def solve_by_corners(
     ground = ground_of(problem)
     if not ground.arms:
         return infeasible("corners")
-    search = _Search(ground, Corners(ground, gains_of(ground)), best_first=True, until_stable=True)
+    gains = gains_of(ground)
+    scale = _corner(ground, gains) if problem.routing is None else Panels(ground).scale
+    search = _Search(ground, Corners(ground, gains), scale, best_first=True, until_stable=True)
     search.run(node_limit, should_stop)
     return search.solution("corners")
+
+
+def _corner(ground: Ground, gains: Gains) -> float:
+    return gains.value(np.ones(len(ground.arms), dtype=np.bool_))
 
 
 @dataclass
@@ -93,6 +100,7 @@ class _Search:
 
     ground: Ground
     relaxation: Relaxation
+    scale: float
     best_first: bool = False
     until_stable: bool = False
     best_n: Bools = field(init=False)
@@ -113,7 +121,7 @@ class _Search:
     @property
     def enough(self) -> float:
         """A box with no more than this holds nothing better."""
-        return self.objective + _TOLERANCE * abs(self.objective)
+        return self.objective + _TOLERANCE * self.scale
 
     def run(self, node_limit: int, should_stop: Callable[[], bool] | None) -> None:
         while self._open and self.explored < node_limit and not (should_stop and should_stop()):

@@ -28,6 +28,7 @@ from optimizer.selection.utility import BestOf, Bools, Floats, Table
 MOST_ARMS = 20
 _NAME = "exhaustive"
 _CELLS = 1 << 22
+# Relative to the worth without any limit.
 _TOLERANCE = 1e-12
 
 
@@ -123,7 +124,7 @@ def _best_routed(ground: Ground, feasible_s: Bools) -> Solution:
     column_o = np.array([sum(1 << ground.arms.index(arm) for arm in panel) for panel in options.panels])
     first = best_policy(options, routing.mean_energy_j)
     upper_s = np.where(feasible_s, _dual_s(ground, options, column_o, first.price_per_j), -np.inf)
-    best, objective, tolerance = 0, -np.inf, _TOLERANCE * first.value
+    best, objective, tolerance = 0, -np.inf, _TOLERANCE * float(options.worth_qo.max(axis=1).sum())
     while upper_s.max() > objective + tolerance:
         column = int(upper_s.argmax())
         inside_o = (column_o & ~column) == 0

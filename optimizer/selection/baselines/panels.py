@@ -39,6 +39,11 @@ class Panels:
         """Number of rows."""
         return len(self._options.worth_qo)
 
+    @property
+    def scale(self) -> float:
+        """Worth without any limit: what rounding is relative to."""
+        return float(self._options.worth_qo.max(axis=1, initial=0.0).sum())
+
     def within_o(self, chosen_n: Bools) -> Bools:
         """Which options need no other arm, (o,)."""
         return np.asarray(~self.member_on[:, ~chosen_n].any(axis=1))
