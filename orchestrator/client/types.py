@@ -6,13 +6,14 @@ Values that the gateway's rooms use as well (energy, timings, routing) come from
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.types import (
     Array,
     BudgetRequest,
     CertificateRecord,
     Energy,
+    EnergySource,
     FusionChoice,
     GenerationParameters,
     Message,
@@ -32,6 +33,7 @@ __all__ = [
     "Candidate",
     "CertificateRecord",
     "Energy",
+    "EnergySource",
     "Explanation",
     "FleetStatus",
     "FusionChoice",
@@ -162,6 +164,9 @@ class NodeStatus:
     seen_s: float
     engine_restarts: int
     arms: tuple[ArmStatus, ...]
+    energy_source: EnergySource = field(default_factory=EnergySource)
+    temperature_c: float | None = None
+    throttles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
