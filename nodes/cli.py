@@ -147,6 +147,34 @@ def doctor(worker_python: Path | None, models: Path | None, output: str, **given
     sys.exit(exit_code(checks))
 
 
+@cli.command()
+@_python_option()
+@_models_option()
+@_profile_option()
+@_energy_option()
+@_trace_option()
+@_calibration_option()
+@click.option("--experts", metavar="A,B,…", help="Experts to measure.  [default: all in the catalogue]")
+@click.option("--batches", default="1,4,16", show_default=True, help="Input sizes, in samples.")
+@click.option("--concurrencies", default="1,2", show_default=True, help="Runs at once.")
+@click.option("--seconds", type=click.FloatRange(0.05, 60.0), default=1.0, show_default=True, help="Per point.")
+@click.option("--to", type=click.Path(path_type=Path), default=Path("profile.json"), show_default=True, metavar="FILE")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def profile(to: Path, output: str, **given: Any) -> None:
+    """Measure this node's arms on purpose: milliseconds and joules by input size and concurrency.
+
+    What was measured, and with which source, goes to --to.
+    """
+    from nodes.survey import write
+    from nodes.surveying import survey_node
+
+    document = survey_node(given)
+    write(to, document)
+    keys = ("arm", "batch", "concurrency", "runs", "p50_ms", "energy_j", "uncertainty_j", "provenance", "share")
+    _print(output, keys, document["points"])
+    click.echo(f"written to {to}", err=True)
+
+
 def _print(output: str, keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     if output == "json":
         click.echo(json.dumps(rows, indent=2))

@@ -35,10 +35,12 @@ class Load:
         clients: Requests that run at once at most.
         recurring: True where a request's power is its arm's (and 2 % of its own); False where every request draws its
             power anew from 1x to 5x and its arm says nothing.
+        saturating: False for power that goes with n^0.7; True for n / (1 + 0.12 (n - 1)), which is no power of n.
     """
 
     clients: int
     recurring: bool
+    saturating: bool = False
     length_s: float = 60.0
     median_busy_s: float = 0.8
     mean_thinking_s: float = 0.3
@@ -66,7 +68,8 @@ def simulate(load: Load, seed: int) -> Truth:
     arm_n = rng.integers(0, len(CLASSES_W), len(start_s_n))
     alone_w_n = _powers(load, arm_n, rng)
     time_s_t = np.arange(0.0, load.length_s, STEP_S)
-    factor_t, sum_w_t = _together(start_s_n, end_s_n, alone_w_n, time_s_t)
+    count_t, sum_w_t = _together(start_s_n, end_s_n, alone_w_n, len(time_s_t))
+    factor_t = _factor(count_t, load)
     spent_t = np.concatenate([[0.0], np.cumsum(factor_t) * STEP_S])
     first, last = _tick(start_s_n), _tick(end_s_n)
     energy_j_n = alone_w_n * (spent_t[last] - spent_t[first])
@@ -113,15 +116,29 @@ def _tick(time_s: Floats) -> Ints:
     return np.round(time_s / STEP_S).astype(np.int64)
 
 
-def _together(start_s_n: Floats, end_s_n: Floats, alone_w_n: Floats, time_s_t: Floats) -> tuple[Floats, Floats]:
-    """The factor of sharing and the sum of powers alone, at every millisecond."""
-    count_t, sum_w_t = np.zeros(len(time_s_t) + 1), np.zeros(len(time_s_t) + 1)
+def _together(start_s_n: Floats, end_s_n: Floats, alone_w_n: Floats, length: int) -> tuple[Floats, Floats]:
+    """How many run at every millisecond, and the sum of their powers alone."""
+    count_t, sum_w_t = np.zeros(length + 1), np.zeros(length + 1)
     np.add.at(count_t, _tick(start_s_n), 1.0)
     np.add.at(count_t, _tick(end_s_n), -1.0)
     np.add.at(sum_w_t, _tick(start_s_n), alone_w_n)
     np.add.at(sum_w_t, _tick(end_s_n), -alone_w_n)
-    count_t, sum_w_t = np.cumsum(count_t)[:-1], np.cumsum(sum_w_t)[:-1]
-    return np.where(count_t > 0, np.maximum(count_t, 1.0) ** (EXPONENT - 1.0), 0.0), sum_w_t
+    return np.cumsum(count_t)[:-1], np.cumsum(sum_w_t)[:-1]
+
+
+def _factor(count_t: Floats, load: Load) -> Floats:
+    """What is left of each request's power where so many share the device."""
+    least_t = np.maximum(count_t, 1.0)
+    factor_t = 1.0 / (1.0 + 0.12 * (least_t - 1.0)) if load.saturating else least_t ** (EXPONENT - 1.0)
+    return np.where(count_t > 0, factor_t, 0.0)
+
+
+def count(truth: Truth) -> tuple[Floats, Floats]:
+    """Readings of an energy counter on the same device: ten a second, the same lag, steps of a millijoule."""
+    spent_j = np.concatenate([[0.0], np.cumsum(truth.active_w_t + truth.idle_w_t) * STEP_S])
+    until_s = truth.read_s_k - truth.lag_s
+    energy_j = np.interp(until_s, np.arange(len(spent_j)) * STEP_S, spent_j)
+    return truth.read_s_k, np.round(energy_j, 3)
 
 
 def _idle(time_s_t: Floats, rng: np.random.Generator) -> Floats:

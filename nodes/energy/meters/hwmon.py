@@ -25,7 +25,7 @@ from pathlib import Path
 
 from nodes.energy.contract import Provenance
 from nodes.energy.meters.calibration import Calibration
-from nodes.energy.meters.sysfs import read_int, text_or_none
+from nodes.energy.meters.sysfs import NumberFile, text_or_none
 from nodes.errors import EnergySourceMissing
 
 HWMON = Path("/sys/class/hwmon")
@@ -36,24 +36,11 @@ UPDATE_S = 0.05
 
 @dataclass(frozen=True)
 class Rail:
-    """One measured supply: its files."""
+    """One measured supply: its label, and the files whose product it is, in units that `unit_w` makes watts."""
 
     label: str
-    millivolts: Path | None
-    milliamperes: Path | None
-    microwatts: Path | None = None
-
-    def read_w(self) -> float:
-        """Watts; a sensor near its zero may read a little less than none.
-
-        Raises:
-            EnergySourceMissing: if a file cannot be read.
-        """
-        if self.microwatts is not None:
-            return read_int(self.microwatts) * 1e-6
-        if self.millivolts is None or self.milliamperes is None:
-            raise EnergySourceMissing(f"rail {self.label} has no voltage or no current")
-        return read_int(self.millivolts) * read_int(self.milliamperes) * 1e-6
+    files: tuple[Path, ...]
+    unit_w: float = 1e-6
 
 
 @dataclass(frozen=True)
@@ -91,13 +78,20 @@ class JetsonGauge:
         found = {rail.label: rail for rail in _rails(root)}
         rule = _rule(found, root)
         self.rails = tuple(found[label] for label in rule.rails)
+        self._factors = [([NumberFile(file) for file in rail.files], rail.unit_w) for rail in self.rails]
         self._calibration = calibration or Calibration()
         self.method = rule.method + ("+calibrated" if calibration else "")
         self.read_w()
 
     def read_w(self) -> float:
         """Watts now. Cost: two sysfs reads per rail; each makes the kernel talk to the sensor over I2C."""
-        return self._calibration.applied_w(sum(rail.read_w() for rail in self.rails))
+        power_w = 0.0
+        for files, unit_w in self._factors:
+            for file in files:
+                unit_w *= file.read()
+            # A sensor near its zero may read a little less than none; what it says is added as it is.
+            power_w += unit_w
+        return self._calibration.applied_w(power_w)
 
 
 def _rule(found: dict[str, Rail], root: Path) -> _Rule:
@@ -122,7 +116,7 @@ def _rails(root: Path) -> list[Rail]:
         if name == "ina3221":
             rails += [rail for channel in CHANNELS if (rail := _channel(folder, channel)) is not None]
         elif name == "ina238":
-            rails.append(Rail("VIN", None, None, folder / "power1_input"))
+            rails.append(Rail("VIN", (folder / "power1_input",)))
     return rails
 
 
@@ -130,4 +124,4 @@ def _channel(folder: Path, channel: int) -> Rail | None:
     label = text_or_none(folder / f"in{channel}_label")
     if not label or label == "NC" or text_or_none(folder / f"in{channel}_enable") == "0":
         return None
-    return Rail(label, folder / f"in{channel}_input", folder / f"curr{channel}_input")
+    return Rail(label, (folder / f"in{channel}_input", folder / f"curr{channel}_input"))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodes.energy.contract import Provenance
-from nodes.energy.meters.sysfs import read_int, read_text
+from nodes.energy.meters.sysfs import NumberFile, text_or_none
 from nodes.errors import EnergySourceMissing
 
 POWERCAP = Path("/sys/class/powercap")
@@ -23,7 +23,7 @@ COUNTER_STEP_S = 1e-3
 
 @dataclass
 class _Zone:
-    file: Path
+    file: NumberFile
     range_uj: int
     last_uj: int
 
@@ -52,7 +52,7 @@ class RaplCounter:
     def read_j(self) -> float:
         """Joules since the counter was opened. Cost: one sysfs read per zone."""
         for zone in self._zones:
-            now_uj = read_int(zone.file)
+            now_uj = zone.file.read()
             # The counter starts again at 0 after its range.
             self._total_uj += (now_uj - zone.last_uj) % (zone.range_uj + 1)
             zone.last_uj = now_uj
@@ -61,7 +61,7 @@ class RaplCounter:
 
 def _choose(root: Path) -> tuple[list[tuple[Path, str]], str]:
     tops = [zone for zone in sorted(root.glob("intel-rapl:*")) if zone.name.count(":") == 1]
-    named = [(zone, read_text(zone / "name")) for zone in tops]
+    named = [(zone, text_or_none(zone / "name") or "") for zone in tops]
     packages = [(zone, name) for zone, name in named if name.startswith(("package", "dram"))]
     if packages:
         return packages, "rapl"
@@ -72,5 +72,5 @@ def _choose(root: Path) -> tuple[list[tuple[Path, str]], str]:
 
 
 def _open(zone: Path) -> _Zone:
-    energy = zone / "energy_uj"
-    return _Zone(energy, read_int(zone / "max_energy_range_uj"), read_int(energy))
+    energy = NumberFile(zone / "energy_uj")
+    return _Zone(energy, NumberFile(zone / "max_energy_range_uj").read(), energy.read())

@@ -9,6 +9,7 @@ from nodes.energy.meters.calibration import Calibration, load_calibration
 from nodes.energy.meters.hwmon import JetsonGauge
 from nodes.errors import ConfigError, EnergySourceMissing
 from tests.fakes.energy.jetson import AGX_ORIN, FakeJetson, agx_orin, orin_nx, thor
+from tests.fakes.energy.permissions import forbid
 
 
 def test_orin_nx_has_one_total_and_parts_of_it_do_not_count_again(tmp_path: Path) -> None:
@@ -63,14 +64,7 @@ def test_a_channel_that_is_switched_off_is_not_there(tmp_path: Path) -> None:
 
 def test_current_that_may_not_be_read_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     orin_nx(tmp_path)
-    real = Path.read_text
-
-    def read_text(self: Path, *rest: object) -> str:
-        if self.name == "curr1_input":
-            raise PermissionError(13, "Permission denied")
-        return real(self, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Path, "read_text", read_text)
+    forbid(monkeypatch, "curr1_input")
     with pytest.raises(EnergySourceMissing, match="may only be read by root") as missing:
         JetsonGauge(tmp_path)
     assert "70-edgewise-energy.rules" in missing.value.cure

@@ -8,6 +8,7 @@ from nodes.energy.contract import ShareRule
 from nodes.energy.meters.counter import CounterMeter, measure_idle_w
 from nodes.energy.meters.rapl import RaplCounter
 from nodes.errors import EnergySourceMissing
+from tests.fakes.energy.permissions import forbid
 from tests.fakes.energy.powercap import FakeRapl
 
 
@@ -63,15 +64,7 @@ def test_damaged_counters_are_named(tmp_path: Path) -> None:
 
 def test_a_counter_for_root_only_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     FakeRapl(tmp_path)
-    real = Path.read_text
-
-    # Tests may run as root, whom no file mode stops.
-    def read_text(self: Path, *rest: object) -> str:
-        if self.name == "energy_uj":
-            raise PermissionError(13, "Permission denied")
-        return real(self, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Path, "read_text", read_text)
+    forbid(monkeypatch, "energy_uj")
     with pytest.raises(EnergySourceMissing, match=r"sudo chmod a\+r"):
         RaplCounter(tmp_path)
 
