@@ -16,6 +16,7 @@ from nodes.energy.contract import Meter, Provenance, Signals
 from nodes.energy.meters.modelled import ModelledMeter
 from nodes.energy.meters.sampler import Sampler
 from nodes.energy.meters.unmeasured import UnmeasuredMeter
+from nodes.energy.native.sampling import NativeSampler
 from nodes.energy.profile import DeviceProfile
 from nodes.energy.sources import (
     Opened,
@@ -87,7 +88,7 @@ class EnergySource:
     cure: str = ""
     digest: str = ""
     signals: Callable[[], Signals] = field(default=no_signals)
-    sampler: Sampler | None = None
+    sampler: Sampler | NativeSampler | None = None
 
     def start(self) -> None:
         """Begin to sample, where the source needs it."""

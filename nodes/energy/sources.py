@@ -17,6 +17,8 @@ from nodes.energy.meters.rapl import POWERCAP, RaplCounter
 from nodes.energy.meters.replay import ReplayCounter
 from nodes.energy.meters.sampler import RATE_HZ, Sampler
 from nodes.energy.meters.zeus import ZeusCounter
+from nodes.energy.native import sampling
+from nodes.energy.native.sampling import NativeSampler
 from nodes.errors import EnergySourceMissing
 
 
@@ -60,7 +62,7 @@ class Opened:
     rate_hz: float
     why: str
     signals: Callable[[], Signals] = field(default=no_signals)
-    sampler: Sampler | None = None
+    sampler: Sampler | NativeSampler | None = None
 
 
 def open_rapl(places: Places) -> Opened:
@@ -76,7 +78,18 @@ def open_jetson(places: Places) -> Opened:
     calibration = None if places.calibration is None else load_calibration(places.calibration)
     gauge = JetsonGauge(places.hwmon, calibration)
     rails = " + ".join(rail.label for rail in gauge.rails)
-    return _sampled(gauge, places, device="", what=f"the board's rails ({rails})", signals=no_signals)
+    meter, why = _late(gauge, places, f"the board's rails ({rails})")
+    sampler = file_sampler(gauge, meter) if sampling.available() else Sampler(meter.sample)
+    return Opened(meter, "", RATE_HZ, why, sampler=sampler)
+
+
+def file_sampler(gauge: JetsonGauge, meter: LateMeter) -> NativeSampler:
+    """The compiled sampler of a gauge that consists of files."""
+    sampler = NativeSampler(
+        gauge.files, lambda read_s, values: meter.keep(read_s, gauge.power_w(values)), rate_hz=RATE_HZ
+    )
+    meter.drain = sampler.drain
+    return sampler
 
 
 def open_nvml(places: Places) -> Opened:
@@ -86,10 +99,12 @@ def open_nvml(places: Places) -> Opened:
         counter = devices.counter()
     except EnergySourceMissing as missing:
         what = f"GPU power (no energy counter: {missing.problem})"
-        return _sampled(devices.gauge(), places, device=devices.name, what=what, signals=devices.signals)
+        meter, why = _late(devices.gauge(), places, what)
+        return Opened(meter, devices.name, RATE_HZ, why, devices.signals, Sampler(meter.sample))
     idle_w = measure_idle_w(counter, window_s=places.idle_window_s, wait=places.wait)
-    why = f"the GPU's energy counter is readable; idle power is {idle_w:.3g} W"
-    return Opened(LateMeter(counter, idle_w=idle_w), devices.name, 0.0, why, devices.signals)
+    why = f"the GPU's energy counter is readable, at {RATE_HZ:g} Hz; idle power is {idle_w:.3g} W"
+    meter = LateMeter(counter, idle_w=idle_w)
+    return Opened(meter, devices.name, RATE_HZ, why, devices.signals, Sampler(meter.sample))
 
 
 def open_zeus(places: Places) -> Opened:
@@ -112,14 +127,11 @@ def open_replay(places: Places) -> Opened:
     )
 
 
-def _sampled(gauge: Gauge, places: Places, *, device: str, what: str, signals: Callable[[], Signals]) -> Opened:
+def _late(gauge: Gauge, places: Places, what: str) -> tuple[LateMeter, str]:
+    """A meter of a gauge, and the line that says so."""
     idle_w = _idle_of(gauge, places)
-    meter = LateMeter(gauge, idle_w=idle_w)
-    sampler = Sampler(meter.sample)
     part = "" if gauge.window_s >= gauge.period_s else f", seen for {gauge.window_s / gauge.period_s:.0%} of the time"
-    return Opened(
-        meter, device, RATE_HZ, f"{what} at {RATE_HZ:g} Hz{part}; idle power is {idle_w:.3g} W", signals, sampler
-    )
+    return LateMeter(gauge, idle_w=idle_w), f"{what} at {RATE_HZ:g} Hz{part}; idle power is {idle_w:.3g} W"
 
 
 def _idle_of(gauge: Gauge, places: Places) -> float:

@@ -19,6 +19,11 @@ from nodes.energy.attribution.timing import EXPONENTS, LAGS_S, Timing, find_timi
 
 # An interval as wide as this many standard deviations on either side is stated to hold nine figures out of ten.
 COVERAGE_SIGMAS = 2.0
+# What lag, edges of windows and the law of concurrency leave of doubt even where everything seems to fit. Found by
+# simulation (`tests/bench/synthetic_device.py`, seeds 100 to 107, none of which the benchmark judges).
+MODEL_DOUBT_FRACTION = 0.02
+# Exponents beside the best one that are weighed against it, for what they would make of each figure.
+BESIDE = (-0.2, -0.1, -0.05, 0.05, 0.1, 0.2)
 # From this spread on, a class says too little for its mean to tell how concurrency works.
 VAGUE_SPREAD_FRACTION = 0.2
 
@@ -73,9 +78,11 @@ def attribute(activity: Activity, observed: Observations, known: Known | None = 
         interval_w_n=watts.interval_w_n,
         idle_w_q=watts.idle_w_q,
     )
+    # Where the exponent is given, whoever gave it has looked at more than this.
+    other_j_n = _exponent_doubt_j(activity, observed, idle, (timing, effort, watts)) if len(exponents) > 1 else 0.0
     return Attribution(
         energy_j_n=shares.energy_j_kn.sum(axis=0),
-        sigma_j_n=_sigma_j(effort, watts, shares),
+        sigma_j_n=_sigma_j(effort, watts, shares, other_j_n=other_j_n),
         idle_j=float(shares.idle_j_k.sum()),
         total_j=float(shares.total_j_k.sum()),
         timing=timing,
@@ -106,10 +113,31 @@ def _again(timing: Timing, effort: Effort, observed: Observations, idle: IdleLin
     return timing, effort, infer_watts(effort, observed, idle, timing)
 
 
-def _sigma_j(effort: Effort, watts: Watts, shares: Shares) -> Floats:
-    """The posterior's doubt of the watts, and the sensor's noise that scaling the cells lets in."""
+def _exponent_doubt_j(
+    activity: Activity, observed: Observations, idle: IdleLine, best: tuple[Timing, Effort, Watts]
+) -> Floats:
+    """How far figures would move under other exponents, weighed by how likely those are (standard deviation, n)."""
+    timing, effort, watts = best
+    same = [(watts.spread_fraction, watts.noise_w)]
+    energies_j, scores = [effort.whole() * watts.interval_w_n], [watts.log_likelihood]
+    for step in BESIDE:
+        exponent = timing.exponent + step
+        other = Effort(activity, exponent)
+        again = fit_at(other, observed, idle, lag_s=timing.lag_s, exponent=exponent)
+        seen = infer_watts(other, observed, idle, again, explanations=same)
+        energies_j.append(other.whole() * seen.interval_w_n)
+        scores.append(seen.log_likelihood)
+    weights = np.exp(np.minimum(np.array(scores) - max(scores), 0.0))
+    away_j = np.array(energies_j) - energies_j[0]
+    doubt_j_n: Floats = np.sqrt(np.average(away_j**2, axis=0, weights=weights))
+    return doubt_j_n
+
+
+def _sigma_j(effort: Effort, watts: Watts, shares: Shares, *, other_j_n: Floats | float) -> Floats:
+    """Doubt of the watts and of the exponent, the sensor's noise that scaling lets in, and what no term foresees."""
     own_j_n = effort.whole() * watts.sigma_w_n
     noise = float(np.std(shares.scale_k))
     scaled_j_n = noise * np.sqrt(np.sum(shares.energy_j_kn**2, axis=0))
-    sigma_j_n: Floats = np.sqrt(own_j_n**2 + scaled_j_n**2)
+    model_j_n = MODEL_DOUBT_FRACTION * shares.energy_j_kn.sum(axis=0)
+    sigma_j_n: Floats = np.sqrt(own_j_n**2 + scaled_j_n**2 + model_j_n**2 + other_j_n**2)
     return sigma_j_n

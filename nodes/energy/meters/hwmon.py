@@ -20,6 +20,7 @@ and ina238.rst. Not run on hardware by us: replayed from trees that follow that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,12 +86,23 @@ class JetsonGauge:
 
     def read_w(self) -> float:
         """Watts now. Cost: two sysfs reads per rail; each makes the kernel talk to the sensor over I2C."""
-        power_w = 0.0
+        return self.power_w([file.read() for files, _ in self._factors for file in files])
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What a reading consists of."""
+        return tuple(file for rail in self.rails for file in rail.files)
+
+    def power_w(self, values: Sequence[int]) -> float:
+        """Watts of one reading of `files`."""
+        power_w, position = 0.0, 0
         for files, unit_w in self._factors:
-            for file in files:
-                unit_w *= file.read()
+            product = unit_w
+            for value in values[position : position + len(files)]:
+                product *= value
+            position += len(files)
             # A sensor near its zero may read a little less than none; what it says is added as it is.
-            power_w += unit_w
+            power_w += product
         return self._calibration.applied_w(power_w)
 
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nodes.energy.attribution.activity import Activity, Effort, Floats
-from nodes.energy.attribution.attribute import Attribution, Known, attribute
+from nodes.energy.attribution.attribute import MODEL_DOUBT_FRACTION, Attribution, Known, attribute
 from nodes.energy.attribution.observe import Observations, from_counter, from_gauge
 from nodes.energy.meters.history import Snapshot
 
 MIN_VALUES = 6
 DEFAULT_EXPONENT = 0.8
-# Lag and exponent are kept until the next refit once so many stretches have shown them.
+# Lag and exponent are kept until the next refit once so many stretches have shown them. Refits become rarer.
 ENOUGH_STRETCHES = 20
-REFIT_S = 60.0
+SOON_S, SELDOM_S = 4.0, 60.0
 
 
 @dataclass
@@ -45,13 +45,16 @@ class Learned:
     Attributes:
         watts: Of each kind of work, per second of effort.
         lag_s: None until enough was seen.
+        first_s: When the first readings were settled.
+        fit_after_s: When lag and exponent are looked for again.
     """
 
     idle_w: float
     watts: dict[str, float] = field(default_factory=dict)
     exponent: float = DEFAULT_EXPONENT
     lag_s: float | None = None
-    found_s: float = -math.inf
+    first_s: float | None = None
+    fit_after_s: float = -math.inf
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def _observations(snapshot: Snapshot, window_s: float | None) -> tuple[Observati
 
 
 def _known(learned: Learned, now_s: float) -> Known:
-    if learned.lag_s is None or now_s - learned.found_s > REFIT_S:
+    if learned.lag_s is None or now_s >= learned.fit_after_s:
         return Known(idle_w=learned.idle_w)
     return Known(learned.lag_s, learned.exponent, learned.idle_w)
 
@@ -113,8 +116,11 @@ def _known(learned: Learned, now_s: float) -> Known:
 def _learn(learned: Learned, activity: Activity, result: Attribution, now_s: float) -> None:
     learned.watts.update(zip(activity.classes, result.timing.weight_w_a.tolist(), strict=True))
     learned.idle_w = float(result.watts.idle_w_q[-1])
-    if activity.size >= ENOUGH_STRETCHES and (learned.lag_s is None or now_s - learned.found_s > REFIT_S):
-        learned.lag_s, learned.exponent, learned.found_s = result.timing.lag_s, result.timing.exponent, now_s
+    learned.first_s = now_s if learned.first_s is None else learned.first_s
+    if activity.size >= ENOUGH_STRETCHES and now_s >= learned.fit_after_s:
+        learned.lag_s, learned.exponent = result.timing.lag_s, result.timing.exponent
+        # After as long again as it took so far, but neither at once nor hardly ever.
+        learned.fit_after_s = now_s + min(max(now_s - learned.first_s, SOON_S), SELDOM_S)
 
 
 def _quiet(observed: Observations, learned: Learned, new: np.ndarray, to_s: float) -> Batch:
@@ -141,7 +147,7 @@ def _batch(
             energy_j=energy_j,
             idle_j=float(equal_s_kn[:, n] @ idle_w_k),
             variance_j2=float(noise**2 * np.sum(energy_j_kn[:, n] ** 2)),
-            doubt_j=energy_j * float(min(relative_n[n], 1.0)),
+            doubt_j=energy_j * math.hypot(min(float(relative_n[n]), 1.0), MODEL_DOUBT_FRACTION),
             stages_j={stretch.stage: energy_j} if stretch.stage else {},
         )
         charges.append(charge)

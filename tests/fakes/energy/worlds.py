@@ -120,35 +120,24 @@ def zeus(_folder: Path) -> World:
 
 
 def nvml_counter(_folder: Path) -> World:
-    """A GPU at 60 W when idle; burning is drawing more. Its counter is prompt here: lag is the attribution's test."""
+    """A GPU whose counter moves on at every tick with what flowed. Prompt here: lag is the attribution's test."""
     library, clock = FakeNvml([FakeGpu(energy_mj=0)]), FakeClock()
-    meter = LateMeter(NvmlDevices(library).counter(), idle_w=0.1, clock=clock)
-    burned = [0.0]
+    meter = LateMeter(NvmlDevices(library).counter(), idle_w=1.0, clock=clock)
     gpu = library.gpus[0]
 
-    def flow(power_w: float, seconds: float) -> None:
-        clock.wait(seconds)
-        gpu.energy_mj = (gpu.energy_mj or 0) + round(power_w * seconds * 1e3)
+    def set_w(power_w: float) -> None:
+        gpu.energy_mj = (gpu.energy_mj or 0) + round(power_w * 100)
 
-    def burn(joules: float) -> None:
-        burned[0] += joules
-        flow(POWER_W, joules / POWER_W)
-
-    def catch_up() -> None:
-        for _ in range(20):
-            flow(0.1, 0.1)
-            meter.sample()
-
-    return World(meter, burn, lambda _runs: burned[0], catch_up, tolerance=0.05)
+    return _sampled(meter, clock, set_w)
 
 
 def _sampled(meter: LateMeter, clock: FakeClock, set_w: Callable[[float], None]) -> World:
-    """A gauge, read every 100 ms while power flows."""
+    """A source that is read every 100 ms; `set_w` says what flows for the next of them."""
     burned = [0.0]
 
     def flow(power_w: float, seconds: float) -> None:
-        set_w(power_w)
         for _ in range(max(1, round(seconds / 0.1))):
+            set_w(power_w)
             clock.wait(0.1)
             meter.sample()
 
@@ -157,7 +146,6 @@ def _sampled(meter: LateMeter, clock: FakeClock, set_w: Callable[[float], None])
         burned[0] += seconds * POWER_W
         flow(POWER_W + 1.0, seconds)
 
-    set_w(1.0)
     flow(1.0, 1.0)
     return World(meter, burn, lambda _runs: burned[0], lambda: flow(1.0, 1.5), tolerance=0.05)
 

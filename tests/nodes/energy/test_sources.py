@@ -41,7 +41,7 @@ def test_a_gpus_counter_says_nothing_about_work_on_the_processor(tmp_path: Path)
     here = places(tmp_path, nvml=FakeNvml())
     assert discover(Wanted(EnergyMode.AUTO, None, RunsOn.CPU), here).meter.provenance is Provenance.UNMEASURED
     source = discover(Wanted(EnergyMode.AUTO, None, RunsOn.GPU), here)
-    assert (source.meter.method, source.device, source.rate_hz) == ("nvml-energy", "Fake GPU", 0.0)
+    assert (source.meter.method, source.device, source.rate_hz) == ("nvml-energy", "Fake GPU", 10.0)
     assert source.signals().temperature_c == 55.0
 
 
