@@ -4,7 +4,8 @@
 
     OptimizerError
     ├── ProblemError     a planning problem that cannot be meant: shapes, signs, values that are not finite
-    └── EvidenceError    evidence that nothing can be learnt from: shapes, names, values that are not finite
+    ├── EvidenceError    evidence that nothing can be learnt from: shapes, names, values that are not finite
+    └── NativeMissing    the compiled part is not built on this machine
 
 Infeasible is not an error: it is `Status.INFEASIBLE` of a solution and index `None` of a choice.
 """
@@ -22,3 +23,7 @@ class ProblemError(OptimizerError):
 
 class EvidenceError(OptimizerError):
     """The evidence is malformed or too small to learn from."""
+
+
+class NativeMissing(OptimizerError):
+    """The compiled part is not built on this machine."""
