@@ -248,11 +248,25 @@ class AttemptRecord:
 
 @dataclass(frozen=True)
 class CertificateRecord:
-    """The plan's certificate as shown to users."""
+    """The plan's certificate as shown to users.
+
+    Args:
+        status: "optimal", "feasible" or "none".
+        gap: How much quality a better active set could add at most.
+        explored: Boxes that the solver looked at.
+        mode: "worst_case" or "routed"; "" where nothing was planned.
+        quality_fraction: Estimated quality of the active set.
+        bound_fraction: No set within the limits has more.
+        price_per_j: Quality that one more joule within the plan's energy limit would add.
+    """
 
     status: str
     gap: float
     explored: int
+    mode: str = ""
+    quality_fraction: float = 0.0
+    bound_fraction: float = 0.0
+    price_per_j: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,15 @@ def encode_energy(energy: Energy) -> common_pb2.Energy:
 
 def encode_certificate(certificate: CertificateRecord) -> common_pb2.Certificate:
     """The message for a plan's certificate."""
-    return common_pb2.Certificate(status=certificate.status, gap=certificate.gap, explored=certificate.explored)
+    return common_pb2.Certificate(
+        status=certificate.status,
+        gap=certificate.gap,
+        explored=certificate.explored,
+        mode=certificate.mode,
+        quality_fraction=certificate.quality_fraction,
+        bound_fraction=certificate.bound_fraction,
+        price_per_j=certificate.price_per_j,
+    )
 
 
 # ---- what a node says

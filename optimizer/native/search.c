@@ -31,7 +31,8 @@ static void drop_unfit(Search *s, Box *b) {
     }
 }
 
-static bool all_fit(Search *s, Box *b) {
+/* Where everything that is free fits, nothing else has to be looked at. */
+bool all_fit(Search *s, Box *b) {
     if (b->frees && !room_for_all(s, b)) return false;
     memset(s->trial, 0, (size_t)s->arms);
     for (int32_t m = 0; m < s->ins; m++) s->trial[s->in[m]] = 1;
@@ -104,6 +105,8 @@ static void leave_open(Search *s, const Box *b) {
 
 void explore(Search *s, int32_t depth) {
     Box *b = &s->box[depth];
+    if (s->may_explore && s->explored >= s->may_explore) s->abandoned = true;
+    if (s->abandoned) return;
     if (must_stop(s)) { leave_open(s, b); return; }
     s->explored++;
     drop_unfit(s, b);

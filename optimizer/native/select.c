@@ -100,11 +100,15 @@ static void drop_dominated(Search *s, Box *b) {
     }
 }
 
-static Box *root_box(Search *s) {
+Box *root_box(Search *s) {
     Box *b = frame(s, 0);
+    s->tokens = 0;
     for (int32_t i = 0; i < s->arms; i++) b->free[i] = i;
     b->frees = s->arms;
-    if (s->any_right) memcpy(b->covered, s->weight, sizeof(double) * (size_t)(s->blocks * LANES));
+    b->got = 0.0;
+    const size_t wide = sizeof(double) * (size_t)(s->blocks * LANES);
+    if (s->any_right) memcpy(b->covered, s->weight, wide);
+    else memset(b->covered, 0, wide);
     for (int32_t k = 0; k < s->costs; k++) b->left[k] = 1.0 + s->slack;
     b->best = INFINITY;
     drop_dominated(s, b);

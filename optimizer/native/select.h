@@ -33,7 +33,7 @@ typedef struct {
     const int32_t *start;
     const int32_t *old_kind, *old_index; /* tree of a previous run, or old_tokens = 0 */
     const double *old_dual;
-    int64_t old_tokens;
+    int64_t old_tokens, old_searched;
 } Instance;
 
 typedef struct {
@@ -76,7 +76,8 @@ typedef struct {
     double *gradient, *direction, *lane[7], *ratio;
     int64_t explored, evaluated, node_limit;
     int32_t (*should_stop)(void);
-    bool stopped, prove, overflow;
+    bool stopped, prove, overflow, abandoned;
+    int64_t may_explore;      /* while an old tree is walked */
     double closed;            /* largest bound of the boxes that were closed */
     int32_t *kind, *index;
     double *duals;
@@ -118,6 +119,9 @@ void say(Search *s, int32_t kind, int32_t index);
 int32_t keep_dual(Search *s, const double *dual);
 /* search.c */
 void explore(Search *s, int32_t depth);
+bool all_fit(Search *s, Box *b);
+/* select.c */
+Box *root_box(Search *s);
 /* replay.c */
 void replay(Search *s, const Instance *given);
 

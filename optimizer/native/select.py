@@ -46,6 +46,7 @@ class _Instance(ctypes.Structure):
         ("old_index", ctypes.c_void_p),
         ("old_dual", ctypes.c_void_p),
         ("old_tokens", ctypes.c_int64),
+        ("old_searched", ctypes.c_int64),
     ]
 
 
@@ -155,10 +156,11 @@ def _entry() -> tuple[Any, Any]:
 
 def head(costs: int) -> int:
     """Entries of a dual vector before its levels."""
-    return _up(1 + costs)
+    return padded(1 + costs)
 
 
-def _up(count: int) -> int:
+def padded(count: int) -> int:
+    """Entries after padding to whole lanes."""
     return (count + 7) // 8 * 8
 
 
@@ -200,6 +202,7 @@ def select(instance: Instance, settings: Settings, *, start: Sequence[int] = (),
         old_index=None if old is None else old.index_t.ctypes.data,
         old_dual=None if old is None else old.dual_d.ctypes.data,
         old_tokens=0 if old is None else len(old.kind_t),
+        old_searched=0 if old is None else len(old.dual_d),
     )
     active_n, price = np.zeros(worth_nq.shape[0], dtype=np.int32), np.zeros(1 + cost_nk.shape[1])
     out = _Outcome(active=active_n.ctypes.data, price=price.ctypes.data)

@@ -61,7 +61,22 @@ def proven_bound(problem: Problem, proof: Proof) -> float:
             raise ProofError("routed panels have no linear bounds")
         # With one expert per query, being right is all that it can be worth.
         problem = replace(problem, utility=BestOf(problem.utility.right_qn))
+    if not _fits(problem, proof):
+        raise ProofError("its dual vectors belong to a problem of another shape")
     return _Walk(problem, proof).bound()
+
+
+def _fits(problem: Problem, proof: Proof) -> bool:
+    """Whether the arrays have the shapes that the problem asks for."""
+    duals, queries = len(proof.price_dk), problem.utility.queries
+    any_right = isinstance(problem.utility, AnyRight)
+    shapes = [
+        len(proof.kind_t) == len(proof.index_t),
+        proof.price_dk.shape == (duals, 1 + len(problem.set_costs.limit_k)),
+        proof.level_d.shape == (duals, len(problem.arms) if any_right else queries),
+        not any_right or (proof.taken_dq is not None and proof.taken_dq.shape == (duals, queries)),
+    ]
+    return all(shapes)
 
 
 class _Walk:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optimizer.native.select import Found, Instance, Settings, Tree, head, select
+from optimizer.native.select import Found, Instance, Settings, Tree, head, padded, select
 from optimizer.selection.problem import ROUNDING, Problem
 from optimizer.selection.proof import BRANCH, DOMINATED, DOMINATOR, Proof
 from optimizer.selection.solution import Solution, Status
@@ -38,6 +38,18 @@ class Search:
     should_stop: Callable[[], bool] | None = None
     gap: float = 0.0
     prove: bool = False
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a later run on nearly the same problem starts from: a tree, in the units that it was made in."""
+
+    tree: Tree
+    eligible_e: tuple[int, ...]
+    binding_k: tuple[bool, ...]
+    any_right: bool
+    queries: int
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -72,15 +84,16 @@ def solve_exact(problem: Problem, search: Search, *, warm: Solution | None = Non
     """
     if not problem.eligible:
         return Solution(Status.INFEASIBLE, (), 0.0, 0.0, 0)
-    scaled = _scale(problem)
+    scaled = _scale(problem, warm.trace.scale if warm and isinstance(warm.trace, Trace) else None)
     if scaled.scale <= 0.0:
         return Solution(Status.OPTIMAL, (problem.eligible[0],), 0.0, 0.0, 1)
     settings = Settings(ROUNDING, TOLERANCE, search.gap, search.node_limit, search.should_stop, search.prove)
-    start, old = _warm_start(problem, scaled, warm)
+    start, old = _warm_start(scaled, problem, warm)
     return _solution(problem, scaled, select(scaled.instance, settings, start=start, old=old))
 
 
-def _scale(problem: Problem) -> _Scaled:
+def _scale(problem: Problem, known: float | None) -> _Scaled:
+    """The problem in the solver's units; a known scale keeps the units of an earlier run."""
     eligible = list(problem.eligible)
     assert not isinstance(problem.utility, Table)
     any_right = isinstance(problem.utility, AnyRight)
@@ -91,7 +104,7 @@ def _scale(problem: Problem) -> _Scaled:
     binding_k = np.asarray((costs.limit_k > 0.0) & (cost_ke.sum(axis=1) > costs.limit_k))
     cost_ek = (cost_ke[binding_k] / costs.limit_k[binding_k, None]).T
     if any_right:
-        scale = float(problem.weights_q @ problem.utility.worth_q(tuple(eligible), problem.allowed_qn))
+        scale = known or float(problem.weights_q @ problem.utility.worth_q(tuple(eligible), problem.allowed_qn))
         weight_q = problem.weights_q / (scale or 1.0)
         instance = Instance(np.ascontiguousarray(worth_qe.T), cost_ek, None, weight_q, any_right=True)
         return _Scaled(tuple(eligible), binding_k, scale, instance)
@@ -100,7 +113,7 @@ def _scale(problem: Problem) -> _Scaled:
     if joules_qe is not None and problem.routing is not None and problem.routing.mean_energy_j <= 0.0:
         # Only what costs nothing may run.
         worth_qe, joules_qe = np.where(joules_qe > 0.0, 0.0, worth_qe), None
-    scale = float(worth_qe.max(axis=1).sum())
+    scale = known or float(worth_qe.max(axis=1).sum())
     joules_eq = None if joules_qe is None else np.ascontiguousarray(joules_qe.T)
     instance = Instance(np.ascontiguousarray(worth_qe.T) / (scale or 1.0), cost_ek, joules_eq)
     return _Scaled(tuple(eligible), binding_k, scale, instance)
@@ -126,7 +139,14 @@ def _solution(problem: Problem, scaled: _Scaled, found: Found) -> Solution:
         solver="exact",
         price_per_j=_price(problem, scaled, found),
         proof=None if found.tree is None else _proof(problem, scaled, found.tree),
+        trace=None if found.tree is None else _trace(scaled, found.tree),
     )
+
+
+def _trace(scaled: _Scaled, tree: Tree) -> Trace:
+    instance, binding_k = scaled.instance, tuple(scaled.binding_k.tolist())
+    queries = instance.worth_nq.shape[1]
+    return Trace(tree, scaled.eligible_e, binding_k, instance.any_right, queries, scaled.scale)
 
 
 def _price(problem: Problem, scaled: _Scaled, found: Found) -> float:
@@ -138,9 +158,6 @@ def _price(problem: Problem, scaled: _Scaled, found: Found) -> float:
     if "energy_j" not in names or not problem.limits.energy_j:
         return 0.0
     return float(found.price[1 + names.index("energy_j")]) * scaled.scale / problem.limits.energy_j
-
-
-# ---- trees: the solver's units and arms against the problem's
 
 
 def _factors(problem: Problem, scaled: _Scaled) -> tuple[float, Floats]:
@@ -162,46 +179,25 @@ def _proof(problem: Problem, scaled: _Scaled, tree: Tree) -> Proof:
     levels = tree.dual_d[:, first:]
     if not scaled.instance.any_right:
         return Proof(tree.kind_t, index_t, price_dk, levels[:, : problem.utility.queries] * scaled.scale)
-    points = _padded(len(arm_e))
+    points = padded(len(arm_e))
     point_dn = np.zeros((len(levels), len(problem.arms)))
     point_dn[:, arm_e] = levels[:, : len(arm_e)]
     return Proof(tree.kind_t, index_t, price_dk, point_dn, levels[:, points : points + problem.utility.queries])
 
 
-def _warm_start(problem: Problem, scaled: _Scaled, warm: Solution | None) -> tuple[tuple[int, ...], Tree | None]:
+def _warm_start(scaled: _Scaled, problem: Problem, warm: Solution | None) -> tuple[tuple[int, ...], Tree | None]:
+    """The old set, as far as it still fits, and the old tree where it speaks of the same arms and costs."""
     if warm is None:
         return (), None
     place = {arm: e for e, arm in enumerate(scaled.eligible_e)}
     start = tuple(place[arm] for arm in warm.active if arm in place)
-    if not problem.fits(tuple(scaled.eligible_e[e] for e in start)):
-        start = ()
-    return start, None if warm.proof is None else _tree(problem, scaled, warm.proof)
+    fits = problem.set_costs.fits(tuple(scaled.eligible_e[e] for e in start))
+    return start if fits else (), _old_tree(scaled, warm)
 
 
-def _tree(problem: Problem, scaled: _Scaled, proof: Proof) -> Tree | None:
-    """A proof in the solver's units; None where it was made for a problem of another shape."""
-    arms, queries = len(problem.arms), problem.utility.queries
-    costs, width = len(problem.set_costs.limit_k), arms if scaled.instance.any_right else queries
-    if proof.price_dk.shape[1] != 1 + costs or proof.level_d.shape[1] != width:
+def _old_tree(scaled: _Scaled, warm: Solution) -> Tree | None:
+    trace = warm.trace
+    if not isinstance(trace, Trace) or trace.eligible_e != scaled.eligible_e:
         return None
-    # Arms that are not eligible any more are out of every box: -1 is free in none.
-    place_n = np.full(arms, -1, dtype=np.int32)
-    place_n[list(scaled.eligible_e)] = np.arange(len(scaled.eligible_e))
-    names_arm_t = np.isin(proof.kind_t, (BRANCH, DOMINATED, DOMINATOR))
-    index_t = proof.index_t.copy()
-    index_t[names_arm_t] = place_n[proof.index_t[names_arm_t]]
-    per_j, per_cost_k = _factors(problem, scaled)
-    binding, first = np.flatnonzero(scaled.binding_k), head(len(per_cost_k))
-    points = _padded(len(scaled.eligible_e)) if scaled.instance.any_right else 0
-    dual_d = np.zeros((len(proof.price_dk), first + points + _padded(queries)))
-    dual_d[:, 0] = proof.price_dk[:, 0] / per_j
-    dual_d[:, 1 : 1 + len(binding)] = proof.price_dk[:, 1 + binding] / per_cost_k
-    if scaled.instance.any_right:
-        dual_d[:, first : first + len(scaled.eligible_e)] = proof.level_d[:, list(scaled.eligible_e)]
-    else:
-        dual_d[:, first : first + queries] = proof.level_d / scaled.scale
-    return Tree(proof.kind_t, index_t, dual_d)
-
-
-def _padded(count: int) -> int:
-    return (count + 7) // 8 * 8
+    same = trace.binding_k == tuple(scaled.binding_k.tolist()) and trace.any_right == scaled.instance.any_right
+    return trace.tree if same and trace.queries == scaled.instance.worth_nq.shape[1] else None

@@ -30,6 +30,7 @@ class Solution:
         solver: Name of the method.
         price_per_j: Mode ``routed``: quality that one more joule per query would add to this set; 0 elsewhere.
         proof: What `certify` can check instead of searching itself; None where the solver keeps none.
+        trace: What the solver can start from when the problem has changed a little; opaque to everyone else.
     """
 
     status: Status
@@ -40,6 +41,7 @@ class Solution:
     solver: str = "exact"
     price_per_j: float = 0.0
     proof: Proof | None = field(default=None, compare=False, repr=False)
+    trace: object = field(default=None, compare=False, repr=False)
 
     @property
     def gap(self) -> float:

@@ -37,7 +37,7 @@ def solve(problem: Problem, search: Search | None = None, *, warm: Solution | No
 
         return solve_by_boxes(problem, node_limit=search.node_limit, should_stop=search.should_stop)
     found = solve_exact(compiled, search, warm=warm)
-    return found if found.status is Status.INFEASIBLE else replace(found, active=_maximal(problem, found.active))
+    return found if found.status is Status.INFEASIBLE else _filled(problem, found)
 
 
 def _for_compiled(problem: Problem) -> Problem | None:
@@ -49,6 +49,15 @@ def _for_compiled(problem: Problem) -> Problem | None:
         # With one expert per query, being right is all that it can be worth.
         return replace(problem, utility=BestOf(utility.right_qn)) if routing.fanout == 1 else None
     return problem
+
+
+def _filled(problem: Problem, found: Solution) -> Solution:
+    """With the arms that still fit; where the search was stopped early they may even add something."""
+    active = _maximal(problem, found.active)
+    if found.status is Status.OPTIMAL or active == found.active:
+        return replace(found, active=active)
+    objective = problem.value(active)
+    return replace(found, active=active, objective=objective, bound=max(found.bound, objective))
 
 
 def _maximal(problem: Problem, active: tuple[int, ...]) -> tuple[int, ...]:
