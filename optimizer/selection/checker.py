@@ -14,7 +14,8 @@ from optimizer.selection.problem import Problem
 from optimizer.selection.proof import BRANCH, DEAD, DOMINATED, DOMINATOR, FULL, LEAF, NODE, Proof
 from optimizer.selection.utility import AnyRight, BestOf, Bools, Floats, Table
 
-_SLACK = 1e-9
+# Twice what `Problem.fits` allows; more would cost the bound as much, times the price of the limit.
+_SLACK = 2e-12
 
 
 class ProofError(Exception):

@@ -249,6 +249,12 @@ def test_a_limit_is_broken_by_more_than_rounding() -> None:
     assert not certify(over, Solution(Status.OPTIMAL, (0, 1), 1.0, 1.0, 1)).ok
 
 
+def test_slack_of_limits_does_not_spoil_a_proof() -> None:
+    """A found one: with limits 1e-9 wider than they are, this proof missed its bound by 1.2e-9."""
+    problem = make_problem("any_right", Mode.WORST_CASE, 2768)
+    assert certify(problem, solve(problem, Search(prove=True))).reasons == ()
+
+
 def test_which_solutions_carry_a_proof() -> None:
     for utility in UTILITIES:
         for mode in MODES:
