@@ -1,0 +1,84 @@
+"""A table of what every model made of every prompt, at which cost.
+
+Shape letters: q prompts, m models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.errors import EvidenceError
+
+Floats = NDArray[np.float64]
+
+# A model that answered fewer of the prompts than this cannot stand for all of them.
+COVERAGE = 0.95
+# Two single models whose mean qualities are this close count as equally good; the cheaper one is the best.
+TOLERANCE = 0.003
+
+
+@dataclass(frozen=True)
+class Table:
+    """Outcomes of prompts × models.
+
+    Args:
+        texts: Prompts; may be empty.
+        tasks: Task of each prompt.
+        models: Names.
+        quality_qm: 0 to 1; NaN where the model has no answer to the prompt.
+        joules_qm: Of each answer; where there is none, what it would be expected to cost.
+        ms_qm: Likewise.
+
+    Raises:
+        EvidenceError: Shapes that do not fit, values out of range, or a prompt that no model answered.
+    """
+
+    texts: tuple[str, ...]
+    tasks: tuple[str, ...]
+    models: tuple[str, ...]
+    quality_qm: Floats
+    joules_qm: Floats
+    ms_qm: Floats
+
+    def __post_init__(self) -> None:
+        shape = (len(self.texts), len(self.models))
+        if any(array.shape != shape for array in (self.quality_qm, self.joules_qm, self.ms_qm)):
+            raise EvidenceError(f"Qualities, joules and milliseconds of a table must have the shape {shape}.")
+        if len(self.tasks) != shape[0] or not self.known_qm.any(axis=1).all():
+            raise EvidenceError("Every prompt needs a task and at least one model's answer.")
+        quality = self.quality_qm[self.known_qm]
+        if (quality < 0.0).any() or (quality > 1.0).any():
+            raise EvidenceError("Qualities lie between 0 and 1.")
+        if not (np.isfinite(self.joules_qm).all() and np.isfinite(self.ms_qm).all() and (self.joules_qm >= 0.0).all()):
+            raise EvidenceError("Joules and milliseconds must be finite and not negative.")
+
+    @property
+    def known_qm(self) -> NDArray[np.bool_]:
+        """Where there is an answer."""
+        return np.isfinite(self.quality_qm)
+
+    @property
+    def earned_qm(self) -> Floats:
+        """Quality, 0 where there is no answer: what a policy gets that sends a prompt there all the same."""
+        return np.nan_to_num(self.quality_qm)
+
+    @property
+    def eligible_m(self) -> NDArray[np.bool_]:
+        """Models that may stand for all prompts: those with almost every answer, or with most of them if none has."""
+        share_m = self.known_qm.mean(axis=0)
+        return np.asarray(share_m >= min(COVERAGE, float(share_m.max())))
+
+    def rows(self, rows_q: NDArray[np.int64]) -> Table:
+        """The table of some of the prompts."""
+        kept = rows_q.tolist()
+        texts, tasks = tuple(self.texts[q] for q in kept), tuple(self.tasks[q] for q in kept)
+        return Table(texts, tasks, self.models, self.quality_qm[kept], self.joules_qm[kept], self.ms_qm[kept])
+
+    def best_single(self) -> int:
+        """The cheapest of the eligible models within `TOLERANCE` of the most accurate."""
+        quality_m = np.where(self.eligible_m, self.earned_qm.mean(axis=0), -1.0)
+        good = np.flatnonzero(quality_m >= quality_m.max() - TOLERANCE - 1e-12)
+        return int(good[self.joules_qm.mean(axis=0)[good].argmin()])
