@@ -105,7 +105,9 @@ def make_design(features_qf: Floats, tasks: Sequence[str], *, seed: int = 0) -> 
     """
     if features_qf.ndim != 2 or len(features_qf) != len(tasks) or len(tasks) < 2:
         raise EvidenceError("A gate needs at least two prompts, each with its features and its task.")
-    names, place_q, count = np.unique(np.asarray(tasks, dtype=object).astype(str), return_inverse=True, return_counts=True)
+    names, place_q, count = np.unique(
+        np.asarray(tasks, dtype=object).astype(str), return_inverse=True, return_counts=True
+    )
     kept = np.flatnonzero(count >= min(_FEWEST, len(tasks)))
     row_of = np.zeros(len(names), dtype=np.int64)
     row_of[kept] = np.arange(1, len(kept) + 1)

@@ -117,10 +117,14 @@ class TextGate:
         """
         try:
             if int(arrays["format"]) != FORMAT:
-                raise EvidenceError(f"This gate is of format {int(arrays['format'])}; known is {FORMAT}. Train it again.")
+                raise EvidenceError(
+                    f"This gate is of format {int(arrays['format'])}; known is {FORMAT}. Train it again."
+                )
             weights_etf = np.asarray(arrays["weights_etf"], dtype=np.float64)
             parts = zip(weights_etf, arrays["bias_et"], arrays["calibration_error_e"], strict=True)
-            heads = tuple(Head(weights, np.asarray(bias, dtype=np.float64), float(error)) for weights, bias, error in parts)
+            heads = tuple(
+                Head(weights, np.asarray(bias, dtype=np.float64), float(error)) for weights, bias, error in parts
+            )
             names = tuple(map(str, arrays["tasks"].tolist())), tuple(map(str, arrays["experts"].tolist()))
             return cls(Encoder.from_arrays(arrays), *names, heads)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -130,7 +134,12 @@ class TextGate:
 
 
 def fit_gate(
-    texts: Sequence[str], tasks: Sequence[str], quality_of: Mapping[str, Floats], *, penalty: float = PENALTY, seed: int = 0
+    texts: Sequence[str],
+    tasks: Sequence[str],
+    quality_of: Mapping[str, Floats],
+    *,
+    penalty: float = PENALTY,
+    seed: int = 0,
 ) -> TextGate:
     """Train a gate: the encoder on the texts, then every head by itself.
 

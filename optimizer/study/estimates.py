@@ -31,8 +31,10 @@ _NEIGHBOURS = (20, 60, 150)
 _SEARCHED = 4_000
 _CLUSTERS = 48
 _ROUNDS = 12
-# Penalties of the heads: one that predicts best, one that tells experts apart best. Without a task, less is better.
-PENALTIES = (30.0, 300.0)
+# Penalties of the heads, from what predicts best to what tells experts apart best: qualities of experts are wrong
+# together, and choosing by small differences between them wants more shrinking than predicting each does.
+PENALTIES = (30.0, 300.0, 1000.0)
+# Without a task, the text has to say more.
 _PENALTY_BLIND = 10.0
 
 
@@ -106,7 +108,9 @@ def expected_joules(bench: Bench) -> Estimate:
     joules_qm = bench.training.joules_qm
     unseen_qm = np.empty_like(joules_qm)
     for out in bench.folds():
-        unseen_qm[out] = means_by(bench.design.task_q[~out], joules_qm[~out], groups=bench.design.rows)[bench.design.task_q[out]]
+        unseen_qm[out] = means_by(bench.design.task_q[~out], joules_qm[~out], groups=bench.design.rows)[
+            bench.design.task_q[out]
+        ]
     return Estimate(unseen_qm, means_by(bench.design.task_q, joules_qm, groups=bench.design.rows)[bench.judged_tasks])
 
 
@@ -114,7 +118,10 @@ def clusters(bench: Bench) -> Estimate:
     """Each model's mean quality in the prompt's k-means cluster (the rule of Avengers, arXiv 2505.19797)."""
     latent_qk = bench.raw_qf[:, :LATENTS]
     centre_ck = _centres(latent_qk)
-    near = [(-2.0 * part @ centre_ck.T + (centre_ck**2).sum(axis=1)).argmin(axis=1) for part in (latent_qk, bench.judged_nf[:, :LATENTS])]
+    near = [
+        (-2.0 * part @ centre_ck.T + (centre_ck**2).sum(axis=1)).argmin(axis=1)
+        for part in (latent_qk, bench.judged_nf[:, :LATENTS])
+    ]
     return _looked_up(bench, near[0], near[1], len(centre_ck))
 
 
@@ -183,6 +190,18 @@ def _heads(bench: Bench, design: Design, task_n: Ints, penalty: float) -> Estima
     return Estimate(np.column_stack([fit.unseen_q for fit in fits]), np.column_stack(judged))
 
 
-def blend(first: Estimate, second: Estimate) -> Estimate:
-    """Half of each: where the text says little, the task's mean steadies it."""
-    return Estimate((first.unseen_qm + second.unseen_qm) / 2.0, (first.judged_nm + second.judged_nm) / 2.0)
+def blend(*parts: Estimate) -> Estimate:
+    """The mean of estimates: where the text says little, the task's mean steadies it."""
+    unseen_qm = np.mean([part.unseen_qm for part in parts], axis=0)
+    return Estimate(unseen_qm, np.mean([part.judged_nm for part in parts], axis=0))
+
+
+def gates(bench: Bench, looked_up: Estimate) -> dict[str, Estimate]:
+    """What may stand behind the gate; each is itself a gate's heads, or their mean with the task's."""
+    weak, middle, strong = (heads(penalty)(bench) for penalty in PENALTIES)
+    return {
+        "task": looked_up,
+        "heads": strong,
+        "heads + task": blend(middle, looked_up),
+        "all": blend(weak, middle, looked_up, looked_up),
+    }

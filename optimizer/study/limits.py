@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.study import estimates
-from optimizer.study.estimates import Bench, Estimate, blend, prepare
+from optimizer.study.estimates import Bench, Estimate, prepare
 from optimizer.study.outcome import Outcome, assemble, bootstrap, interval
 from optimizer.study.table import Table
 
@@ -24,7 +24,6 @@ Bools = NDArray[np.bool_]
 
 # A model fits a limit in a task when this share of its answers there did.
 _QUANTILE = 0.95
-_PENALTY = estimates.PENALTIES[-1]
 
 
 @dataclass(frozen=True)
@@ -102,11 +101,11 @@ def _point(pair: tuple[float, float], outcome: Outcome, answered_q: Bools) -> Po
     return Point(*pair, outcome.quality, low, high, *figures)
 
 
-def _fold(training: Table, judged: Table, limits: Sequence[tuple[float, float]], seed: int) -> list[tuple[Outcome, Bools]]:
+def _fold(
+    training: Table, judged: Table, limits: Sequence[tuple[float, float]], seed: int
+) -> list[tuple[Outcome, Bools]]:
     bench = prepare(training, judged, seed=seed)
-    looked_up = estimates.task_lookup(bench)
-    heads = estimates.heads(_PENALTY)(bench)
-    candidates = {"task": looked_up, "heads": heads, "both": blend(heads, looked_up)}
+    candidates = estimates.gates(bench, estimates.task_lookup(bench))
     needed = [_needed(bench, value_qm) for value_qm in (training.joules_qm, training.ms_qm)]
     return [_within(bench, judged, candidates, (needed[0] <= pair[0]) & (needed[1] <= pair[1])) for pair in limits]
 

@@ -44,7 +44,9 @@ class Outcome:
     @classmethod
     def mixed(cls, choice_rn: NDArray[np.int64], chance_r: Floats, judged: Table) -> Outcome:
         """Of a lottery between any number of rules."""
-        quality_q, joules_q = (chance_r @ taken(value_qm, choice_rn) for value_qm in (judged.earned_qm, judged.joules_qm))
+        quality_q, joules_q = (
+            chance_r @ taken(value_qm, choice_rn) for value_qm in (judged.earned_qm, judged.joules_qm)
+        )
         chance_rn = np.repeat(chance_r[:, None], choice_rn.shape[1], axis=1)
         return cls(quality_q, joules_q, taken(judged.ms_qm, choice_rn), chance_rn)
 
@@ -68,7 +70,9 @@ class Outcome:
 
 def assemble(parts: Sequence[Outcome], order: NDArray[np.int64]) -> Outcome:
     """Outcomes of the folds as one, in the order of the table."""
-    quality, joules = (np.concatenate([getattr(part, name) for part in parts])[order] for name in ("quality_q", "joules_q"))
+    quality, joules = (
+        np.concatenate([getattr(part, name) for part in parts])[order] for name in ("quality_q", "joules_q")
+    )
     widest = max(len(part.ms_2q) for part in parts)
     ms, chance = (
         np.concatenate([_widened(getattr(part, name), widest) for part in parts], axis=1)[:, order]

@@ -86,19 +86,6 @@ class Rules:
         mean = (1.0 - chance) * quality[right - 1] + chance * quality[right]
         return Lottery(int(self.hull[right - 1]), int(self.hull[right]), chance), float(mean)
 
-    def reach(self, quality: float) -> tuple[Lottery, float] | None:
-        """The cheapest lottery of at least this mean quality on the training prompts, and its mean joules there."""
-        level = self.quality_r[self.hull]
-        good = int(np.searchsorted(level, quality - 1e-12))
-        if good == len(level):
-            return None
-        if good == 0:
-            return Lottery(int(self.hull[0]), int(self.hull[0]), 0.0), float(self.joules_r[self.hull[0]])
-        chance = float((quality - level[good - 1]) / (level[good] - level[good - 1]))
-        joules = self.joules_r[self.hull]
-        mean = (1.0 - chance) * joules[good - 1] + chance * joules[good]
-        return Lottery(int(self.hull[good - 1]), int(self.hull[good]), chance), float(mean)
-
 
 def taken(value_qm: Floats, choice_rq: Ints) -> Floats:
     """The chosen entries, (r, q)."""
@@ -152,9 +139,3 @@ def single(models: Ints, *, training: Table, judged: int) -> Rules:
     """One rule per model: everything goes there."""
     column = models[:, None]
     return Rules(training, np.repeat(column, len(training.texts), axis=1), np.repeat(column, judged, axis=1))
-
-
-def joined(parts: list[Rules]) -> Rules:
-    """All rules of several policies."""
-    unseen, judged = [part.unseen_rq for part in parts], [part.judged_rn for part in parts]
-    return Rules(parts[0].training, np.concatenate(unseen), np.concatenate(judged))

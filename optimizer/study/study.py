@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.errors import EvidenceError
 from optimizer.study import estimates
-from optimizer.study.estimates import Estimate, blend, prepare
+from optimizer.study.estimates import Estimate, prepare
 from optimizer.study.outcome import Outcome, assemble
-from optimizer.study.rules import Lottery, Rules, joined, priced, single
+from optimizer.study.rules import Lottery, Rules, priced, single
 from optimizer.study.table import Table
 
 Floats = NDArray[np.float64]
@@ -25,13 +27,19 @@ BASELINES = ("random", "cheapest", "best_single", "task_lookup", "static_mixture
 POLICIES = ("edgewise", *BASELINES, "oracle")
 # Not a policy that anybody runs: at every budget, the baseline that was best on the training folds.
 RIVAL = "best_baseline"
+# Policies that have a curve over budgets.
+CURVES = ("edgewise", "task_lookup", "static_mixture", "knn", "kmeans", "tfidf_ridge", "oracle", "best_single")
 
 # How far below the best single model's quality counts as level.
 MARGIN = 0.003
 # A rule must seem this many standard errors above the margin on the training prompts: 1.96 for the bound itself, the
 # rest because the cheapest of many rules that seem good enough is a lucky one.
-_CAUTION = 2.6
+_CAUTION = 2.3
 _STEPS = 8
+# A single model may exceed a budget by this much: its mean joules differ from fold to fold, and it cannot be mixed.
+_SLACK = 0.03
+# Budgets of the fine curve on which equal quality is read off.
+_CURVE = 24
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,13 @@ class StudySettings:
     seed: int = 0
 
 
+class Spent(NamedTuple):
+    """Quality and joules of every prompt."""
+
+    quality_q: Floats
+    joules_q: Floats
+
+
 @dataclass
 class Study:
     """Outcomes on all prompts, each judged by what had not seen it.
@@ -57,8 +72,8 @@ class Study:
         table: What was studied.
         budgets_j: Joules per request that were allowed.
         at_budget: By policy and index of the budget.
-        level: By policy, the cheapest way that on the training folds was as good as the best single model.
-        proven: The same with a lower bound within `MARGIN`.
+        level: By policy, where its curve over budgets first is as good as the best single model; absent if nowhere.
+        proven: By policy, the cheapest way whose quality on the training folds had a lower bound within `MARGIN`.
         chosen: By index of the budget, what stood behind the gate on each fold.
     """
 
@@ -68,9 +83,12 @@ class Study:
     level: dict[str, Outcome] = field(default_factory=dict)
     proven: dict[str, Outcome] = field(default_factory=dict)
     chosen: dict[int, list[str]] = field(default_factory=dict)
+    curve: dict[tuple[str, int], Spent] = field(default_factory=dict)
 
 
-def run_study(table: Table, settings: StudySettings | None = None, *, progress: Callable[[str], None] | None = None) -> Study:
+def run_study(
+    table: Table, settings: StudySettings | None = None, *, progress: Callable[[str], None] | None = None
+) -> Study:
     """Judge every policy on every prompt by cross-fitting.
 
     Args:
@@ -96,11 +114,31 @@ def run_study(table: Table, settings: StudySettings | None = None, *, progress: 
         inside, outside = np.flatnonzero(fold_q == fold), np.flatnonzero(fold_q != fold)
         parts.append(_Fold(table.rows(outside), table.rows(inside), study, settings.seed).run())
     order = np.argsort(np.concatenate([np.flatnonzero(fold_q == fold) for fold in range(settings.folds)]))
-    for name in ("at_budget", "level", "proven"):
+    for name in ("at_budget", "proven"):
         merged = {key: assemble([getattr(part, name)[key] for part in parts], order) for key in getattr(parts[0], name)}
         setattr(study, name, merged)
     study.chosen = {b: [part.chosen[b][0] for part in parts] for b in range(len(study.budgets_j))}
+    study.curve = {
+        key: Spent(*(np.concatenate(side)[order] for side in zip(*(part.curve[key] for part in parts), strict=True)))
+        for key in parts[0].curve
+    }
+    study.level = {name: level for name in CURVES if (level := _level(study, name)) is not None}
     return study
+
+
+def _level(study: Study, name: str) -> Spent | None:
+    """Where a policy's curve over budgets first reaches the best single model's quality, between two budgets if need be.
+
+    Every point of the curve was priced on the training folds; only where to read it is decided by its quality.
+    """
+    points = [study.curve[name, b] for b in range(_CURVE)]
+    goal = float(study.proven["best_single"].quality_q.mean()) - 1e-9
+    quality = [float(point.quality_q.mean()) for point in points]
+    first = next((b for b, value in enumerate(quality) if value >= goal), None)
+    if first is None or first == 0:
+        return None if first is None else points[0]
+    share = (goal - quality[first - 1]) / (quality[first] - quality[first - 1])
+    return Spent(*((1.0 - share) * a + share * b for a, b in zip(points[first - 1], points[first], strict=True)))
 
 
 def budget_grid(table: Table, count: int) -> tuple[float, ...]:
@@ -110,6 +148,13 @@ def budget_grid(table: Table, count: int) -> tuple[float, ...]:
     inner = np.geomspace(low, best, count) if best > low * 1.001 and low > 0.0 else np.array([best])
     beyond = [best * factor for factor in (1.25, 1.6) if best * factor < float(joules_m.max()) * 1.25]
     return tuple(float(f"{budget_j:.6g}") for budget_j in [*inner.tolist(), *beyond])
+
+
+def _fine(table: Table) -> list[float]:
+    joules_m = table.joules_qm.mean(axis=0)
+    best = float(joules_m[table.best_single()]) * 1.1
+    low = float(joules_m[table.eligible_m].min())
+    return list(np.geomspace(max(low, 1e-9 * best), best, _CURVE)) if best > 0.0 else [0.0] * _CURVE
 
 
 @dataclass
@@ -127,12 +172,23 @@ class _Fold:
         for b, budget_j in enumerate(out.budgets_j):
             self._at_budget(out, b, budget_j, rules, candidates)
         rival = single(np.array([best]), training=self.training, judged=len(self.judged.texts))
-        for name in ("edgewise", "static_mixture", "task_lookup", "knn", "kmeans", "tfidf_ridge", "oracle"):
+        alone = Outcome.of(rival, Lottery(0, 0, 0.0), self.judged)
+        for name in CURVES[:-1]:
             offered = list(candidates.values()) if name == "edgewise" else [rules[name]]
-            out.level[name] = self._level([*offered, rival], rival)
             out.proven[name] = self._proven([*offered, rival], rival)
-        out.level["best_single"] = out.proven["best_single"] = Outcome.of(rival, Lottery(0, 0, 0.0), self.judged)
+        out.proven["best_single"] = alone
+        for b, budget_j in enumerate(_fine(self.study.table)):
+            for name in CURVES[:-1]:
+                offer = candidates[self._behind(candidates, budget_j)] if name == "edgewise" else rules[name]
+                spent = Outcome.of(offer, offer.spend(budget_j)[0], self.judged)
+                out.curve[name, b] = Spent(spent.quality_q, spent.joules_q)
+            out.curve["best_single", b] = Spent(alone.quality_q, alone.joules_q)
         return out
+
+    def _behind(self, candidates: Mapping[str, Rules], budget_j: float) -> str:
+        """What stands behind the gate: the best on the training prompts at the budget and a little around it."""
+        around = [budget_j * factor for factor in (0.85, 1.0, 1.18)]
+        return max(candidates, key=lambda name: sum(candidates[name].spend(near_j)[1] for near_j in around))
 
     def _rules(self) -> tuple[dict[str, Rules], dict[str, Rules]]:
         bench = prepare(self.training, self.judged, seed=self.seed)
@@ -143,17 +199,14 @@ class _Fold:
             "kmeans": estimates.clusters(bench),
             "tfidf_ridge": estimates.ridge(bench),
         }
-        gates: dict[str, Estimate] = {}
-        for penalty in estimates.PENALTIES:
-            gates[f"heads {penalty:g}"] = estimates.heads(penalty)(bench)
-            gates[f"heads {penalty:g} + task"] = blend(gates[f"heads {penalty:g}"], found["task_lookup"])
         eligible = np.flatnonzero(self.training.eligible_m)
         rules = {name: self._priced(estimate, cost) for name, estimate in found.items()}
         rules["static_mixture"] = single(eligible, training=self.training, judged=len(self.judged.texts))
         truth = Estimate(self.training.earned_qm, self.judged.earned_qm)
         rules["oracle"] = self._priced(truth, Estimate(self.training.joules_qm, self.judged.joules_qm))
+        gates = estimates.gates(bench, found["task_lookup"])
         candidates = {name: self._priced(estimate, cost) for name, estimate in gates.items()}
-        return rules, {**candidates, **{name: rules[name] for name in ("task_lookup", "static_mixture")}}
+        return rules, {**candidates, "static_mixture": rules["static_mixture"]}
 
     def _priced(self, estimate: Estimate, cost: Estimate) -> Rules:
         return priced(estimate, cost, training=self.training, judged=self.judged)
@@ -169,15 +222,17 @@ class _Fold:
         for name in ("best_single", "cheapest"):
             out.at_budget[name, b], means[name] = self._single(rules["static_mixture"], budget_j, name)
         out.at_budget["random", b], means["random"] = self._random(rules["static_mixture"], budget_j)
-        chosen = max(candidates, key=lambda name: candidates[name].spend(budget_j)[1])
-        out.at_budget["edgewise", b] = Outcome.of(candidates[chosen], candidates[chosen].spend(budget_j)[0], self.judged)
+        chosen = self._behind(candidates, budget_j)
+        out.at_budget["edgewise", b] = Outcome.of(
+            candidates[chosen], candidates[chosen].spend(budget_j)[0], self.judged
+        )
         out.chosen[b] = [chosen]
         out.at_budget[RIVAL, b] = out.at_budget[max(BASELINES, key=lambda name: means[name]), b]
 
     def _single(self, models: Rules, budget_j: float, name: str) -> tuple[Outcome, float]:
         """The most accurate model within the budget, or the cheapest."""
         cheapest = int(models.joules_r.argmin())
-        within = np.flatnonzero(models.joules_r <= budget_j * (1.0 + 1e-6))
+        within = np.flatnonzero(models.joules_r <= budget_j * (1.0 + _SLACK))
         r = int(within[models.quality_r[within].argmax()]) if name == "best_single" and len(within) else cheapest
         return Outcome.of(models, Lottery(r, r, 0.0), self.judged), float(models.quality_r[r])
 
@@ -189,13 +244,6 @@ class _Fold:
         chance_r = np.full(len(models.joules_r), share / len(models.joules_r))
         chance_r[cheapest] += 1.0 - share
         return Outcome.mixed(models.judged_rn, chance_r, self.judged), float(chance_r @ models.quality_r)
-
-    def _level(self, offered: list[Rules], rival: Rules) -> Outcome:
-        """The cheapest lottery that on the training prompts is as good as the best single model."""
-        goal = float(rival.quality_r[0])
-        found = [(reached, rules) for rules in offered if (reached := rules.reach(goal)) is not None]
-        (lottery, _), rules = min(found, key=lambda entry: entry[0][1])
-        return Outcome.of(rules, lottery, self.judged)
 
     def _proven(self, offered: list[Rules], rival: Rules) -> Outcome:
         """The cheapest lottery that on the training prompts is surely not worse than the best single model."""
@@ -216,6 +264,6 @@ class _Fold:
 
 def _lotteries(rules: Rules) -> list[Lottery]:
     edge = rules.hull.tolist()
-    pairs = zip(edge, edge[1:], strict=False)
+    pairs = pairwise(edge)
     steps = [Lottery(a, b, step / _STEPS) for a, b in pairs for step in range(_STEPS)]
     return [*steps, Lottery(edge[-1], edge[-1], 0.0)]

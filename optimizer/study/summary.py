@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.study.outcome import Outcome, bootstrap, interval
-from optimizer.study.study import MARGIN, POLICIES, RIVAL, Study
+from optimizer.study.study import CURVES, MARGIN, POLICIES, RIVAL, Spent, Study
 
 Floats = NDArray[np.float64]
 
@@ -107,24 +107,24 @@ def significantly_worse(against: list[Against], *, level: float = 0.025) -> int:
     return worse
 
 
-def held(study: Study, outcomes: Mapping[str, Outcome]) -> dict[str, Held]:
+def held(outcomes: Mapping[str, Outcome | Spent]) -> dict[str, Held]:
     """Joules and quality of policies beside the best single model's."""
     rival = outcomes["best_single"]
     names = [*outcomes]
     mean_bo = bootstrap(np.column_stack([outcomes[name].quality_q - rival.quality_q for name in names]))
+    rival_j = float(rival.joules_q.mean())
     found = {}
     for name, mean_b in zip(names, mean_bo.T, strict=True):
-        outcome = outcomes[name]
-        low, high = interval(mean_b)
-        ratio = outcome.energy_j / rival.energy_j if rival.energy_j else 1.0
-        found[name] = Held(ratio, outcome.quality - rival.quality, low, high)
+        joules, quality_q = float(outcomes[name].joules_q.mean()), outcomes[name].quality_q
+        ratio = joules / rival_j if rival_j else 1.0
+        found[name] = Held(ratio, float((quality_q - rival.quality_q).mean()), *interval(mean_b))
     return found
 
 
 def gap_closed(study: Study) -> dict[str, float | None]:
     """Share of the way from the best single model's quality to the oracle's, within the best single model's joules."""
-    budget = int(np.argmin([abs(budget_j - study.level["best_single"].energy_j) for budget_j in study.budgets_j]))
-    base = study.level["best_single"].quality
+    budget = int(np.argmin([abs(budget_j - study.proven["best_single"].energy_j) for budget_j in study.budgets_j]))
+    base = study.proven["best_single"].quality
     gap = study.at_budget["oracle", budget].quality - base
     return {
         name: (study.at_budget[name, budget].quality - base) / gap if gap > 1e-9 else None
@@ -140,12 +140,12 @@ def earns(proven: Mapping[str, Held]) -> bool:
 
 def summarise(study: Study) -> dict[str, Any]:
     """Everything as plain values, see `deploy/docs/gate.md`."""
-    level, proven = held(study, study.level), held(study, study.proven)
+    level, proven = held(study.level), held(study.proven)
     against = against_rival(study)
     best = study.table.best_single()
     return {
         "rows": rows_of(study),
-        "joules_at_best_single_quality": {name: value.ratio for name, value in level.items()},
+        "joules_at_best_single_quality": {name: level[name].ratio if name in level else None for name in CURVES},
         "oracle_gap_closed": gap_closed(study),
         "at_best_single_quality": level,
         "surely_at_best_single_quality": proven,
@@ -154,8 +154,8 @@ def summarise(study: Study) -> dict[str, Any]:
         "gate_earns": earns(proven),
         "best_single": {
             "model": study.table.models[best],
-            "quality": study.level["best_single"].quality,
-            "j_per_query": study.level["best_single"].energy_j,
+            "quality": study.proven["best_single"].quality,
+            "j_per_query": study.proven["best_single"].energy_j,
         },
         "prompts": len(study.table.texts),
         "models": len(study.table.models),

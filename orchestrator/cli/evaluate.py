@@ -99,10 +99,13 @@ def _at_quality(summary: dict[str, Any]) -> Any:
     from orchestrator.cli.output import table
 
     best = summary["best_single"]["model"]
-    rows = table(f"Joules beside {best}'s", ("policy", ">as good", ">points", ">surely as good", ">95 % points", ">gap closed"))
-    for policy, held in summary["at_best_single_quality"].items():
-        sure, closed = summary["surely_at_best_single_quality"][policy], summary["oracle_gap_closed"].get(policy)
+    rows = table(
+        f"Joules beside {best}'s",
+        ("policy", ">as good", ">surely as good", ">its 95 % interval, points", ">gap closed"),
+    )
+    for policy, sure in summary["surely_at_best_single_quality"].items():
+        level, closed = summary["joules_at_best_single_quality"].get(policy), summary["oracle_gap_closed"].get(policy)
         span = f"{sure.low * 100:+.2f} to {sure.high * 100:+.2f}"
-        share = "" if closed is None else f"{closed:.1%}"
-        rows.add_row(policy, f"{held.ratio:.3f}", f"{held.difference * 100:+.2f}", f"{sure.ratio:.3f}", span, share)
+        as_good = "never" if level is None else f"{level:.3f}"
+        rows.add_row(policy, as_good, f"{sure.ratio:.3f}", span, "" if closed is None else f"{closed:.1%}")
     return rows

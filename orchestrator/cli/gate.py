@@ -24,8 +24,12 @@ def gate() -> None:
 @gate.command()
 @TABLE
 @click.option("--save", type=FILE, required=True, help="File of the trained gate, usually .npz.")
-@click.option("--add-to", type=FILE, help="A gate to which the table's new models are added; its heads stay as they are.")
-@click.option("--penalty", type=click.FloatRange(0.1, 1e6), default=100.0, show_default=True, help="On the heads' weights.")
+@click.option(
+    "--add-to", type=FILE, help="A gate to which the table's new models are added; its heads stay as they are."
+)
+@click.option(
+    "--penalty", type=click.FloatRange(0.1, 1e6), default=100.0, show_default=True, help="On the heads' weights."
+)
 @output_option
 @click.pass_obj
 def train(session: Session, *, table: Path, save: Path, add_to: Path | None, penalty: float, output: str) -> None:
@@ -88,7 +92,9 @@ def evaluate(session: Session, *, file: Path, table: Path, output: str) -> None:
     stored, traffic = load_gate(file), read_traffic(table, note=session.note)
     fresh = np.flatnonzero(~stored.knows(traffic.texts))
     if len(fresh) < len(traffic.texts):
-        session.note(f"{len(traffic.texts) - len(fresh)} of {len(traffic.texts)} prompts were trained on and do not count")
+        session.note(
+            f"{len(traffic.texts) - len(fresh)} of {len(traffic.texts)} prompts were trained on and do not count"
+        )
     if not len(fresh):
         raise StudyError("every prompt of the table was trained on", "give prompts that the gate has not seen")
     _show(_judge(session, stored, traffic, fresh.tolist()), session, output)

@@ -77,7 +77,9 @@ def _swept(session: Session, table: Path, arms: Path) -> list[Point]:
 
     loaded = load_table(session, table, arms)
     limits = [
-        (energy_j, latency_ms) for energy_j in limit_grid(loaded.joules_qm, 9) for latency_ms in limit_grid(loaded.ms_qm, 6)
+        (energy_j, latency_ms)
+        for energy_j in limit_grid(loaded.joules_qm, 9)
+        for latency_ms in limit_grid(loaded.ms_qm, 6)
     ]
     points = sweep_limits(loaded, limits, folds=folds_for(loaded), progress=session.note)
     return sorted(frontier(points), key=lambda point: (point.max_latency_ms, point.max_energy_j))

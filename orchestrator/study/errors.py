@@ -15,6 +15,8 @@ class StudyError(Exception):
         exit_code: Of the command.
     """
 
-    def __init__(self, why: str, cure: str, *, what: str = "table refused", exit_code: ExitCode = ExitCode.USAGE) -> None:
+    def __init__(
+        self, why: str, cure: str, *, what: str = "table refused", exit_code: ExitCode = ExitCode.USAGE
+    ) -> None:
         super().__init__(why)
         self.what, self.why, self.cure, self.exit_code = what, why, cure, exit_code

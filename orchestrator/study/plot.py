@@ -54,6 +54,8 @@ def save_plot(summary: dict[str, Any], path: Path) -> None:
     try:
         figure.savefig(path, dpi=160)
     except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: cannot be written", "name a .png or .svg in a folder that exists", exit_code=ExitCode.FAILED) from error
+        raise StudyError(
+            f"{path}: cannot be written", "name a .png or .svg in a folder that exists", exit_code=ExitCode.FAILED
+        ) from error
     finally:
         pyplot.close(figure)

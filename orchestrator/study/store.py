@@ -53,7 +53,9 @@ def save_gate(path: Path, gate: TextGate, seen: NDArray[np.uint64]) -> None:
         draft.replace(path)
     except OSError as error:
         why = f"{path}: {(error.strerror or 'cannot be written').lower()}"
-        raise StudyError(why, "name a file in a folder that can be written", what="gate not saved", exit_code=ExitCode.FAILED) from error
+        raise StudyError(
+            why, "name a file in a folder that can be written", what="gate not saved", exit_code=ExitCode.FAILED
+        ) from error
     finally:
         draft.unlink(missing_ok=True)
 

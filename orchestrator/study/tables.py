@@ -174,8 +174,10 @@ def join_arms(traffic: Traffic, arms: list[Arm], *, note: Note) -> Table:
         tasks=tuple(tasks),
         models=names,
         quality_qm=traffic.quality_qm[np.ix_(rows, kept)],
-        joules_qm=np.array([arm.j_base for arm in chosen]) + np.array([arm.j_per_output_token for arm in chosen]) * tokens_qm,
-        ms_qm=np.array([arm.ms_base for arm in chosen]) + np.array([arm.ms_per_output_token for arm in chosen]) * tokens_qm,
+        joules_qm=np.array([arm.j_base for arm in chosen])
+        + np.array([arm.j_per_output_token for arm in chosen]) * tokens_qm,
+        ms_qm=np.array([arm.ms_base for arm in chosen])
+        + np.array([arm.ms_per_output_token for arm in chosen]) * tokens_qm,
     )
 
 

@@ -37,7 +37,11 @@ def _measured(data: Path) -> Iterator[dict[str, str]]:
 
 def joules_per_billion_token(data: Path) -> tuple[float, int]:
     """Median joules per output token and billion parameters, and of how many rows."""
-    found = [float(row["energy_j_per_output_token"]) / float(row["params_b"]) for row in _measured(data) if row["energy_j_per_output_token"]]
+    found = [
+        float(row["energy_j_per_output_token"]) / float(row["params_b"])
+        for row in _measured(data)
+        if row["energy_j_per_output_token"]
+    ]
     return statistics.median(found), len(found)
 
 
@@ -55,7 +59,9 @@ def write_arms(data: Path, table: str) -> None:
         models = [row for row in csv.DictReader(stream) if row["source"] == table and row["active_params_b"]]
     with arms_file(table).open("w", newline="") as stream:
         out = csv.writer(stream, lineterminator="\n")
-        out.writerow(("model", "node", "ms_base", "ms_per_output_token", "j_base", "j_per_output_token", "memory_bytes"))
+        out.writerow(
+            ("model", "node", "ms_base", "ms_per_output_token", "j_base", "j_per_output_token", "memory_bytes")
+        )
         for row in models:
             active = float(row["active_params_b"])
             memory = int(float(row["params_b"]) * 1e9 * _BYTES_PER_PARAMETER)
