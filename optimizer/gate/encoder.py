@@ -37,7 +37,7 @@ _OVERSAMPLE = 8
 _ROUNDS = 2
 # The largest entries of a latent's rows are clipped at this quantile, so that the rest keeps its resolution.
 _CLIP = 0.999
-# Latents are divided by this power of their spread: between none (the first few decide) and full whitening (noise does).
+# Latents are divided by this power of their spread: with 0 the first few decide, with 1 noise does.
 _WHITENING = 0.5
 
 
@@ -56,7 +56,7 @@ class Encoder:
     @property
     def features(self) -> int:
         """Number of features of a text."""
-        return self.rows_hk.shape[1] + STRUCTURE
+        return int(self.rows_hk.shape[1]) + STRUCTURE
 
     @property
     def arrays(self) -> Arrays:

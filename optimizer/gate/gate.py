@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from optimizer.errors import EvidenceError
 from optimizer.gate.design import make_design
 from optimizer.gate.encoder import Encoder, as_bytes, fit_encoder
-from optimizer.gate.head import PENALTY, Head, fit_head
+from optimizer.gate.head import Head, fit_head
 from optimizer.native.text_gate import Scorer
 
 Floats = NDArray[np.float64]
@@ -86,7 +86,9 @@ class TextGate:
         """The gate with one more expert; the others' heads are the same objects."""
         return replace(self, experts=(*self.experts, expert), heads=(*self.heads, head))
 
-    def learn(self, texts: Sequence[str], tasks: Sequence[str], quality_q: Floats, *, penalty: float = PENALTY) -> Head:
+    def learn(
+        self, texts: Sequence[str], tasks: Sequence[str], quality_q: Floats, *, penalty: float | None = None
+    ) -> Head:
         """The head of a new expert over this gate's encoder and tasks, from prompts of any origin.
 
         Raises:
@@ -138,7 +140,7 @@ def fit_gate(
     tasks: Sequence[str],
     quality_of: Mapping[str, Floats],
     *,
-    penalty: float = PENALTY,
+    penalty: float | None = None,
     seed: int = 0,
 ) -> TextGate:
     """Train a gate: the encoder on the texts, then every head by itself.
@@ -147,7 +149,7 @@ def fit_gate(
         texts: Prompts; may be empty.
         tasks: Task of each.
         quality_of: By expert, the quality of its answer to each prompt, 0 to 1; NaN where there is none.
-        penalty: On the heads' weights.
+        penalty: On the heads' weights; chosen for each by its own error on unseen prompts when None.
         seed: Of the encoder's sample and the folds.
 
     Raises:

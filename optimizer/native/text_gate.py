@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,12 +146,12 @@ def _encoder(arrays: Arrays) -> _Encoder:
 @cache
 def _functions() -> ctypes.CDLL:
     lib = library()
-    product = [_LONGS, _INTS, _SINGLES, _LONG, _SINGLES, _LONG, _SINGLES]
+    product: list[Any] = [_LONGS, _INTS, _SINGLES, _LONG, _SINGLES, _LONG, _SINGLES]
     lib.edgewise_text_stream.argtypes = [ctypes.c_char_p, _LONG, ctypes.c_uint32, _HASHES, _INTS]
     lib.edgewise_text_stream.restype = _LONG
     lib.edgewise_text_encode.argtypes = [ctypes.POINTER(_Encoder), ctypes.c_char_p, _LONGS, _LONG, _FLOATS]
     lib.edgewise_text_encode.restype = None
-    gate = [ctypes.POINTER(_Gate), ctypes.c_char_p, _LONG, _LONG, ctypes.c_void_p]
+    gate: list[Any] = [ctypes.POINTER(_Gate), ctypes.c_char_p, _LONG, _LONG, ctypes.c_void_p]
     lib.edgewise_text_quality.argtypes, lib.edgewise_text_quality.restype = gate, None
     lib.edgewise_sparse_times.argtypes, lib.edgewise_sparse_times.restype = product, None
     lib.edgewise_sparse_transposed_times.argtypes, lib.edgewise_sparse_transposed_times.restype = product, None

@@ -33,7 +33,7 @@ _CLUSTERS = 48
 _ROUNDS = 12
 # Penalties of the heads, from what predicts best to what tells experts apart best: qualities of experts are wrong
 # together, and choosing by small differences between them wants more shrinking than predicting each does.
-PENALTIES = (30.0, 300.0, 1000.0)
+PENALTIES = (None, 300.0, 1000.0)
 # Without a task, the text has to say more.
 _PENALTY_BLIND = 10.0
 
@@ -170,7 +170,7 @@ def _nearest(known_qk: Floats, quality_qm: Floats, asked_nk: Floats) -> Mapping[
     return out
 
 
-def heads(penalty: float) -> Callable[[Bench], Estimate]:
+def heads(penalty: float | None) -> Callable[[Bench], Estimate]:
     """The gate's heads."""
     return lambda bench: _heads(bench, bench.design, bench.judged_tasks, penalty)
 
@@ -181,7 +181,7 @@ def ridge(bench: Bench) -> Estimate:
     return _heads(bench, blind, np.zeros_like(bench.judged_tasks), _PENALTY_BLIND)
 
 
-def _heads(bench: Bench, design: Design, task_n: Ints, penalty: float) -> Estimate:
+def _heads(bench: Bench, design: Design, task_n: Ints, penalty: float | None) -> Estimate:
     fits = []
     for quality_q in bench.training.quality_qm.T:
         known = np.isfinite(quality_q).any()

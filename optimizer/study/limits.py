@@ -131,7 +131,7 @@ def _within(bench: Bench, judged: Table, candidates: Mapping[str, Estimate], fit
     best = max(candidates.values(), key=earned)
     choice_n = np.where(judged_nm, best.judged_nm, -1.0).argmax(axis=1)
     outcome = Outcome.mixed(choice_n[None], np.ones(1), judged)
-    answered_n = judged_nm.any(axis=1)
+    answered_n: Bools = np.asarray(judged_nm.any(axis=1))
     return Outcome(
         outcome.quality_q * answered_n, outcome.joules_q * answered_n, outcome.ms_2q * answered_n, outcome.chance_2q
     ), answered_n

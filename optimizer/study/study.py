@@ -80,7 +80,7 @@ class Study:
     table: Table
     budgets_j: tuple[float, ...]
     at_budget: dict[tuple[str, int], Outcome] = field(default_factory=dict)
-    level: dict[str, Outcome] = field(default_factory=dict)
+    level: dict[str, Spent] = field(default_factory=dict)
     proven: dict[str, Outcome] = field(default_factory=dict)
     chosen: dict[int, list[str]] = field(default_factory=dict)
     curve: dict[tuple[str, int], Spent] = field(default_factory=dict)
@@ -115,8 +115,8 @@ def run_study(
         parts.append(_Fold(table.rows(outside), table.rows(inside), study, settings.seed).run())
     order = np.argsort(np.concatenate([np.flatnonzero(fold_q == fold) for fold in range(settings.folds)]))
     for name in ("at_budget", "proven"):
-        merged = {key: assemble([getattr(part, name)[key] for part in parts], order) for key in getattr(parts[0], name)}
-        setattr(study, name, merged)
+        found = {key: [getattr(part, name)[key] for part in parts] for key in getattr(parts[0], name)}
+        setattr(study, name, {key: assemble(outcomes, order) for key, outcomes in found.items()})
     study.chosen = {b: [part.chosen[b][0] for part in parts] for b in range(len(study.budgets_j))}
     study.curve = {
         key: Spent(*(np.concatenate(side)[order] for side in zip(*(part.curve[key] for part in parts), strict=True)))
@@ -127,7 +127,7 @@ def run_study(
 
 
 def _level(study: Study, name: str) -> Spent | None:
-    """Where a policy's curve over budgets first reaches the best single model's quality, between two budgets if need be.
+    """Where a policy's curve over budgets first reaches the best single model's quality, between two if need be.
 
     Every point of the curve was priced on the training folds; only where to read it is decided by its quality.
     """

@@ -28,11 +28,13 @@ def gate() -> None:
     "--add-to", type=FILE, help="A gate to which the table's new models are added; its heads stay as they are."
 )
 @click.option(
-    "--penalty", type=click.FloatRange(0.1, 1e6), default=100.0, show_default=True, help="On the heads' weights."
+    "--penalty", type=click.FloatRange(0.1, 1e6), help="On the heads' weights; chosen on unseen prompts unless given."
 )
 @output_option
 @click.pass_obj
-def train(session: Session, *, table: Path, save: Path, add_to: Path | None, penalty: float, output: str) -> None:
+def train(
+    session: Session, *, table: Path, save: Path, add_to: Path | None, penalty: float | None, output: str
+) -> None:
     """Train one calibrated head per model of TABLE and save the gate.
 
     Prompts are read as hashed n-grams and counts; nothing is downloaded. Every head is trained by itself, so the order
@@ -59,14 +61,14 @@ def train(session: Session, *, table: Path, save: Path, add_to: Path | None, pen
     _show(heads, session, output)
 
 
-def _fit(traffic: Traffic, penalty: float) -> TextGate:
+def _fit(traffic: Traffic, penalty: float | None) -> TextGate:
     from optimizer.gate.gate import fit_gate
 
     qualities = dict(zip(traffic.models, traffic.quality_qm.T, strict=True))
     return fit_gate(traffic.texts, traffic.tasks, qualities, penalty=penalty)
 
 
-def _extended(session: Session, stored: StoredGate, traffic: Traffic, penalty: float) -> TextGate:
+def _extended(session: Session, stored: StoredGate, traffic: Traffic, penalty: float | None) -> TextGate:
     extended = stored.gate
     for name, quality_q in zip(traffic.models, traffic.quality_qm.T, strict=True):
         if name in stored.gate.experts:

@@ -32,7 +32,8 @@ class StoredGate:
     def knows(self, texts: Iterable[str]) -> NDArray[np.bool_]:
         """Which of these prompts were trained on; of an absent text nobody can say, so it counts as new."""
         kept = [*texts]
-        return np.isin(hashes(kept), self.seen) & np.array([bool(text.strip()) for text in kept])
+        filled = np.array([bool(text.strip()) for text in kept], dtype=np.bool_)
+        return np.asarray(np.isin(hashes(kept), self.seen) & filled)
 
 
 def hashes(texts: Iterable[str]) -> NDArray[np.uint64]:

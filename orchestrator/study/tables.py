@@ -151,9 +151,9 @@ def join_arms(traffic: Traffic, arms: list[Arm], *, note: Note) -> Table:
     """
     usual = float(np.nanmedian(traffic.tokens_qm)) if np.isfinite(traffic.tokens_qm).any() else OTHERWISE
     arm_of = cheapest_arms(arms, usual)
-    kept = [m for m, model in enumerate(traffic.models) if model in arm_of]
+    kept = np.flatnonzero([model in arm_of for model in traffic.models])
     without = [model for model in traffic.models if model not in arm_of]
-    if not kept:
+    if not len(kept):
         why = f"none of the table's {len(traffic.models)} models has an arm, for example {traffic.models[0]}"
         raise StudyError(why, "name them in the arms file as the table does", what="arms refused")
     if without:

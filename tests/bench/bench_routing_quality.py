@@ -59,7 +59,7 @@ def run() -> list[Row]:
 
 
 def load(data: Path, name: str) -> Table:
-    """A public table with its committed arms; only prompts whose text is there where the issue of text matters."""
+    """A public table with its committed arms; of some, only the tasks whose prompts are there."""
     traffic = read_traffic(data / "llm_quality" / f"{name}.parquet", note=lambda _: None)
     if name in _WITH_TEXT:
         traffic = _kept(traffic, lambda q: traffic.tasks[q] in _WITH_TEXT[name] and bool(traffic.texts[q].strip()))
@@ -91,8 +91,15 @@ def _bar_rows(name: str, summary: Mapping[str, Any]) -> list[Row]:
         Row(f"{name}.quality_difference_low", ours.low, "fraction"),
         Row(f"{name}.quality_difference", ours.difference, "fraction"),
         Row(f"{name}.joules_vs_task_lookup", ours.ratio / task.ratio, "ratio", {"gate_earns": summary["gate_earns"]}),
-        Row(f"{name}.budgets_worse_than_best_baseline", worse, "budgets", {"of": len(summary["against_best_baseline"])}),
-        Row(f"{name}.least_difference_to_best_baseline", worst.difference, "fraction", {"low": worst.low, "p": worst.p_worse}),
+        Row(
+            f"{name}.budgets_worse_than_best_baseline", worse, "budgets", {"of": len(summary["against_best_baseline"])}
+        ),
+        Row(
+            f"{name}.least_difference_to_best_baseline",
+            worst.difference,
+            "fraction",
+            {"low": worst.low, "p": worst.p_worse},
+        ),
     ]
 
 
@@ -108,7 +115,12 @@ def _policy_rows(name: str, summary: Mapping[str, Any]) -> list[Row]:
         if share is not None
     ]
     for row in summary["rows"]:
-        sizes = {"budget_j": row.budget_j, "low": row.quality_low, "high": row.quality_high, "j_per_query": row.j_per_query}
+        sizes = {
+            "budget_j": row.budget_j,
+            "low": row.quality_low,
+            "high": row.quality_high,
+            "j_per_query": row.j_per_query,
+        }
         rows.append(Row(f"{name}.quality.{row.policy}", row.quality, "fraction", sizes))
     return rows
 
@@ -141,9 +153,12 @@ def _decision_rows(table: Table) -> list[Row]:
     joules_m = table.joules_qm.mean(axis=0)
     ours, theirs = [], []
     for q in kept[_TRAINED_ON : _TRAINED_ON + _QUERIES].tolist():
-        theirs.append(_timed(lambda q=q: np.argmax(peer.predict([table.texts[q]])[0] - 1e-4 * joules_m)))
-        ours.append(_timed(lambda q=q: _decide(gate, table, q, joules_m)))
-    sizes = {"experts": len(table.models), "characters": float(np.mean([len(text) for text in trained.texts]))}
+        theirs.append(_timed(lambda q: np.argmax(peer.predict([table.texts[q]])[0] - 1e-4 * joules_m), q))
+        ours.append(_timed(lambda q: _decide(gate, table, q, joules_m), q))
+    sizes: dict[str, object] = {
+        "experts": len(table.models),
+        "characters": float(np.mean([len(text) for text in trained.texts])),
+    }
     return [
         Row("gate_decision", statistics.median(ours) * 1e6, "us", sizes),
         Row("tfidf_ridge_decision", statistics.median(theirs) * 1e6, "us", sizes),
@@ -155,15 +170,16 @@ def _decide(gate: TextGate, table: Table, q: int, joules_m: Any) -> int:
     return int(np.argmax(gate.quality(table.texts[q], table.tasks[q]) - 1e-4 * joules_m))
 
 
-def _timed(call: Callable[[], object]) -> float:
+def _timed(call: Callable[[int], object], query: int) -> float:
     start = time.perf_counter()
-    call()
+    call(query)
     return time.perf_counter() - start
 
 
 def _print(name: str, summary: Mapping[str, Any]) -> None:
     best = summary["best_single"]
-    print(f"\n{name}: {summary['prompts']} prompts, {summary['models']} models; best single {best['model']} at {best['quality']:.2%}")
+    print(f"\n{name}: {summary['prompts']} prompts, {summary['models']} models")
+    print(f"best single {best['model']} at {best['quality']:.2%} and {best['j_per_query']:.4g} J")
     print(f"{'quality % (joules modelled)':<28}" + "".join(f"{policy[:13]:>15}" for policy in POLICIES))
     budgets = sorted({row.budget_j for row in summary["rows"]})
     of = {(row.policy, row.budget_j): row for row in summary["rows"]}
@@ -173,7 +189,8 @@ def _print(name: str, summary: Mapping[str, Any]) -> None:
     for policy, held in summary["surely_at_best_single_quality"].items():
         level = summary["joules_at_best_single_quality"][policy]
         first = "never as good" if level is None else f"as good from {level:.3f} ×"
-        print(f"  {policy:<16}{first}; surely at {held.ratio:.3f} × [{held.low * 100:+.2f}, {held.high * 100:+.2f}] points")
+        span = f"[{held.low * 100:+.2f}, {held.high * 100:+.2f}] points"
+        print(f"  {policy:<16}{first}; surely at {held.ratio:.3f} × {span}")
     if not summary["gate_earns"]:
         print("  the gate earns nothing here")
 
