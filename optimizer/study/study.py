@@ -18,7 +18,7 @@ from optimizer.study import estimates
 from optimizer.study.estimates import Estimate, prepare
 from optimizer.study.outcome import Outcome, assemble
 from optimizer.study.rules import Lottery, Rules, priced, single
-from optimizer.study.table import Table
+from optimizer.study.table import Table, cheapest_of_the_best
 
 Floats = NDArray[np.float64]
 
@@ -233,7 +233,9 @@ class _Fold:
         """The most accurate model within the budget, or the cheapest."""
         cheapest = int(models.joules_r.argmin())
         within = np.flatnonzero(models.joules_r <= budget_j * (1.0 + _SLACK))
-        r = int(within[models.quality_r[within].argmax()]) if name == "best_single" and len(within) else cheapest
+        r = cheapest
+        if name == "best_single" and len(within):
+            r = int(within[cheapest_of_the_best(models.quality_r[within], models.joules_r[within])])
         return Outcome.of(models, Lottery(r, r, 0.0), self.judged), float(models.quality_r[r])
 
     def _random(self, models: Rules, budget_j: float) -> tuple[Outcome, float]:

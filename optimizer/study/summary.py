@@ -62,12 +62,14 @@ class Held:
         difference: Mean quality minus the best single model's.
         low: Lower end of its 95 % interval.
         high: Upper end.
+        holds: Whether the lower end is within `MARGIN` of the best single model's.
     """
 
     ratio: float
     difference: float
     low: float
     high: float
+    holds: bool
 
 
 def rows_of(study: Study) -> list[Row]:
@@ -117,7 +119,8 @@ def held(outcomes: Mapping[str, Outcome | Spent]) -> dict[str, Held]:
     for name, mean_b in zip(names, mean_bo.T, strict=True):
         joules, quality_q = float(outcomes[name].joules_q.mean()), outcomes[name].quality_q
         ratio = joules / rival_j if rival_j else 1.0
-        found[name] = Held(ratio, float((quality_q - rival.quality_q).mean()), *interval(mean_b))
+        low, high = interval(mean_b)
+        found[name] = Held(ratio, float((quality_q - rival.quality_q).mean()), low, high, low >= -MARGIN)
     return found
 
 
@@ -135,7 +138,7 @@ def gap_closed(study: Study) -> dict[str, float | None]:
 
 def earns(proven: Mapping[str, Held]) -> bool:
     """Whether the gate saves joules beside knowing the task, at a quality that both surely hold."""
-    return proven["edgewise"].ratio <= WORTH * proven["task_lookup"].ratio and proven["edgewise"].low >= -MARGIN
+    return proven["edgewise"].ratio <= WORTH * proven["task_lookup"].ratio and proven["edgewise"].holds
 
 
 def summarise(study: Study) -> dict[str, Any]:

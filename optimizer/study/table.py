@@ -79,6 +79,13 @@ class Table:
 
     def best_single(self) -> int:
         """The cheapest of the eligible models within `TOLERANCE` of the most accurate."""
-        quality_m = np.where(self.eligible_m, self.earned_qm.mean(axis=0), -1.0)
-        good = np.flatnonzero(quality_m >= quality_m.max() - TOLERANCE - 1e-12)
-        return int(good[self.joules_qm.mean(axis=0)[good].argmin()])
+        models = np.flatnonzero(self.eligible_m)
+        return int(
+            models[cheapest_of_the_best(self.earned_qm.mean(axis=0)[models], self.joules_qm.mean(axis=0)[models])]
+        )
+
+
+def cheapest_of_the_best(quality_m: Floats, joules_m: Floats) -> int:
+    """Index of the fewest joules within `TOLERANCE` of the highest quality."""
+    good = np.flatnonzero(quality_m >= quality_m.max() - TOLERANCE - 1e-12)
+    return int(good[joules_m[good].argmin()])

@@ -79,6 +79,7 @@ def _print(summary: dict[str, Any], session: Session, output: str) -> None:
     screen = console(color=session.color)
     for table in (_at_budgets(summary), _at_quality(summary)):
         screen.print(table)
+    screen.print("In brackets: seemed sure on the training folds, and the interval says it was not.")
     if not summary["gate_earns"]:
         screen.print("The gate earns nothing here beside knowing the task.")
 
@@ -107,5 +108,6 @@ def _at_quality(summary: dict[str, Any]) -> Any:
         level, closed = summary["joules_at_best_single_quality"].get(policy), summary["oracle_gap_closed"].get(policy)
         span = f"{sure.low * 100:+.2f} to {sure.high * 100:+.2f}"
         as_good = "never" if level is None else f"{level:.3f}"
-        rows.add_row(policy, as_good, f"{sure.ratio:.3f}", span, "" if closed is None else f"{closed:.1%}")
+        surely = f"{sure.ratio:.3f}" if sure.holds else f"({sure.ratio:.3f})"
+        rows.add_row(policy, as_good, surely, span, "" if closed is None else f"{closed:.1%}")
     return rows

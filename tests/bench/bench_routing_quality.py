@@ -190,7 +190,8 @@ def _print(name: str, summary: Mapping[str, Any]) -> None:
         level = summary["joules_at_best_single_quality"][policy]
         first = "never as good" if level is None else f"as good from {level:.3f} ×"
         span = f"[{held.low * 100:+.2f}, {held.high * 100:+.2f}] points"
-        print(f"  {policy:<16}{first}; surely at {held.ratio:.3f} × {span}")
+        word = "surely" if held.holds else "NOT surely"
+        print(f"  {policy:<16}{first}; {word} at {held.ratio:.3f} × {span}")
     if not summary["gate_earns"]:
         print("  the gate earns nothing here")
 
