@@ -120,8 +120,8 @@ def _needed(bench: Bench, value_qm: Floats) -> Floats:
 
 def _within(bench: Bench, judged: Table, candidates: Mapping[str, Estimate], fits_tm: Bools) -> tuple[Outcome, Bools]:
     """The best candidate under limits, chosen on the training prompts."""
-    trained_qm = fits_tm[bench.design.task_q] & bench.training.known_qm
-    judged_nm = fits_tm[bench.judged_tasks] & judged.known_qm
+    trained_qm = fits_tm[bench.design.task_q] & bench.training.choice_qm
+    judged_nm = fits_tm[bench.judged_tasks] & judged.choice_qm
     rows = np.arange(len(trained_qm))
 
     def earned(estimate: Estimate) -> float:

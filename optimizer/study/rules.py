@@ -116,12 +116,12 @@ def priced(estimate: Estimate, cost: Estimate, *, training: Table, judged: Table
     Args:
         estimate: Of quality.
         cost: Of joules.
-        training: Where a model has no answer it cannot be chosen.
+        training: Where a model is not offered it cannot be chosen.
         judged: Likewise; nothing else of it is read.
     """
     prices = _grid(cost.unseen_qm)
-    seen = [_choose(estimate.unseen_qm, cost.unseen_qm, training.known_qm, price) for price in prices]
-    later = [_choose(estimate.judged_nm, cost.judged_nm, judged.known_qm, price) for price in prices]
+    seen = [_choose(estimate.unseen_qm, cost.unseen_qm, training.choice_qm, price) for price in prices]
+    later = [_choose(estimate.judged_nm, cost.judged_nm, judged.choice_qm, price) for price in prices]
     return Rules(training, np.array(seen), np.array(later))
 
 

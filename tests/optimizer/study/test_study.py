@@ -77,14 +77,30 @@ def test_what_is_judged_has_no_say_in_how() -> None:
         np.testing.assert_array_equal(rules.judged_rn, other[name].judged_rn)
 
 
-def test_missing_answers_are_never_chosen_by_a_policy_that_looks_at_the_prompt() -> None:
+def test_a_model_is_not_offered_in_tasks_that_it_did_not_answer() -> None:
+    table = toy_table(200)
+    chat = np.array([task == "chat" for task in table.tasks])
+    quality_qm = table.quality_qm.copy()
+    quality_qm[chat, 2] = np.nan
+    holed = replace(table, quality_qm=quality_qm)
+    np.testing.assert_array_equal(holed.choice_qm[:, 2], ~chat)
+    assert not holed.eligible_m[2]
+    # Without the poet, verse in chats is the giant's, at its price.
+    study = run_study(holed, StudySettings(budgets=3))
+    assert 0.4 < study.at_budget["edgewise", 0].quality < 0.9
+
+
+def test_holes_by_chance_count_with_the_models_mean_in_the_task() -> None:
     table = toy_table(200)
     quality_qm = table.quality_qm.copy()
     quality_qm[::3, 2] = np.nan
-    study = run_study(replace(table, quality_qm=quality_qm), StudySettings(budgets=3))
-    # The poet cannot stand for all prompts: it has two thirds of the answers.
-    assert not study.table.eligible_m[2]
-    assert study.at_budget["edgewise", 2].quality > 0.7
+    holed = replace(table, quality_qm=quality_qm)
+    assert holed.choice_qm.all()
+    assert holed.eligible_m.all()
+    hole = next(q for q in range(0, 200, 3))
+    alike = [q for q in range(200) if q % 3 and table.tasks[q] == table.tasks[hole]]
+    assert holed.earned_qm[hole, 2] == pytest.approx(table.quality_qm[alike, 2].mean())
+    assert run_study(holed, StudySettings(budgets=3)).at_budget["edgewise", 2].quality > 0.7
 
 
 def test_a_single_model_needs_no_gate() -> None:
