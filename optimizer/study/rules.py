@@ -72,6 +72,12 @@ class Rules:
         """Rules on the upper edge: no mixture of others is as good for as few joules."""
         return upper_hull(self.joules_r, self.quality_r)
 
+    def expected(self, lottery: Lottery) -> Floats:
+        """Quality of each training prompt under a lottery."""
+        return np.asarray(
+            (1.0 - lottery.chance) * self.quality_rq[lottery.first] + lottery.chance * self.quality_rq[lottery.second]
+        )
+
     def spend(self, budget_j: float) -> tuple[Lottery, float]:
         """The best lottery whose mean joules on the training prompts are within a budget, and its mean quality there.
 

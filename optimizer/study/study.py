@@ -36,6 +36,9 @@ MARGIN = 0.003
 # rest because the cheapest of many rules that seem good enough is a lucky one.
 _CAUTION = 2.3
 _STEPS = 8
+# What needs no text, and by how many standard errors on the training prompts heads must be better to be used instead.
+_PLAIN = ("task", "static_mixture")
+_HURDLE = 1.0
 # A single model may exceed a budget by this much: its mean joules differ from fold to fold, and it cannot be mixed.
 _SLACK = 0.03
 # Budgets of the fine curve on which equal quality is read off.
@@ -186,9 +189,14 @@ class _Fold:
         return out
 
     def _behind(self, candidates: Mapping[str, Rules], budget_j: float) -> str:
-        """What stands behind the gate: the best on the training prompts at the budget and a little around it."""
-        around = [budget_j * factor for factor in (0.85, 1.0, 1.18)]
-        return max(candidates, key=lambda name: sum(candidates[name].spend(near_j)[1] for near_j in around))
+        """What stands behind the gate: heads where they earn it on the training prompts, else what needs no text."""
+        plain = max(_PLAIN, key=lambda name: candidates[name].spend(budget_j)[1])
+        plain_q = candidates[plain].expected(candidates[plain].spend(budget_j)[0])
+        gain = {plain: 0.0}
+        for name in candidates.keys() - set(_PLAIN):
+            gain_q = candidates[name].expected(candidates[name].spend(budget_j)[0]) - plain_q
+            gain[name] = float(gain_q.mean() - _HURDLE * gain_q.std() / np.sqrt(len(gain_q)))
+        return max(sorted(gain), key=lambda name: gain[name])
 
     def _rules(self) -> tuple[dict[str, Rules], dict[str, Rules]]:
         bench = prepare(self.training, self.judged, seed=self.seed)
