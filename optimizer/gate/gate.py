@@ -62,7 +62,7 @@ class TextGate:
         Raises:
             NativeMissing: The compiled part is not built.
 
-        Cost: features included, 15 to 30 µs for 500 characters and 20 experts.
+        Cost: features included, 10 to 20 µs for 500 characters and 20 experts; twice that where the caches are cold.
         Source: tests/bench/results/routing_quality.jsonl, gate_decision.
         """
         return self._scorer(as_bytes(text), self._row_of.get(task, 0))

@@ -1,7 +1,7 @@
 """What `optimizer/native/text_gate.c` computes, in plain Python: the meaning of the text features, and their test.
 
 A text is its UTF-8 bytes. The first `PREFIX_BYTES` are read, normalised (lower case, every digit 0, blanks merged),
-cut into tokens, and hashed: every token, every pair of neighbouring tokens, and every run of 3 to 5 bytes. The hash is
+cut into tokens, and hashed: every token, every pair of neighbouring tokens, and every run of 4 bytes. The hash is
 FNV-1a (32 bits) followed by the finaliser of MurmurHash3; its low bits name a bucket and its top bit a sign. The c-th
 time a bucket is met it weighs 64 // c, so that a count weighs about 1 + its logarithm. The encoder adds up, as
 integers, weight × the row of the bucket; what comes out is scaled, normalised to length 1, and followed by a few
@@ -29,6 +29,7 @@ _PRIME = 16777619
 _GRAM_BASIS = _BASIS ^ 0x5BD1E995
 _PAIR = 0x9E3779B1
 _MASK = 0xFFFFFFFF
+_GRAM = 4
 _MARKER_BYTES = 12
 
 # Words whose presence says what kind of question it is.
@@ -113,9 +114,8 @@ def tokens(normal: bytes) -> Iterator[Token]:
 
 
 def grams(normal: bytes) -> Iterator[bytes]:
-    """Every run of 3, 4 and 5 bytes, by where it starts."""
-    for at in range(len(normal) - 2):
-        yield from (normal[at : at + size] for size in (3, 4, 5) if at + size <= len(normal))
+    """Every run of 4 bytes."""
+    yield from (normal[at : at + _GRAM] for at in range(len(normal) - _GRAM + 1))
 
 
 def stream(text: bytes, buckets: int) -> list[tuple[int, int]]:

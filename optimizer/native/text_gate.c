@@ -22,6 +22,7 @@
 #define PRIME 16777619u
 #define GRAM_BASIS (BASIS ^ 0x5bd1e995u)
 #define WEIGHT 64
+#define GRAM 4
 
 enum { BYTES, WORDS, DIGITS, UPPER, MATHS, DOLLARS, QUESTIONS, NEWLINES, STOPS, BRACKETS, PAIRS, WIDES, OPTIONS, NUMBERS };
 
@@ -30,7 +31,7 @@ enum { BYTES, WORDS, DIGITS, UPPER, MATHS, DOLLARS, QUESTIONS, NEWLINES, STOPS, 
 #define BATCH 128
 #define LANES 16
 
-/* What a text adds up to. Sums stay below 2^31: at most 20,500 n-grams of a prefix, each 64 times a row within 1023. */
+/* What a text adds up to. Sums stay below 2^31: at most 12,300 n-grams of a prefix, each 64 times a row within 1023. */
 typedef struct {
     const int16_t *rows; /* none: the stream itself is wanted */
     int64_t latents;     /* a multiple of 2 LANES */
@@ -78,7 +79,6 @@ INLINE void add(sink_t *sink, uint32_t hash) {
     sink->filled++;
     if (!sink->rows) return;
     __builtin_prefetch(sink->rows + (int64_t)bucket * sink->latents);
-    __builtin_prefetch(sink->rows + (int64_t)bucket * sink->latents + 2 * LANES);
     if (sink->filled == BATCH) flush(sink);
 }
 
@@ -175,14 +175,10 @@ INLINE void add_tokens(sink_t *sink, const uint8_t *text, int64_t size, int32_t 
 }
 
 INLINE void add_grams(sink_t *sink, const uint8_t *text, int64_t size) {
-    for (int64_t i = 0; i + 3 <= size; i++) {
+    for (int64_t i = 0; i + GRAM <= size; i++) {
         uint32_t h = GRAM_BASIS;
-        for (int64_t j = 0; j < 3; j++) h = (h ^ text[i + j]) * PRIME;
+        for (int64_t j = 0; j < GRAM; j++) h = (h ^ text[i + j]) * PRIME;
         add(sink, h);
-        for (int64_t j = 3; j < 5 && i + j < size; j++) {
-            h = (h ^ text[i + j]) * PRIME;
-            add(sink, h);
-        }
     }
 }
 
@@ -218,7 +214,7 @@ static void finish(const int32_t *sum, const double *scale, int64_t latents, dou
     for (int64_t k = 0; k < latents; k++) out[k] /= length;
 }
 
-/* Bucket and weight of every n-gram in order, interleaved; returns how many. Room for 6 per byte and 8 more. */
+/* Bucket and weight of every n-gram in order, interleaved; returns how many. Room for 3 per byte and 8 more. */
 EXPORT int64_t edgewise_text_stream(const uint8_t *text, int64_t size, uint32_t mask, const uint32_t *marker,
                                     int32_t *stream) {
     sink_t sink = {.mask = mask, .stream = stream};

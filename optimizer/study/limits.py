@@ -61,7 +61,9 @@ def limit_grid(value_qm: Floats, count: int) -> tuple[float, ...]:
 
 def _up(value: float) -> float:
     """Three digits, never less than the value."""
-    step = 10.0 ** (np.floor(np.log10(max(value, 1e-12))) - 2)
+    if value <= 0.0:
+        return 0.0
+    step = 10.0 ** (np.floor(np.log10(value)) - 2)
     return float(f"{np.ceil(value / step - 1e-9) * step:.3g}")
 
 

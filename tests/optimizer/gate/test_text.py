@@ -37,8 +37,7 @@ def test_hashes_are_those_of_the_published_functions() -> None:
 def test_the_reading_of_a_text_never_changes() -> None:
     # A trained gate is a table of rows by bucket: another reading would make every saved gate wrong in silence.
     words = [(1037, -64), (3937, 64), (3973, -64)]
-    grams = [(873, -64), (3733, -64), (1523, 64), (3480, -64), (3673, -64), (682, 64), (2825, -64), (1762, 64)]
-    assert reference.stream(b"Ab 1", 4096) == [*words, *grams, (1757, 64)]
+    assert reference.stream(b"Ab 1", 4096) == [*words, (3733, -64), (3673, -64), (1762, 64)]
     assert reference.normalise(b"  Ab\t12\0x ") == b" ab 00 x "
     found = [token.text for token in reference.tokens(reference.normalise("(A) été 7中".encode()))]
     assert found == [b"(", b"a", b")", "été".encode(), b"0", "中".encode()]
