@@ -140,7 +140,7 @@ def _sensitivity_rows(name: str, table: Table) -> list[Row]:
 
 
 def _decision_rows(table: Table) -> list[Row]:
-    """One decision, features included, against TF-IDF (words, the fastest kind) + ridge, taking turns on the same queries."""
+    """One decision, features included, against TF-IDF (words: the fastest kind) + ridge, taking turns on each query."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
