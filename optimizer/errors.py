@@ -5,7 +5,8 @@
     OptimizerError
     ├── ProblemError     a planning problem that cannot be meant: shapes, signs, values that are not finite
     ├── EvidenceError    evidence that nothing can be learnt from: shapes, names, values that are not finite
-    └── NativeMissing    the compiled part is not built on this machine
+    ├── NativeMissing    the compiled part is not built on this machine
+    └── SolverMissing    a solver of somebody else's that is not installed
 
 Infeasible is not an error: it is `Status.INFEASIBLE` of a solution and index `None` of a choice.
 """
@@ -27,3 +28,7 @@ class EvidenceError(OptimizerError):
 
 class NativeMissing(OptimizerError):
     """The compiled part is not built on this machine."""
+
+
+class SolverMissing(OptimizerError):
+    """A solver of somebody else's is asked for and not installed."""

@@ -104,13 +104,12 @@ def _arm_cells(arm: ArmStatus) -> Iterable[str]:
 
 
 def _plan_text(task: TaskStatus) -> str:
-    from orchestrator.cli.output import energy_or_dash, percent, safe
+    from orchestrator.cli.output import certificate_text, energy_or_dash, percent, safe
 
-    certificate = task.certificate
     prices = "; ".join(
         f"{safe(price.profile)} {percent(price.expected_quality_fraction)} for"
         f" {energy_or_dash(price.expected_energy_j)}"
         for price in task.prices
     )
-    plan = f"plan {safe(task.plan_id) or 'none'}: {len(task.active_arms)} arms active, {safe(certificate.status)}"
-    return f"{plan} (gap {certificate.gap:g}, {certificate.explored} sets explored)\nprofiles: {prices or 'none'}\n"
+    plan = f"plan {safe(task.plan_id) or 'none'}: {len(task.active_arms)} arms active"
+    return f"{plan}; {certificate_text(task.certificate)}\nprofiles: {prices or 'none'}\n"
