@@ -32,7 +32,7 @@ def save_plot(summary: dict[str, Any], path: Path) -> None:
 
         matplotlib.use("Agg")
         from matplotlib import pyplot
-        from matplotlib.ticker import EngFormatter, NullFormatter
+        from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
     except ImportError as error:
         cure = "pip install 'edgewise[study]', or leave --plot out"
         raise StudyError("plots need matplotlib", cure, what="not installed") from error
@@ -49,11 +49,10 @@ def save_plot(summary: dict[str, Any], path: Path) -> None:
     place = (best["j_per_query"], best["quality"] * 100.0)
     axes.annotate(best["model"], place, xytext=(0, -26), textcoords="offset points", ha="right", fontsize=8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(EngFormatter(unit="J"))
-    spent = [row.j_per_query for row in summary["rows"]]
-    narrow = max(spent) < 12.0 * min(spent)
-    axes.xaxis.set_minor_formatter(EngFormatter(unit="J") if narrow else NullFormatter())
-    axes.tick_params(axis="x", which="both", labelsize=8, rotation=30)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel("joules per request (modelled, log scale)")
     axes.set_ylabel("mean quality, %")
     axes.grid(alpha=0.25, which="both", linewidth=0.5)

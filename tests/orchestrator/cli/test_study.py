@@ -175,3 +175,19 @@ def test_tune_refuses_what_cannot_be_had(edgewise: Call, files: tuple[Path, Path
     (tmp_path / "c.yaml").write_text("no_such_key: 1\n")
     assert edgewise(*arguments).code == 3
     assert (tmp_path / "c.yaml").read_text() == "no_such_key: 1\n"
+
+
+def test_without_the_compiled_part_the_cure_is_said(
+    edgewise: Call, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optimizer.errors import NativeMissing
+    from optimizer.native import text_gate
+
+    def missing() -> None:
+        raise NativeMissing("The compiled part is not built here: install a C compiler, then reinstall edgewise.")
+
+    monkeypatch.setattr(text_gate, "_functions", missing)
+    ended = edgewise("--quiet", "eval", "--table", files[0], "--arms", files[1])
+    assert ended.code == 1
+    assert "install a C compiler" in ended.err
+    assert ended.err.count("\n") == 1
