@@ -18,6 +18,8 @@ VERBS = {
     "why": "orchestrator.cli.why:why",
     "status": "orchestrator.cli.status:status",
     "budget": "orchestrator.cli.budget:budget",
+    "eval": "orchestrator.cli.evaluate:evaluate",
+    "gate": "orchestrator.cli.gate:gate",
     "config": "orchestrator.cli.config:config",
     "doctor": "orchestrator.cli.doctor:doctor",
     "completion": "orchestrator.cli.completion:completion",
