@@ -5,6 +5,7 @@
     OptimizerError
     ├── ProblemError     a planning problem that cannot be meant: shapes, signs, values that are not finite
     ├── EvidenceError    evidence that nothing can be learnt from: shapes, names, values that are not finite
+    ├── SolverMissing    the extra `plan` (cvxpy with HiGHS) is not installed, or its solver gave no answer
     └── NativeMissing    the compiled part is not built on this machine
 
 Infeasible is not an error: it is `Status.INFEASIBLE` of a solution and index `None` of a choice.
@@ -23,6 +24,10 @@ class ProblemError(OptimizerError):
 
 class EvidenceError(OptimizerError):
     """The evidence is malformed or too small to learn from."""
+
+
+class SolverMissing(OptimizerError):
+    """The extra `plan` (cvxpy with HiGHS) is not installed, or its solver gave no answer."""
 
 
 class NativeMissing(OptimizerError):
