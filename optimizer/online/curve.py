@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 # The curve is rebuilt after this many new queries; the first time sooner, each time after twice as many.
-REBUILD_EVERY = 64
+REBUILD_EVERY = 128
 FIRST_REBUILD = 8
 
 
@@ -37,7 +37,24 @@ class Reading:
     full_j: float
 
 
-def climb(quality_qr: Floats, energy_qr: Floats, floor_q: Floats) -> tuple[Floats, Floats, Floats]:
+@dataclass(frozen=True, slots=True)
+class Climb:
+    """Queries' hulls.
+
+    Args:
+        base_q: Joules of the cheapest choice; NaN for a query without any.
+        row_s: To which query each step belongs.
+        slope_s: Quality per joule of each step.
+        extra_s: Joules of each step.
+    """
+
+    base_q: Floats
+    row_s: NDArray[np.intp]
+    slope_s: Floats
+    extra_s: Floats
+
+
+def climb(quality_qr: Floats, energy_qr: Floats, floor_q: Floats) -> Climb:
     """Every query's cheapest choice and the steps of its hull.
 
     Args:
@@ -45,30 +62,29 @@ def climb(quality_qr: Floats, energy_qr: Floats, floor_q: Floats) -> tuple[Float
         energy_qr: Expected joules; anything finite where it may not.
         floor_q: Price below which the query never goes; its steps that are worth less are left out.
 
-    Returns:
-        Joules of the cheapest choice (q,), and slopes and joules of all steps (s,) of queries that have some route.
-
     Cost: about 10 numpy calls per step of the longest hull.
     """
-    rows = np.flatnonzero(np.isfinite(quality_qr).any(axis=1))
-    quality_qr, energy_qr, floor_q = quality_qr[rows], energy_qr[rows], floor_q[rows]
-    here_q = _cheapest(quality_qr, energy_qr)
-    every = np.arange(len(rows))
+    base_q = np.full(len(quality_qr), np.nan)
+    row_q = np.flatnonzero(np.isfinite(quality_qr).any(axis=1))
+    quality_qr, energy_qr, floor_q = quality_qr[row_q], energy_qr[row_q], floor_q[row_q]
+    every, here_q = np.arange(len(row_q)), _cheapest(quality_qr, energy_qr)
     energy_q, quality_q = energy_qr[every, here_q], quality_qr[every, here_q]
-    base_q, slopes, extras = energy_q, [np.zeros(0)], [np.zeros(0)]
-    while len(every):
+    base_q[row_q] = energy_q
+    rows, slopes, extras = [row_q[:0]], [np.zeros(0)], [np.zeros(0)]
+    while len(row_q):
         more_qr, better_qr = energy_qr - energy_q[:, None], quality_qr - quality_q[:, None]
         up_qr = (more_qr > 0.0) & (better_qr > 0.0)
         slope_qr = np.divide(better_qr, more_qr, out=np.full_like(more_qr, -np.inf), where=up_qr)
         steepest_q = slope_qr.argmax(axis=1)
         slope_q = slope_qr[every, steepest_q]
         on = np.flatnonzero(slope_q > floor_q)
+        row_q, there_q = row_q[on], steepest_q[on]
+        rows.append(row_q)
         slopes.append(slope_q[on])
-        extras.append(more_qr[on, steepest_q[on]])
-        quality_qr, energy_qr, floor_q = quality_qr[on], energy_qr[on], floor_q[on]
-        every, there_q = np.arange(len(on)), steepest_q[on]
+        extras.append(more_qr[on, there_q])
+        quality_qr, energy_qr, floor_q, every = quality_qr[on], energy_qr[on], floor_q[on], np.arange(len(on))
         energy_q, quality_q = energy_qr[every, there_q], quality_qr[every, there_q]
-    return base_q, np.concatenate(slopes), np.concatenate(extras)
+    return Climb(base_q, np.concatenate(rows), np.concatenate(slopes), np.concatenate(extras))
 
 
 def _cheapest(quality_qr: Floats, energy_qr: Floats) -> NDArray[np.intp]:
@@ -82,19 +98,24 @@ class SpendCurve:
     """The staircase over a sliding window of queries.
 
     Args:
-        window: Queries that are kept.
+        window: Queries that are kept, at least `REBUILD_EVERY`.
 
-    Cost: `add` copies two short rows (1 µs), `read` is a bisection (1 µs), a rebuild 0.2 to 0.4 ms once in
-    `REBUILD_EVERY` queries; measured by tests/bench/bench_pacing.py.
+    New queries wait until there is a batch of them: climbing many hulls at once costs as many numpy calls as one.
+
+    Cost: `add` copies two short rows (1 µs), `read` is a bisection (1 µs), a rebuild 0.4 ms once in `REBUILD_EVERY`
+    queries; see `decision_us` of tests/bench/bench_pacing.py.
     """
 
     def __init__(self, window: int = 512) -> None:
         self._window = window
-        self._count = 0
+        self._count = self._climbed = 0
         self._next_rebuild = FIRST_REBUILD
-        self._quality_qr = np.full((window, 1), -np.inf)
-        self._energy_qr = np.zeros((window, 1))
-        self._floor_q = np.zeros(window)
+        # A ring of queries that wait, and one of the hulls of those that were climbed.
+        self._quality_qr = np.full((REBUILD_EVERY, 1), -np.inf)
+        self._energy_qr = np.zeros((REBUILD_EVERY, 1))
+        self._floor_q = np.zeros(REBUILD_EVERY)
+        self._base_q = np.full(window, np.nan)
+        self._row_s, self._slope_s, self._extra_s = np.zeros(0, dtype=np.intp), np.zeros(0), np.zeros(0)
         self._price_s: list[float] = []
         self._spend_s: list[float] = []
         self._base_j = self._full_j = 0.0
@@ -105,7 +126,7 @@ class SpendCurve:
         routes, width = len(quality_r), self._quality_qr.shape[1]
         if routes > width:
             self._widen(routes)
-        row = self._count % self._window
+        row = self._count - self._climbed
         self._quality_qr[row, :routes] = quality_r
         self._energy_qr[row, :routes] = energy_r
         if routes < width:
@@ -122,16 +143,30 @@ class SpendCurve:
 
     def _rebuild(self) -> None:
         self._next_rebuild = self._count + min(REBUILD_EVERY, self._count)
-        held = min(self._count, self._window)
-        base_q, slope_s, extra_s = climb(self._quality_qr[:held], self._energy_qr[:held], self._floor_q[:held])
-        if not len(base_q):
+        self._take_waiting()
+        queries = int(np.isfinite(self._base_q).sum())
+        if not queries:
             return
-        self._base_j = float(base_q.mean())
-        order = np.argsort(-slope_s, kind="stable")
-        spend_s = self._base_j + np.cumsum(extra_s[order]) / len(base_q)
-        self._price_s, self._spend_s = slope_s[order].tolist(), spend_s.tolist()
+        self._base_j = float(np.nansum(self._base_q)) / queries
+        order = np.argsort(-self._slope_s)
+        spend_s = self._base_j + np.cumsum(self._extra_s[order]) / queries
+        self._price_s, self._spend_s = self._slope_s[order].tolist(), spend_s.tolist()
         self._full_j = self._spend_s[-1] if self._spend_s else self._base_j
         self.ready = True
+
+    def _take_waiting(self) -> None:
+        """Climb the hulls of the queries that wait, in place of the oldest."""
+        waiting = self._count - self._climbed
+        fresh = climb(self._quality_qr[:waiting], self._energy_qr[:waiting], self._floor_q[:waiting])
+        place_q = (self._climbed + np.arange(waiting)) % self._window
+        stale_q = np.zeros(self._window, dtype=bool)
+        stale_q[place_q] = True
+        keep_s = ~stale_q[self._row_s]
+        self._base_q[place_q] = fresh.base_q
+        self._row_s = np.concatenate([self._row_s[keep_s], place_q[fresh.row_s]])
+        self._slope_s = np.concatenate([self._slope_s[keep_s], fresh.slope_s])
+        self._extra_s = np.concatenate([self._extra_s[keep_s], fresh.extra_s])
+        self._climbed = self._count
 
     def read(self, target_j: float) -> Reading:
         """The lowest price at which the mean spend stays within the target; the steepest step where none does."""

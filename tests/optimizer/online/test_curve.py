@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from optimizer.online.curve import SpendCurve, climb
 
+WINDOW = 256
+
 
 def spend_at(quality_qr: np.ndarray, energy_qr: np.ndarray, price: float) -> float:
     """Mean joules of the argmax at a price; equal scores go to fewer joules, as in `choose`."""
@@ -19,8 +21,9 @@ def spend_at(quality_qr: np.ndarray, energy_qr: np.ndarray, price: float) -> flo
 def test_the_price_read_is_the_lowest_within_the_target(seed: int, queries: int, routes: int, where: float) -> None:
     rng = np.random.default_rng(seed)
     quality_qr, energy_qr = rng.random((queries, routes)), rng.random((queries, routes)) + 0.01
-    base_q, slope_s, extra_s = climb(quality_qr, energy_qr, np.zeros(queries))
-    base, full = float(base_q.mean()), float(base_q.mean() + extra_s.sum() / queries)
+    climbed = climb(quality_qr, energy_qr, np.zeros(queries))
+    slope_s, extra_s = climbed.slope_s, climbed.extra_s
+    base, full = float(climbed.base_q.mean()), float(climbed.base_q.mean() + extra_s.sum() / queries)
     assert full == pytest.approx(spend_at(quality_qr, energy_qr, 0.0))
     target = base + where * (full - base)
     spend_s = base + np.cumsum(extra_s[np.argsort(-slope_s)]) / queries
@@ -32,7 +35,7 @@ def test_the_price_read_is_the_lowest_within_the_target(seed: int, queries: int,
 
 
 def filled(quality_qr: np.ndarray, energy_qr: np.ndarray, *, floor: float = 0.0) -> SpendCurve:
-    curve = SpendCurve(window=64)
+    curve = SpendCurve(window=WINDOW)
     for quality_r, energy_r in zip(quality_qr, energy_qr, strict=True):
         curve.add(quality_r, energy_r, floor)
     return curve
@@ -41,14 +44,14 @@ def filled(quality_qr: np.ndarray, energy_qr: np.ndarray, *, floor: float = 0.0)
 @given(st.integers(0, 10_000), st.lists(st.floats(0.0, 2.0), min_size=2, max_size=6))
 def test_price_falls_as_the_target_rises(seed: int, targets: list[float]) -> None:
     rng = np.random.default_rng(seed)
-    curve = filled(rng.random((64, 5)), rng.random((64, 5)))
+    curve = filled(rng.random((WINDOW, 5)), rng.random((WINDOW, 5)))
     prices = [curve.read(target).price_per_j for target in sorted(targets)]
     assert prices == sorted(prices, reverse=True)
 
 
 def test_read_agrees_with_the_argmax() -> None:
     rng = np.random.default_rng(1)
-    quality_qr, energy_qr = rng.random((64, 5)), rng.random((64, 5))
+    quality_qr, energy_qr = rng.random((WINDOW, 5)), rng.random((WINDOW, 5))
     curve = filled(quality_qr, energy_qr)
     reading = curve.read(0.3)
     assert spend_at(quality_qr, energy_qr, reading.price_per_j) <= 0.3
@@ -58,34 +61,34 @@ def test_read_agrees_with_the_argmax() -> None:
 
 
 def test_options_that_are_out_and_queries_without_any_do_not_count() -> None:
-    quality_qr = np.array([[0.5, 0.9, -np.inf], [-np.inf, -np.inf, -np.inf]] * 32)
-    energy_qr = np.array([[1.0, 2.0, 0.0], [7.0, 7.0, 7.0]] * 32)
+    quality_qr = np.array([[0.5, 0.9, -np.inf], [-np.inf, -np.inf, -np.inf]] * (WINDOW // 2))
+    energy_qr = np.array([[1.0, 2.0, 0.0], [7.0, 7.0, 7.0]] * (WINDOW // 2))
     reading = filled(quality_qr, energy_qr).read(1.5)
     assert (reading.base_j, reading.full_j) == (1.0, 2.0)
     assert reading.price_per_j == pytest.approx(0.4)
 
 
 def test_a_window_without_any_option_is_not_ready() -> None:
-    curve = filled(np.full((64, 2), -np.inf), np.ones((64, 2)))
+    curve = filled(np.full((WINDOW, 2), -np.inf), np.ones((WINDOW, 2)))
     assert not curve.ready
 
 
 def test_steps_below_a_querys_own_price_are_not_spent() -> None:
-    quality_qr, energy_qr = np.array([[0.5, 0.9, 0.95]] * 64), np.array([[1.0, 2.0, 3.0]] * 64)
+    quality_qr, energy_qr = np.array([[0.5, 0.9, 0.95]] * WINDOW), np.array([[1.0, 2.0, 3.0]] * WINDOW)
     assert filled(quality_qr, energy_qr, floor=0.1).read(9.0).full_j == 2.0
     assert filled(quality_qr, energy_qr, floor=0.01).read(9.0).full_j == 3.0
 
 
 def test_the_number_of_routes_may_change() -> None:
-    curve = SpendCurve(window=64)
-    for q in range(64):
+    curve = SpendCurve(window=WINDOW)
+    for q in range(WINDOW):
         wide = q % 2 == 0
         curve.add(np.array([0.5, 0.9] if wide else [0.5]), np.array([1.0, 3.0] if wide else [1.0]))
     assert curve.read(9.0).full_j == 2.0
 
 
 def test_old_queries_are_forgotten() -> None:
-    curve = filled(np.array([[0.5, 0.9]] * 64), np.array([[1.0, 2.0]] * 64))
-    for _ in range(128):
+    curve = filled(np.array([[0.5, 0.9]] * WINDOW), np.array([[1.0, 2.0]] * WINDOW))
+    for _ in range(2 * WINDOW):
         curve.add(np.array([0.5, 0.9]), np.array([10.0, 20.0]))
     assert curve.read(99.0).full_j == 20.0
