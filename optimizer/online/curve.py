@@ -9,7 +9,7 @@ Shape letters: q queries, r routes, s steps of all queries together.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,19 +20,28 @@ Floats = NDArray[np.float64]
 # The curve is rebuilt after this many new queries; the first time sooner, each time after twice as many.
 REBUILD_EVERY = 128
 FIRST_REBUILD = 8
+# Half the distance of the two prices that are taken in turn: wider than estimates of the same thing drift while they
+# are in the window, and so narrow that what is lost between them is of second order.
+BAND = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the curve says of one target.
+    """What the curve says of one target: a price, and a lower one for a share of the queries.
+
+    Where many queries share a step of the staircase, no single price spends the target; two in turn do.
 
     Args:
         price_per_j: Quality that a joule must buy; 0 where everything is affordable.
+        lower_per_j: The lower price.
+        lower_share: Share of the queries that should get the lower price for the mean to be the target.
         base_j: Mean joules of the cheapest choice: no price goes below it.
         full_j: Mean joules when joules are free.
     """
 
     price_per_j: float
+    lower_per_j: float
+    lower_share: float
     base_j: float
     full_j: float
 
@@ -116,7 +125,8 @@ class SpendCurve:
         self._floor_q = np.zeros(REBUILD_EVERY)
         self._base_q = np.full(window, np.nan)
         self._row_s, self._slope_s, self._extra_s = np.zeros(0, dtype=np.intp), np.zeros(0), np.zeros(0)
-        self._price_s: list[float] = []
+        # Ascending, hence with their signs turned.
+        self._minus_price_s: list[float] = []
         self._spend_s: list[float] = []
         self._base_j = self._full_j = 0.0
         self.ready = False
@@ -150,7 +160,7 @@ class SpendCurve:
         self._base_j = float(np.nansum(self._base_q)) / queries
         order = np.argsort(-self._slope_s)
         spend_s = self._base_j + np.cumsum(self._extra_s[order]) / queries
-        self._price_s, self._spend_s = self._slope_s[order].tolist(), spend_s.tolist()
+        self._minus_price_s, self._spend_s = (-self._slope_s[order]).tolist(), spend_s.tolist()
         self._full_j = self._spend_s[-1] if self._spend_s else self._base_j
         self.ready = True
 
@@ -169,7 +179,17 @@ class SpendCurve:
         self._climbed = self._count
 
     def read(self, target_j: float) -> Reading:
-        """The lowest price at which the mean spend stays within the target; the steepest step where none does."""
+        """The prices around the step at which the mean spend passes the target."""
         step = bisect_right(self._spend_s, target_j)
-        price = self._price_s[step] if step < len(self._price_s) else 0.0
-        return Reading(price, self._base_j, self._full_j)
+        if step == len(self._spend_s):
+            return Reading(0.0, 0.0, 0.0, self._base_j, self._full_j)
+        price = -self._minus_price_s[step if target_j >= self._base_j else 0]
+        upper, lower = price * (1.0 + BAND), price * (1.0 - BAND)
+        least_j, most_j = self._spend(upper), self._spend(lower)
+        share = min(1.0, max(0.0, (target_j - least_j) / (most_j - least_j)))
+        return Reading(upper, lower, share, self._base_j, self._full_j)
+
+    def _spend(self, price_per_j: float) -> float:
+        """Mean joules at a price: of all steps that are worth more."""
+        taken = bisect_left(self._minus_price_s, -price_per_j)
+        return self._spend_s[taken - 1] if taken else self._base_j

@@ -105,6 +105,7 @@ def _arm_cells(arm: ArmStatus) -> Iterable[str]:
 
 def _plan_text(task: TaskStatus) -> str:
     from orchestrator.cli.output import energy_or_dash, percent, safe
+    from orchestrator.cli.pacing import pacing_sentence
 
     certificate = task.certificate
     prices = "; ".join(
@@ -112,5 +113,8 @@ def _plan_text(task: TaskStatus) -> str:
         f" {energy_or_dash(price.expected_energy_j)}"
         for price in task.prices
     )
+    paced = f"long-run budget: {pacing_sentence(task.pacing)}\n" if task.pacing else ""
     plan = f"plan {safe(task.plan_id) or 'none'}: {len(task.active_arms)} arms active, {safe(certificate.status)}"
-    return f"{plan} (gap {certificate.gap:g}, {certificate.explored} sets explored)\nprofiles: {prices or 'none'}\n"
+    return (
+        f"{plan} (gap {certificate.gap:g}, {certificate.explored} sets explored)\nprofiles: {prices or 'none'}\n{paced}"
+    )

@@ -27,6 +27,7 @@ from orchestrator.client.types import (
     FusionChoice,
     Generated,
     GenerationParameters,
+    LongRun,
     Message,
     TaskBudget,
     TensorSpec,
@@ -113,9 +114,9 @@ class AsyncClient(Session):
         """The budgets in force, the default first."""
         return await self._run(admin.budgets())
 
-    async def set_budget(self, budget: Budget | None, *, task: str = "") -> TaskBudget:
-        """Change the budget of a task ("" for the default); None goes back to the configuration."""
-        return await self._run(admin.set_budget(task, budget))
+    async def set_budget(self, budget: Budget | None, *, task: str = "", long_run: LongRun | None = None) -> TaskBudget:
+        """Change the budget of a task ("" for the default); nothing at all goes back to the configuration."""
+        return await self._run(admin.set_budget(task, budget, long_run))
 
     async def drain_node(self, node: str) -> str:
         """Give a node no new work; returns its state."""

@@ -27,6 +27,7 @@ from orchestrator.client.types import (
     FusionChoice,
     Generated,
     GenerationParameters,
+    LongRun,
     Message,
     TaskBudget,
     TensorSpec,
@@ -134,9 +135,9 @@ class Client(Session):
         """The budgets in force, the default first."""
         return self._run(admin.budgets())
 
-    def set_budget(self, budget: Budget | None, *, task: str = "") -> TaskBudget:
-        """Change the budget of a task ("" for the default); None goes back to the configuration."""
-        return self._run(admin.set_budget(task, budget))
+    def set_budget(self, budget: Budget | None, *, task: str = "", long_run: LongRun | None = None) -> TaskBudget:
+        """Change the budget of a task ("" for the default); nothing at all goes back to the configuration."""
+        return self._run(admin.set_budget(task, budget, long_run))
 
     def drain_node(self, node: str) -> str:
         """Give a node no new work; returns its state."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orchestrator.longrun import NO_LONG_RUN, LongRun, PacingRecord
 from orchestrator.types import (
     Array,
     BudgetRequest,
@@ -37,9 +38,11 @@ __all__ = [
     "FusionChoice",
     "Generated",
     "GenerationParameters",
+    "LongRun",
     "Message",
     "NodeStatus",
     "OnInfeasible",
+    "PacingRecord",
     "ProfilePrice",
     "Provenance",
     "RoutingRecord",
@@ -123,6 +126,7 @@ class Explanation:
     energy: Energy
     timing: Timings
     age_s: float
+    pacing: PacingRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,7 @@ class TaskStatus:
     certificate: CertificateRecord
     active_arms: tuple[str, ...]
     prices: tuple[ProfilePrice, ...]
+    pacing: PacingRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -206,3 +211,5 @@ class TaskBudget:
     task: str
     budget: Budget
     origin: str
+    long_run: LongRun = NO_LONG_RUN
+    pacing: PacingRecord | None = None

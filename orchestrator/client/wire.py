@@ -24,6 +24,7 @@ from orchestrator.wire import (
     FUSION_NUMBERS,
     FUSIONS,
     decode_energy,
+    decode_pacing,
     decode_tensors,
     encode_budget,
     encode_tensor,
@@ -215,6 +216,7 @@ def _explanation(reply: gateway_pb2.ExplainResponse) -> own.Explanation:
         energy=decode_energy(reply.energy),
         timing=_timing(reply.timing),
         age_s=reply.age_s,
+        pacing=decode_pacing(reply.pacing) if reply.HasField("pacing") else None,
     )
 
 

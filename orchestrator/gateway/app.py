@@ -37,6 +37,7 @@ from orchestrator.gateway.service import Service
 from orchestrator.gateway.servicers import AdminServicer, FleetServicer, GatewayServicer
 from orchestrator.journal import Journal
 from orchestrator.metrics import Metrics
+from orchestrator.pacing import Pacing
 from orchestrator.planning.planner import PlanLimits, Planner, planning_process
 from orchestrator.types import BudgetRequest, OnInfeasible
 
@@ -81,10 +82,12 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
     metrics = Metrics()
     limits = PlanLimits(config.plan.max_active_energy_j, config.plan.max_active)
     planner = Planner(fleet, limits=limits, observe_s=metrics.planned, executor=executor)
+    budgets = _budgets(config)
     service = Service(
         fleet=fleet,
         planner=planner,
-        budgets=_budgets(config),
+        budgets=budgets,
+        pacing=Pacing(budgets, config.state_dir / "pacing.json"),
         admission=Admission(max_running=config.admission.max_running, max_queued=config.admission.max_queued),
         attempts=Attempts(fleet, max_patience_s=retries.suspect_after_s, retries=retries.enabled),
         max_attempts=retries.max_attempts if retries.enabled else 1,
@@ -151,6 +154,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         await _drain(service)
         await server.stop(grace=1.0)
         service.publish()
+        service.pacing.keep(asyncio.get_running_loop().time(), force=True)
         stop_http.set()
         for task in tasks[:2]:
             task.cancel()

@@ -23,8 +23,10 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.gateway.accounts import TextReply, Ticket, log_line, make_reply, routing_record, timings
 from orchestrator.journal import Entry, Journal
 from orchestrator.metrics import Metrics
+from orchestrator.pacing import Pacing
 from orchestrator.planning.planner import Planner, Standing
 from orchestrator.routing.model import AnnouncedModel
+from orchestrator.routing.pace import Pace
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Decision, Wish, route
 from orchestrator.types import (
@@ -53,6 +55,7 @@ class Service:
         runner: Runs routed queries.
         journal: What `why` can tell.
         metrics: Counters.
+        pacing: Long-run budgets; None keeps their accounts in memory.
         max_experts: Most experts that may run for one request.
     """
 
@@ -68,10 +71,12 @@ class Service:
         journal: Journal,
         metrics: Metrics,
         max_experts: int,
+        pacing: Pacing | None = None,
     ) -> None:
         self.fleet = fleet
         self.planner = planner
         self.budgets = budgets
+        self.pacing = Pacing(budgets, None) if pacing is None else pacing
         self.admission = admission
         self.attempts = attempts
         self.journal = journal
@@ -105,9 +110,12 @@ class Service:
         wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts)
         decision, limits = self.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
         progress = ticket.progress = Progress(limits, ticket.started_s, decision)
-        return await self._runner.run(query, progress, self._again(query.task, features_f, wish))
+        again = self._again(query.task, features_f, wish, pace=decision.pace)
+        return await self._runner.run(query, progress, again)
 
-    def _again(self, task: Task, features_f: NDArray[np.floating[Any]], wish: Wish) -> Decide:
+    def _again(
+        self, task: Task, features_f: NDArray[np.floating[Any]], wish: Wish, *, pace: Pace | None = None
+    ) -> Decide:
         """Routes what is left of a query around the arms that failed it, on the plan of that later moment."""
 
         def decide(left: Limits, avoid: frozenset[int]) -> Decision | None:
@@ -115,7 +123,7 @@ class Service:
             if standing is None:
                 return None
             retry = replace(wish, avoid=avoid)
-            return route(features_f, plan=standing.plan, table=standing.table, limits=left, wish=retry)
+            return route(features_f, plan=standing.plan, table=standing.table, limits=left, wish=retry, pace=pace)
 
         return decide
 
@@ -142,8 +150,11 @@ class Service:
         if standing is None:
             raise self._nobody(task, wish.expert)
         ticket.plan = standing.plan
-        decision = route(features_f, plan=standing.plan, table=standing.table, limits=limits, wish=wish)
+        pace = self.pacing.arrive(task.name, started_s)
+        decision = route(features_f, plan=standing.plan, table=standing.table, limits=limits, wish=wish, pace=pace)
         ticket.decision = decision
+        if pace is not None:
+            ticket.charge = self.pacing.routed(task.name, decision)
         ticket.route_s = time.monotonic() - started_s
         if decision.route is None:
             raise _infeasible(decision, limits)
@@ -204,7 +215,8 @@ class Service:
         wish = Wish(query.expert)
         decision, limits = self.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
         progress = ticket.progress = Progress(limits, ticket.started_s, decision)
-        return self._text_runner.run(query, progress, self._again(query.task, features_f, wish))
+        again = self._again(query.task, features_f, wish, pace=decision.pace)
+        return self._text_runner.run(query, progress, again)
 
     # ---- accounts
 
@@ -212,6 +224,8 @@ class Service:
         """Account for a request that has ended: journal, metrics and its one log line."""
         progress = ticket.progress
         energy = total_energy(progress.attempts if progress else [])
+        if ticket.charge is not None:
+            self.pacing.settle(ticket.task, ticket.charge, energy.energy_j)
         spent = timings(ticket)
         entry = Entry(
             request_id=ticket.request_id,
@@ -237,6 +251,7 @@ class Service:
         for entry, progress in ended:
             self._count(entry, progress)
         log.requests.write([log_line(entry) for entry, _ in ended])
+        self.pacing.keep(time.monotonic())
 
     def _count(self, entry: Entry, progress: Progress | None) -> None:
         if progress is None:

@@ -17,21 +17,14 @@ def spend_at(quality_qr: np.ndarray, energy_qr: np.ndarray, price: float) -> flo
     return float(np.where(tied_qr, energy_qr, np.inf).min(axis=1).mean())
 
 
-@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 9), st.floats(0.0, 1.0))
-def test_the_price_read_is_the_lowest_within_the_target(seed: int, queries: int, routes: int, where: float) -> None:
+@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 9), st.floats(1e-3, 10.0))
+def test_steps_are_what_the_argmax_climbs(seed: int, queries: int, routes: int, price: float) -> None:
     rng = np.random.default_rng(seed)
     quality_qr, energy_qr = rng.random((queries, routes)), rng.random((queries, routes)) + 0.01
     climbed = climb(quality_qr, energy_qr, np.zeros(queries))
-    slope_s, extra_s = climbed.slope_s, climbed.extra_s
-    base, full = float(climbed.base_q.mean()), float(climbed.base_q.mean() + extra_s.sum() / queries)
-    assert full == pytest.approx(spend_at(quality_qr, energy_qr, 0.0))
-    target = base + where * (full - base)
-    spend_s = base + np.cumsum(extra_s[np.argsort(-slope_s)]) / queries
-    step = int(np.searchsorted(spend_s, target, side="right"))
-    price = float(-np.sort(-slope_s)[step]) if step < len(slope_s) else 0.0
-    assert spend_at(quality_qr, energy_qr, price) <= target + 1e-9
-    if price > 0.0:
-        assert spend_at(quality_qr, energy_qr, price * (1.0 - 1e-6)) >= target - 1e-9
+    taken_s = climbed.slope_s > price
+    spent_j = climbed.base_q.mean() + climbed.extra_s[taken_s].sum() / queries
+    assert spent_j == pytest.approx(spend_at(quality_qr, energy_qr, price))
 
 
 def filled(quality_qr: np.ndarray, energy_qr: np.ndarray, *, floor: float = 0.0) -> SpendCurve:
@@ -47,15 +40,18 @@ def test_price_falls_as_the_target_rises(seed: int, targets: list[float]) -> Non
     curve = filled(rng.random((WINDOW, 5)), rng.random((WINDOW, 5)))
     prices = [curve.read(target).price_per_j for target in sorted(targets)]
     assert prices == sorted(prices, reverse=True)
+    assert curve.read(0.0).price_per_j == prices[0] or min(targets) > curve.read(0.0).base_j
 
 
 def test_read_agrees_with_the_argmax() -> None:
     rng = np.random.default_rng(1)
     quality_qr, energy_qr = rng.random((WINDOW, 5)), rng.random((WINDOW, 5))
     curve = filled(quality_qr, energy_qr)
-    reading = curve.read(0.3)
-    assert spend_at(quality_qr, energy_qr, reading.price_per_j) <= 0.3
-    assert spend_at(quality_qr, energy_qr, reading.price_per_j * 0.999) > 0.28
+    for target_j in (0.25, 0.3, 0.4):
+        reading = curve.read(target_j)
+        upper, lower = (spend_at(quality_qr, energy_qr, p) for p in (reading.price_per_j, reading.lower_per_j))
+        assert upper <= target_j <= lower
+        assert upper + reading.lower_share * (lower - upper) == pytest.approx(target_j)
     assert reading.full_j == pytest.approx(spend_at(quality_qr, energy_qr, 0.0))
     assert reading.base_j == pytest.approx(energy_qr.min(axis=1).mean())
 
@@ -65,7 +61,8 @@ def test_options_that_are_out_and_queries_without_any_do_not_count() -> None:
     energy_qr = np.array([[1.0, 2.0, 0.0], [7.0, 7.0, 7.0]] * (WINDOW // 2))
     reading = filled(quality_qr, energy_qr).read(1.5)
     assert (reading.base_j, reading.full_j) == (1.0, 2.0)
-    assert reading.price_per_j == pytest.approx(0.4)
+    assert (reading.price_per_j, reading.lower_per_j) == pytest.approx((0.408, 0.392))
+    assert reading.lower_share == pytest.approx(0.5)
 
 
 def test_a_window_without_any_option_is_not_ready() -> None:
