@@ -29,6 +29,7 @@ FLAGS = (
     "-ffp-contract=off",
     "-fvisibility=hidden",
     "-Wall",
+    "-Wno-psabi",
 )
 
 

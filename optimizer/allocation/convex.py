@@ -22,7 +22,7 @@ from optimizer.allocation.problem import (
     smallest_budget_j,
     totals,
 )
-from optimizer.errors import SolverMissing
+from optimizer.errors import SolverFailed, SolverMissing
 
 Floats = NDArray[np.float64]
 
@@ -71,14 +71,14 @@ class ConvexAllocator:
 
         Raises:
             ValueError: A problem larger than the allocator was made for.
-            SolverMissing: The solver gave no answer to a problem that has one.
+            SolverFailed: The solver gave no answer to a problem that has one.
         """
         if problem.budget_j < smallest_budget_j(problem):
             return infeasible(problem)
         scale_j = self._fill(problem)
         self._program.solve(solver=self._solver)
         if self._program.status != "optimal":
-            raise SolverMissing(f"HiGHS ended with {self._program.status!r}.")
+            raise SolverFailed(f"HiGHS ended with {self._program.status!r}.")
         mix_c = self._mix(problem)
         quality, energy_j = totals(problem, mix_c)
         price = max(0.0, float(self._within.dual_value)) / scale_j
