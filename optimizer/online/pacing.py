@@ -37,8 +37,11 @@ Floats = NDArray[np.float64]
 
 # Requests over which a surplus or a debt is worked off; 1/12 of the traffic on which ±2 % is to hold.
 HORIZON_REQUESTS = 256.0
-# Weight of the newest gap between arrivals, and of the newest joules in the ratio of actual to expected.
+# Weight of the newest gap between arrivals.
 SMOOTHING = 1.0 / 64.0
+# Weight of the newest joules in the ratio of actual to expected. Small: a cascade takes a thousandth of its expected
+# joules or ten times them, and what this ratio misses is the account's to correct.
+BIAS_SMOOTHING = 1.0 / 512.0
 # An idle period says little about the gaps that follow it, and is in the account already.
 IDLE_GAPS = 4.0
 # Debt beyond this many burst allowances is written off: only an infeasible budget gets there.
@@ -273,8 +276,11 @@ class Pacer:
         if actual_j != actual_j:
             return
         self._pay(actual_j - charge.expected_j)
-        state.actual_j += SMOOTHING * (actual_j - state.actual_j)
-        state.expected_j += SMOOTHING * (charge.expected_j - state.expected_j)
+        if not state.expected_j:
+            # The ratio starts at 1.
+            state.actual_j = state.expected_j = charge.expected_j
+        state.actual_j += BIAS_SMOOTHING * (actual_j - state.actual_j)
+        state.expected_j += BIAS_SMOOTHING * (charge.expected_j - state.expected_j)
 
     def _pay(self, joules: float) -> None:
         state = self.state
