@@ -1,4 +1,4 @@
-"""Budgets over many requests: what was asked for, and how it stands."""
+"""What holds over many requests: long-run budgets and the guard of the gate, and how they stand."""
 
 from __future__ import annotations
 
@@ -51,3 +51,22 @@ class PacingRecord:
     left_j: float
     cheapest_j: float
     requests: int
+
+
+@dataclass(frozen=True)
+class GuardRecord:
+    """How the guard of a task stands.
+
+    Args:
+        in_force: "gate" or "best_single".
+        evidence_fraction: How far the evidence against the one in force has come: 1 sets it aside.
+        mean_difference: Mean worth of the gate's answers minus the best single expert's, of this stay.
+        observations: Feedback that counted.
+        stays: How often either took over, the first time included.
+    """
+
+    in_force: str
+    evidence_fraction: float
+    mean_difference: float
+    observations: int
+    stays: int

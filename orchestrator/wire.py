@@ -14,7 +14,7 @@ import numpy as np
 
 from edgewise.v1 import common_pb2
 from orchestrator.errors import RequestError
-from orchestrator.longrun import LongRun, PacingRecord
+from orchestrator.longrun import GuardRecord, LongRun, PacingRecord
 from orchestrator.types import (
     NAME_PATTERN,
     Array,
@@ -243,6 +243,19 @@ def decode_pacing(message: common_pb2.Pacing) -> PacingRecord:
         left_j=message.left_j,
         cheapest_j=message.cheapest_j,
         requests=message.requests,
+    )
+
+
+def encode_guard(record: GuardRecord | None) -> common_pb2.Guard | None:
+    """The message for how a guard stands."""
+    if record is None:
+        return None
+    return common_pb2.Guard(
+        in_force=record.in_force,
+        evidence_fraction=record.evidence_fraction,
+        mean_difference=record.mean_difference,
+        observations=record.observations,
+        stays=record.stays,
     )
 
 

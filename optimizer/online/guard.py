@@ -192,15 +192,39 @@ def worth(*, quality: float, energy_j: float, price_per_j: float) -> float:
     return quality - price_per_j * energy_j
 
 
-def unpaired_difference(score: float, *, took_gate: bool, single_fraction: float) -> float:
-    """An unbiased difference where only one of the two answered, drawn by chance.
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Chance decided who answers: the gate, or the best single expert.
 
     Args:
-        score: Quality or worth of the answer that was given.
-        took_gate: Whether it was the gate's.
-        single_fraction: Probability with which the best single expert is drawn, in (0, 1).
-
-    Returns:
-        Within ±max(1 / fraction, 1 / (1 - fraction)) for scores within ±1: the guard's `reach` must say so.
+        took_gate: Whether the gate's choice ran.
+        single_fraction: Probability with which the best single expert was drawn, in (0, 1).
+        expected_gate: Predicted worth of the gate's choice.
+        expected_single: Predicted worth of the best single expert's answer.
     """
-    return score / (1.0 - single_fraction) if took_gate else -score / single_fraction
+
+    took_gate: bool
+    single_fraction: float
+    expected_gate: float
+    expected_single: float
+
+    def difference(self, actual: float) -> float:
+        """An unbiased difference of the two from the one answer that was given, whatever the predictions are worth.
+
+        What was predicted of both, plus what the one that ran did beyond its prediction, weighed by how rarely it
+        runs: good predictions make the difference vary less, bad ones cannot make it wrong on average.
+
+        Args:
+            actual: Worth of the answer that was given.
+
+        Source: augmented inverse propensity weighting, Robins, Rotnitzky, Zhao 1994 (JASA 89, 427).
+        """
+        expected = self.expected_gate - self.expected_single
+        if self.took_gate:
+            return expected + (actual - self.expected_gate) / (1.0 - self.single_fraction)
+        return expected - (actual - self.expected_single) / self.single_fraction
+
+
+def reach_of_draws(probe_fraction: float) -> float:
+    """The `reach` that differences of draws need, for worths that lie within 1 of each other: see `Draw`."""
+    return 1.0 + 1.0 / min(probe_fraction, 1.0 - probe_fraction)

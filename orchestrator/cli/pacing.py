@@ -1,4 +1,4 @@
-"""How a long-run budget is told on a screen: by `budget show`, `status` and `why`."""
+"""How what holds over many requests is told on a screen: by `budget show`, `status` and `why`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from orchestrator.units import format_energy_j, format_power_w
 
 if TYPE_CHECKING:
-    from orchestrator.client.types import LongRun, PacingRecord
+    from orchestrator.client.types import GuardRecord, LongRun, PacingRecord
 
 STATUS = {
     "waiting": "too few requests yet",
@@ -50,3 +50,12 @@ def pacing_sentence(record: PacingRecord) -> str:
     """All of it in one line."""
     price, burn, left, status = pacing_cells(record)
     return f"{budget_text(record.budget)} averaged: {price}, burn ratio {burn}, {left} left now; {status}"
+
+
+def guard_sentence(record: GuardRecord) -> str:
+    """Who decides, and on what evidence."""
+    decides = "the gate decides" if record.in_force == "gate" else "the best single expert decides"
+    seen = (
+        f"gate minus best single {100.0 * record.mean_difference:+.2g} points" if record.observations else "no feedback"
+    )
+    return f"{decides}; {seen} over {record.observations} observations, evidence {record.evidence_fraction:.0%}"

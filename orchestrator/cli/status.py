@@ -105,7 +105,7 @@ def _arm_cells(arm: ArmStatus) -> Iterable[str]:
 
 def _plan_text(task: TaskStatus) -> str:
     from orchestrator.cli.output import energy_or_dash, percent, safe
-    from orchestrator.cli.pacing import pacing_sentence
+    from orchestrator.cli.pacing import guard_sentence, pacing_sentence
 
     certificate = task.certificate
     prices = "; ".join(
@@ -114,6 +114,7 @@ def _plan_text(task: TaskStatus) -> str:
         for price in task.prices
     )
     paced = f"long-run budget: {pacing_sentence(task.pacing)}\n" if task.pacing else ""
+    paced += f"guard: {guard_sentence(task.guard)}\n" if task.guard else ""
     plan = f"plan {safe(task.plan_id) or 'none'}: {len(task.active_arms)} arms active, {safe(certificate.status)}"
     return (
         f"{plan} (gap {certificate.gap:g}, {certificate.explored} sets explored)\nprofiles: {prices or 'none'}\n{paced}"

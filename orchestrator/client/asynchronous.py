@@ -104,6 +104,10 @@ class AsyncClient(Session):
         """Why a finished request was answered as it was."""
         return await self._run(wire.explain(request_id))
 
+    async def feedback(self, request_id: str, score: float) -> bool:
+        """How good an answer was, 0 (wrong) to 1 (right); true where the guard of the gate took it."""
+        return await self._run(wire.feedback(request_id, score))
+
     async def status(self) -> FleetStatus:
         """Nodes, tasks and totals."""
         fleet = await self._run(admin.status())

@@ -125,6 +125,10 @@ class Client(Session):
         """Why a finished request was answered as it was; raises REQUEST_NOT_FOUND when it is forgotten."""
         return self._run(wire.explain(request_id))
 
+    def feedback(self, request_id: str, score: float) -> bool:
+        """How good an answer was, 0 (wrong) to 1 (right); true where the guard of the gate took it."""
+        return self._run(wire.feedback(request_id, score))
+
     def status(self) -> FleetStatus:
         """Nodes, tasks and totals."""
         fleet = self._run(admin.status())

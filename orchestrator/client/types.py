@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.longrun import NO_LONG_RUN, LongRun, PacingRecord
+from orchestrator.longrun import NO_LONG_RUN, GuardRecord, LongRun, PacingRecord
 from orchestrator.types import (
     Array,
     BudgetRequest,
@@ -38,6 +38,7 @@ __all__ = [
     "FusionChoice",
     "Generated",
     "GenerationParameters",
+    "GuardRecord",
     "LongRun",
     "Message",
     "NodeStatus",
@@ -190,6 +191,7 @@ class TaskStatus:
     active_arms: tuple[str, ...]
     prices: tuple[ProfilePrice, ...]
     pacing: PacingRecord | None = None
+    guard: GuardRecord | None = None
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,12 @@ def explain(request_id: str) -> Call[own.Explanation]:
     return Call(f"/{GATEWAY}/Explain", request, gateway_pb2.ExplainResponse, _explanation)
 
 
+def feedback(request_id: str, score: float) -> Call[bool]:
+    """The call that tells how good an answer was; its reply is whether the guard of the gate took it."""
+    request = gateway_pb2.FeedbackRequest(request_id=request_id, score=score)
+    return Call(f"/{GATEWAY}/Feedback", request, gateway_pb2.FeedbackResponse, lambda reply: bool(reply.counted))
+
+
 def fit(array: Array, spec: own.TensorSpec | None) -> dict[str, Array]:
     """Name a bare array after the task's input, add the batch dimension and widen or narrow its floats.
 

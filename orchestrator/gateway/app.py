@@ -39,6 +39,7 @@ from orchestrator.journal import Journal
 from orchestrator.metrics import Metrics
 from orchestrator.pacing import Pacing
 from orchestrator.planning.planner import PlanLimits, Planner, planning_process
+from orchestrator.probing import Probing
 from orchestrator.types import BudgetRequest, OnInfeasible
 
 events = structlog.get_logger("gateway")
@@ -88,6 +89,11 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
         planner=planner,
         budgets=budgets,
         pacing=Pacing(budgets, config.state_dir / "pacing.json"),
+        probing=Probing(
+            probe_fraction=config.guard.probe_fraction,
+            tolerance=config.guard.tolerance_fraction,
+            false_alarm_fraction=config.guard.false_alarm_fraction,
+        ),
         admission=Admission(max_running=config.admission.max_running, max_queued=config.admission.max_queued),
         attempts=Attempts(fleet, max_patience_s=retries.suspect_after_s, retries=retries.enabled),
         max_attempts=retries.max_attempts if retries.enabled else 1,

@@ -8,7 +8,7 @@ from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2
 from orchestrator.fleet.arms import ArmState
 from orchestrator.gateway.service import Service
 from orchestrator.types import Arm, Provenance, Task
-from orchestrator.wire import PROVENANCE_NUMBERS, encode_certificate, encode_pacing, encode_spec
+from orchestrator.wire import PROVENANCE_NUMBERS, encode_certificate, encode_guard, encode_pacing, encode_spec
 
 
 def encode_node(service: Service, name: str) -> admin_pb2.NodeStatus:
@@ -78,7 +78,8 @@ def encode_task(service: Service, task: Task) -> admin_pb2.TaskStatus:
     """One task with the plan in force."""
     standing = service.planner.standing(task.name)
     pacing = encode_pacing(service.pacing.record(task.name))
-    status = admin_pb2.TaskStatus(task=task.name, labels=task.labels, pacing=pacing)
+    guard = encode_guard(service.probing.record(task.name))
+    status = admin_pb2.TaskStatus(task=task.name, labels=task.labels, pacing=pacing, guard=guard)
     if not task.text:
         status.input.CopyFrom(encode_spec(task.input))
     if standing is None:

@@ -25,6 +25,7 @@ from orchestrator.journal import Entry, Journal
 from orchestrator.metrics import Metrics
 from orchestrator.pacing import Pacing
 from orchestrator.planning.planner import Planner, Standing
+from orchestrator.probing import Probing
 from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.pace import Pace
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
@@ -56,6 +57,7 @@ class Service:
         journal: What `why` can tell.
         metrics: Counters.
         pacing: Long-run budgets; None keeps their accounts in memory.
+        probing: The guard of the gate; None is off.
         max_experts: Most experts that may run for one request.
     """
 
@@ -72,11 +74,13 @@ class Service:
         metrics: Metrics,
         max_experts: int,
         pacing: Pacing | None = None,
+        probing: Probing | None = None,
     ) -> None:
         self.fleet = fleet
         self.planner = planner
         self.budgets = budgets
         self.pacing = Pacing(budgets, None) if pacing is None else pacing
+        self.probing = Probing() if probing is None else probing
         self.admission = admission
         self.attempts = attempts
         self.journal = journal
@@ -152,6 +156,8 @@ class Service:
         ticket.plan = standing.plan
         pace = self.pacing.arrive(task.name, started_s)
         decision = route(features_f, plan=standing.plan, table=standing.table, limits=limits, wish=wish, pace=pace)
+        if self.probing.on and wish.expert is None:
+            decision = self._probe(ticket, decision, features_f, wish=wish, standing=standing)
         ticket.decision = decision
         if pace is not None:
             ticket.charge = self.pacing.routed(task.name, decision)
@@ -159,6 +165,26 @@ class Service:
         if decision.route is None:
             raise _infeasible(decision, limits)
         return decision, limits
+
+    def _probe(
+        self,
+        ticket: Ticket,
+        gate: Decision,
+        features_f: NDArray[np.floating[Any]],
+        *,
+        wish: Wish,
+        standing: Standing,
+    ) -> Decision:
+        """The gate's decision or the best single expert's, as the guard of the gate says."""
+        plan, table, limits = standing.plan, standing.table, ticket.limits
+        if limits is None:
+            return gate
+
+        def alone(expert: str) -> Decision:
+            wanted = replace(wish, expert=expert)
+            return route(features_f, plan=plan, table=table, limits=limits, wish=wanted, pace=gate.pace)
+
+        return self.probing.decide(ticket.request_id, gate, task=ticket.task, expert=plan.best_single, single=alone)
 
     def _standing(self, task: Task, expert: str | None) -> Standing | None:
         """The plan in force; for an expert by name, if the plan does not hold it, its arms alone."""
@@ -217,6 +243,15 @@ class Service:
         progress = ticket.progress = Progress(limits, ticket.started_s, decision)
         again = self._again(query.task, features_f, wish, pace=decision.pace)
         return self._text_runner.run(query, progress, again)
+
+    def feedback(self, request_id: str, score: float) -> bool:
+        """How good a finished request's answer was; true where the guard of the gate took it.
+
+        Raises:
+            RequestError: REQUEST_NOT_FOUND.
+        """
+        self.journal.get(request_id)
+        return self.probing.feedback(request_id, score)
 
     # ---- accounts
 

@@ -65,6 +65,14 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
             raise RequestError("FIELD_REQUIRED", "request_id must name a request.", field="request_id")
         return encode_explanation(self._service.journal.get(request.request_id))
 
+    async def Feedback(self, request: gateway_pb2.FeedbackRequest, context: Any) -> gateway_pb2.FeedbackResponse:
+        """See gateway.proto."""
+        if not request.request_id:
+            raise RequestError("FIELD_REQUIRED", "request_id must name a request.", field="request_id")
+        if not 0.0 <= request.score <= 1.0:
+            raise RequestError("FIELD_OUT_OF_RANGE", "score must be between 0 and 1.", field="score")
+        return gateway_pb2.FeedbackResponse(counted=self._service.feedback(request.request_id, request.score))
+
 
 class AdminServicer(admin_pb2_grpc.AdminServicer):
     """What operators call."""

@@ -92,6 +92,7 @@ class Gateway(gateway_pb2_grpc.GatewayServicer):
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.feedback: list[tuple[str, float]] = []
         self.deadlines_s: list[float] = []
         self.ended = threading.Event()
 
@@ -162,6 +163,12 @@ class Gateway(gateway_pb2_grpc.GatewayServicer):
             timing=timing(),
         )
         yield gateway_pb2.GenerateEvent(done=done)
+
+    def Feedback(
+        self, request: gateway_pb2.FeedbackRequest, context: grpc.ServicerContext
+    ) -> gateway_pb2.FeedbackResponse:
+        self.feedback.append((request.request_id, request.score))
+        return gateway_pb2.FeedbackResponse(counted=len(self.feedback) == 1)
 
     def Explain(
         self, request: gateway_pb2.ExplainRequest, context: grpc.ServicerContext
@@ -331,6 +338,7 @@ def task_status() -> admin_pb2.TaskStatus:
             admin_pb2.ProfilePrice(profile="best", price_per_j=0, expected_quality=0.994, expected_energy_j=4e-5),
         ],
         pacing=PACING,
+        guard=common_pb2.Guard(in_force="gate", evidence_fraction=0.2, mean_difference=0.015, observations=40, stays=1),
     )
 
 

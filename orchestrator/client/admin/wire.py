@@ -121,6 +121,17 @@ def _task(message: admin_pb2.TaskStatus) -> own.TaskStatus:
         active_arms=tuple(message.active_arms),
         prices=tuple(_price(entry) for entry in message.prices),
         pacing=decode_pacing(message.pacing) if message.HasField("pacing") else None,
+        guard=_guard(message.guard) if message.HasField("guard") else None,
+    )
+
+
+def _guard(message: common_pb2.Guard) -> own.GuardRecord:
+    return own.GuardRecord(
+        in_force=message.in_force,
+        evidence_fraction=message.evidence_fraction,
+        mean_difference=message.mean_difference,
+        observations=message.observations,
+        stays=message.stays,
     )
 
 

@@ -205,6 +205,7 @@ class TaskStatus(_message.Message):
     ACTIVE_ARMS_FIELD_NUMBER: _builtins.int
     PRICES_FIELD_NUMBER: _builtins.int
     PACING_FIELD_NUMBER: _builtins.int
+    GUARD_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     plan_id: _builtins.str
     @_builtins.property
@@ -221,6 +222,10 @@ class TaskStatus(_message.Message):
     def pacing(self) -> _common_pb2.Pacing:
         """Absent where there is no long-run budget."""
 
+    @_builtins.property
+    def guard(self) -> _common_pb2.Guard:
+        """Absent while the guard is off or has heard nothing."""
+
     def __init__(
         self,
         *,
@@ -232,10 +237,11 @@ class TaskStatus(_message.Message):
         active_arms: _abc.Iterable[_builtins.str] | None = ...,
         prices: _abc.Iterable[Global___ProfilePrice] | None = ...,
         pacing: _common_pb2.Pacing | None = ...,
+        guard: _common_pb2.Guard | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "input", b"input", "pacing", b"pacing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "guard", b"guard", "input", b"input", "pacing", b"pacing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_arms", b"active_arms", "certificate", b"certificate", "input", b"input", "labels", b"labels", "pacing", b"pacing", "plan_id", b"plan_id", "prices", b"prices", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_arms", b"active_arms", "certificate", b"certificate", "guard", b"guard", "input", b"input", "labels", b"labels", "pacing", b"pacing", "plan_id", b"plan_id", "prices", b"prices", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -356,6 +356,43 @@ class Pacing(_message.Message):
 Global___Pacing: _TypeAlias = Pacing  # noqa: Y015
 
 @_typing.final
+class Guard(_message.Message):
+    """Whether the gate earns its keep beside the best single expert."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IN_FORCE_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FRACTION_FIELD_NUMBER: _builtins.int
+    MEAN_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    STAYS_FIELD_NUMBER: _builtins.int
+    in_force: _builtins.str
+    """"gate" or "best_single"."""
+    evidence_fraction: _builtins.float
+    """How far the evidence against the one in force has come: 1 sets it aside."""
+    mean_difference: _builtins.float
+    """Mean worth of the gate's answers minus the best single expert's, of this stay; NaN before the first."""
+    observations: _builtins.int
+    stays: _builtins.int
+    """How often either took over, the first time included."""
+    def __init__(
+        self,
+        *,
+        in_force: _builtins.str = ...,
+        evidence_fraction: _builtins.float = ...,
+        mean_difference: _builtins.float = ...,
+        observations: _builtins.int = ...,
+        stays: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence_fraction", b"evidence_fraction", "in_force", b"in_force", "mean_difference", b"mean_difference", "observations", b"observations", "stays", b"stays"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Guard: _TypeAlias = Guard  # noqa: Y015
+
+@_typing.final
 class Fusion(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

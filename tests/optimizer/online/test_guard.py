@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimizer.errors import OptimizerError
-from optimizer.online.guard import BETS, Guard, GuardTerms, InForce, Wealth, unpaired_difference, worth
+from optimizer.online.guard import BETS, Draw, Guard, GuardTerms, InForce, Wealth, reach_of_draws, worth
 
 
 def differences(rng: np.random.Generator, mean: float, count: int, *, differ: float = 0.2) -> np.ndarray:
@@ -101,15 +101,16 @@ def test_what_breaks_the_promise_is_refused() -> None:
             GuardTerms(**values)
 
 
-def test_differences_of_one_answer_are_unbiased() -> None:
+@pytest.mark.parametrize("expected", [(0.9, 0.8), (0.5, 1.0)])
+def test_differences_of_one_answer_are_unbiased_whatever_was_predicted(expected: tuple[float, float]) -> None:
     rng, share, gate, single = np.random.default_rng(0), 0.1, 0.9, 0.8
     drawn = []
     for _ in range(200_000):
         took_gate = bool(rng.random() >= share)
-        score = float(rng.random() < (gate if took_gate else single))
-        drawn.append(unpaired_difference(score, took_gate=took_gate, single_fraction=share))
+        actual = float(rng.random() < (gate if took_gate else single))
+        drawn.append(Draw(took_gate, share, *expected).difference(actual))
     assert np.mean(drawn) == pytest.approx(gate - single, abs=0.02)
-    assert np.max(np.abs(drawn)) <= 1.0 / share
+    assert np.max(np.abs(drawn)) <= reach_of_draws(share)
 
 
 def test_joules_count_at_the_price_in_force() -> None:

@@ -1,6 +1,7 @@
 """Long-run budgets in a gateway: on a virtual clock with the real rooms, and over the wire."""
 
 import asyncio
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from orchestrator import log
 from orchestrator.client import AsyncClient, Budget, LongRun
 from orchestrator.errors import RequestError
 from orchestrator.gateway.http import http_app
+from orchestrator.probing import Probing
 from orchestrator.types import BudgetRequest
 from tests.fakes.arms import FakeArm
 from tests.fakes.behaviours import answers
@@ -135,3 +137,39 @@ async def test_long_run_budgets_that_cannot_be_meant_are_refused(live: Live, lon
         with pytest.raises(RequestError):
             await client.set_budget(None, long_run=long_run)
     await asyncio.sleep(0)
+
+
+# ---- feedback
+
+
+async def test_feedback_is_checked_and_reaches_the_guard(tmp_path: Path) -> None:
+    async with (
+        live_gateway(tmp_path) as live,
+        live.node(arms=[CHEAP, DEAR], behaviour=answers(7)),
+        AsyncClient(live.address) as client,
+    ):
+        await client.infer(IMAGE, request_id="r1")
+        # The guard is off, and nothing was learned that could name a best single expert.
+        assert not await client.feedback("r1", 1.0)
+        for request_id, score in (("r1", 1.5), ("r1", float("nan")), ("", 1.0), ("never", 1.0)):
+            with pytest.raises(RequestError):
+                await client.feedback(request_id, score)
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_a_learned_gate_is_probed_and_feedback_counts() -> None:
+    """Digits with what was learned of them: the best single expert answers every tenth request beside the gate."""
+    world = draw_world(600, seed=0)
+    free = replace(world, energy_limit_q=np.full(600, 1.0), profile_q=np.full(600, "balanced"))
+
+    async def run() -> tuple[int, int]:
+        service = a_service(margins=True)
+        service.probing = Probing(probe_fraction=0.1, chance=random.Random(0).random)
+        await Play(free, service).run()
+        counted = sum(service.probing.feedback(str(q), 1.0) for q in range(600))
+        record = service.probing.record("digits")
+        assert record is not None
+        return counted, record.observations
+
+    counted, observed = run_virtually(run())
+    assert counted == observed > 300
