@@ -6,17 +6,20 @@ logged and switches the guard off for the task; requests go on.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from optimizer.online.guard import Draw, Guard, GuardTerms, InForce, reach_of_draws, worth
+from orchestrator.budgets import save_json
 from orchestrator.longrun import GuardRecord
 from orchestrator.routing.route import Decision
 
@@ -24,6 +27,8 @@ log = structlog.get_logger("guard")
 
 # Feedback to older requests comes too late.
 KEEP = 10_000
+# Evidence is written down after so much feedback, at every change of who decides, and at the end.
+KEEP_EVERY = 64
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Probing:
         probe_fraction: Share of requests on which the one that is not in force answers; 0 switches all of this off.
         tolerance: See `GuardTerms`.
         false_alarm_fraction: See `GuardTerms`.
+        file: Where the guards' evidence is kept; None keeps it in memory only.
         chance: Draws numbers in [0, 1).
     """
 
@@ -52,6 +58,7 @@ class Probing:
         probe_fraction: float = 0.0,
         tolerance: float = 0.005,
         false_alarm_fraction: float = 0.01,
+        file: Path | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.on = probe_fraction > 0.0
@@ -59,9 +66,11 @@ class Probing:
         reach = reach_of_draws(probe_fraction) if self.on else 1.0
         self._terms = GuardTerms(tolerance, false_alarm_fraction, reach)
         self._chance = chance
-        self._guards: dict[str, Guard] = {}
+        self._file = file
+        self._guards = _load(file, self._terms) if self.on else {}
         self._probes: OrderedDict[str, Probe] = OrderedDict()
         self._broken: set[str] = set()
+        self._since_kept = 0
 
     def decide(
         self, request_id: str, gate: Decision, *, task: str, expert: str | None, single: Callable[[str], Decision]
@@ -118,9 +127,22 @@ class Probing:
             self._broken.add(probe.task)
             log.error("guard.broken", task=probe.task, why=f"{type(error).__name__}: {error}")
             return False
+        self._since_kept += 1
+        if switched or self._since_kept >= KEEP_EVERY:
+            self._since_kept = 0
+            self.keep()
         if switched:
             log.warning("guard.switched", task=probe.task, in_force=guard.in_force.value, stays=guard.stays)
         return True
+
+    def keep(self) -> None:
+        """Write the evidence down: what is promised of false alarms is promised over restarts too."""
+        if self._file is None or not self._guards:
+            return
+        try:
+            save_json(self._file, {task: guard.numbers() for task, guard in self._guards.items()})
+        except OSError as error:
+            log.warning("guard.not_kept", why=str(error))
 
     def record(self, task: str) -> GuardRecord | None:
         """How a task's guard stands; None where there is none."""
@@ -145,3 +167,15 @@ def _expected_worth(decision: Decision, price_per_j: float) -> float:
 def _clipped(value: float) -> float:
     """Within [0, 1], so that differences stay within their reach: joules beyond a whole answer's worth count as one."""
     return min(1.0, max(0.0, value))
+
+
+def _load(file: Path | None, terms: GuardTerms) -> dict[str, Guard]:
+    """Guards of an earlier life; those of other terms, and a file that cannot be read, begin anew and are told of."""
+    if file is None or not file.exists():
+        return {}
+    try:
+        document = json.loads(file.read_text())
+        return {str(task): Guard.restored(terms, numbers) for task, numbers in document.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        log.warning("guard.not_read", file=str(file), why=str(error))
+        return {}

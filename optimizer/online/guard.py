@@ -150,6 +150,7 @@ class Guard:
             "stays": self.stays,
             "observations": self.observations,
             "sum": self._sum,
+            "terms": [self.terms.tolerance, self.terms.false_alarm_fraction, self.terms.reach],
             **asdict(self._wealth),
         }
 
@@ -158,10 +159,12 @@ class Guard:
         """A guard as it was when `numbers` was called.
 
         Raises:
-            OptimizerError: Something that `numbers` did not write.
+            OptimizerError: Something that `numbers` did not write, or that was gathered under other terms.
         """
         guard = cls(terms)
         try:
+            if numbers["terms"] != [terms.tolerance, terms.false_alarm_fraction, terms.reach]:
+                raise ValueError("other terms")
             guard.in_force = InForce(str(numbers["in_force"]))
             guard.stays, guard.observations = _whole(numbers["stays"]), _whole(numbers["observations"])
             guard._sum = _number(numbers["sum"])

@@ -93,6 +93,7 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
             probe_fraction=config.guard.probe_fraction,
             tolerance=config.guard.tolerance_fraction,
             false_alarm_fraction=config.guard.false_alarm_fraction,
+            file=config.state_dir / "guard.json",
         ),
         admission=Admission(max_running=config.admission.max_running, max_queued=config.admission.max_queued),
         attempts=Attempts(fleet, max_patience_s=retries.suspect_after_s, retries=retries.enabled),
@@ -161,6 +162,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         await server.stop(grace=1.0)
         service.publish()
         service.pacing.keep(asyncio.get_running_loop().time(), force=True)
+        service.probing.keep()
         stop_http.set()
         for task in tasks[:2]:
             task.cancel()

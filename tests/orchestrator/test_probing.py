@@ -2,6 +2,7 @@
 
 import math
 import random
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -111,3 +112,18 @@ def test_a_request_without_a_route_is_left_alone() -> None:
     nothing = routed(energy_j=1e-9)
     assert nothing.route is None
     assert probing.decide("r0", nothing, task="digits", expert="large", single=routed) is nothing
+
+
+def test_evidence_survives_a_restart_under_the_same_terms_only(tmp_path: Path) -> None:
+    file = tmp_path / "guard.json"
+
+    def reopened(fraction: float) -> Probing:
+        return Probing(probe_fraction=fraction, tolerance=0.02, file=file, chance=random.Random(0).random)
+
+    probing = reopened(0.2)
+    live(probing, 300, right={"small": 0.85, "large": 0.9})
+    probing.keep()
+    assert reopened(0.2).record("digits") == probing.record("digits")
+    assert reopened(0.3).record("digits") is None
+    file.write_text("[]")
+    assert reopened(0.2).record("digits") is None
