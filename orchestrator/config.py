@@ -118,7 +118,19 @@ class Plan(Section):
     """What the set of active arms may cost together."""
 
     max_active_energy_j: EnergyLimit | None = Field(default=None, description="Joules if every active arm ran once.")
+    mean_energy_j: EnergyLimit | None = Field(
+        default=None, description="Joules of a request on the average; excludes max_active_energy_j."
+    )
     max_active: int | None = Field(default=None, ge=1, le=4096, description="Most arms that are active.")
+    drift_fraction: float = Field(
+        default=0.2, gt=0.0, le=10.0, description="Plan again when an arm's joules or milliseconds moved so far."
+    )
+
+    @model_validator(mode="after")
+    def _one_mode(self) -> Self:
+        if self.max_active_energy_j is not None and self.mean_energy_j is not None:
+            raise ValueError("set either max_active_energy_j (all active arms run) or mean_energy_j, not both")
+        return self
 
 
 class Guard(Section):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,16 @@ class TensorSpec:
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+
+    @cached_property
+    def one(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(1 if size == -1 else size for size in self.shape)
+
+    @cached_property
+    def accepted(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes in which one sample may come: the batch dimension may be left out."""
+        return (self.one, self.one[1:]) if self.shape[:1] == (-1,) else (self.one,)
 
 
 @dataclass(frozen=True)
@@ -237,11 +248,25 @@ class AttemptRecord:
 
 @dataclass(frozen=True)
 class CertificateRecord:
-    """The plan's certificate as shown to users."""
+    """The plan's certificate as shown to users.
+
+    Args:
+        status: "optimal", "feasible" or "none".
+        gap: How much quality a better active set could add at most.
+        explored: Boxes that the solver looked at.
+        mode: "worst_case" or "routed"; "" where nothing was planned.
+        quality_fraction: Estimated quality of the active set.
+        bound_fraction: No set within the limits has more.
+        price_per_j: Quality that one more joule within the plan's energy limit would add.
+    """
 
     status: str
     gap: float
     explored: int
+    mode: str = ""
+    quality_fraction: float = 0.0
+    bound_fraction: float = 0.0
+    price_per_j: float = 0.0
 
 
 @dataclass(frozen=True)

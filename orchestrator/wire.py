@@ -91,22 +91,22 @@ def decode_tensor(message: common_pb2.Tensor, field: str) -> Array:
     dtype = DTYPES.get(message.dtype)
     if dtype is None:
         raise RequestError("DTYPE_MISMATCH", f"{field} has no known dtype.", field=f"{field}.dtype")
-    shape = tuple(message.shape)
-    if len(shape) > MAX_RANK or any(size < 0 for size in shape):
+    shape, data = tuple(message.shape), message.data
+    if len(shape) > MAX_RANK or min(shape, default=0) < 0:
         raise RequestError(
             "SHAPE_MISMATCH",
             f"{field} must have at most {MAX_RANK} dimensions, none of them negative.",
             field=f"{field}.shape",
         )
-    elements, available = math.prod(shape), len(message.data) // dtype.itemsize
-    if elements * dtype.itemsize != len(message.data):
+    elements, available = math.prod(shape), len(data) // dtype.itemsize
+    if elements * dtype.itemsize != len(data):
         raise RequestError(
             "SHAPE_MISMATCH",
             f"{field} declares {elements} elements; its data holds {available}.",
             field=f"{field}.shape",
             metadata={"expectedElements": str(elements), "gotElements": str(available)},
         )
-    return np.frombuffer(message.data, dtype=dtype).reshape(shape)
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
 def encode_tensor(name: str, array: Array) -> common_pb2.Tensor:
@@ -281,7 +281,15 @@ def encode_energy(energy: Energy) -> common_pb2.Energy:
 
 def encode_certificate(certificate: CertificateRecord) -> common_pb2.Certificate:
     """The message for a plan's certificate."""
-    return common_pb2.Certificate(status=certificate.status, gap=certificate.gap, explored=certificate.explored)
+    return common_pb2.Certificate(
+        status=certificate.status,
+        gap=certificate.gap,
+        explored=certificate.explored,
+        mode=certificate.mode,
+        quality_fraction=certificate.quality_fraction,
+        bound_fraction=certificate.bound_fraction,
+        price_per_j=certificate.price_per_j,
+    )
 
 
 # ---- what a node says

@@ -17,7 +17,7 @@ Shape letters: q queries, n arms, c task classes, k set costs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -166,6 +166,18 @@ class Problem:
         if self.routing is None:
             return float(self.weights_q @ self.utility.worth_q(active, self.allowed_qn))
         return best_policy(self.options(active), self.routing.mean_energy_j).value
+
+    def take(self, kept: Sequence[int]) -> Problem:
+        """The problem with only these arms, in this order."""
+        columns = list(kept)
+        latency_cn, energy_qn = self.latency_cn, self.energy_qn
+        return replace(
+            self,
+            arms=tuple(self.arms[n] for n in columns),
+            utility=self.utility.take(columns),
+            latency_cn=None if latency_cn is None else latency_cn[:, columns],
+            energy_qn=None if energy_qn is None else energy_qn[:, columns],
+        )
 
     def options(self, active: tuple[int, ...]) -> Options:
         """Mode ``routed``: what may run for a query, its weighted worth and joules, within an active set."""

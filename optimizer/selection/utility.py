@@ -72,6 +72,10 @@ class BestOf:
         """Number of arms that the utility speaks of."""
         return int(self.quality_qn.shape[1])
 
+    def take(self, kept: list[int]) -> BestOf:
+        """The utility of only these arms."""
+        return BestOf(self.quality_qn[:, kept])
+
     @property
     def traits(self) -> Traits:
         """Facility location is both."""
@@ -111,6 +115,10 @@ class AnyRight:
     def arms(self) -> int:
         """Number of arms that the utility speaks of."""
         return int(self.right_qn.shape[1])
+
+    def take(self, kept: list[int]) -> AnyRight:
+        """The utility of only these arms."""
+        return AnyRight(self.right_qn[:, kept])
 
     @property
     def traits(self) -> Traits:
@@ -157,6 +165,14 @@ class Table:
     def arms(self) -> int:
         """Number of arms that the utility speaks of."""
         return int(self.value_qs.shape[1]).bit_length() - 1
+
+    def take(self, kept: list[int]) -> Table:
+        """The utility of only these arms."""
+        sets_s = np.arange(1 << len(kept))
+        columns_s = np.zeros(len(sets_s), dtype=np.int64)
+        for bit, arm in enumerate(kept):
+            columns_s |= ((sets_s >> bit) & 1) << arm
+        return Table(self.value_qs[:, columns_s])
 
     @cached_property
     def traits(self) -> Traits:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from orchestrator.types import Energy
+    from orchestrator.types import CertificateRecord, Energy
 
 DEFAULT_WIDTH = 100
 
@@ -114,3 +114,15 @@ def percent(fraction: float) -> str:
 def device_text(device: str, *, simulated: bool) -> str:
     """A device's name; one that is only a profile says so, whatever the name says."""
     return f"{safe(device)} (simulated)" if simulated and "(simulated)" not in device else safe(device)
+
+
+def certificate_text(certificate: CertificateRecord) -> str:
+    """How good a plan is proven to be, and what its energy limit is worth."""
+    parts = [f"{safe(certificate.status)} (gap {certificate.gap:g}, {certificate.explored} boxes explored)"]
+    if certificate.mode:
+        quality, bound = percent(certificate.quality_fraction), percent(certificate.bound_fraction)
+        parts.append(f"{certificate.mode.replace('_', ' ')}: quality {quality}, none above {bound}")
+    if certificate.price_per_j > 0.0:
+        joules = format_energy_j(0.01 / certificate.price_per_j)
+        parts.append(f"{joules} more would add a right answer in a hundred")
+    return "; ".join(parts)

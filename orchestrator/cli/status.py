@@ -104,10 +104,9 @@ def _arm_cells(arm: ArmStatus) -> Iterable[str]:
 
 
 def _plan_text(task: TaskStatus) -> str:
-    from orchestrator.cli.output import energy_or_dash, percent, safe
+    from orchestrator.cli.output import certificate_text, energy_or_dash, percent, safe
     from orchestrator.cli.pacing import guard_sentence, pacing_sentence
 
-    certificate = task.certificate
     prices = "; ".join(
         f"{safe(price.profile)} {percent(price.expected_quality_fraction)} for"
         f" {energy_or_dash(price.expected_energy_j)}"
@@ -115,7 +114,5 @@ def _plan_text(task: TaskStatus) -> str:
     )
     paced = f"long-run budget: {pacing_sentence(task.pacing)}\n" if task.pacing else ""
     paced += f"guard: {guard_sentence(task.guard)}\n" if task.guard else ""
-    plan = f"plan {safe(task.plan_id) or 'none'}: {len(task.active_arms)} arms active, {safe(certificate.status)}"
-    return (
-        f"{plan} (gap {certificate.gap:g}, {certificate.explored} sets explored)\nprofiles: {prices or 'none'}\n{paced}"
-    )
+    plan = f"plan {safe(task.plan_id) or 'none'}: {len(task.active_arms)} arms active"
+    return f"{plan}; {certificate_text(task.certificate)}\nprofiles: {prices or 'none'}\n{paced}"

@@ -189,11 +189,8 @@ def _attempts_table(explanation: Explanation) -> Table:
 
 
 def _plan_text(explanation: Explanation) -> str:
-    from orchestrator.cli.output import safe
+    from orchestrator.cli.output import certificate_text, safe
 
     routing = explanation.routing
-    certificate = routing.certificate
-    return (
-        f"\nfusion {routing.fusion.value}; plan {safe(routing.plan_id) or 'none'}: {safe(certificate.status)}"
-        f" (gap {certificate.gap:g}, {certificate.explored} sets explored)"
-    )
+    plan = f"plan {safe(routing.plan_id) or 'none'}: {certificate_text(routing.certificate)}"
+    return f"\nfusion {routing.fusion.value}; {plan}"

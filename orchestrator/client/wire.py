@@ -174,7 +174,15 @@ def _timing(message: gateway_pb2.Timing) -> own.Timings:
 
 def read_certificate(message: common_pb2.Certificate) -> own.CertificateRecord:
     """A plan's certificate; one without a status is none."""
-    return own.CertificateRecord(message.status or "none", message.gap, message.explored)
+    return own.CertificateRecord(
+        message.status or "none",
+        message.gap,
+        message.explored,
+        message.mode,
+        message.quality_fraction,
+        message.bound_fraction,
+        message.price_per_j,
+    )
 
 
 def _routing(message: gateway_pb2.Routing) -> own.RoutingRecord:

@@ -54,10 +54,9 @@ class TextReply:
 
 def make_reply(query: Query, fused: Fused, entry: Entry) -> Reply:
     output = query.task.output
-    shape = tuple(1 if size == -1 else size for size in output.shape)
     return Reply(
         request_id=query.request_id,
-        outputs={output.name: fused.probabilities_c.astype(output.dtype).reshape(shape)},
+        outputs={output.name: fused.probabilities_c.astype(output.dtype).reshape(output.one)},
         label=query.task.labels[int(fused.label)],
         confidence=float(fused.confidence),
         energy=entry.energy,

@@ -81,7 +81,8 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
     )
     fleet = Fleet(board, lease_s=config.nodes.lease_s)
     metrics = Metrics()
-    limits = PlanLimits(config.plan.max_active_energy_j, config.plan.max_active)
+    plan = config.plan
+    limits = PlanLimits(plan.max_active_energy_j, plan.max_active, plan.mean_energy_j, plan.drift_fraction)
     planner = Planner(fleet, limits=limits, observe_s=metrics.planned, executor=executor)
     budgets = _budgets(config)
     service = Service(

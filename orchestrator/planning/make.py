@@ -11,15 +11,21 @@ import threading
 
 import numpy as np
 
-from optimizer.certify import certify
 from optimizer.learn import learn
 from optimizer.model import TaskModel
-from optimizer.problem import Problem
 from optimizer.replay import Costs
-from optimizer.solution import Status
-from optimizer.solve import solve
+from optimizer.selection.arms import Limits, Routing
+from optimizer.selection.certify import certify
+from optimizer.selection.exact import Search
+from optimizer.selection.problem import Problem
+from optimizer.selection.solution import Solution, Status
+from optimizer.selection.solve import solve
+from optimizer.selection.utility import BestOf
 from orchestrator.planning.snapshot import Planned, Snapshot
 from orchestrator.types import CertificateRecord
+
+# Seconds at most, on the slowest instances that the benchmark knows; the gap then says what is missing.
+NODE_LIMIT = 20_000
 
 
 class PlanRejected(Exception):
@@ -47,22 +53,43 @@ def make_plan(snapshot: Snapshot) -> Planned:
         PlanRejected: Nothing may be active, or the certificate does not hold.
     """
     model = _learn(snapshot)
-    problem = Problem(
-        arms=snapshot.arms,
-        quality_qn=_quality(snapshot, model),
-        weights_q=_weights(snapshot, model),
-        energy_limit_j=snapshot.energy_limit_j,
-        max_active=snapshot.max_active,
-        memory_limit_bytes=snapshot.memory_limit_bytes,
-    )
-    solution = solve(problem)
+    problem = plan_problem(snapshot, model)
+    solution = solve(problem, Search(node_limit=NODE_LIMIT, prove=True))
     if solution.status is Status.INFEASIBLE:
         raise PlanRejected("no arm fits the plan's limits")
     verdict = certify(problem, solution)
     if not verdict.ok:
         raise PlanRejected("; ".join(verdict.reasons))
-    certificate = CertificateRecord(solution.status.value, solution.gap, solution.explored)
-    return Planned(model, frozenset(snapshot.arms[i].name for i in solution.active), certificate)
+    active = frozenset(snapshot.arms[i].name for i in solution.active)
+    return Planned(model, active, _certificate(problem, solution))
+
+
+def plan_problem(snapshot: Snapshot, model: TaskModel | None) -> Problem:
+    """The selection problem of a snapshot; ``routed`` where the mean energy is limited, otherwise ``worst_case``."""
+    mean_j = snapshot.mean_energy_j
+    return Problem(
+        arms=snapshot.arms,
+        utility=BestOf(_quality(snapshot, model)),
+        weights_q=_weights(snapshot, model),
+        limits=Limits(
+            energy_j=snapshot.energy_limit_j if mean_j is None else None,
+            memory_bytes=snapshot.memory_limit_bytes,
+            active=snapshot.max_active,
+        ),
+        routing=None if mean_j is None else Routing(mean_j),
+    )
+
+
+def _certificate(problem: Problem, solution: Solution) -> CertificateRecord:
+    return CertificateRecord(
+        status=solution.status.value,
+        gap=solution.gap,
+        explored=solution.explored,
+        mode=problem.mode.value,
+        quality_fraction=solution.objective,
+        bound_fraction=solution.bound,
+        price_per_j=solution.price_per_j,
+    )
 
 
 def _learn(snapshot: Snapshot) -> TaskModel | None:

@@ -8,6 +8,7 @@ certified plan stays in force.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import multiprocessing
 import time
@@ -22,7 +23,7 @@ import structlog
 from orchestrator.fleet.arms import ArmState
 from orchestrator.fleet.fleet import Change, Fleet
 from orchestrator.planning.make import make_plan, settle_in
-from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, plan_arms
+from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, moved, plan_arms
 from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.table import RouteTable
@@ -33,14 +34,25 @@ log = structlog.get_logger("planner")
 # Nodes that join together are planned for together.
 SETTLE_S = 0.15
 PLAN_TIMEOUT_S = 60.0
+# How often what the arms really cost is compared with what the plan was made for.
+DRIFT_CHECK_S = 5.0
 
 
 @dataclass(frozen=True)
 class PlanLimits:
-    """What the active set of a plan may cost."""
+    """What the active set of a plan may cost, and when it is made anew.
+
+    Args:
+        max_active_energy_j: Joules if every active arm ran once.
+        max_active: Most active arms.
+        mean_energy_j: Joules of a request on the average; with it, `max_active_energy_j` is not used.
+        drift_fraction: How far an arm's joules or milliseconds may move before the plan is made anew.
+    """
 
     max_active_energy_j: float | None = None
     max_active: int | None = None
+    mean_energy_j: float | None = None
+    drift_fraction: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -140,7 +152,7 @@ class Planner:
         """Plan whenever something changed, until cancelled."""
         try:
             while True:
-                await self._wanted.wait()
+                await self._change()
                 await asyncio.sleep(SETTLE_S)
                 self._wanted.clear()
                 for task in list(self._fleet.tasks):
@@ -149,11 +161,25 @@ class Planner:
             if self._executor is not None:
                 self._executor.shutdown(wait=False, cancel_futures=True)
 
+    async def _change(self) -> None:
+        """Returns when something changed: the fleet, or what its arms really cost."""
+        while not self._wanted.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRIFT_CHECK_S):
+                    await self._wanted.wait()
+            if any(self._drifted(task) for task in self._made):
+                return
+
+    def _drifted(self, task: str) -> bool:
+        if task not in self._fleet.tasks or not (arms := self._connected(task)):
+            return False
+        return moved(plan_arms(arms, self._fleet.board), self._made[task].arms, self._limits.drift_fraction)
+
     async def _plan(self, task: str) -> None:
         started_s = time.monotonic()
         try:
             snapshot = self._snapshot(task)
-            if snapshot is None or _same(snapshot, self._made.get(task)):
+            if snapshot is None or self._same(snapshot, self._made.get(task)):
                 return
             planned = await self._make(snapshot)
         except Exception as error:  # the rim: whatever goes wrong in planning, the plan in force stays
@@ -176,6 +202,7 @@ class Planner:
             status=planned.certificate.status,
             gap=planned.certificate.gap,
             explored=planned.certificate.explored,
+            mode=planned.certificate.mode,
             learned=planned.model is not None,
             seconds=round(seconds, 3),
         )
@@ -210,24 +237,26 @@ class Planner:
         }
         return Snapshot(
             task=task,
-            arms=plan_arms(arms),
+            arms=plan_arms(arms, self._fleet.board),
             evidence=evidence,
             energy_limit_j=self._limits.max_active_energy_j,
             max_active=self._limits.max_active,
             memory_limit_bytes=limits_bytes,
+            mean_energy_j=self._limits.mean_energy_j,
         )
 
-
-def _same(one: Snapshot, other: Snapshot | None) -> bool:
-    """Whether planning again could change anything."""
-    if other is None or one.arms != other.arms or one.memory_limit_bytes != other.memory_limit_bytes:
-        return False
-    mine, theirs = one.evidence, other.evidence
-    if mine is None or theirs is None:
-        return mine is theirs
-    return (
-        mine.experts == theirs.experts
-        and np.array_equal(mine.outputs_eqc, theirs.outputs_eqc)
-        and np.array_equal(mine.features_qf, theirs.features_qf)
-        and np.array_equal(mine.labels_q, theirs.labels_q)
-    )
+    def _same(self, one: Snapshot, other: Snapshot | None) -> bool:
+        """Whether planning again could change anything."""
+        if other is None or moved(one.arms, other.arms, self._limits.drift_fraction):
+            return False
+        if one.memory_limit_bytes != other.memory_limit_bytes:
+            return False
+        mine, theirs = one.evidence, other.evidence
+        if mine is None or theirs is None:
+            return mine is theirs
+        return (
+            mine.experts == theirs.experts
+            and np.array_equal(mine.outputs_eqc, theirs.outputs_eqc)
+            and np.array_equal(mine.features_qf, theirs.features_qf)
+            and np.array_equal(mine.labels_q, theirs.labels_q)
+        )

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from optimizer.evidence import Evidence
 from optimizer.model import TaskModel
-from optimizer.problem import Arm as PlanArm
-from orchestrator.fleet.arms import ArmState
+from optimizer.selection.arms import Arm as PlanArm
+from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.fleet.evidence import EvidenceStore
 from orchestrator.types import CertificateRecord, Provenance, Task
 
@@ -26,6 +26,7 @@ class Snapshot:
         energy_limit_j: Limit on the active set, None for no limit.
         max_active: Most active arms, None for no limit.
         memory_limit_bytes: Per node.
+        mean_energy_j: Limit on the mean joules of a query, None for no limit; with one, `energy_limit_j` is not used.
     """
 
     task: str
@@ -34,6 +35,7 @@ class Snapshot:
     energy_limit_j: float | None
     max_active: int | None
     memory_limit_bytes: dict[str, int]
+    mean_energy_j: float | None = None
 
 
 @dataclass(frozen=True)
@@ -51,21 +53,38 @@ class Planned:
     certificate: CertificateRecord
 
 
-def plan_arms(states: list[ArmState]) -> tuple[PlanArm, ...]:
-    """Arms for the solver. Arms whose joules nobody knows count as the dearest of those that are known."""
-    known = [s.arm.energy.energy_j for s in states if s.arm.energy.provenance is not Provenance.UNMEASURED]
+def plan_arms(states: list[ArmState], board: ArmBoard) -> tuple[PlanArm, ...]:
+    """Arms for the solver, by what they have shown to cost; by what they announced until then.
+
+    Arms whose joules nobody knows count as the dearest of those that are known.
+    """
+    unknown = Provenance.UNMEASURED
+    known = [board.energy_j_n[s.index] for s in states if s.arm.energy.provenance is not unknown]
     dearest_j = max(known, default=0.0)
     return tuple(
         PlanArm(
             name=state.arm.name,
             expert=state.arm.expert,
             node=state.arm.node,
-            energy_j=dearest_j if state.arm.energy.provenance is Provenance.UNMEASURED else state.arm.energy.energy_j,
-            latency_ms=state.arm.p95_ms,
+            energy_j=float(dearest_j if state.arm.energy.provenance is unknown else board.energy_j_n[state.index]),
+            latency_ms=max(state.arm.p95_ms, float(board.service_ms_n[state.index])),
             memory_bytes=state.arm.memory_bytes,
         )
         for state in states
     )
+
+
+def moved(arms: tuple[PlanArm, ...], planned: tuple[PlanArm, ...], fraction: float) -> bool:
+    """Whether these are other arms than those that were planned for, or some cost differs by more than a fraction."""
+    if len(arms) != len(planned):
+        return True
+    for now, then in zip(arms, planned, strict=True):
+        if (now.name, now.memory_bytes) != (then.name, then.memory_bytes):
+            return True
+        for value, before in ((now.energy_j, then.energy_j), (now.latency_ms, then.latency_ms)):
+            if abs(value - before) > fraction * max(abs(before), 1e-300):
+                return True
+    return False
 
 
 def gather_evidence(task: Task, states: list[ArmState], store: EvidenceStore) -> Evidence | None:

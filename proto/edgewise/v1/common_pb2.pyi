@@ -422,20 +422,35 @@ class Certificate(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     GAP_FIELD_NUMBER: _builtins.int
     EXPLORED_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    QUALITY_FRACTION_FIELD_NUMBER: _builtins.int
+    BOUND_FRACTION_FIELD_NUMBER: _builtins.int
+    PRICE_PER_J_FIELD_NUMBER: _builtins.int
     status: _builtins.str
     """"optimal", "feasible" (gap > 0) or "none"."""
     gap: _builtins.float
     explored: _builtins.int
+    mode: _builtins.str
+    """"worst_case": every active arm may run for one query. "routed": the mean joules of what runs are limited."""
+    quality_fraction: _builtins.float
+    """Estimated quality of the active set on the reference queries, and what no other set within the limits can exceed."""
+    bound_fraction: _builtins.float
+    price_per_j: _builtins.float
+    """Quality that one more joule within the plan's energy limit would add; 0 where energy does not bind."""
     def __init__(
         self,
         *,
         status: _builtins.str = ...,
         gap: _builtins.float = ...,
         explored: _builtins.int = ...,
+        mode: _builtins.str = ...,
+        quality_fraction: _builtins.float = ...,
+        bound_fraction: _builtins.float = ...,
+        price_per_j: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["explored", b"explored", "gap", b"gap", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_fraction", b"bound_fraction", "explored", b"explored", "gap", b"gap", "mode", b"mode", "price_per_j", b"price_per_j", "quality_fraction", b"quality_fraction", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,8 +1,8 @@
 """HiGHS, called directly.
 
 Best-of: facility location, y_qn ≤ z_n and Σ_n y_qn ≤ 1 with y continuous, zero entries left out. Any-right: one
-number per query under submodular cuts, first separated at fractional points of the linear relaxation until that moves
-no more, then in rounds of the mixed-integer program; each round starts from the best set so far.
+number per query under submodular cuts and tangents, first separated at fractional points of the linear relaxation until
+that moves no more, then in rounds of the mixed-integer program; each round starts from the best set so far.
 
 Shape letters: q queries, n arms, v variables y.
 """
@@ -27,7 +27,7 @@ def solve(instance: Instance, encoding: str) -> Answer:
 
 
 def _highs(watch: Stopwatch) -> Any:
-    solver = highspy.Highs()
+    solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", 1)
     solver.setOptionValue("mip_rel_gap", 0.0)
@@ -107,7 +107,7 @@ def _relax(solver: Any, instance: Instance, watch: Stopwatch) -> None:
         if watch.expired or last - height < 1e-6:
             return
         last = height
-        constant_q, slope_qn = instance.cuts_at(point[:arms])
+        constant_q, slope_qn = instance.lowest(point[:arms])
         above_q = point[arms:] > constant_q + slope_qn @ point[:arms] + 1e-9
         for q in np.flatnonzero(above_q):
             used = np.flatnonzero(slope_qn[q] > 0.0)

@@ -46,6 +46,20 @@ class Instance:
         slope_qn[:, inside] = 0.0
         return constant_q, slope_qn
 
+    def tangent(self, point_n: Floats) -> tuple[Floats, Floats]:
+        """Tangent of 1 − exp(−Σ a z) at a point: constant_q + slope_qn @ z is nowhere below the value of a set."""
+        steep_qn = -np.log1p(-np.minimum(self.worth_qn, 1.0 - 1e-12))
+        height_q = steep_qn @ point_n
+        fall_q = np.exp(-height_q)
+        return 1.0 - fall_q - fall_q * height_q, fall_q[:, None] * steep_qn
+
+    def lowest(self, point_n: Floats) -> tuple[Floats, Floats]:
+        """For each query the lower of its submodular cut and its tangent at a point."""
+        constant_q, slope_qn = self.cuts_at(point_n)
+        other_q, steep_qn = self.tangent(point_n)
+        lower_q = other_q + steep_qn @ point_n < constant_q + slope_qn @ point_n
+        return np.where(lower_q, other_q, constant_q), np.where(lower_q[:, None], steep_qn, slope_qn)
+
     def cuts_at(self, point_n: Floats) -> tuple[Floats, Floats]:
         """For each query the lowest cut at a fractional point, among the prefixes of the arms by falling value."""
         order = [int(n) for n in np.argsort(-point_n, kind="stable") if point_n[n] > 1e-6]

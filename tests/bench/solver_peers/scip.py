@@ -2,7 +2,7 @@
 
 Best-of: facility location as for HiGHS. Any-right has two encodings:
 
-- ``lazy``: submodular cuts from a constraint handler, in one tree, at integer and at fractional points;
+- ``lazy``: submodular cuts and tangents from a constraint handler, in one tree, at integer and at fractional points;
 - ``log``: 1 − exp(−Σ a_qn z_n) with a = −log(1 − p), a convex program that SCIP's nonlinear part takes as it is.
 
 Shape letters: q queries, n arms.
@@ -70,6 +70,8 @@ def _log(model: Any, instance: Instance, chosen_n: list[Any]) -> None:
 
 
 def _lazy(model: Any, instance: Instance, chosen_n: list[Any]) -> None:
+    # Tighter than the handler's own tolerance, or SCIP calls a cut satisfied that the handler adds again.
+    model.setParam("numerics/feastol", 1e-8)
     worth_q = _worth_variables(model, instance)
     for start in ([], instance.greedy()):
         constant_q, slope_qn = instance.cut(start)
@@ -80,13 +82,23 @@ def _lazy(model: Any, instance: Instance, chosen_n: list[Any]) -> None:
         handler, "submodular", "worth under a submodular function", sepapriority=1, enfopriority=-10, chckpriority=-10,
         sepafreq=1, propfreq=-1, eagerfreq=-1, maxprerounds=0, delaysepa=False, delayprop=False, needscons=False,
     )  # fmt: skip
+    _start_from(model, instance, chosen_n, worth_q)
+
+
+def _start_from(model: Any, instance: Instance, chosen_n: list[Any], worth_q: list[Any]) -> None:
+    known, active = model.createSol(), instance.greedy()
+    for n, chosen in enumerate(chosen_n):
+        model.setSolVal(known, chosen, float(n in active))
+    for worth, value in zip(worth_q, instance.value_q(active), strict=True):
+        model.setSolVal(known, worth, float(value))
+    model.addSol(known)
 
 
 def _sum(slope_n: Any, chosen_n: list[Any]) -> Any:
     return scip.quicksum(float(slope_n[n]) * chosen_n[n] for n in np.flatnonzero(slope_n > 0.0))
 
 
-class _Cuts(scip.Conshdlr):
+class _Cuts(scip.Conshdlr):  # type: ignore[misc]
     """Adds the cut that a point violates, for every query."""
 
     def __init__(self, instance: Instance, chosen_n: list[Any], worth_q: list[Any]) -> None:
@@ -117,7 +129,7 @@ class _Cuts(scip.Conshdlr):
 
     def _separate(self) -> int:
         point_n = np.array([self.model.getSolVal(None, z) for z in self._chosen_n])
-        constant_q, slope_qn = self._instance.cuts_at(point_n)
+        constant_q, slope_qn = self._instance.lowest(point_n)
         added = 0
         for q, worth in enumerate(self._worth_q):
             if self.model.getSolVal(None, worth) <= constant_q[q] + slope_qn[q] @ point_n + _TOLERANCE:

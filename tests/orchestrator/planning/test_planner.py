@@ -257,3 +257,48 @@ async def test_tasks_are_planned_apart(bench: Bench) -> None:
     joined(bench.fleet, letters)
     await until(lambda: bench.certified("digits") and bench.certified("letters"))
     assert {snapshot.task for snapshot in bench.executor.asked} == {"digits", "letters"}
+
+
+# ---- what it costs, and what it may cost
+
+
+async def test_a_plan_says_its_mode_its_quality_and_what_no_other_set_can_exceed(bench: Bench) -> None:
+    join_with_evidence(bench.fleet, "n1", "small", "larger")
+    await until(bench.learned)
+    certificate = bench.standing().plan.certificate
+    assert certificate.mode == "worst_case"
+    assert 0.0 < certificate.quality_fraction <= certificate.bound_fraction <= certificate.quality_fraction + 1e-9
+    assert certificate.price_per_j == 0.0
+
+
+async def test_a_limit_on_the_mean_energy_is_planned_as_routed_and_has_a_price() -> None:
+    bench = Bench(mean_energy_j=0.02)
+    try:
+        joined(bench.fleet, a_hello("n1", (an_arm("small", energy_j=0.01), an_arm("large", energy_j=0.1))))
+        await until(bench.certified)
+        certificate = bench.standing().plan.certificate
+        assert certificate.mode == "routed"
+        assert bench.executor.asked[-1].mean_energy_j == 0.02
+    finally:
+        bench.task.cancel()
+        await asyncio.gather(bench.task, return_exceptions=True)
+
+
+@pytest.mark.parametrize(("ratio", "replans"), [(1.05, False), (2.0, True)])
+async def test_an_arm_that_costs_something_else_than_planned_is_planned_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ratio: float, replans: bool
+) -> None:
+    monkeypatch.setattr(planner_module, "DRIFT_CHECK_S", 0.01)
+    joined(bench.fleet, a_hello("n1"))
+    await until(bench.certified)
+    first = bench.standing().plan.plan_id
+    state = bench.fleet.board.arms("digits")[0]
+    for _ in range(50):
+        energy_j = state.arm.energy.energy_j * ratio
+        bench.fleet.board.answered(state.index, service_ms=state.arm.p50_ms, energy_j=energy_j)
+    if replans:
+        await until(lambda: bench.certified() and bench.standing().plan.plan_id != first)
+        assert bench.executor.asked[-1].arms[0].energy_j == pytest.approx(state.arm.energy.energy_j * ratio)
+        return
+    await asyncio.sleep(0.05)
+    assert bench.standing().plan.plan_id == first

@@ -1,0 +1,304 @@
+"""The exact solver against HiGHS, SCIP and CP-SAT: one interleaved run, gap 0, one thread each.
+
+Every solver gets the same instance, one after the other. Correctness first: all that finish must agree on the objective
+to 1e-6, re-evaluated by us from the sets that they return. Ours is timed as a user calls it, on a problem that has not
+cached anything, the median of five calls; of the others only the time inside the solver counts, not building the model.
+
+Only the fastest of the three matters, per instance. So a peer is stopped when it has taken as long as the fastest that
+finished, and no peer gets more than 20 s. Where none finished, the limit counts as the fastest one's time, in the
+peers' favour, and `censored` says how often that was.
+
+Which budgets: 5 % ("tight") and 20 % ("loose") of all arms' energies together: a handful of arms, and a dozen or two.
+They were fixed on two pilot instances per utility, at 60 arms, by one rule: with the tight one at least one peer
+finishes within 20 s, and with the loose one any-right is not yet worth 0.999, where every set would be as good.
+
+``--quick`` takes two instances per class and leaves out the extra rows. About 25 minutes otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from optimizer.selection.baselines.boxes import solve_by_corners
+from optimizer.selection.baselines.greedy import solve_greedily
+from optimizer.selection.certify import certify
+from optimizer.selection.exact import Search
+from optimizer.selection.problem import Problem
+from optimizer.selection.solution import Solution
+from optimizer.selection.solve import solve
+from tests.bench import solver_instances as instances
+from tests.bench.harness import Bar, Row, main
+from tests.bench.solver_instances import BUDGETS, SIZES, UTILITIES, Case
+from tests.bench.solver_process import Peers, peers
+
+LIMIT_S = 20.0
+SHIFT_S = 1e-3
+# The better of each one's encodings, see `--pilot`; the order only decides who is stopped early.
+ENCODINGS = {
+    "best_of": (("highs", ""), ("scip", ""), ("cpsat", "")),
+    "any_right": (("highs", ""), ("scip", "lazy"), ("cpsat", "log")),
+}
+PILOT = (("scip", "lazy"), ("scip", "log"), ("cpsat", "cuts"), ("cpsat", "log"), ("highs", ""))
+
+BARS = (
+    Bar("objectives_differ_most", 1e-6, "<="),
+    Bar("a_best_of_20_ratio_median", 1 / 50, "<="),
+    Bar("a_any_right_20_ratio_median", 1 / 50, "<="),
+    Bar("a_best_of_20_ms_median", 0.2, "<="),
+    Bar("a_any_right_20_ms_median", 0.2, "<="),
+    Bar("b_ratio", 1 / 20, "<="),
+    Bar("b_class_ratio_worst", 1.0, "<="),
+    Bar("c_gap_percent_worst", 0.05, "<="),
+    Bar("c_s_worst", 1.0, "<="),
+    Bar("c_certified_fraction", 1.0, ">="),
+    Bar("d_gap_percent_worst", 0.5, "<="),
+    Bar("d_ms_worst", 100.0, "<="),
+    Bar("d_certified_fraction", 1.0, ">="),
+    Bar("e_ratio_median", 0.1, "<="),
+)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One instance.
+
+    Args:
+        ours_s: Our solver.
+        peer_s: The fastest peer.
+        peer: Who that was; "" if none finished.
+        differs: Largest difference between objectives of those that finished.
+    """
+
+    case: Case
+    ours_s: float
+    peer_s: float
+    peer: str
+    differs: float
+
+
+@dataclass
+class Fastest:
+    """The fastest peer on one instance so far."""
+
+    seconds: float = LIMIT_S
+    peer: str = ""
+    objectives: list[float] = field(default_factory=list)
+
+
+def stopwatch(call: Callable[[], Solution], *, repeats: int = 5) -> tuple[float, Solution]:
+    """Median seconds, and the last answer; long calls are not repeated."""
+    seconds: list[float] = []
+    while True:
+        start = time.perf_counter()
+        solution = call()
+        seconds.append(time.perf_counter() - start)
+        if len(seconds) == repeats or sum(seconds) > 2.0:
+            return statistics.median(seconds), solution
+
+
+def fresh(problem: Problem) -> Problem:
+    """The same problem with nothing cached."""
+    return replace(problem)
+
+
+def ours(problem: Problem, search: Search | None = None) -> tuple[float, Solution]:
+    """Our solver, as a user calls it."""
+    problems = iter([fresh(problem) for _ in range(5)])
+    return stopwatch(lambda: solve(next(problems), search))
+
+
+def against(case: Case, others: Peers) -> Timed:
+    """One instance, all solvers."""
+    seconds, solution = ours(case.problem)
+    fastest = Fastest()
+    for peer, encoding in ENCODINGS[case.utility]:
+        reply = others.solve(case.problem, peer, encoding=encoding, time_limit_s=fastest.seconds)
+        if reply.finished:
+            fastest.objectives.append(case.problem.value(reply.active))
+            if reply.seconds < fastest.seconds:
+                fastest.seconds, fastest.peer = reply.seconds, peer
+    differs = max((abs(value - solution.objective) for value in fastest.objectives), default=0.0)
+    return Timed(case, seconds, fastest.seconds, fastest.peer, differs)
+
+
+def shifted_mean(values: Sequence[float]) -> float:
+    """Geometric mean with a shift of 1 ms."""
+    return math.exp(statistics.fmean(math.log(value + SHIFT_S) for value in values)) - SHIFT_S
+
+
+def class_rows(name: str, timed: Sequence[Timed]) -> Iterator[Row]:
+    """Figures of one class of instances."""
+    mine, theirs = shifted_mean([one.ours_s for one in timed]), shifted_mean([one.peer_s for one in timed])
+    winners = {peer: sum(one.peer == peer for one in timed) for peer in ("highs", "scip", "cpsat")}
+    sizes: dict[str, object] = {"instances": len(timed), "fastest": winners, "limit_s": LIMIT_S}
+    sizes["censored"] = sum(not one.peer for one in timed)
+    yield Row(f"{name}_ms", mine * 1e3, "ms", sizes)
+    yield Row(f"{name}_fastest_peer_ms", theirs * 1e3, "ms", sizes)
+    yield Row(f"{name}_ratio", mine / theirs, "fraction", sizes)
+
+
+def small(others: Peers, take: slice) -> tuple[list[Row], list[Timed]]:
+    """(a)"""
+    rows, everything = list[Row](), list[Timed]()
+    for utility in UTILITIES:
+        timed = [against(case, others) for case in list(instances.small(utility))[take]]
+        everything += timed
+        name, sizes = f"a_{utility}_20", {"instances": len(timed), "arms": 20, "queries": 15}
+        rows += class_rows(name, timed)
+        rows.append(Row(f"{name}_ms_median", statistics.median(one.ours_s for one in timed) * 1e3, "ms", dict(sizes)))
+        ratio = statistics.median(one.ours_s / one.peer_s for one in timed)
+        rows.append(Row(f"{name}_ratio_median", ratio, "fraction", dict(sizes)))
+    return rows, everything
+
+
+def medium(others: Peers, count: int) -> tuple[list[Row], list[Timed]]:
+    """(b)"""
+    rows, everything = list[Row](), list[Timed]()
+    for utility in UTILITIES:
+        for budget in BUDGETS:
+            for arms in SIZES:
+                timed = [against(case, others) for case in instances.medium(utility, arms, budget, count=count)]
+                everything += timed
+                rows += class_rows(f"b_{utility}_{budget}_{arms}", timed)
+                print(*(f"{row.metric} {row.value:.4g} {row.unit}" for row in rows[-3:]), sep="\n", flush=True)
+    ratios = [row.value for row in rows if row.metric.endswith("_ratio")]
+    mine, theirs = shifted_mean([t.ours_s for t in everything]), shifted_mean([t.peer_s for t in everything])
+    sizes: dict[str, object] = {"instances": len(everything), "queries": instances.QUERIES, "arms": list(SIZES)}
+    sizes["censored"] = sum(not one.peer for one in everything)
+    rows.append(Row("b_ratio", mine / theirs, "fraction", sizes))
+    rows.append(Row("b_class_ratio_worst", max(ratios), "fraction", {"classes": len(ratios)}))
+    return rows, everything
+
+
+def anytime(cases: Iterable[Case], gap: float, limit_s: float) -> list[tuple[float, float, bool]]:
+    """Seconds, gap in percent and whether it was certified, for each case."""
+    found = []
+    for case in cases:
+
+        def search() -> Search:
+            deadline_s = time.perf_counter() + limit_s
+            return Search(gap=gap, prove=True, should_stop=lambda: time.perf_counter() > deadline_s)
+
+        problems = iter([fresh(case.problem) for _ in range(5)])
+        seconds, solution = stopwatch(lambda: solve(next(problems), search()))  # noqa: B023
+        percent = 100.0 * solution.gap / solution.objective
+        found.append((seconds, percent, certify(case.problem, solution).ok))
+    return found
+
+
+def large() -> list[Row]:
+    """(c)"""
+    cases = [case for utility in UTILITIES for budget in BUDGETS for case in instances.large(utility, budget)]
+    found = anytime(cases, 4e-4, 0.9)
+    sizes: dict[str, object] = {"instances": len(found), "arms": 500, "queries": 500, "certified": "from its proof"}
+    return [
+        Row("c_gap_percent_worst", max(percent for _, percent, _ in found), "percent", sizes),
+        Row("c_s_worst", max(seconds for seconds, _, _ in found), "s", sizes),
+        Row("c_s_median", statistics.median(seconds for seconds, _, _ in found), "s", sizes),
+        Row("c_certified_fraction", statistics.fmean(ok for _, _, ok in found), "fraction", sizes),
+    ]
+
+
+def routed() -> list[Row]:
+    """(d)"""
+    found = anytime(instances.routed(), 4e-3, 0.09)
+    sizes: dict[str, object] = {"instances": len(found), "arms": 20, "queries": 2000}
+    return [
+        Row("d_gap_percent_worst", max(percent for _, percent, _ in found), "percent", sizes),
+        Row("d_ms_worst", max(seconds for seconds, _, _ in found) * 1e3, "ms", sizes),
+        Row("d_ms_median", statistics.median(seconds for seconds, _, _ in found) * 1e3, "ms", sizes),
+        Row("d_certified_fraction", statistics.fmean(ok for _, _, ok in found), "fraction", sizes),
+    ]
+
+
+def drift(count: int) -> list[Row]:
+    """(e), and without a bar the same where a cold solve takes longer."""
+    pairs = [(utility, budget) for utility in UTILITIES for budget in BUDGETS]
+    hundred = [case for pair in pairs for case in instances.medium(pair[0], 100, pair[1], count=count)]
+    five_hundred = [case for pair in pairs for case in instances.large(*pair)][: 3 * count]
+    ratios, larger = [recertified(case) for case in hundred], [recertified(case) for case in five_hundred]
+    sizes: dict[str, object] = {"instances": len(ratios), "arms": 100, "queries": instances.QUERIES}
+    return [
+        Row("e_ratio_median", statistics.median(ratios), "fraction", sizes),
+        Row("e_ratio_worst", max(ratios), "fraction", sizes),
+        Row("e_500_arms_ratio_median", statistics.median(larger), "fraction", {"instances": len(larger), "arms": 500}),
+    ]
+
+
+def recertified(case: Case) -> float:
+    """Time of a warm solve as a fraction of a cold one, after one arm has drifted; both to gap 0."""
+    before = solve(case.problem, Search(prove=True))
+    after = instances.drifted(case.problem, case.seed)
+    cold_s, cold = ours(after)
+    problems = iter([fresh(after) for _ in range(5)])
+    warm_s, warm = stopwatch(lambda: solve(next(problems), warm=before))
+    assert abs(cold.objective - warm.objective) <= 1e-9, "a warm start changed the answer"
+    return warm_s / cold_s
+
+
+def extra(others: Peers) -> list[Row]:
+    """Without bars: instances without structure, the paper's boxes, greedy."""
+    rows = list[Row]()
+    for utility in UTILITIES:
+        rows += class_rows(f"x_{utility}_iid_40", [against(case, others) for case in instances.structureless(utility)])
+        cases = list(instances.small(utility))
+        rows += baseline_rows(f"x_{utility}_20", [case.problem for case in cases])
+    return rows
+
+
+def baseline_rows(name: str, problems: Sequence[Problem]) -> Iterator[Row]:
+    """The paper's boxes (five instances, 2 s each at most) and greedy with the best single arm."""
+    boxes, stopped = [], 0
+    for problem in problems[:5]:
+        deadline_s = time.perf_counter() + 2.0
+        start = time.perf_counter()
+        found = solve_by_corners(problem, should_stop=lambda: time.perf_counter() > deadline_s)  # noqa: B023
+        boxes.append(time.perf_counter() - start)
+        stopped += found.gap > 1e-9
+    sizes: dict[str, object] = {"instances": len(boxes), "stopped after 2 s": stopped}
+    yield Row(f"{name}_corners_ms", shifted_mean(boxes) * 1e3, "ms", sizes)
+    greedy = [stopwatch(lambda: solve_greedily(fresh(problem)), repeats=3) for problem in problems]  # noqa: B023
+    exact = [solve(problem).objective for problem in problems]
+    loss = [100.0 * (1.0 - found.objective / best) for (_, found), best in zip(greedy, exact, strict=True)]
+    sizes = {"instances": len(greedy), "optimal": sum(percent < 1e-7 for percent in loss)}
+    yield Row(f"{name}_greedy_ms", shifted_mean([seconds for seconds, _ in greedy]) * 1e3, "ms", sizes)
+    yield Row(f"{name}_greedy_loss_percent_worst", max(loss), "percent", sizes)
+
+
+def pilot(others: Peers) -> list[Row]:
+    """Which encoding of at-least-one-right each peer should use: three instances that are not timed otherwise."""
+    rows = []
+    for peer, encoding in PILOT:
+        problems = [
+            instances.worst_case(*instances.experts(30, 30, 1000 + seed), "any_right", share)
+            for seed, share in enumerate(BUDGETS.values())
+        ]
+        replies = [others.solve(problem, peer, encoding=encoding, time_limit_s=LIMIT_S) for problem in problems]
+        sizes: dict[str, object] = {"instances": len(replies), "finished": sum(one.finished for one in replies)}
+        rows.append(Row(f"pilot_{peer}_{encoding or 'cuts'}_s", shifted_mean([r.seconds for r in replies]), "s", sizes))
+    return rows
+
+
+def run() -> list[Row]:
+    """All families."""
+    quick = "--quick" in sys.argv
+    with peers() as others:
+        if "--pilot" in sys.argv:
+            return pilot(others)
+        rows, timed = small(others, slice(0, 2 if quick else None))
+        more, again = medium(others, 2 if quick else 10)
+        rows += more
+        differs = max(one.differs for one in [*timed, *again])
+        checked: dict[str, object] = {"instances": len(timed) + len(again), "versions": others.versions}
+        rows.append(Row("objectives_differ_most", differs, "quality", checked))
+        rows += [*large(), *routed(), *drift(2 if quick else 10)]
+        return rows if quick else [*rows, *extra(others)]
+
+
+if __name__ == "__main__":
+    main(stem="solver", run=run, bars=BARS)
