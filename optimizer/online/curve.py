@@ -178,6 +178,11 @@ class SpendCurve:
         self._extra_s = np.concatenate([self._extra_s[keep_s], fresh.extra_s])
         self._climbed = self._count
 
+    @property
+    def base_j(self) -> float:
+        """Mean joules of the cheapest choices."""
+        return self._base_j
+
     def read(self, target_j: float) -> Reading:
         """The prices around the step at which the mean spend passes the target."""
         step = bisect_right(self._spend_s, target_j)

@@ -186,7 +186,7 @@ class Pacer:
     @property
     def cheapest_j(self) -> float:
         """Mean joules of the cheapest choices of recent queries, as they really turn out; NaN while unknown."""
-        return self._curve.read(0.0).base_j * self._bias() if self._curve.ready else math.nan
+        return self._curve.base_j * self._bias() if self._curve.ready else math.nan
 
     @property
     def decline_j(self) -> float:
