@@ -69,6 +69,14 @@ def planning_process() -> Executor:
     return ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=settle_in)
 
 
+def _end(executor: Executor) -> None:
+    """Give up a planning process, also in the middle of a plan: nothing may wait for one that nobody wants."""
+    executor.shutdown(wait=False, cancel_futures=True)
+    if isinstance(executor, ProcessPoolExecutor):
+        for process in multiprocessing.active_children():
+            process.terminate()
+
+
 class Planner:
     """Plans by task.
 
@@ -159,7 +167,7 @@ class Planner:
                     await self._plan(task)
         finally:
             if self._executor is not None:
-                self._executor.shutdown(wait=False, cancel_futures=True)
+                _end(self._executor)
 
     async def _change(self) -> None:
         """Returns when something changed: the fleet, or what its arms really cost."""
@@ -215,7 +223,7 @@ class Planner:
             async with asyncio.timeout(PLAN_TIMEOUT_S):
                 return await loop.run_in_executor(self._executor, make_plan, snapshot)
         except (BrokenProcessPool, TimeoutError):
-            self._executor.shutdown(wait=False, cancel_futures=True)
+            _end(self._executor)
             self._executor = None
             raise
 
