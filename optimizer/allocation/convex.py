@@ -49,7 +49,8 @@ class ConvexAllocator:
         SolverMissing: cvxpy or HiGHS is not installed.
 
     Cost: building 2 to 6 ms, the first solve 50 ms (it compiles the program), every other 3.3 ms of processor time
-    for 8 classes of 24 plans (tests/bench/bench_allocation.py). HiGHS writes its name to standard output once per process.
+    for 8 classes of 24 plans (tests/bench/bench_allocation.py). HiGHS writes its name to standard output once per
+    process.
     """
 
     def __init__(self, classes: int, plans: int) -> None:
