@@ -20,6 +20,7 @@ VERBS = {
     "status": "orchestrator.cli.status:status",
     "budget": "orchestrator.cli.budget:budget",
     "eval": "orchestrator.cli.evaluate:evaluate",
+    "plan": "orchestrator.cli.plan:plan",
     "gate": "orchestrator.cli.gate:gate",
     "config": "orchestrator.cli.config:config",
     "doctor": "orchestrator.cli.doctor:doctor",

@@ -149,6 +149,15 @@ def join_arms(traffic: Traffic, arms: list[Arm], *, note: Note) -> Table:
     Raises:
         StudyError: No model has an arm.
     """
+    return join_tokens(traffic, arms, note=note)[0]
+
+
+def join_tokens(traffic: Traffic, arms: list[Arm], *, note: Note) -> tuple[Table, Floats]:
+    """The table as `join_arms` makes it, and the output tokens of each of its answers, (q, m).
+
+    Raises:
+        StudyError: No model has an arm.
+    """
     usual = float(np.nanmedian(traffic.tokens_qm)) if np.isfinite(traffic.tokens_qm).any() else OTHERWISE
     arm_of = cheapest_arms(arms, usual)
     kept = np.flatnonzero([model in arm_of for model in traffic.models])
@@ -169,7 +178,7 @@ def join_arms(traffic: Traffic, arms: list[Arm], *, note: Note) -> Table:
     tokens_qm = fill_tokens(traffic.tokens_qm[np.ix_(rows, kept)], tasks)
     names = tuple(traffic.models[m] for m in kept)
     chosen = [arm_of[name] for name in names]
-    return Table(
+    table = Table(
         texts=tuple(traffic.texts[q] for q in rows),
         tasks=tuple(tasks),
         models=names,
@@ -179,6 +188,7 @@ def join_arms(traffic: Traffic, arms: list[Arm], *, note: Note) -> Table:
         ms_qm=np.array([arm.ms_base for arm in chosen])
         + np.array([arm.ms_per_output_token for arm in chosen]) * tokens_qm,
     )
+    return table, tokens_qm
 
 
 def _some(names: list[str]) -> str:
