@@ -104,6 +104,9 @@ def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -
 
     Ctrl-C or SIGTERM finishes what runs and leaves; a second one leaves at once. Needs no open port.
     """
+    from nodes.polling import poll_directly
+
+    poll_directly()
     from nodes.log import set_up_log
     from nodes.run import run_agent
 

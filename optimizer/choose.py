@@ -146,7 +146,7 @@ def choose(offer: Offer, *, limits: Limits, price: Price) -> Choice:
     if price.pinned is not None and feasible_r[price.pinned]:
         index: int | None = price.pinned
     else:
-        index = _best(np.where(feasible_r, score_r, -np.inf), offer.energy_r, None)
+        index = _best_of(feasible_r, score_r, offer.energy_r)
     return Choice(index, feasible_r, score_r, offer, limits, price.pinned)
 
 
@@ -161,6 +161,16 @@ def _feasible(offer: Offer, limits: Limits) -> Bools:
     if limits.latency_ms is not None:
         feasible_r = feasible_r & (offer.latency_bound_r <= limits.latency_ms)
     return feasible_r
+
+
+def _best_of(feasible_r: Bools, score_r: Floats, energy_r: Floats) -> int | None:
+    """Index of the best score among the routes that fit."""
+    fitting = feasible_r.nonzero()[0]
+    if len(fitting) == 1:
+        # An expert asked for by name on one node, or little time: there is nothing to compare.
+        only = int(fitting[0])
+        return only if score_r[only] > -np.inf else None
+    return _best(np.where(feasible_r, score_r, -np.inf), energy_r, None)
 
 
 def _best(score_r: Floats, energy_r: Floats, pinned: int | None) -> int | None:

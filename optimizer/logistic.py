@@ -25,6 +25,13 @@ def sigmoid(log_odds: NDArray[np.float64]) -> Floats:
     return probability
 
 
+def sigmoid_of_half(half_log_odds: Floats) -> None:
+    """In place, the probability of twice the log odds given: `sigmoid` without its intermediate arrays."""
+    np.tanh(half_log_odds, out=half_log_odds)
+    half_log_odds += 1.0
+    half_log_odds *= 0.5
+
+
 def logit(probability: NDArray[np.float64] | float, *, floor: float = 1e-6) -> Floats:
     """Log odds of probabilities, which are first kept away from 0 and 1 by `floor`."""
     kept = np.clip(probability, floor, 1.0 - floor)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.head import HeadBank
-from optimizer.logistic import sigmoid
+from optimizer.logistic import sigmoid, sigmoid_of_half
 from optimizer.routes import Route
 
 Floats = NDArray[np.float64]
@@ -95,13 +95,28 @@ class Links:
         weights = np.concatenate([self.quality_re, self.reach_rse.reshape(-1, self.quality_re.shape[1])])
         return weights, np.concatenate([self.quality_bias_r, self.reach_bias_rs.ravel()])
 
+    @cached_property
+    def _halved(self) -> tuple[Floats, Floats]:
+        """Both, times a half: the sigmoid's own factor, taken once instead of for every query (and exact)."""
+        weights, bias = self._stacked
+        return 0.5 * weights, 0.5 * bias
+
+    @cached_property
+    def _reach_falls(self) -> bool:
+        """Whether no stage can be likelier than one before it, whatever the query: two stages, the first certain."""
+        return self.reach_bias_rs.shape[1] <= 2 and bool((self.reach_bias_rs[:, 0] == np.inf).all())
+
     def estimate(self, log_odds_e: Floats) -> Estimate:
         """Quality and reach for one query from the log odds of its heads."""
-        weights, bias = self._stacked
+        weights, bias = self._halved
         routes = len(self.quality_bias_r)
-        probability = sigmoid(weights @ log_odds_e + bias)
+        probability: Floats = weights.dot(log_odds_e)
+        probability += bias
+        sigmoid_of_half(probability)
         reach_rs = probability[routes:].reshape(routes, -1)
-        return Estimate(probability[:routes], np.minimum.accumulate(reach_rs, axis=1))
+        if not self._reach_falls:
+            reach_rs = np.minimum.accumulate(reach_rs, axis=1)
+        return Estimate(probability[:routes], reach_rs)
 
     def estimate_many(self, log_odds_qe: Floats) -> tuple[Floats, Floats]:
         """quality_qr and reach_qrs for many queries."""

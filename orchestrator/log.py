@@ -34,13 +34,13 @@ class RequestLog:
             return
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
         render = self._json if self._form == "json" else self._console
-        sys.stderr.write("".join(render(stamp, fields) for fields in requests))
+        sys.stderr.write("".join([render(stamp, fields) for fields in requests]))
 
     def _json(self, stamp: str, fields: Mapping[str, object]) -> str:
         return json.dumps({"timestamp": stamp, "level": "info", "event": "request", **fields}) + "\n"
 
     def _console(self, stamp: str, fields: Mapping[str, object]) -> str:
-        return f"{stamp} [info     ] request " + " ".join(f"{n}={v}" for n, v in fields.items()) + "\n"
+        return f"{stamp} [info     ] request " + " ".join([f"{n}={v}" for n, v in fields.items()]) + "\n"
 
 
 requests = RequestLog()

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,16 @@ class TensorSpec:
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+
+    @cached_property
+    def one(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(1 if size == -1 else size for size in self.shape)
+
+    @cached_property
+    def accepted(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes in which one sample may come: the batch dimension may be left out."""
+        return (self.one, self.one[1:]) if self.shape[:1] == (-1,) else (self.one,)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -123,6 +124,9 @@ def _parse_header(raw: bytes) -> dict[str, Any]:
 
 
 def _as_carried(array: NDArray[Any]) -> NDArray[Any]:
+    # Almost always it is carried as it is: asking numpy for the other byte order costs more than looking.
+    if array.dtype in _DTYPE_NAMES and sys.byteorder == "little":
+        return array
     return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 

@@ -46,6 +46,7 @@ def gateway(
     --effective` tells which.
     """
     from orchestrator.config_layers import load
+    from orchestrator.gateway.polling import poll_directly
 
     given: dict[tuple[str, ...], str | bool | Path | None] = {
         ("listen",): listen,
@@ -56,6 +57,7 @@ def gateway(
         ("state_dir",): state_dir,
     }
     loaded = load(flags={path: value for path, value in given.items() if value is not None}, file=file)
+    poll_directly()
     try:
         from orchestrator.gateway.app import serve
     except ModuleNotFoundError as error:

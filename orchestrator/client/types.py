@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from orchestrator.longrun import NO_LONG_RUN, GuardRecord, LongRun, PacingRecord
 from orchestrator.types import (
     Array,
     BudgetRequest,
@@ -39,9 +40,12 @@ __all__ = [
     "FusionChoice",
     "Generated",
     "GenerationParameters",
+    "GuardRecord",
+    "LongRun",
     "Message",
     "NodeStatus",
     "OnInfeasible",
+    "PacingRecord",
     "ProfilePrice",
     "Provenance",
     "RoutingRecord",
@@ -125,6 +129,7 @@ class Explanation:
     energy: Energy
     timing: Timings
     age_s: float
+    pacing: PacingRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,8 @@ class TaskStatus:
     certificate: CertificateRecord
     active_arms: tuple[str, ...]
     prices: tuple[ProfilePrice, ...]
+    pacing: PacingRecord | None = None
+    guard: GuardRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -211,3 +218,5 @@ class TaskBudget:
     task: str
     budget: Budget
     origin: str
+    long_run: LongRun = NO_LONG_RUN
+    pacing: PacingRecord | None = None

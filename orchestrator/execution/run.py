@@ -19,6 +19,7 @@ from optimizer.fusion import Fused, confident, fuse
 from optimizer.routes import Fusion, Route
 from orchestrator.errors import DeadlineExceeded, EdgewiseError, Unavailable
 from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts
+from orchestrator.execution.window import Window
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.routing.route import Decision
 from orchestrator.types import Array, AttemptRecord, Energy, FusionChoice, Limits, Provenance, Query
@@ -132,7 +133,7 @@ class Runner:
         """
         window_ms = _window_ms(query, progress)
         try:
-            async with asyncio.timeout(max(0.0, window_ms - progress.elapsed_ms) / 1000.0):
+            with Window((window_ms - progress.elapsed_ms) / 1000.0):
                 await self._until_answered(query, progress, decide)
         except TimeoutError:
             bound = progress.decision.route
@@ -242,7 +243,7 @@ def _window_ms(query: Query, progress: Progress) -> float:
 
 
 def _fill(work: fleet_pb2.Work, query: Query) -> None:
-    work.tensors.inputs.extend(encode_tensor(name, array) for name, array in query.inputs.items())
+    work.tensors.inputs.extend([encode_tensor(name, array) for name, array in query.inputs.items()])
 
 
 def _probabilities(outputs: dict[str, Array] | object, query: Query) -> Array | None:
@@ -266,7 +267,8 @@ def _fuse(route: Route, progress: Progress) -> Fused:
     if len(progress.answers) == 1:
         alone = next(iter(progress.answers.values()))
         progress.fuse_s += time.monotonic() - started_s
-        return Fused(alone, alone.max())
+        # Looking up the largest costs a quarter of `max`, and a distribution holds no NaN.
+        return Fused(alone, alone[alone.argmax()])
     on_route = [(expert, answer) for expert, answer in progress.answers.items() if expert in route.experts]
     newest = list(progress.answers.items())[-1:]
     fused = fuse(route, on_route) if on_route else fuse(Route.single(newest[0][0]), newest)

@@ -130,15 +130,19 @@ class NodeSession:
                 await write(self._next_message())
 
     def _next_message(self) -> fleet_pb2.ToNode:
-        count, size = 0, 0
-        for command in self._outbox[:MAX_COMMANDS_PER_MESSAGE]:
-            size += command.ByteSize()
-            if count and size > MAX_BYTES_PER_MESSAGE:
-                break
-            count += 1
+        count = self._fitting() if len(self._outbox) > 1 else 1
         commands, self._outbox = self._outbox[:count], self._outbox[count:]
         self._sent_sequence += 1
         return fleet_pb2.ToNode(epoch=self.epoch, sequence=self._sent_sequence, commands=commands)
+
+    def _fitting(self) -> int:
+        """How many of the queued commands fit into one message; the first does, whatever its size."""
+        size = 0
+        for count, command in enumerate(self._outbox[:MAX_COMMANDS_PER_MESSAGE]):
+            size += command.ByteSize()
+            if count and size > MAX_BYTES_PER_MESSAGE:
+                return count
+        return min(len(self._outbox), MAX_COMMANDS_PER_MESSAGE)
 
     # ---- in
 

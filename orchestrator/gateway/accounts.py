@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from optimizer.fusion import Fused
+from optimizer.online.pacing import Charge
 from orchestrator.execution.run import Progress, fusion_of
 from orchestrator.execution.text import TextEnd
 from orchestrator.journal import Entry
@@ -37,6 +38,7 @@ class Ticket:
     decision: Decision | None = None
     plan: Plan | None = None
     progress: Progress | None = None
+    charge: Charge | None = None
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,9 @@ class TextReply:
 
 def make_reply(query: Query, fused: Fused, entry: Entry) -> Reply:
     output = query.task.output
-    shape = tuple(1 if size == -1 else size for size in output.shape)
     return Reply(
         request_id=query.request_id,
-        outputs={output.name: fused.probabilities_c.astype(output.dtype).reshape(shape)},
+        outputs={output.name: fused.probabilities_c.astype(output.dtype).reshape(output.one)},
         label=query.task.labels[int(fused.label)],
         confidence=float(fused.confidence),
         energy=entry.energy,

@@ -150,19 +150,18 @@ def _input(message: gateway_pb2.InferRequest, spec: TensorSpec) -> Array:
 
 def _shaped(array: Array, spec: TensorSpec) -> Array:
     """One sample in the specification's shape; a missing batch dimension is added."""
-    one = tuple(1 if size == -1 else size for size in spec.shape)
-    if array.shape not in (one, one[1:] if spec.shape[:1] == (-1,) else one):
-        expected = math.prod(one)
+    if array.shape not in spec.accepted:
+        expected = math.prod(spec.one)
         raise RequestError(
             "SHAPE_MISMATCH",
             f"input '{spec.name}' has {array.size} elements in shape {list(array.shape)};"
-            f" expected {expected} in shape {list(one)}, one query at a time.",
+            f" expected {expected} in shape {list(spec.one)}, one query at a time.",
             field="inputs[0].shape",
             metadata={"gotElements": str(array.size), "expectedElements": str(expected)},
         )
     if array.dtype.kind == "f" and not _finite(array):
         raise RequestError("INPUT_NOT_FINITE", f"input '{spec.name}' must not hold NaN or infinity.", field="inputs[0]")
-    return array.reshape(one)
+    return array.reshape(spec.one)
 
 
 def _finite(array: Array) -> bool:

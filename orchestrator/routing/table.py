@@ -1,7 +1,8 @@
 """Routes bound to arms: a route names experts, an arm is where one of them runs.
 
-Shape letters: n arms, r bound routes, m model routes, s stages, f arms side by side in one stage. Absent stages and
-places are padded with arm 0 and masked out, so that one query is a handful of array operations.
+Shape letters: n arms, r bound routes, m model routes, s stages, f arms side by side in one stage, g different stages, k
+two figures (joules and milliseconds, or typical and bound). Absent stages and places are padded with arm 0 and masked
+out, so that one query is a handful of array operations.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from orchestrator.fleet.arms import ArmBoard, ArmState
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+# Stand for versions of the waits: none is up to date, and no arm has any.
+STALE, UNLOADED = -2, -1
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,10 @@ class RouteTable:
         shape = (len(bound), stages, places)
         self._arms_rsf = np.zeros(shape, dtype=np.intp)
         self._mask_rsf = np.zeros(shape)
-        self._serial_rs = np.zeros(shape[:2], dtype=bool)
         for r, route in enumerate(bound):
             self._place(r, route)
         self._absent_rsf = self._mask_rsf == 0
+        self._stages = _Stages(self.bound, board, shape[1:])
         self.experts_r = np.array([route.experts for route in bound], dtype=np.intp)
         self.most_experts = int(self.experts_r.max(initial=0))
         self._fusions = np.array([route.route.fusion.value for route in bound])
@@ -99,24 +103,29 @@ class RouteTable:
         self._alone = frozenset(route.route.experts[0] for route in bound if route.route.is_single)
         self._uses_none = np.zeros(len(bound), dtype=bool)
         self._energy_version = self._latency_version = self._available_version = -1
-        self._loaded_version = (-1, -1)
-        self._energy = self._latency = self._loaded = np.zeros(shape[:2]), np.zeros(shape[0])
+        self._wait_version = STALE
+        self._expected_krs = np.zeros((2, *shape[:2]))
+        self._energy_bound_r = self._latency_bound_r = np.zeros(shape[0])
+        self._first: dict[int, int | None] = {}
         self._available = np.zeros(shape[0], dtype=bool)
 
     def _place(self, r: int, route: BoundRoute) -> None:
         for s, stage in enumerate(route.arms):
             self._arms_rsf[r, s, : len(stage)] = stage
             self._mask_rsf[r, s, : len(stage)] = 1.0
-            nodes = [self._board.states[index].arm.node for index in stage]
-            # Arms that share a node may wait for each other: count their times one after the other.
-            self._serial_rs[r, s] = len(set(nodes)) < len(nodes)
 
     def first_of(self, model_index: int) -> int | None:
         """The binding of a model route that has the fewest joules; None where it has no arms."""
+        self._follow_energy()
+        if model_index not in self._first:
+            self._first[model_index] = self._find_first(model_index)
+        return self._first[model_index]
+
+    def _find_first(self, model_index: int) -> int | None:
         found = np.flatnonzero(self.model_m == model_index)
         if not found.size:
             return None
-        return int(found[np.argmin(self._energies()[0][found].sum(axis=1))])
+        return int(found[np.argmin(self._expected_krs[0][found].sum(axis=1))])
 
     def avoiding(self, arms: frozenset[int]) -> Bools:
         """Routes that run none of these arms."""
@@ -125,7 +134,8 @@ class RouteTable:
 
     def unloaded_ms(self) -> Floats:
         """Bound on each route's milliseconds if no arm had work waiting."""
-        return self._latencies_with(np.zeros_like(self._board.wait_ms_n))[1]
+        self._follow_service()
+        return np.asarray(self._stages.latencies(None)[1].sum(axis=1))
 
     def has(self, expert: str) -> bool:
         """Whether some route runs this expert and no other."""
@@ -146,48 +156,52 @@ class RouteTable:
             estimate: Of the task's model for this query; quality per model route, reach per model route and stage.
             allowed_r: Routes that may run; None lets all.
         """
-        energy_rs, energy_bound_r = self._energies()
-        latency_rs, latency_bound_r = self._latencies()
+        self._follow_energy()
+        self._follow_latency()
         available_r = self._availability()
         # Not every stage runs: expected figures weigh it by the chance that it is reached.
-        reach_rs = estimate.reach_rs[self.model_m, : energy_rs.shape[1]]
+        reach_rs = estimate.reach_rs.take(self.model_m, axis=0)[:, : self._expected_krs.shape[2]]
+        expected_kr = np.vecdot(self._expected_krs, reach_rs)
         return Offer(
-            quality_r=estimate.quality_r[self.model_m],
-            energy_r=np.vecdot(energy_rs, reach_rs),
-            energy_bound_r=energy_bound_r,
-            latency_r=np.vecdot(latency_rs, reach_rs),
-            latency_bound_r=latency_bound_r,
+            quality_r=estimate.quality_r.take(self.model_m),
+            energy_r=expected_kr[0],
+            energy_bound_r=self._energy_bound_r,
+            latency_r=expected_kr[1],
+            latency_bound_r=self._latency_bound_r,
             available_r=available_r if allowed_r is None else available_r & allowed_r,
         )
 
     # What follows changes with the board, not with the query, and is kept until the board says that it did.
 
-    def _energies(self) -> tuple[Floats, Floats]:
+    def _follow_energy(self) -> None:
         board, mask_rsf = self._board, self._mask_rsf
-        if self._energy_version != board.energy_version:
-            self._energy_version = board.energy_version
-            mean_rs = (board.energy_j_n[self._arms_rsf] * mask_rsf).sum(axis=2)
-            bound_rsf = np.where(mask_rsf > 0, board.energy_bound_j_n[self._arms_rsf], 0.0)
-            self._energy = mean_rs, bound_rsf.sum(axis=(1, 2))
-        return self._energy
+        if self._energy_version == board.energy_version:
+            return
+        self._energy_version = board.energy_version
+        self._first.clear()
+        self._expected_krs[0] = (board.energy_j_n[self._arms_rsf] * mask_rsf).sum(axis=2)
+        bound_rsf = np.where(mask_rsf > 0, board.energy_bound_j_n[self._arms_rsf], 0.0)
+        self._energy_bound_r = bound_rsf.sum(axis=(1, 2))
 
-    def _latencies(self) -> tuple[Floats, Floats]:
+    def _follow_latency(self) -> None:
+        self._follow_service()
+        # Where no arm has a wait, the waits of that moment are one version, whatever they were in between.
+        version = self._board.wait_version if self._board.loaded else UNLOADED
+        if self._wait_version == version:
+            return
+        self._wait_version = version
+        latency_krs = self._stages.latencies(self._board.wait_ms_n if self._board.loaded else None)
+        self._expected_krs[1] = latency_krs[0]
+        self._latency_bound_r = latency_krs[1].sum(axis=1)
+
+    def _follow_service(self) -> None:
         board = self._board
-        if board.loaded:
-            version = board.latency_version, board.wait_version
-            if self._loaded_version != version:
-                self._loaded_version = version
-                self._loaded = self._latencies_with(board.wait_ms_n)
-            return self._loaded
-        if self._latency_version != board.latency_version:
-            self._latency_version = board.latency_version
-            self._latency = self._latencies_with(np.zeros_like(board.wait_ms_n))
-        return self._latency
-
-    def _latencies_with(self, wait_ms_n: Floats) -> tuple[Floats, Floats]:
-        typical_rs = self._stage_latency(self._board.service_ms_n, wait_ms_n)
-        bound_rs = self._stage_latency(self._board.service_bound_ms_n, wait_ms_n)
-        return typical_rs, np.asarray(bound_rs.sum(axis=1))
+        if self._latency_version == board.latency_version:
+            return
+        self._latency_version = board.latency_version
+        self._stages.take(board.service_ms_n, board.service_bound_ms_n)
+        # Whoever follows the latencies must take these up, also where someone else came across them first.
+        self._wait_version = STALE
 
     def _availability(self) -> Bools:
         if self._available_version != self._board.available_version:
@@ -195,9 +209,44 @@ class RouteTable:
             self._available = (self._board.available_n[self._arms_rsf] | self._absent_rsf).all(axis=(1, 2))
         return self._available
 
-    def _stage_latency(self, service_ms_n: Floats, wait_ms_n: Floats) -> Floats:
-        latency_rsf: Floats = (service_ms_n + wait_ms_n)[self._arms_rsf] * self._mask_rsf
-        if latency_rsf.shape[2] == 1:
-            return latency_rsf[:, :, 0]
-        latency_rs: Floats = np.where(self._serial_rs, latency_rsf.sum(axis=2), latency_rsf.max(axis=2))
-        return latency_rs
+
+class _Stages:
+    """Milliseconds of the stages of bound routes. Routes share stages, and under load every query changes the waits:
+    so each different stage is worked out once, then handed to its routes."""
+
+    def __init__(self, bound: Sequence[BoundRoute], board: ArmBoard, shape: tuple[int, int]) -> None:
+        stages, places = shape
+        different = list(dict.fromkeys(stage for route in bound for stage in route.arms))
+        row_of = {stage: g for g, stage in enumerate(different)}
+        self._arms_gf = np.zeros((len(different), places), dtype=np.intp)
+        self._mask_gf = np.zeros((len(different), places))
+        self._serial_g = np.zeros(len(different), dtype=bool)
+        for stage, g in row_of.items():
+            self._arms_gf[g, : len(stage)] = stage
+            self._mask_gf[g, : len(stage)] = 1.0
+            nodes = [board.states[index].arm.node for index in stage]
+            # Arms that share a node may wait for each other: count their times one after the other.
+            self._serial_g[g] = len(set(nodes)) < len(nodes)
+        # One row more than there are stages: what an absent stage takes.
+        self._row_rs = np.full((len(bound), stages), len(different), dtype=np.intp)
+        for r, route in enumerate(bound):
+            self._row_rs[r, : len(route.arms)] = [row_of[stage] for stage in route.arms]
+        self._latency_kg = np.zeros((2, len(different) + 1))
+        self._service_kgf = np.zeros((2, *self._arms_gf.shape))
+
+    def take(self, typical_ms_n: Floats, bound_ms_n: Floats) -> None:
+        """What each arm takes without a wait, from now on."""
+        self._service_kgf[0] = typical_ms_n[self._arms_gf]
+        self._service_kgf[1] = bound_ms_n[self._arms_gf]
+
+    def latencies(self, wait_ms_n: Floats | None) -> Floats:
+        """Typical and bounding milliseconds of each stage of each route, (2, r, s)."""
+        service_kgf = self._service_kgf if wait_ms_n is None else self._service_kgf + wait_ms_n[self._arms_gf]
+        latency_kgf = service_kgf * self._mask_gf
+        if latency_kgf.shape[2] == 1:
+            self._latency_kg[:, :-1] = latency_kgf[:, :, 0]
+        else:
+            serial_kg, parallel_kg = latency_kgf.sum(axis=2), latency_kgf.max(axis=2)
+            self._latency_kg[:, :-1] = np.where(self._serial_g, serial_kg, parallel_kg)
+        latency_krs: Floats = self._latency_kg.take(self._row_rs, axis=1)
+        return latency_krs

@@ -5,7 +5,7 @@ import pytest
 
 from optimizer.errors import EvidenceError
 from optimizer.head import Head, HeadBank, cross_fit_head, expected_calibration_error, fit_head
-from optimizer.logistic import fit_logistic, logit, sigmoid
+from optimizer.logistic import fit_logistic, logit, sigmoid, sigmoid_of_half
 from tests.optimizer.evidence_maker import make_evidence
 
 # A counter-example to claim A of arXiv 2501.09410: what three experts give to three labels, and how often each occurs.
@@ -121,3 +121,10 @@ def test_logistic_fit_is_a_stationary_point() -> None:
 def test_sigmoid_takes_infinities_and_inverts_logit() -> None:
     np.testing.assert_array_equal(sigmoid(np.array([-np.inf, 0.0, np.inf])), [0.0, 0.5, 1.0])
     np.testing.assert_allclose(sigmoid(logit(np.array([0.1, 0.5, 0.99]))), [0.1, 0.5, 0.99])
+
+
+def test_sigmoid_of_half_is_sigmoid_to_the_last_bit() -> None:
+    log_odds = np.concatenate([np.random.default_rng(0).normal(scale=9.0, size=999), [-np.inf, 0.0, np.inf]])
+    half = 0.5 * log_odds
+    sigmoid_of_half(half)
+    np.testing.assert_array_equal(half, sigmoid(log_odds))

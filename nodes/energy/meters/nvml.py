@@ -1,10 +1,10 @@
 """Joules, watts and state of NVIDIA GPUs through NVML. Extra `gpu` (nvidia-ml-py); the library is loaded on first use.
 
-Where the GPU has an energy counter (Volta and newer), that is read: it misses nothing between readings. Else its power
-is sampled, and two things must be known about the value: A100 and H100 look at their power for only about 25 ms of
-every 100, so a reading stands for four times the time that it saw (`window_s` against `period_s`; what happened in between
-is reconstructed from what was busy, see `nodes.energy.attribution`); and from Ampere on, GA100 excepted, the plain power
-reading is an average over the last second, which is why the instantaneous field is preferred.
+Where the GPU has an energy counter (Volta and newer), that is read: it misses nothing between readings. Else its
+power is sampled, and two things must be known about the value: A100 and H100 look at their power for only about 25 ms
+of every 100, so a reading stands for four times the time that it saw (`window_s` against `period_s`; what happened in
+between is reconstructed from what was busy, see `nodes.energy.attribution`); and from Ampere on, GA100 excepted, the
+plain power reading is an average over the last second, which is why the instantaneous field is preferred.
 
 Source: NVML API reference (nvmlDeviceGetTotalEnergyConsumption, nvmlDeviceGetPowerUsage, clock event reasons);
 arXiv:2312.02741 for duty and period. Not run on hardware by us: a fake library stands in.
