@@ -86,7 +86,7 @@ def open_jetson(places: Places) -> Opened:
 def file_sampler(gauge: JetsonGauge, meter: LateMeter) -> NativeSampler:
     """The compiled sampler of a gauge that consists of files."""
     sampler = NativeSampler(
-        gauge.files, lambda read_s, values: meter.keep(read_s, gauge.power_w(values)), rate_hz=RATE_HZ
+        gauge.files, lambda read_s_k, rows: meter.keep(read_s_k, [*map(gauge.power_w, rows)]), rate_hz=RATE_HZ
     )
     meter.drain = sampler.drain
     return sampler

@@ -58,7 +58,7 @@ from tests.fakes.energy.jetson import agx_orin
 CLIENTS = (1, 4, 16)
 SEEDS = range(4)
 LONG_S = 1.0
-LOOP_S = 20.0
+LOOP_S = 40.0
 LOOP_SOURCE = Path(__file__).parent / "sampler_loop.c"
 
 BARS = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nodes.energy.contract import Span
@@ -60,6 +61,11 @@ class History:
         with self._lock:
             if not self._samples or now_s > self._samples[-1][0]:
                 self._samples.append((now_s, value))
+
+    def gathered(self, read_s_k: Sequence[float], value_k: Sequence[float]) -> None:
+        """The source said all this since it was last asked; times rising."""
+        with self._lock:
+            self._samples.extend(zip(read_s_k, value_k, strict=True))
 
     def latest_w(self, *, is_counter: bool) -> float:
         """Watts as last seen; 0 where nothing was seen yet."""

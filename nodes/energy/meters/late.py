@@ -87,9 +87,9 @@ class LateMeter:
         value = source.read_j() if _counts(source) else source.read_w()  # type: ignore[union-attr]
         self._history.sampled(self._clock(), value)
 
-    def keep(self, read_s: float, value: float) -> None:
-        """A reading that somebody else has made, in the order of time."""
-        self._history.sampled(read_s, value)
+    def keep(self, read_s_k: Sequence[float], value_k: Sequence[float]) -> None:
+        """Readings that somebody else has made, in the order of time."""
+        self._history.gathered(read_s_k, value_k)
 
     # ---- work
 

@@ -56,11 +56,13 @@ class NativeSampler:
 
     Args:
         files: What to read: whole numbers, one a file.
-        keep: Takes the time and the numbers of one sample, oldest first.
+        keep: Takes times and numbers of the samples since the last call, oldest first.
         rate_hz: How often.
     """
 
-    def __init__(self, files: Sequence[Path], keep: Callable[[float, list[int]], None], *, rate_hz: float) -> None:
+    def __init__(
+        self, files: Sequence[Path], keep: Callable[[list[float], list[list[int]]], None], *, rate_hz: float
+    ) -> None:
         self.rate_hz = rate_hz
         self.samples = 0
         self._files = files
@@ -100,8 +102,8 @@ class NativeSampler:
             return
         times, values = self._time_s_k.ctypes.data, self._value_kf.ctypes.data
         taken = int(self._call("edgewise_sampler_take", times, values, CAPACITY))
-        for time_s, value_f in zip(self._time_s_k[:taken].tolist(), self._value_kf[:taken].tolist(), strict=True):
-            self._keep(time_s, value_f)
+        if taken:
+            self._keep(self._time_s_k[:taken].tolist(), self._value_kf[:taken].tolist())
         self.samples += taken
         self._report()
 

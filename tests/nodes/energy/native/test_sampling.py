@@ -28,7 +28,7 @@ def test_numbers_of_all_files_come_in_the_order_of_time(tmp_path: Path) -> None:
     files[1].write_text("-40\n")
     seen: list[tuple[float, list[int]]] = []
     enough = threading.Event()
-    sampler = NativeSampler(files, lambda at_s, values: seen.append((at_s, values)), rate_hz=500.0)
+    sampler = NativeSampler(files, lambda times_s, rows: seen.extend(zip(times_s, rows, strict=True)), rate_hz=500.0)
     sampler.start()
     while len(seen) < 20:
         enough.wait(0.005)
