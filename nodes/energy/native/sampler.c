@@ -45,17 +45,18 @@ static void keep(Sampler *s, double time_s, const int64_t *row) {
     pthread_mutex_unlock(&s->lock);
 }
 
-static void sample(Sampler *s) {
+/* One sample; returns the nanosecond at which it was made. */
+static int64_t sample(Sampler *s) {
     int64_t row[MOST_FILES];
     struct timespec now;
+    int readable = 1;
     for (int i = 0; i < s->count; i++) {
-        if (!read_number(s->files[i], &row[i])) {
-            __atomic_add_fetch(&s->failed, 1, __ATOMIC_RELAXED);
-            return;
-        }
+        readable &= read_number(s->files[i], &row[i]);
     }
     clock_gettime(CLOCK_MONOTONIC, &now);
-    keep(s, (double)now.tv_sec + 1e-9 * (double)now.tv_nsec, row);
+    if (readable) keep(s, (double)now.tv_sec + 1e-9 * (double)now.tv_nsec, row);
+    else __atomic_add_fetch(&s->failed, 1, __ATOMIC_RELAXED);
+    return now.tv_sec * NANO + now.tv_nsec;
 }
 
 static void *run(void *given) {
@@ -64,9 +65,7 @@ static void *run(void *given) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     int64_t next_ns = now.tv_sec * NANO + now.tv_nsec;
     while (!__atomic_load_n(&s->stopping, __ATOMIC_RELAXED)) {
-        sample(s);
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        int64_t now_ns = now.tv_sec * NANO + now.tv_nsec;
+        int64_t now_ns = sample(s);
         next_ns += s->period_ns;
         /* After a pause of the whole machine the missed ticks are not made up for. */
         if (next_ns < now_ns) next_ns = now_ns;

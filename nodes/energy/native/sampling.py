@@ -72,6 +72,7 @@ class NativeSampler:
         self._failed = 0
         self._time_s_k: NDArray[np.float64] = np.zeros(CAPACITY)
         self._value_kf: NDArray[np.int64] = np.zeros((CAPACITY, len(files)), dtype=np.int64)
+        self._places = self._time_s_k.ctypes.data, self._value_kf.ctypes.data
 
     @property
     def cpu_fraction(self) -> float:
@@ -100,12 +101,12 @@ class NativeSampler:
         """Hand over all samples since the last call. Cost: microseconds a sample."""
         if not self._handle:
             return
-        times, values = self._time_s_k.ctypes.data, self._value_kf.ctypes.data
-        taken = int(self._call("edgewise_sampler_take", times, values, CAPACITY))
+        taken = int(self._call("edgewise_sampler_take", *self._places, CAPACITY))
         if taken:
             self._keep(self._time_s_k[:taken].tolist(), self._value_kf[:taken].tolist())
-        self.samples += taken
-        self._report()
+            self.samples += taken
+        else:
+            self._report()
 
     def _report(self) -> None:
         failed = int(self._call("edgewise_sampler_failed"))
