@@ -6,13 +6,15 @@ Values that the gateway's rooms use as well (energy, timings, routing) come from
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from orchestrator.longrun import NO_LONG_RUN, GuardRecord, LongRun, PacingRecord
 from orchestrator.types import (
     Array,
     BudgetRequest,
     CertificateRecord,
     Energy,
+    EnergySource,
     FusionChoice,
     GenerationParameters,
     Message,
@@ -32,14 +34,18 @@ __all__ = [
     "Candidate",
     "CertificateRecord",
     "Energy",
+    "EnergySource",
     "Explanation",
     "FleetStatus",
     "FusionChoice",
     "Generated",
     "GenerationParameters",
+    "GuardRecord",
+    "LongRun",
     "Message",
     "NodeStatus",
     "OnInfeasible",
+    "PacingRecord",
     "ProfilePrice",
     "Provenance",
     "RoutingRecord",
@@ -123,6 +129,7 @@ class Explanation:
     energy: Energy
     timing: Timings
     age_s: float
+    pacing: PacingRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,9 @@ class NodeStatus:
     seen_s: float
     engine_restarts: int
     arms: tuple[ArmStatus, ...]
+    energy_source: EnergySource = field(default_factory=EnergySource)
+    temperature_c: float | None = None
+    throttles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,6 +195,8 @@ class TaskStatus:
     certificate: CertificateRecord
     active_arms: tuple[str, ...]
     prices: tuple[ProfilePrice, ...]
+    pacing: PacingRecord | None = None
+    guard: GuardRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -206,3 +218,5 @@ class TaskBudget:
     task: str
     budget: Budget
     origin: str
+    long_run: LongRun = NO_LONG_RUN
+    pacing: PacingRecord | None = None

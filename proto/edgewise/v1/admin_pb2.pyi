@@ -111,6 +111,9 @@ class NodeStatus(_message.Message):
     SEEN_S_FIELD_NUMBER: _builtins.int
     ENGINE_RESTARTS_FIELD_NUMBER: _builtins.int
     ARMS_FIELD_NUMBER: _builtins.int
+    ENERGY_SOURCE_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_C_FIELD_NUMBER: _builtins.int
+    THROTTLES_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     state: _builtins.str
     """"healthy", "suspect", "draining" or "offline"."""
@@ -124,8 +127,13 @@ class NodeStatus(_message.Message):
     concurrency: _builtins.int
     seen_s: _builtins.float
     engine_restarts: _builtins.int
+    temperature_c: _builtins.float
     @_builtins.property
     def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArmStatus]: ...
+    @_builtins.property
+    def energy_source(self) -> _fleet_pb2.EnergySource: ...
+    @_builtins.property
+    def throttles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -142,12 +150,17 @@ class NodeStatus(_message.Message):
         seen_s: _builtins.float = ...,
         engine_restarts: _builtins.int = ...,
         arms: _abc.Iterable[Global___ArmStatus] | None = ...,
+        energy_source: _fleet_pb2.EnergySource | None = ...,
+        temperature_c: _builtins.float | None = ...,
+        throttles: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c", "energy_source", b"energy_source", "temperature_c", b"temperature_c"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "concurrency", b"concurrency", "device", b"device", "energy_method", b"energy_method", "energy_provenance", b"energy_provenance", "engine_restarts", b"engine_restarts", "node", b"node", "queued", b"queued", "running", b"running", "seen_s", b"seen_s", "simulated", b"simulated", "software_version", b"software_version", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c", "arms", b"arms", "concurrency", b"concurrency", "device", b"device", "energy_method", b"energy_method", "energy_provenance", b"energy_provenance", "energy_source", b"energy_source", "engine_restarts", b"engine_restarts", "node", b"node", "queued", b"queued", "running", b"running", "seen_s", b"seen_s", "simulated", b"simulated", "software_version", b"software_version", "state", b"state", "temperature_c", b"temperature_c", "throttles", b"throttles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__temperature_c: _TypeAlias = _typing.Literal["temperature_c"]  # noqa: Y015
+    _WhichOneofArgType__temperature_c: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_c) -> _WhichOneofReturnType__temperature_c | None: ...
 
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
 
@@ -204,6 +217,8 @@ class TaskStatus(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     ACTIVE_ARMS_FIELD_NUMBER: _builtins.int
     PRICES_FIELD_NUMBER: _builtins.int
+    PACING_FIELD_NUMBER: _builtins.int
+    GUARD_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     plan_id: _builtins.str
     @_builtins.property
@@ -216,6 +231,14 @@ class TaskStatus(_message.Message):
     def active_arms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfilePrice]: ...
+    @_builtins.property
+    def pacing(self) -> _common_pb2.Pacing:
+        """Absent where there is no long-run budget."""
+
+    @_builtins.property
+    def guard(self) -> _common_pb2.Guard:
+        """Absent while the guard is off or has heard nothing."""
+
     def __init__(
         self,
         *,
@@ -226,10 +249,12 @@ class TaskStatus(_message.Message):
         certificate: _common_pb2.Certificate | None = ...,
         active_arms: _abc.Iterable[_builtins.str] | None = ...,
         prices: _abc.Iterable[Global___ProfilePrice] | None = ...,
+        pacing: _common_pb2.Pacing | None = ...,
+        guard: _common_pb2.Guard | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "input", b"input"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "guard", b"guard", "input", b"input", "pacing", b"pacing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_arms", b"active_arms", "certificate", b"certificate", "input", b"input", "labels", b"labels", "plan_id", b"plan_id", "prices", b"prices", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_arms", b"active_arms", "certificate", b"certificate", "guard", b"guard", "input", b"input", "labels", b"labels", "pacing", b"pacing", "plan_id", b"plan_id", "prices", b"prices", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -344,22 +369,32 @@ class TaskBudget(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    LONG_RUN_FIELD_NUMBER: _builtins.int
+    PACING_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """Empty for the default of every task."""
     origin: _builtins.str
     """"config", "set" (by SetBudget) or "default"."""
     @_builtins.property
     def budget(self) -> _common_pb2.Budget: ...
+    @_builtins.property
+    def long_run(self) -> _common_pb2.LongRunBudget: ...
+    @_builtins.property
+    def pacing(self) -> _common_pb2.Pacing:
+        """Absent where the task has not been asked since its long-run budget was set."""
+
     def __init__(
         self,
         *,
         task: _builtins.str = ...,
         budget: _common_pb2.Budget | None = ...,
         origin: _builtins.str = ...,
+        long_run: _common_pb2.LongRunBudget | None = ...,
+        pacing: _common_pb2.Pacing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "long_run", b"long_run", "pacing", b"pacing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "origin", b"origin", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "long_run", b"long_run", "origin", b"origin", "pacing", b"pacing", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -372,21 +407,27 @@ class SetBudgetRequest(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
+    LONG_RUN_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     reset: _builtins.bool
     """Forget what was set for the task and go back to the configuration."""
     @_builtins.property
     def budget(self) -> _common_pb2.Budget: ...
+    @_builtins.property
+    def long_run(self) -> _common_pb2.LongRunBudget:
+        """What is unset stays as it was."""
+
     def __init__(
         self,
         *,
         task: _builtins.str = ...,
         budget: _common_pb2.Budget | None = ...,
         reset: _builtins.bool = ...,
+        long_run: _common_pb2.LongRunBudget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "long_run", b"long_run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "reset", b"reset", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "long_run", b"long_run", "reset", b"reset", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
