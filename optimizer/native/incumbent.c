@@ -143,8 +143,8 @@ static void fill_greedily(Search *s, uint8_t *set, double *left, double price) {
     }
 }
 
-/* One arm for another wherever that gains; what room is left over is filled. */
-static bool swap_once(Search *s, uint8_t *set, double *left, double price) {
+/* One arm for another wherever that gains: for any other, or for `only` where that is an arm. */
+static bool swap_once(Search *s, uint8_t *set, double *left, double price, int32_t only) {
     cover_of(s, set, -1, price);
     const double now = cover_worth(s);
     for (int32_t out = 0; out < s->arms; out++) {
@@ -154,7 +154,7 @@ static bool swap_once(Search *s, uint8_t *set, double *left, double price) {
         const double without = cover_worth(s);
         int32_t chosen = -1;
         double most = now + 1e-12 - without;
-        for (int32_t i = 0; i < s->arms; i++) {
+        for (int32_t i = only < 0 ? 0 : only; i < (only < 0 ? s->arms : only + 1); i++) {
             if (set[i] || i == out || !fits_beside(s, left, i)) continue;
             const double gain = gain_of(s, i, price);
             if (gain > most) { most = gain; chosen = i; }
@@ -163,6 +163,14 @@ static bool swap_once(Search *s, uint8_t *set, double *left, double price) {
         if (chosen >= 0) return true;
     }
     return false;
+}
+
+/* What room is left over is filled, before swaps and after each. */
+static void polish(Search *s, uint8_t *set, double *left, double price, int32_t only) {
+    fill_greedily(s, set, left, price);
+    for (int32_t round = 0; round < 4 * s->arms && swap_once(s, set, left, price, only); round++)
+        fill_greedily(s, set, left, price);
+    offer(s, set);
 }
 
 /* Complete what is in and what the relaxation takes whole to a set that nothing can be added to, and offer it. */
@@ -185,9 +193,24 @@ void complete(Search *s, const Box *b, bool thorough) {
         offer(s, set);
         return;
     }
-    const double price = b->dual[0];
-    fill_greedily(s, set, left, price);
-    for (int32_t round = 0; round < 4 * s->arms && swap_once(s, set, left, price); round++)
-        fill_greedily(s, set, left, price);
+    polish(s, set, left, b->dual[0], -1);
+}
+
+/* The incumbent after one arm has changed: its worth anew, without the arm where it no longer fits, and swaps. */
+void revalue(Search *s, int32_t arm) {
+    uint8_t *set = s->trial;
+    double left[s->costs + 1];
+    const bool was_in = s->best[arm];
+    bool fits = true;
+    memcpy(set, s->best, (size_t)s->arms);
+    for (int32_t k = 0; k < s->costs; k++) {
+        left[k] = 1.0 + s->slack;
+        for (int32_t i = 0; i < s->arms; i++) left[k] -= set[i] ? cost_of(s, i, k) : 0.0;
+        fits = fits && left[k] >= 0.0;
+    }
+    if (!fits) put(s, set, left, arm, false);
+    s->incumbent = -1.0;
     offer(s, set);
+    /* Where the arm was not in it, only the arm can have become better than one that is. */
+    polish(s, set, left, 0.0, was_in ? -1 : arm);
 }

@@ -14,6 +14,14 @@ static double *table(int64_t count) {
     return found;
 }
 
+void set_worth(Search *s, int32_t arm, const double *worth) {
+    double *v = row(s->worth, s, arm);
+    memcpy(v, worth, sizeof(double) * (size_t)s->queries);
+    if (!s->any_right) return;
+    double *steep = row(s->second, s, arm);
+    for (int32_t q = 0; q < s->queries; q++) steep[q] = v[q] < 1.0 ? fmin(-log1p(-v[q]), 40.0) : 40.0;
+}
+
 static void load(Search *s, const Instance *given) {
     const int64_t wide = (int64_t)s->blocks * LANES;
     s->worth = table(s->arms * wide);
@@ -24,15 +32,12 @@ static void load(Search *s, const Instance *given) {
     if (s->any_right) memcpy(s->weight, given->weight, sizeof(double) * (size_t)s->queries);
     for (int32_t i = 0; i < s->arms; i++) {
         const int64_t from = (int64_t)i * s->queries;
-        double *v = row(s->worth, s, i), *second = s->second ? row(s->second, s, i) : NULL;
-        memcpy(v, given->worth + from, sizeof(double) * (size_t)s->queries);
-        if (s->routed) memcpy(second, given->joules + from, sizeof(double) * (size_t)s->queries);
-        if (s->any_right)
-            for (int32_t q = 0; q < s->queries; q++) second[q] = v[q] < 1.0 ? fmin(-log1p(-v[q]), 40.0) : 40.0;
+        set_worth(s, i, given->worth + from);
+        if (s->routed) memcpy(row(s->second, s, i), given->joules + from, sizeof(double) * (size_t)s->queries);
     }
 }
 
-static void set_up(Search *s, const Instance *given) {
+void set_up(Search *s, const Instance *given) {
     s->arms = given->arms;
     s->queries = given->queries;
     s->blocks = (given->queries + LANES - 1) / LANES;
@@ -59,7 +64,7 @@ static void set_up(Search *s, const Instance *given) {
     for (int32_t t = 0; t < 7; t++) s->lane[t] = table((int64_t)s->blocks * LANES);
 }
 
-static void tear_down(Search *s) {
+void tear_down(Search *s) {
     for (int32_t depth = 0; depth <= s->arms + 1; depth++) {
         Box *b = &s->box[depth];
         free(b->free); free(b->covered); free(b->spent); free(b->dual); free(b->best_dual);
@@ -72,7 +77,7 @@ static void tear_down(Search *s) {
 
 /* Whether `other` can stand in for `arm` in every set: nowhere worth less, nowhere dearer. With any_right no arm can,
  * because a set that holds both is worth more than either. */
-static bool dominates(Search *s, int32_t other, int32_t arm) {
+bool dominates(Search *s, int32_t other, int32_t arm) {
     if (s->any_right) return false;
     for (int32_t k = 0; k < s->costs; k++)
         if (cost_of(s, other, k) > cost_of(s, arm, k)) return false;
@@ -130,7 +135,7 @@ static void choose_main(Search *s, Box *b) {
 }
 
 /* The levels start from the cover of a good set, the point from the set itself. */
-static void start_dual(Search *s, Box *b) {
+void start_dual(Search *s, Box *b) {
     double *start = b->dual + head(s);
     if (s->any_right) {
         for (int32_t i = 0; i < s->arms; i++) start[i] = s->best[i];
@@ -155,12 +160,19 @@ static void begin(Search *s, const Instance *given, Box *b) {
     if (given->start_count) offer(s, s->trial);
     relax(s, b);
     for (int32_t m = 0; m < b->frees; m++) b->z[b->free[m]] = 0.0;
-    /* Whatever happens next, there is something to return. */
     complete(s, b, true);
     start_dual(s, b);
 }
 
-static void hand_out(Search *s, Outcome *out) {
+/* The root, with a set to return whatever happens next. */
+Box *prepare(Search *s, const Instance *given) {
+    Box *b = root_box(s);
+    choose_main(s, b);
+    begin(s, given, b);
+    return b;
+}
+
+void hand_out(Search *s, Outcome *out) {
     for (int32_t i = 0; i < s->arms; i++) out->active[i] = s->best[i];
     for (int32_t k = 0; k <= s->costs; k++) out->price[k] = s->box[0].best_dual[k];
     if (s->routed) {
@@ -187,9 +199,7 @@ EXPORT int32_t edgewise_select(const Instance *given, Outcome *out) {
     Search s;
     memset(&s, 0, sizeof s);
     set_up(&s, given);
-    Box *b = root_box(&s);
-    choose_main(&s, b);
-    begin(&s, given, b);
+    prepare(&s, given);
     if (given->old_tokens > 0) replay(&s, given);
     else explore(&s, 0);
     hand_out(&s, out);

@@ -114,6 +114,7 @@ bool room_for_all(const Search *s, const Box *b);
 double worth_of(Search *s, const uint8_t *set);
 void complete(Search *s, const Box *b, bool thorough);
 void offer(Search *s, const uint8_t *set);
+void revalue(Search *s, int32_t arm);
 /* proof.c */
 void say(Search *s, int32_t kind, int32_t index);
 int32_t keep_dual(Search *s, const double *dual);
@@ -121,7 +122,14 @@ int32_t keep_dual(Search *s, const double *dual);
 void explore(Search *s, int32_t depth);
 bool all_fit(Search *s, Box *b);
 /* select.c */
+void set_up(Search *s, const Instance *given);
+void tear_down(Search *s);
+void set_worth(Search *s, int32_t arm, const double *worth);
+bool dominates(Search *s, int32_t other, int32_t arm);
 Box *root_box(Search *s);
+Box *prepare(Search *s, const Instance *given);
+void start_dual(Search *s, Box *b);
+void hand_out(Search *s, Outcome *out);
 /* replay.c */
 void replay(Search *s, const Instance *given);
 

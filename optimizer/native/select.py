@@ -68,6 +68,9 @@ class _Outcome(ctypes.Structure):
     ]
 
 
+INSTANCE, OUTCOME = ctypes.POINTER(_Instance), ctypes.POINTER(_Outcome)
+
+
 @dataclass(frozen=True)
 class Tree:
     """The search tree of a run, see `optimizer.selection.proof`.
@@ -149,8 +152,8 @@ class Found:
 @cache
 def _entry() -> tuple[Any, Any]:
     select, free = library().edgewise_select, library().edgewise_select_free
-    select.argtypes, select.restype = [ctypes.POINTER(_Instance), ctypes.POINTER(_Outcome)], ctypes.c_int32
-    free.argtypes, free.restype = [ctypes.POINTER(_Outcome)], None
+    select.argtypes, select.restype = [INSTANCE, OUTCOME], ctypes.c_int32
+    free.argtypes, free.restype = [OUTCOME], None
     return select, free
 
 
@@ -177,11 +180,29 @@ def select(instance: Instance, settings: Settings, *, start: Sequence[int] = (),
         NativeMissing: The compiled library is not built here.
     """
     call, free = _entry()
+    given, out = packed(instance, settings, start=start, old=old), empty_outcome(instance)
+    call(ctypes.byref(given.fields), ctypes.byref(out.fields))
+    try:
+        return found_in(out, keep=settings.prove)
+    finally:
+        free(ctypes.byref(out.fields))
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A structure of the compiled code with the arrays and the callback that it points to."""
+
+    fields: Any
+    kept: tuple[Any, ...]
+
+
+def packed(instance: Instance, settings: Settings, *, start: Sequence[int] = (), old: Tree | None = None) -> Packed:
+    """What the compiled code reads."""
     worth_nq, cost_nk = np.ascontiguousarray(instance.worth_nq), np.ascontiguousarray(instance.cost_nk)
     joules_nq = None if instance.joules_nq is None else np.ascontiguousarray(instance.joules_nq)
     begin = np.array(start, dtype=np.int32)
     stop = _STOP() if settings.should_stop is None else _STOP(settings.should_stop)
-    given = _Instance(
+    fields = _Instance(
         arms=worth_nq.shape[0],
         queries=worth_nq.shape[1],
         costs=cost_nk.shape[1],
@@ -204,14 +225,20 @@ def select(instance: Instance, settings: Settings, *, start: Sequence[int] = (),
         old_tokens=0 if old is None else len(old.kind_t),
         old_searched=0 if old is None else len(old.dual_d),
     )
-    active_n, price = np.zeros(worth_nq.shape[0], dtype=np.int32), np.zeros(1 + cost_nk.shape[1])
-    out = _Outcome(active=active_n.ctypes.data, price=price.ctypes.data)
-    call(ctypes.byref(given), ctypes.byref(out))
-    try:
-        tree = _tree(out) if settings.prove else None
-    finally:
-        free(ctypes.byref(out))
-    active = tuple(np.flatnonzero(active_n).tolist())
+    return Packed(fields, (worth_nq, cost_nk, joules_nq, begin, stop, instance, old))
+
+
+def empty_outcome(instance: Instance) -> Packed:
+    """What the compiled code writes to."""
+    active_n, price = np.zeros(instance.worth_nq.shape[0], dtype=np.int32), np.zeros(1 + instance.cost_nk.shape[1])
+    return Packed(_Outcome(active=active_n.ctypes.data, price=price.ctypes.data), (active_n, price))
+
+
+def found_in(outcome: Packed, *, keep: bool) -> Found:
+    """What the compiled code wrote; with its tree, copied, where it is to be kept."""
+    out, (active_n, price) = outcome.fields, outcome.kept
+    active = tuple(active_n.nonzero()[0].tolist())
+    tree = _tree(out) if keep else None
     return Found(active, price, out.objective, out.bound, out.explored, out.evaluated, tree)
 
 

@@ -53,7 +53,7 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class _Scaled:
+class Scaled:
     """A problem in the solver's units.
 
     Args:
@@ -61,12 +61,14 @@ class _Scaled:
         binding_k: Which set costs can be exceeded at all.
         scale: Worth of all eligible arms together.
         instance: What the solver takes.
+        price_unit: Which multiplier is that of energy, and its unit; None where energy is not limited.
     """
 
     eligible_e: tuple[int, ...]
     binding_k: Bools
     scale: float
     instance: Instance
+    price_unit: tuple[int, float] | None
 
 
 def solve_exact(problem: Problem, search: Search, *, warm: Solution | None = None) -> Solution:
@@ -84,15 +86,20 @@ def solve_exact(problem: Problem, search: Search, *, warm: Solution | None = Non
     """
     if not problem.eligible:
         return Solution(Status.INFEASIBLE, (), 0.0, 0.0, 0)
-    scaled = _scale(problem, warm.trace.scale if warm and isinstance(warm.trace, Trace) else None)
+    scaled = scaled_problem(problem, warm.trace.scale if warm and isinstance(warm.trace, Trace) else None)
     if scaled.scale <= 0.0:
         return Solution(Status.OPTIMAL, (problem.eligible[0],), 0.0, 0.0, 1)
-    settings = Settings(ROUNDING, TOLERANCE, search.gap, search.node_limit, search.should_stop, search.prove)
+    settings = settings_of(search)
     start, old = _warm_start(scaled, problem, warm)
-    return _solution(problem, scaled, select(scaled.instance, settings, start=start, old=old))
+    return solution_of(problem, scaled, select(scaled.instance, settings, start=start, old=old))
 
 
-def _scale(problem: Problem, known: float | None) -> _Scaled:
+def settings_of(search: Search) -> Settings:
+    """How far to search, as the compiled solver takes it."""
+    return Settings(ROUNDING, TOLERANCE, search.gap, search.node_limit, search.should_stop, search.prove)
+
+
+def scaled_problem(problem: Problem, known: float | None = None) -> Scaled:
     """The problem in the solver's units; a known scale keeps the units of an earlier run."""
     eligible = list(problem.eligible)
     assert not isinstance(problem.utility, Table)
@@ -107,7 +114,7 @@ def _scale(problem: Problem, known: float | None) -> _Scaled:
         scale = known or float(problem.weights_q @ problem.utility.worth_q(tuple(eligible), problem.allowed_qn))
         weight_q = problem.weights_q / (scale or 1.0)
         instance = Instance(np.ascontiguousarray(worth_qe.T), cost_ek, None, weight_q, any_right=True)
-        return _Scaled(tuple(eligible), binding_k, scale, instance)
+        return Scaled(tuple(eligible), binding_k, scale, instance, _price_unit(problem, binding_k, scale))
     worth_qe = problem.weights_q[:, None] * worth_qe
     joules_qe = None if problem.routing is None else _joules(problem, eligible)
     if joules_qe is not None and problem.routing is not None and problem.routing.mean_energy_j <= 0.0:
@@ -116,7 +123,7 @@ def _scale(problem: Problem, known: float | None) -> _Scaled:
     scale = known or float(worth_qe.max(axis=1).sum())
     joules_eq = None if joules_qe is None else np.ascontiguousarray(joules_qe.T)
     instance = Instance(np.ascontiguousarray(worth_qe.T) / (scale or 1.0), cost_ek, joules_eq)
-    return _Scaled(tuple(eligible), binding_k, scale, instance)
+    return Scaled(tuple(eligible), binding_k, scale, instance, _price_unit(problem, binding_k, scale))
 
 
 def _joules(problem: Problem, eligible: list[int]) -> Floats:
@@ -126,7 +133,8 @@ def _joules(problem: Problem, eligible: list[int]) -> Floats:
     return np.asarray(problem.weights_q[:, None] * joules_qe / (problem.routing.mean_energy_j or 1.0))
 
 
-def _solution(problem: Problem, scaled: _Scaled, found: Found) -> Solution:
+def solution_of(problem: Problem, scaled: Scaled, found: Found) -> Solution:
+    """What the compiled solver found, in the problem's units; of the problem, only limits and sizes are looked at."""
     active = tuple(scaled.eligible_e[e] for e in found.active)
     objective, bound = found.objective * scaled.scale, found.bound * scaled.scale
     done = found.bound - found.objective <= 2.0 * TOLERANCE
@@ -137,36 +145,44 @@ def _solution(problem: Problem, scaled: _Scaled, found: Found) -> Solution:
         max(bound, objective),
         found.explored,
         solver="exact",
-        price_per_j=_price(problem, scaled, found),
+        price_per_j=_price(scaled, found),
         proof=None if found.tree is None else _proof(problem, scaled, found.tree),
         trace=None if found.tree is None else _trace(scaled, found.tree),
     )
 
 
-def _trace(scaled: _Scaled, tree: Tree) -> Trace:
+def _trace(scaled: Scaled, tree: Tree) -> Trace:
     instance, binding_k = scaled.instance, tuple(scaled.binding_k.tolist())
     queries = instance.worth_nq.shape[1]
     return Trace(tree, scaled.eligible_e, binding_k, instance.any_right, queries, scaled.scale)
 
 
-def _price(problem: Problem, scaled: _Scaled, found: Found) -> float:
-    """Quality that one more joule would add, by the relaxation of the root."""
+def _price_unit(problem: Problem, binding_k: Bools, scale: float) -> tuple[int, float] | None:
+    """Which multiplier of the solver is that of energy, and what it is worth in quality per joule."""
     if problem.routing is not None:
         limit_j = problem.routing.mean_energy_j
-        return float(found.price[0]) * scaled.scale / limit_j if limit_j > 0.0 else 0.0
-    names = [name for name, binds in zip(problem.set_costs.name_k, scaled.binding_k, strict=True) if binds]
+        return (0, scale / limit_j) if limit_j > 0.0 else None
+    names = [name for name, binds in zip(problem.set_costs.name_k, binding_k, strict=True) if binds]
     if "energy_j" not in names or not problem.limits.energy_j:
+        return None
+    return 1 + names.index("energy_j"), scale / problem.limits.energy_j
+
+
+def _price(scaled: Scaled, found: Found) -> float:
+    """Quality that one more joule would add, by the relaxation of the root."""
+    if scaled.price_unit is None:
         return 0.0
-    return float(found.price[1 + names.index("energy_j")]) * scaled.scale / problem.limits.energy_j
+    multiplier, unit = scaled.price_unit
+    return float(found.price[multiplier]) * unit
 
 
-def _factors(problem: Problem, scaled: _Scaled) -> tuple[float, Floats]:
+def _factors(problem: Problem, scaled: Scaled) -> tuple[float, Floats]:
     """What a price and each binding multiplier of the solver is worth in the problem's units."""
     limit_j = 0.0 if problem.routing is None else problem.routing.mean_energy_j
     return scaled.scale / (limit_j or 1.0), scaled.scale / problem.set_costs.limit_k[scaled.binding_k]
 
 
-def _proof(problem: Problem, scaled: _Scaled, tree: Tree) -> Proof:
+def _proof(problem: Problem, scaled: Scaled, tree: Tree) -> Proof:
     arm_e = np.array(scaled.eligible_e, dtype=np.int32)
     names_arm_t = np.isin(tree.kind_t, (BRANCH, DOMINATED, DOMINATOR))
     index_t = tree.index_t.copy()
@@ -185,7 +201,7 @@ def _proof(problem: Problem, scaled: _Scaled, tree: Tree) -> Proof:
     return Proof(tree.kind_t, index_t, price_dk, point_dn, levels[:, points : points + problem.utility.queries])
 
 
-def _warm_start(scaled: _Scaled, problem: Problem, warm: Solution | None) -> tuple[tuple[int, ...], Tree | None]:
+def _warm_start(scaled: Scaled, problem: Problem, warm: Solution | None) -> tuple[tuple[int, ...], Tree | None]:
     """The old set, as far as it still fits, and the old tree where it speaks of the same arms and costs."""
     if warm is None:
         return (), None
@@ -195,7 +211,7 @@ def _warm_start(scaled: _Scaled, problem: Problem, warm: Solution | None) -> tup
     return start if fits else (), _old_tree(scaled, warm)
 
 
-def _old_tree(scaled: _Scaled, warm: Solution) -> Tree | None:
+def _old_tree(scaled: Scaled, warm: Solution) -> Tree | None:
     trace = warm.trace
     if not isinstance(trace, Trace) or trace.eligible_e != scaled.eligible_e:
         return None

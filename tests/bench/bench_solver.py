@@ -29,11 +29,12 @@ from optimizer.selection.certify import certify
 from optimizer.selection.exact import Search
 from optimizer.selection.problem import Problem
 from optimizer.selection.solve import solve
+from tests.bench import solver_drift
 from tests.bench import solver_instances as instances
 from tests.bench.harness import Bar, Row, main
 from tests.bench.solver_instances import BUDGETS, SIZES, UTILITIES, Case
 from tests.bench.solver_process import Peers, peers
-from tests.bench.solver_timing import LIMIT_S, Timed, against, class_rows, fresh, ours, shifted_mean, stopwatch
+from tests.bench.solver_timing import LIMIT_S, Timed, against, class_rows, fresh, shifted_mean, stopwatch
 
 PILOT = (("scip", "lazy"), ("scip", "log"), ("cpsat", "cuts"), ("cpsat", "log"), ("highs", ""))
 
@@ -129,31 +130,6 @@ def routed() -> list[Row]:
     ]
 
 
-def drift(count: int) -> list[Row]:
-    """(e), and without a bar the same where a cold solve takes longer."""
-    pairs = [(utility, budget) for utility in UTILITIES for budget in BUDGETS]
-    hundred = [case for pair in pairs for case in instances.medium(pair[0], 100, pair[1], count=count)]
-    five_hundred = [case for pair in pairs for case in instances.large(*pair)][: 3 * count]
-    ratios, larger = [recertified(case) for case in hundred], [recertified(case) for case in five_hundred]
-    sizes: dict[str, object] = {"instances": len(ratios), "arms": 100, "queries": instances.QUERIES}
-    return [
-        Row("e_ratio_median", statistics.median(ratios), "fraction", sizes),
-        Row("e_ratio_worst", max(ratios), "fraction", sizes),
-        Row("e_500_arms_ratio_median", statistics.median(larger), "fraction", {"instances": len(larger), "arms": 500}),
-    ]
-
-
-def recertified(case: Case) -> float:
-    """Time of a warm solve as a fraction of a cold one, after one arm has drifted; both to gap 0."""
-    before = solve(case.problem, Search(prove=True))
-    after = instances.drifted(case.problem, case.seed)
-    cold_s, cold = ours(after)
-    problems = iter([fresh(after) for _ in range(5)])
-    warm_s, warm = stopwatch(lambda: solve(next(problems), warm=before))
-    assert abs(cold.objective - warm.objective) <= 1e-9, "a warm start changed the answer"
-    return warm_s / cold_s
-
-
 def extra(others: Peers) -> list[Row]:
     """Without bars: instances without structure, the paper's boxes, greedy."""
     rows = list[Row]()
@@ -209,7 +185,7 @@ def run() -> list[Row]:
         differs = max(one.differs for one in [*timed, *again])
         checked: dict[str, object] = {"instances": len(timed) + len(again), "versions": others.versions}
         rows.append(Row("objectives_differ_most", differs, "quality", checked))
-        rows += [*large(), *routed(), *drift(2 if quick else 10)]
+        rows += [*large(), *routed(), *solver_drift.rows(2 if quick else 10)]
         return rows if quick else [*rows, *extra(others)]
 
 
