@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from optimizer.selection.problem import Problem
     from optimizer.selection.solution import Solution, Verdict
     from orchestrator.study.planning import ActiveArm, ClassRecord, Wish
+    from orchestrator.study.shares import Shares
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30, "ti": 2.0**40}
 
@@ -39,6 +40,7 @@ class PlanReport:
     energy_limit_j: float | None
     active: tuple[ActiveArm, ...]
     classes: tuple[ClassRecord, ...]
+    shares: Shares | None
 
 
 @click.command("plan", short_help="Choose the active arms for your traffic, with a certificate.")
@@ -154,11 +156,14 @@ def _solved(problem: Problem, asked: dict[str, Any]) -> tuple[Problem, Solution]
 def _report(problem: Problem, solution: Solution, verdict: Verdict) -> PlanReport:
     from optimizer.selection.pricing import best_policy
     from orchestrator.study.planning import active_arms, class_records
+    from orchestrator.study.shares import share_budget
 
+    shares = None
     spent_j, limit_j = sum(problem.arms[n].energy_j for n in solution.active), problem.limits.energy_j
     if problem.routing is not None:
         limit_j = problem.routing.mean_energy_j
         spent_j = best_policy(problem.options(solution.active), limit_j).energy_j
+        shares = share_budget(problem, solution.active) if problem.routing.fanout == 1 else None
     return PlanReport(
         mode=problem.mode.value,
         status=solution.status.value,
@@ -174,6 +179,7 @@ def _report(problem: Problem, solution: Solution, verdict: Verdict) -> PlanRepor
         energy_limit_j=limit_j,
         active=tuple(active_arms(problem, solution)),
         classes=tuple(class_records(problem, solution)),
+        shares=shares,
     )
 
 
@@ -187,6 +193,8 @@ def _print(report: PlanReport, session: Session, output: str) -> None:
     screen.print(_headline(report))
     screen.print(_arms_table(report))
     screen.print(_classes_table(report))
+    if report.shares is not None:
+        screen.print(_shares_table(report.shares))
 
 
 def _headline(report: PlanReport) -> str:
@@ -223,4 +231,23 @@ def _classes_table(report: PlanReport) -> Any:
     for one in report.classes:
         limit = "–" if one.latency_limit_ms is None else duration_or_dash(one.latency_limit_ms)
         rows.add_row(safe(one.task) or "(none)", percent(one.weight_fraction), percent(one.quality_fraction), limit)
+    return rows
+
+
+def _shares_table(shares: Shares) -> Any:
+    from orchestrator.cli.output import energy_or_dash, percent, safe, table
+
+    rows = table(
+        "\nOne price per task: how the budget is shared", ("task", ">joules", ">quality", "one joule more buys")
+    )
+    for one in shares.tasks:
+        buys = "nothing" if one.points_per_j <= 0.0 else f"{one.points_per_j:+.3g} points"
+        rows.add_row(
+            safe(one.task) or "(none)",
+            energy_or_dash(one.energy_j),
+            percent(one.quality_fraction),
+            buys + (", the best use of the next joule" if one.next else ""),
+        )
+    more = f"{100 * shares.gap_fraction:.2g} points more"
+    rows.caption = f"{percent(shares.quality_fraction)} of the mean query; no other prices of the grid reach {more}"
     return rows

@@ -71,6 +71,17 @@ def test_worst_case_keeps_the_sum_of_joules_and_routed_their_mean(files: tuple[P
     assert routed["certified"] is True
 
 
+def test_a_routed_budget_is_shared_among_tasks_and_each_has_a_price(files: tuple[Path, Path]) -> None:
+    plan = planned(files, "--mean-energy", "5J")
+    shares = {one["task"]: one for one in plan["shares"]["tasks"]}
+    spent_j = 0.5 * (shares["chat"]["energy_j"] + shares["maths"]["energy_j"])
+    assert spent_j <= 5.0 + 1e-9
+    # At maths the middle model is as good as the large one: more joules are for chat.
+    assert shares["chat"]["next"]
+    assert shares["chat"]["points_per_j"] > shares["maths"]["points_per_j"]
+    assert plan["shares"]["quality_fraction"] <= plan["quality_fraction"] + 1e-9
+
+
 def test_memory_and_latency_limits_hold(files: tuple[Path, Path]) -> None:
     plan = planned(files, "--memory", "orin=3GB", "--memory", "pc=0", "--max-latency", "maths=50ms")
     assert {arm["name"] for arm in plan["active"]} == {"middle@orin"}
