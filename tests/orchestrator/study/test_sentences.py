@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -106,3 +107,12 @@ def test_external_data_is_found_in_hidden_places_too() -> None:
 def test_bytes_that_are_no_message_are_told(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"cut off|wire type|too long"):
         has_external_data(data)
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "tokenizers"])
+def test_a_missing_package_is_told_with_its_extra(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    told = refused(small, tokenizer(tmp_path / "t.json", COUNT))
+    assert (told.why, told.cure) == (f"sentence encoders need {package}", "pip install 'edgewise[encoder]'")
