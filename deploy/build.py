@@ -18,13 +18,14 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-ROOMS = ("optimizer/native",)
+ROOMS = ("optimizer/native", "nodes/energy/native")
 # No -march: the code picks its instruction set at run time. No fast-math: every machine computes the same bits.
 FLAGS = (
     "-std=gnu11",
     "-O3",
     "-fPIC",
     "-shared",
+    "-pthread",
     "-fno-math-errno",
     "-ffp-contract=off",
     "-fvisibility=hidden",
@@ -86,7 +87,10 @@ def build(root: Path) -> list[Path]:
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         if wish == "require":
             raise RuntimeError(f"compiled parts could not be built: {error}") from error
-        print(f"edgewise: installing without compiled parts ({error}); slower solvers are used", file=sys.stderr)
+        print(
+            f"edgewise: installing without compiled parts ({error}); slower solvers and samplers are used",
+            file=sys.stderr,
+        )
         return []
 
 

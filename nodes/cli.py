@@ -60,6 +60,24 @@ def _energy_option() -> Callable[[Command], Command]:
     )
 
 
+def _trace_option() -> Callable[[Command], Command]:
+    return _option(
+        "--energy-trace",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="CSV with time_s and power_w or energy_j, for --energy replay.",
+    )
+
+
+def _calibration_option() -> Callable[[Command], Command]:
+    return _option(
+        "--calibration",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="JSON with factor, offset_w, source: what a meter at the plug showed against a Jetson's own sensors.",
+    )
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """Offer this machine's experts to an Edgewise gateway."""
@@ -76,6 +94,8 @@ def cli() -> None:
 @_option("--queue-limit", type=int, metavar="Q", help="Work that may wait; more is refused.  [default: 64]")
 @_option("--memory-limit", type=int, metavar="BYTES", help="What the experts may take together.")
 @_energy_option()
+@_trace_option()
+@_calibration_option()
 @_option("--noise-seed", type=int, help="Seed of the profile's noise, where it has any.  [default: 0]")
 @_option("--profiling-s", type=float, metavar="S", help="Seconds of measuring per expert.  [default: 0.3]")
 @_option("--log", type=click.Choice(["console", "json"]), default="console", help="Form of the log.")
@@ -113,16 +133,49 @@ def experts(models: Path | None, output: str) -> None:
 @_models_option()
 @_profile_option()
 @_energy_option()
+@_trace_option()
+@_calibration_option()
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def doctor(worker_python: Path | None, models: Path | None, profile: str | None, energy: str, output: str) -> None:
+def doctor(worker_python: Path | None, models: Path | None, output: str, **given: Any) -> None:
     """Check what this node needs: interpreter, experts, energy source, disk."""
     from nodes.doctor import Subject, examine, exit_code
+    from nodes.energy.sources import Places
 
-    subject = Subject(worker_python or Path(sys.executable), models, profile, EnergyMode(energy))
+    places = Places(trace=given["energy_trace"], calibration=given["calibration"], idle_window_s=0.2)
+    energy = EnergyMode(given["energy"])
+    subject = Subject(worker_python or Path(sys.executable), models, given["profile"], energy, places)
     checks = examine(subject)
     rows = [{"check": check.name, "ok": check.ok, "detail": check.detail} for check in checks]
     _print(output, ("check", "ok", "detail"), rows)
     sys.exit(exit_code(checks))
+
+
+@cli.command()
+@_python_option()
+@_models_option()
+@_profile_option()
+@_energy_option()
+@_trace_option()
+@_calibration_option()
+@click.option("--experts", metavar="A,B,…", help="Experts to measure.  [default: all in the catalogue]")
+@click.option("--batches", default="1,4,16", show_default=True, help="Input sizes, in samples.")
+@click.option("--concurrencies", default="1,2", show_default=True, help="Runs at once.")
+@click.option("--seconds", type=click.FloatRange(0.05, 60.0), default=1.0, show_default=True, help="Per point.")
+@click.option("--to", type=click.Path(path_type=Path), default=Path("profile.json"), show_default=True, metavar="FILE")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def profile(to: Path, output: str, **given: Any) -> None:
+    """Measure this node's arms on purpose: milliseconds and joules by input size and concurrency.
+
+    What was measured, and with which source, goes to --to.
+    """
+    from nodes.survey import write
+    from nodes.surveying import survey_node
+
+    document = survey_node(given)
+    write(to, document)
+    keys = ("arm", "batch", "concurrency", "runs", "p50_ms", "energy_j", "uncertainty_j", "provenance", "share")
+    _print(output, keys, document["points"])
+    click.echo(f"written to {to}", err=True)
 
 
 def _print(output: str, keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

@@ -50,6 +50,8 @@ class NodeConfig(BaseModel):
         worker_python: Interpreter of the engine process.
         concurrency: Runs at once, each on one thread.
         memory_limit_bytes: What resident experts may take together; 0 for no limit.
+        energy_trace: CSV file that the energy source `replay` follows.
+        calibration: File that says what a meter at the plug showed against a board's own sensors.
         noise_seed: Of a profile's noise, where it has any.
         profiling_s: How long every arm is measured at the start.
     """
@@ -66,6 +68,8 @@ class NodeConfig(BaseModel):
     queue_limit: int = Field(default=64, ge=0, le=10_000)
     memory_limit_bytes: int = Field(default=0, ge=0)
     energy: EnergyMode = EnergyMode.AUTO
+    energy_trace: Path | None = None
+    calibration: Path | None = None
     noise_seed: int = Field(default=0, ge=0)
     profiling_s: float = Field(default=0.3, ge=0.05, le=10.0, allow_inf_nan=False)
 

@@ -7,14 +7,14 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from nodes.energy.contract import Provenance
-from nodes.energy.discovery import EnergyMode, discover
+from nodes.energy.discovery import EnergyMode, Wanted, describe, discover
 from nodes.energy.profile import load_profile
+from nodes.energy.sources import Places
 from nodes.engines.process import WorkerCommand, WorkerProcess
-from nodes.errors import EnergySourceMissing, ExitCode, NodeError
+from nodes.errors import ExitCode, NodeError
 from nodes.inventory import load_inventory
 
 MIN_FREE_BYTES = 200 * 1024 * 1024
@@ -40,6 +40,7 @@ class Subject:
     models: Path | None
     profile: str | None
     energy: EnergyMode
+    places: Places = field(default_factory=lambda: Places(idle_window_s=0.2))
 
 
 def examine(subject: Subject) -> list[Check]:
@@ -99,7 +100,4 @@ async def _start_worker(python: Path) -> str:
 
 def _energy(subject: Subject) -> str:
     profile = None if subject.profile is None else load_profile(subject.profile)
-    source = discover(subject.energy, profile, idle_window_s=0.2)
-    if source.meter.provenance is Provenance.UNMEASURED and subject.energy is not EnergyMode.AUTO:
-        raise EnergySourceMissing(source.why)
-    return f"{source.meter.method} ({source.meter.provenance}): {source.why}"
+    return describe(discover(Wanted(subject.energy, profile), subject.places))

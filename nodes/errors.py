@@ -59,9 +59,19 @@ class ConfigError(NodeError):
 
 
 class EnergySourceMissing(NodeError):
-    """The energy source that was asked for cannot be read on this machine."""
+    """The energy source that was asked for cannot be read on this machine.
+
+    Args:
+        problem: What is wrong.
+        cure: What would make it right; "" where nothing is known to.
+    """
 
     exit_code = ExitCode.ENERGY_SOURCE_MISSING
+
+    def __init__(self, problem: str, *, cure: str = "") -> None:
+        super().__init__(f"{problem}; cure: {cure}" if cure else problem)
+        self.problem = problem
+        self.cure = cure
 
 
 class SessionRejected(NodeError):

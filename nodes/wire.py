@@ -45,6 +45,10 @@ def energy(reading: EnergyReading) -> common.Energy:
         provenance=PROVENANCES[reading.provenance],
         method=reading.method,
         uncertainty_j=reading.uncertainty_j,
+        idle_j=reading.idle_j,
+        share=reading.share,
+        stages=[common.StageEnergy(stage=stage, energy_j=energy_j) for stage, energy_j in reading.stages_j],
+        preliminary=not reading.final,
     )
 
 

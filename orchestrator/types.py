@@ -114,6 +114,17 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class EnergySource:
+    """Where a node's joules come from, and what keeps a better source from being used."""
+
+    rate_hz: float = 0.0
+    why: str = ""
+    problem: str = ""
+    cure: str = ""
+    profile_digest: str = ""
+
+
+@dataclass(frozen=True)
 class NodeHello:
     """What a node says of itself when it joins."""
 
@@ -129,6 +140,7 @@ class NodeHello:
     concurrency: int
     queue_limit: int
     memory_limit_bytes: int
+    energy_source: EnergySource = EnergySource()
 
 
 @dataclass(frozen=True)

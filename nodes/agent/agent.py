@@ -20,19 +20,22 @@ from nodes.agent.session import Session, SessionEnd
 from nodes.agent.wire import FleetStream
 from nodes.arms import ArmProfile, Inventory
 from nodes.config import NodeConfig
-from nodes.energy.discovery import EnergySource, discover
+from nodes.energy.discovery import EnergySource, RunsOn, Wanted, discover
 from nodes.energy.profile import load_profile
+from nodes.energy.sources import Places
 from nodes.engines.child import Limits
 from nodes.engines.contract import Engine
 from nodes.engines.onnx import OnnxEngine
 from nodes.engines.process import WorkerCommand
-from nodes.errors import ConfigError
+from nodes.errors import ConfigError, EnergySourceMissing
 from nodes.inventory import load_inventory
 from nodes.profiling import profile_arms
 
 DRAIN_TIMEOUT_S = 10.0
 # A session that lasted this long was a good one: the next attempt starts without a history of failures.
 SETTLED_S = 5.0
+# How often joules of a late sensor are attributed.
+SETTLE_S = 2.0
 
 log = structlog.get_logger("nodes.agent")
 
@@ -58,7 +61,10 @@ def build_parts(config: NodeConfig) -> Parts:
     _check_memory(inventory, config.memory_limit_bytes)
     command = WorkerCommand(config.worker_python, config.concurrency)
     engine = OnnxEngine(command, Limits(queue_limit=config.queue_limit))
-    return Parts(engine, discover(config.energy, profile, seed=config.noise_seed), inventory)
+    # This engine runs on the CPU: what a GPU draws is not its doing.
+    wanted = Wanted(config.energy, profile, RunsOn.CPU, config.noise_seed)
+    places = Places(trace=config.energy_trace, calibration=config.calibration)
+    return Parts(engine, discover(wanted, places), inventory)
 
 
 def _check_memory(inventory: Inventory, limit_bytes: int) -> None:
@@ -113,6 +119,7 @@ class Agent:
         """
         parts = self._parts
         parts.engine.events.on_arms_lost = self._arms_lost
+        parts.energy.start()
         await parts.engine.load(parts.inventory.arms)
         self._profiles = await profile_arms(
             parts.engine, parts.energy.meter, parts.inventory, seconds_per_arm=self._config.profiling_s
@@ -126,6 +133,8 @@ class Agent:
             energy_provenance=parts.energy.meter.provenance.value,
             why=parts.energy.why,
         )
+        if parts.energy.problem:
+            log.warning("a better energy source cannot be used", why=parts.energy.problem, cure=parts.energy.cure)
 
     async def run(self) -> None:
         """Serve until drained; dials again for as long as it takes.
@@ -133,6 +142,15 @@ class Agent:
         Raises:
             SessionRejected: if the gateway refuses this node for good.
         """
+        settling = asyncio.get_running_loop().create_task(self._settle_forever())
+        try:
+            await self._serve_sessions()
+        finally:
+            settling.cancel()
+            await asyncio.gather(settling, return_exceptions=True)
+        log.info("left", node=self._config.name)
+
+    async def _serve_sessions(self) -> None:
         failures, last_why = 0, ""
         while not self._draining.is_set():
             started_s = time.monotonic()
@@ -146,7 +164,6 @@ class Agent:
             settled = session.joined and time.monotonic() - started_s > SETTLED_S
             failures = 0 if settled else failures + 1
             await self._wait(full_jitter_s(failures, self._rng))
-        log.info("left", node=self._config.name)
 
     def drain(self, reason: str, *, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
         """Finish what runs, take nothing new; `run` returns then."""
@@ -155,7 +172,8 @@ class Agent:
             self._session.drain(reason, timeout_s=timeout_s)
 
     async def close(self) -> None:
-        """Stop the engine."""
+        """Stop the engine and the sampling of its energy."""
+        self._parts.energy.stop()
         await self._parts.engine.close()
 
     async def _one_session(self) -> tuple[Session, SessionEnd]:
@@ -167,6 +185,18 @@ class Agent:
         finally:
             self._session = None
             await channel.close(grace=None)
+
+    async def _settle_forever(self) -> None:
+        """Attribute what a late sensor has shown since, off the event loop, and pass it on."""
+        while True:
+            await asyncio.sleep(SETTLE_S)
+            try:
+                settlements = await asyncio.to_thread(self._parts.energy.meter.settle)
+            except EnergySourceMissing as missing:
+                log.error("energy source lost", why=missing.message)
+                continue
+            if settlements and self._session is not None and self._session.joined:
+                await self._session.settled(settlements)
 
     async def _wait(self, seconds: float) -> None:
         try:
@@ -190,7 +220,9 @@ class Agent:
 
     def _beat(self) -> m.Heartbeat:
         engine = self._parts.engine
-        return m.Heartbeat(engine.running, engine.queued, engine.restarts)
+        energy = self._parts.energy
+        idle_j = float(getattr(energy.meter, "idle_j", 0.0))
+        return m.Heartbeat(engine.running, engine.queued, engine.restarts, energy.signals(), idle_j)
 
     def _hello(self) -> m.Hello:
         parts, config = self._parts, self._config
@@ -206,6 +238,13 @@ class Agent:
             concurrency=config.concurrency,
             queue_limit=config.queue_limit,
             memory_limit_bytes=config.memory_limit_bytes,
+            energy_source=m.SourceReport(
+                rate_hz=parts.energy.rate_hz,
+                why=parts.energy.why,
+                problem=parts.energy.problem,
+                cure=parts.energy.cure,
+                profile_digest=parts.energy.digest,
+            ),
         )
 
     def _offer(self) -> tuple[m.OfferedArm, ...]:

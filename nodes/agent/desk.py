@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +19,11 @@ from nodes.agent import checks, outcomes
 from nodes.agent import messages as m
 from nodes.agent.outbox import OutboxClosed, weight_bytes
 from nodes.arms import ArmSpec, Inventory
-from nodes.energy.contract import EnergyReading, Meter, Provenance, Span
+from nodes.energy.contract import EnergyReading, Meter, Provenance, Settlement, Span
 from nodes.engines.contract import Engine, Job, TextEnd, TextJob
 
 MAX_OUTPUT_BYTES = 7 * 1024 * 1024
+PREFILL, DECODE = "prefill", "decode"
 
 UNMETERED = EnergyReading(None, 0.0, Provenance.UNMEASURED, "none")
 
@@ -37,6 +38,7 @@ class _Run:
     arm: ArmSpec
     start_by_s: float
     macs: int = 0
+    stage: str = ""
     span: Span | None = None
     started_s: float | None = None
     cancelled: bool = False
@@ -68,6 +70,7 @@ class Desk:
         self._send = send
         self._runs: dict[int, _Run] = {}
         self._open_tasks: set[asyncio.Task[None]] = set()
+        self._unsettled: dict[Span, int] = {}
         self._draining = False
 
     @property
@@ -117,6 +120,13 @@ class Desk:
             task.cancel()
         await asyncio.gather(*self._open_tasks, return_exceptions=True)
 
+    async def settled(self, settlements: Sequence[Settlement]) -> None:
+        """Tell the gateway the final joules of work of this session whose first figure was preliminary."""
+        known = [(self._unsettled.pop(one.span, None), one.reading) for one in settlements]
+        readings = tuple((work_id, reading) for work_id, reading in known if work_id is not None)
+        if readings:
+            await self._say(m.EnergySettled(readings))
+
     # ---- one piece of work
 
     async def _serve(self, run: _Run) -> None:
@@ -162,12 +172,14 @@ class Desk:
 
     async def _text(self, run: _Run) -> m.WorkDone:
         request = checks.checked_text(self._task_specs[run.arm.task], run.work.input)
+        run.stage = PREFILL
         pieces: list[str] = []
         async with aclosing(self._engine.generate(self._text_job(run, request))) as stream:
             async for item in stream:
                 if isinstance(item, TextEnd):
                     run.macs = item.macs
                     return self._text_done(run, item, "".join(pieces))
+                self._decoding(run)
                 pieces.append(item.text)
                 await self._say(m.TextDelta(run.work.work_id, item.text, item.token_ids))
         raise errors.EngineError(f"{run.arm.key} ended its text without an end")
@@ -203,7 +215,7 @@ class Desk:
     def _open(self, run: _Run) -> None:
         run.started_s = time.monotonic()
         try:
-            run.span = self._meter.begin()
+            run.span = self._meter.begin(run.arm.key, run.stage)
         except errors.EnergySourceMissing as missing:
             log.error("energy source lost", why=missing.message)
 
@@ -214,10 +226,23 @@ class Desk:
             return None
         elapsed_ms = (time.monotonic() - run.started_s) * 1e3
         try:
-            return self._meter.end(span, compute_ms=elapsed_ms if compute_ms is None else compute_ms, macs=run.macs)
+            reading = self._meter.end(span, compute_ms=elapsed_ms if compute_ms is None else compute_ms, macs=run.macs)
         except errors.EnergySourceMissing as missing:
             log.error("energy source lost", why=missing.message)
             return UNMETERED
+        if not reading.final:
+            self._unsettled[span] = run.work.work_id
+        return reading
+
+    def _decoding(self, run: _Run) -> None:
+        """The first piece of a text ends its prefill."""
+        if run.span is None or run.stage == DECODE:
+            return
+        run.stage = DECODE
+        try:
+            self._meter.enter(run.span, DECODE)
+        except errors.EnergySourceMissing as missing:
+            log.error("energy source lost", why=missing.message)
 
     # ---- outcomes
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from numpy.typing import NDArray
 
 from nodes.arms import ArmProfile, ArmSpec, TaskSpec, Tensors
-from nodes.energy.contract import EnergyReading, Provenance
+from nodes.energy.contract import EnergyReading, Provenance, Signals
 
 PROTOCOL_VERSION = 1
 
@@ -54,15 +54,29 @@ class Hello:
     concurrency: int
     queue_limit: int
     memory_limit_bytes: int
+    energy_source: SourceReport
+
+
+@dataclass(frozen=True)
+class SourceReport:
+    """Where the node's joules come from; fields as in `EnergySource`."""
+
+    rate_hz: float = 0.0
+    why: str = ""
+    problem: str = ""
+    cure: str = ""
+    profile_digest: str = ""
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """The node is alive and this busy."""
+    """The node is alive and this busy; `idle_j` is what idle power took while work ran."""
 
     running: int
     queued: int
     engine_restarts: int
+    signals: Signals = field(default_factory=Signals)
+    idle_j: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -120,13 +134,20 @@ class ArmsChanged:
 
 
 @dataclass(frozen=True)
+class EnergySettled:
+    """Final joules of work by its id."""
+
+    readings: tuple[tuple[int, EnergyReading], ...]
+
+
+@dataclass(frozen=True)
 class Draining:
     """The node finishes what it has and takes nothing new."""
 
     reason: str
 
 
-Event = Hello | Heartbeat | Evidence | WorkDone | WorkFailed | TextDelta | ArmsChanged | Draining
+Event = Hello | Heartbeat | Evidence | WorkDone | WorkFailed | TextDelta | ArmsChanged | EnergySettled | Draining
 
 # ---- gateway to node
 

@@ -20,6 +20,7 @@ from nodes.agent.order import IncomingOrder
 from nodes.agent.outbox import Outbox, OutboxClosed
 from nodes.agent.wire import FleetStream, StreamBroken
 from nodes.arms import Tensors
+from nodes.energy.contract import Settlement
 from nodes.errors import SessionRejected
 
 WELCOME_TIMEOUT_S = 5.0
@@ -98,6 +99,10 @@ class Session:
         """Tell the gateway that the offer changed."""
         with contextlib.suppress(OutboxClosed):
             await self._outbox.put(m.ArmsChanged(tuple(arms)))
+
+    async def settled(self, settlements: Sequence[Settlement]) -> None:
+        """Tell the gateway final joules of this session's work."""
+        await self._desk.settled(settlements)
 
     # ---- joining
 

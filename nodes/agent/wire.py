@@ -102,9 +102,11 @@ def _event(event: m.Event) -> fleet.NodeEvent:
             return fleet.NodeEvent(delta=delta)
         case m.WorkFailed():
             return fleet.NodeEvent(failed=_failed(event))
-        case m.Heartbeat(running, queued, restarts):
-            beat = fleet.Heartbeat(running=running, queued=queued, engine_restarts=restarts)
-            return fleet.NodeEvent(heartbeat=beat)
+        case m.Heartbeat():
+            return fleet.NodeEvent(heartbeat=_heartbeat(event))
+        case m.EnergySettled(readings):
+            works = [fleet.SettledWork(work_id=work_id, energy=energy(reading)) for work_id, reading in readings]
+            return fleet.NodeEvent(settled=fleet.EnergySettled(works=works))
         case m.Evidence(digest, tensors):
             return fleet.NodeEvent(evidence=fleet.Evidence(digest=digest, tensors=tensor_messages(tensors)))
         case m.Hello():
@@ -129,6 +131,28 @@ def _hello(hello: m.Hello) -> fleet.Hello:
         concurrency=hello.concurrency,
         queue_limit=hello.queue_limit,
         memory_limit_bytes=hello.memory_limit_bytes,
+        energy_source=_source(hello.energy_source),
+    )
+
+
+def _source(report: m.SourceReport) -> fleet.EnergySource:
+    return fleet.EnergySource(
+        rate_hz=report.rate_hz,
+        why=report.why,
+        problem=report.problem,
+        cure=report.cure,
+        profile_digest=report.profile_digest,
+    )
+
+
+def _heartbeat(beat: m.Heartbeat) -> fleet.Heartbeat:
+    return fleet.Heartbeat(
+        running=beat.running,
+        queued=beat.queued,
+        engine_restarts=beat.engine_restarts,
+        temperature_c=beat.signals.temperature_c,
+        throttles=beat.signals.throttles,
+        idle_energy_j=beat.idle_j,
     )
 
 

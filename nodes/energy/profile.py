@@ -5,9 +5,10 @@ A figure that comes from a profile is `modelled`, never `measured`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
@@ -64,6 +65,9 @@ class DeviceProfile:
         idle_w: Watts at rest; None where no source gives them.
         derivation: How the constants follow from the source.
         noise: None for exact constants.
+        active_w: Watts at full work, whole device; None where no source gives them.
+        error_factor: How far joules of other work may be from what the constants say, as a factor either way.
+        digest: sha256 of the file, so that a figure can name the constants it was made with; "" where there is no file.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -76,6 +80,13 @@ class DeviceProfile:
     source: Source
     derivation: Text
     noise: Noise | None = None
+    active_w: NotNegative | None = None
+    error_factor: Annotated[float, Field(ge=1)] = 2.0
+    digest: Text | Literal[""] = ""
+
+    def scaled(self, factor: float) -> DeviceProfile:
+        """The same device with every constant times `factor`: how much hangs on what is not known."""
+        return replace(self, j_per_mac=self.j_per_mac * factor, overhead_j=self.overhead_j * factor, digest="")
 
     def energy_j(self, macs: int) -> float:
         """Joules that one inference of `macs` multiply-accumulates is expected to take."""
@@ -95,7 +106,9 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
     """
     path = _find(name_or_path)
     try:
-        return TypeAdapter(DeviceProfile).validate_json(path.read_bytes())
+        written = path.read_bytes()
+        profile = TypeAdapter(DeviceProfile).validate_json(written)
+        return replace(profile, digest=hashlib.sha256(written).hexdigest())
     except OSError as problem:
         raise ProfileError(f"Device profile {path} cannot be read: {problem.strerror}.") from None
     except ValidationError as refusal:

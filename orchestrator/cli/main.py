@@ -14,6 +14,7 @@ from orchestrator.cli.context import Session, gateway_option
 VERBS = {
     "gateway": "orchestrator.cli.gateway:gateway",
     "node": "orchestrator.cli.node:node",
+    "profile": "orchestrator.cli.node:profile",
     "infer": "orchestrator.cli.infer:infer",
     "why": "orchestrator.cli.why:why",
     "feedback": "orchestrator.cli.feedback:feedback",

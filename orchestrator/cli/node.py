@@ -42,6 +42,14 @@ def experts(session: Session, arguments: tuple[str, ...]) -> None:
     _hand_over(session, "experts", arguments)
 
 
+@click.command(context_settings=PASS_THROUGH, short_help="Measure the experts of a node on this machine.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def profile(session: Session, arguments: tuple[str, ...]) -> None:
+    """Measure milliseconds and joules on purpose; all arguments go to `python -m nodes profile`, also --help."""
+    _hand_over(session, "profile", arguments)
+
+
 @node.command("list")
 @gateway_option
 @output_option

@@ -38,6 +38,8 @@ def _print(fleet: FleetStatus, session: Session, screen: Console) -> None:
         session.note("no node has connected yet; start one with `edgewise node run`")
         return
     screen.print(nodes_table(fleet.nodes))
+    for line in _remarks(fleet.nodes):
+        screen.print(line)
     for task in fleet.tasks:
         screen.print(_arms_table(task, fleet.nodes))
         screen.print(_plan_text(task))
@@ -68,9 +70,31 @@ def nodes_table(nodes: Iterable[NodeStatus]) -> Table:
             f"{entry.running}/{entry.concurrency}",
             str(entry.queued),
             f"{format_duration_ms(entry.seen_s * 1e3, 2)}",
-            f"{entry.energy_provenance.value}\n{safe(entry.energy_method)}",
+            _energy_cell(entry),
         )
     return rows
+
+
+def _energy_cell(entry: NodeStatus) -> str:
+    from orchestrator.cli.output import safe
+
+    rate_hz = entry.energy_source.rate_hz
+    rate = f" at {rate_hz:g} Hz" if rate_hz else ""
+    return f"{entry.energy_provenance.value}\n{safe(entry.energy_method)}{rate}"
+
+
+def _remarks(nodes: Iterable[NodeStatus]) -> Iterable[str]:
+    """What is wrong with a node's energy source, with the cure, and what slows its device down."""
+    from orchestrator.cli.output import safe
+
+    for entry in nodes:
+        source = entry.energy_source
+        if source.problem:
+            cure = f"; cure: {safe(source.cure)}" if source.cure else ""
+            yield f"{safe(entry.node)}: energy: {safe(source.problem)}{cure}"
+        if entry.throttles:
+            heat = "" if entry.temperature_c is None else f" at {entry.temperature_c:.0f} °C"
+            yield f"{safe(entry.node)}: slowed down{heat} by {safe(', '.join(entry.throttles))}"
 
 
 def _arms_table(task: TaskStatus, nodes: Iterable[NodeStatus]) -> Table:

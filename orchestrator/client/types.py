@@ -6,7 +6,7 @@ Values that the gateway's rooms use as well (energy, timings, routing) come from
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.longrun import NO_LONG_RUN, GuardRecord, LongRun, PacingRecord
 from orchestrator.types import (
@@ -14,6 +14,7 @@ from orchestrator.types import (
     BudgetRequest,
     CertificateRecord,
     Energy,
+    EnergySource,
     FusionChoice,
     GenerationParameters,
     Message,
@@ -33,6 +34,7 @@ __all__ = [
     "Candidate",
     "CertificateRecord",
     "Energy",
+    "EnergySource",
     "Explanation",
     "FleetStatus",
     "FusionChoice",
@@ -167,6 +169,9 @@ class NodeStatus:
     seen_s: float
     engine_restarts: int
     arms: tuple[ArmStatus, ...]
+    energy_source: EnergySource = field(default_factory=EnergySource)
+    temperature_c: float | None = None
+    throttles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ class NodeSession:
         self.epoch = epoch
         self.draining = False
         self.running = 0
+        self.temperature_c: float | None = None
+        self.throttles: tuple[str, ...] = ()
         self.queued = 0
         self.engine_restarts = 0
         self.seen_s = clock()

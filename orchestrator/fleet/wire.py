@@ -9,7 +9,7 @@ import numpy as np
 
 from edgewise.v1 import fleet_pb2
 from orchestrator.errors import RequestError
-from orchestrator.types import Arm, Delta, Done, Energy, Failed, NodeHello, Provenance, Task, TensorSpec
+from orchestrator.types import Arm, Delta, Done, Energy, EnergySource, Failed, NodeHello, Provenance, Task, TensorSpec
 from orchestrator.wire import (
     FINISH_REASONS,
     MAX_ENERGY_J,
@@ -22,6 +22,8 @@ from orchestrator.wire import (
 
 MAX_ARMS = 512
 MAX_TASKS = 64
+MAX_REMARK = 300
+MAX_THROTTLES = 8
 MAX_LABELS = 100_000
 
 
@@ -102,6 +104,17 @@ def decode_hello(message: fleet_pb2.Hello) -> NodeHello:
         concurrency=max(1, min(message.concurrency, 1024)),
         queue_limit=min(message.queue_limit, 65536),
         memory_limit_bytes=message.memory_limit_bytes,
+        energy_source=_decode_source(message.energy_source),
+    )
+
+
+def _decode_source(message: fleet_pb2.EnergySource) -> EnergySource:
+    return EnergySource(
+        rate_hz=_check_cost(message.rate_hz, "energy_source.rate_hz"),
+        why=message.why[:MAX_REMARK],
+        problem=message.problem[:MAX_REMARK],
+        cure=message.cure[:MAX_REMARK],
+        profile_digest=message.profile_digest[:64],
     )
 
 
@@ -137,6 +150,13 @@ def decode_failed(message: fleet_pb2.WorkFailed) -> Failed:
         final=message.final,
         energy=decode_energy(message.energy),
     )
+
+
+def decode_signals(message: fleet_pb2.Heartbeat) -> tuple[float | None, tuple[str, ...]]:
+    """Temperature and what holds a node's device back; a temperature that is no number counts as unknown."""
+    known = message.HasField("temperature_c") and math.isfinite(message.temperature_c)
+    throttles = tuple(name[:32] for name in message.throttles[:MAX_THROTTLES])
+    return (message.temperature_c if known else None), throttles
 
 
 def decode_delta(message: fleet_pb2.TextDelta) -> Delta:

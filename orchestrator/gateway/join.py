@@ -13,7 +13,7 @@ from orchestrator import __version__
 from orchestrator.errors import RequestError
 from orchestrator.fleet.fleet import Fleet, Refusal
 from orchestrator.fleet.session import NodeSession
-from orchestrator.fleet.wire import decode_arms, decode_delta, decode_done, decode_failed, decode_hello
+from orchestrator.fleet.wire import decode_arms, decode_delta, decode_done, decode_failed, decode_hello, decode_signals
 from orchestrator.gateway.guard import Malformed
 from orchestrator.types import Failed, NodeHello
 from orchestrator.wire import decode_energy, decode_tensors
@@ -121,11 +121,15 @@ class Joiner:
                     session.running = event.heartbeat.running
                     session.queued = event.heartbeat.queued
                     session.engine_restarts = event.heartbeat.engine_restarts
+                    session.temperature_c, session.throttles = decode_signals(event.heartbeat)
                 case "evidence":
                     tensors = decode_tensors(event.evidence.tensors, "evidence")
                     self._fleet.take_evidence(event.evidence.digest, tensors)
                 case "arms_changed":
                     self._fleet.change_arms(session, decode_arms(event.arms_changed.arms, session.name))
+                case "settled":
+                    # Nothing here keeps accounts that a later figure could correct.
+                    log.debug("node.energy_settled", node=session.name, works=len(event.settled.works))
                 case "draining":
                     self._fleet.drain(session)
                 case _:

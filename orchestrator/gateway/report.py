@@ -7,7 +7,7 @@ import time
 from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2
 from orchestrator.fleet.arms import ArmState
 from orchestrator.gateway.service import Service
-from orchestrator.types import Arm, Provenance, Task
+from orchestrator.types import Arm, EnergySource, Provenance, Task
 from orchestrator.wire import PROVENANCE_NUMBERS, encode_certificate, encode_guard, encode_pacing, encode_spec
 
 
@@ -30,6 +30,19 @@ def encode_node(service: Service, name: str) -> admin_pb2.NodeStatus:
         seen_s=time.monotonic() - session.seen_s if session else 0.0,
         engine_restarts=session.engine_restarts if session else 0,
         arms=[_encode_arm_status(service, state) for state in states],
+        energy_source=_encode_source(hello.energy_source),
+        temperature_c=session.temperature_c if session else None,
+        throttles=session.throttles if session else (),
+    )
+
+
+def _encode_source(source: EnergySource) -> fleet_pb2.EnergySource:
+    return fleet_pb2.EnergySource(
+        rate_hz=source.rate_hz,
+        why=source.why,
+        problem=source.problem,
+        cure=source.cure,
+        profile_digest=source.profile_digest,
     )
 
 

@@ -7,13 +7,15 @@ import pytest
 
 from nodes.arms import Inventory
 from nodes.energy.contract import Provenance
-from nodes.energy.modelled import ModelledMeter
+from nodes.energy.meters.counter import CounterMeter
+from nodes.energy.meters.modelled import ModelledMeter
+from nodes.energy.meters.rapl import RaplCounter
+from nodes.energy.meters.unmeasured import UnmeasuredMeter
 from nodes.energy.profile import Noise
-from nodes.energy.rapl import RaplCounter, RaplMeter
-from nodes.energy.unmeasured import UnmeasuredMeter
 from nodes.engines.contract import Job, JobResult
 from nodes.profiling import MAX_RUNS, MIN_RUNS, profile_arms
-from tests.contract.test_meters import FakeRapl, profile
+from tests.fakes.energy.powercap import FakeRapl
+from tests.fakes.energy.worlds import profile
 from tests.nodes.agent.engines import FakeEngine
 from tests.nodes.conftest import MACS
 
@@ -43,7 +45,7 @@ async def test_milliseconds_are_measured_and_modelled_joules_are_the_prediction(
 
 async def test_a_sensors_joules_are_the_mean_of_many_runs(inventory: Inventory, tmp_path: Path) -> None:
     world = FakeRapl(tmp_path)
-    meter = RaplMeter(RaplCounter(tmp_path), idle_w=0.0, clock=lambda: world.now_s)
+    meter = CounterMeter(RaplCounter(tmp_path), idle_w=0.0, clock=lambda: world.now_s)
     profiles = await profile_arms(BurningEngine(world), meter, inventory, seconds_per_arm=0.02)
     energy = profiles["tiny:onnx-fp32"].energy
     assert (energy.provenance, energy.method) == (Provenance.MEASURED, "rapl")

@@ -84,7 +84,14 @@ def _node(message: admin_pb2.NodeStatus) -> own.NodeStatus:
         seen_s=message.seen_s,
         engine_restarts=message.engine_restarts,
         arms=tuple(_arm(entry, message.node) for entry in message.arms),
+        energy_source=_source(message.energy_source),
+        temperature_c=message.temperature_c if message.HasField("temperature_c") else None,
+        throttles=tuple(message.throttles),
     )
+
+
+def _source(message: fleet_pb2.EnergySource) -> own.EnergySource:
+    return own.EnergySource(message.rate_hz, message.why, message.problem, message.cure, message.profile_digest)
 
 
 def _arm(message: admin_pb2.ArmStatus, node: str) -> own.ArmStatus:

@@ -111,6 +111,9 @@ class NodeStatus(_message.Message):
     SEEN_S_FIELD_NUMBER: _builtins.int
     ENGINE_RESTARTS_FIELD_NUMBER: _builtins.int
     ARMS_FIELD_NUMBER: _builtins.int
+    ENERGY_SOURCE_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_C_FIELD_NUMBER: _builtins.int
+    THROTTLES_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     state: _builtins.str
     """"healthy", "suspect", "draining" or "offline"."""
@@ -124,8 +127,13 @@ class NodeStatus(_message.Message):
     concurrency: _builtins.int
     seen_s: _builtins.float
     engine_restarts: _builtins.int
+    temperature_c: _builtins.float
     @_builtins.property
     def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArmStatus]: ...
+    @_builtins.property
+    def energy_source(self) -> _fleet_pb2.EnergySource: ...
+    @_builtins.property
+    def throttles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -142,12 +150,17 @@ class NodeStatus(_message.Message):
         seen_s: _builtins.float = ...,
         engine_restarts: _builtins.int = ...,
         arms: _abc.Iterable[Global___ArmStatus] | None = ...,
+        energy_source: _fleet_pb2.EnergySource | None = ...,
+        temperature_c: _builtins.float | None = ...,
+        throttles: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c", "energy_source", b"energy_source", "temperature_c", b"temperature_c"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "concurrency", b"concurrency", "device", b"device", "energy_method", b"energy_method", "energy_provenance", b"energy_provenance", "engine_restarts", b"engine_restarts", "node", b"node", "queued", b"queued", "running", b"running", "seen_s", b"seen_s", "simulated", b"simulated", "software_version", b"software_version", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c", "arms", b"arms", "concurrency", b"concurrency", "device", b"device", "energy_method", b"energy_method", "energy_provenance", b"energy_provenance", "energy_source", b"energy_source", "engine_restarts", b"engine_restarts", "node", b"node", "queued", b"queued", "running", b"running", "seen_s", b"seen_s", "simulated", b"simulated", "software_version", b"software_version", "state", b"state", "temperature_c", b"temperature_c", "throttles", b"throttles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__temperature_c: _TypeAlias = _typing.Literal["temperature_c"]  # noqa: Y015
+    _WhichOneofArgType__temperature_c: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_c) -> _WhichOneofReturnType__temperature_c | None: ...
 
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
 

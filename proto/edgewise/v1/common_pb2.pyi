@@ -218,11 +218,25 @@ class Energy(_message.Message):
     PROVENANCE_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     UNCERTAINTY_J_FIELD_NUMBER: _builtins.int
+    IDLE_J_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    PRELIMINARY_FIELD_NUMBER: _builtins.int
     energy_j: _builtins.float
     provenance: Global___Provenance.ValueType
     method: _builtins.str
     """How it was obtained, e.g. "rapl", "profile:jetson-agx-orin"."""
     uncertainty_j: _builtins.float
+    idle_j: _builtins.float
+    """Joules of idle power over the same time, shared equally among what ran; not in energy_j. Unset: nobody knows."""
+    share: _builtins.str
+    """How the device's joules were split: "whole", "occupancy", "weights" or "predicted"."""
+    preliminary: _builtins.bool
+    """True where a better figure follows (EnergySettled) once the sensor has caught up."""
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageEnergy]:
+        """Joules by stage, such as prefill and decode; they add up to energy_j. Empty for work of one stage."""
+
     def __init__(
         self,
         *,
@@ -230,14 +244,42 @@ class Energy(_message.Message):
         provenance: Global___Provenance.ValueType = ...,
         method: _builtins.str = ...,
         uncertainty_j: _builtins.float = ...,
+        idle_j: _builtins.float | None = ...,
+        share: _builtins.str = ...,
+        stages: _abc.Iterable[Global___StageEnergy] | None = ...,
+        preliminary: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idle_j", b"_idle_j", "idle_j", b"idle_j"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idle_j", b"_idle_j", "energy_j", b"energy_j", "idle_j", b"idle_j", "method", b"method", "preliminary", b"preliminary", "provenance", b"provenance", "share", b"share", "stages", b"stages", "uncertainty_j", b"uncertainty_j"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__idle_j: _TypeAlias = _typing.Literal["idle_j"]  # noqa: Y015
+    _WhichOneofArgType__idle_j: _TypeAlias = _typing.Literal["_idle_j", b"_idle_j"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idle_j) -> _WhichOneofReturnType__idle_j | None: ...
+
+Global___Energy: _TypeAlias = Energy  # noqa: Y015
+
+@_typing.final
+class StageEnergy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    ENERGY_J_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    energy_j: _builtins.float
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        energy_j: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy_j", b"energy_j", "method", b"method", "provenance", b"provenance", "uncertainty_j", b"uncertainty_j"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy_j", b"energy_j", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Energy: _TypeAlias = Energy  # noqa: Y015
+Global___StageEnergy: _TypeAlias = StageEnergy  # noqa: Y015
 
 @_typing.final
 class Budget(_message.Message):

@@ -90,6 +90,7 @@ class NodeEvent(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     ARMS_CHANGED_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -106,6 +107,8 @@ class NodeEvent(_message.Message):
     def arms_changed(self) -> Global___ArmsChanged: ...
     @_builtins.property
     def draining(self) -> Global___Draining: ...
+    @_builtins.property
+    def settled(self) -> Global___EnergySettled: ...
     def __init__(
         self,
         *,
@@ -117,12 +120,13 @@ class NodeEvent(_message.Message):
         delta: Global___TextDelta | None = ...,
         arms_changed: Global___ArmsChanged | None = ...,
         draining: Global___Draining | None = ...,
+        settled: Global___EnergySettled | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "settled", b"settled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "settled", b"settled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "evidence", "done", "failed", "delta", "arms_changed", "draining"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "evidence", "done", "failed", "delta", "arms_changed", "draining", "settled"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -184,6 +188,7 @@ class Hello(_message.Message):
     CONCURRENCY_FIELD_NUMBER: _builtins.int
     QUEUE_LIMIT_FIELD_NUMBER: _builtins.int
     MEMORY_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    ENERGY_SOURCE_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     software_version: _builtins.str
     protocol_version: _builtins.int
@@ -201,6 +206,8 @@ class Hello(_message.Message):
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSpec]: ...
     @_builtins.property
     def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arm]: ...
+    @_builtins.property
+    def energy_source(self) -> Global___EnergySource: ...
     def __init__(
         self,
         *,
@@ -216,14 +223,52 @@ class Hello(_message.Message):
         concurrency: _builtins.int = ...,
         queue_limit: _builtins.int = ...,
         memory_limit_bytes: _builtins.int = ...,
+        energy_source: Global___EnergySource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["energy_source", b"energy_source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "concurrency", b"concurrency", "device", b"device", "energy_method", b"energy_method", "energy_provenance", b"energy_provenance", "memory_limit_bytes", b"memory_limit_bytes", "node", b"node", "protocol_version", b"protocol_version", "queue_limit", b"queue_limit", "simulated", b"simulated", "software_version", b"software_version", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "concurrency", b"concurrency", "device", b"device", "energy_method", b"energy_method", "energy_provenance", b"energy_provenance", "energy_source", b"energy_source", "memory_limit_bytes", b"memory_limit_bytes", "node", b"node", "protocol_version", b"protocol_version", "queue_limit", b"queue_limit", "simulated", b"simulated", "software_version", b"software_version", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class EnergySource(_message.Message):
+    """Where a node's joules come from, and what keeps a better source from being used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RATE_HZ_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    CURE_FIELD_NUMBER: _builtins.int
+    PROFILE_DIGEST_FIELD_NUMBER: _builtins.int
+    rate_hz: _builtins.float
+    """Readings per second; 0 where the source is read when work begins and ends."""
+    why: _builtins.str
+    """One line: why this source."""
+    problem: _builtins.str
+    """What is wrong with a better one, and what would make it right; empty where nothing is."""
+    cure: _builtins.str
+    profile_digest: _builtins.str
+    """sha256 of the device profile that joules are modelled with."""
+    def __init__(
+        self,
+        *,
+        rate_hz: _builtins.float = ...,
+        why: _builtins.str = ...,
+        problem: _builtins.str = ...,
+        cure: _builtins.str = ...,
+        profile_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cure", b"cure", "problem", b"problem", "profile_digest", b"profile_digest", "rate_hz", b"rate_hz", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnergySource: _TypeAlias = EnergySource  # noqa: Y015
 
 @_typing.final
 class TaskSpec(_message.Message):
@@ -411,23 +456,86 @@ class Heartbeat(_message.Message):
     RUNNING_FIELD_NUMBER: _builtins.int
     QUEUED_FIELD_NUMBER: _builtins.int
     ENGINE_RESTARTS_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_C_FIELD_NUMBER: _builtins.int
+    THROTTLES_FIELD_NUMBER: _builtins.int
+    IDLE_ENERGY_J_FIELD_NUMBER: _builtins.int
     running: _builtins.int
     queued: _builtins.int
     engine_restarts: _builtins.int
+    temperature_c: _builtins.float
+    """Unset where no sensor tells."""
+    idle_energy_j: _builtins.float
+    """Joules of idle power while work ran, since the node started."""
+    @_builtins.property
+    def throttles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why the device runs slower than it could: "power-cap", "hardware-slowdown", "software-thermal",
+        "hardware-thermal", "power-brake". Empty where nothing holds it back or nothing tells.
+        """
+
     def __init__(
         self,
         *,
         running: _builtins.int = ...,
         queued: _builtins.int = ...,
         engine_restarts: _builtins.int = ...,
+        temperature_c: _builtins.float | None = ...,
+        throttles: _abc.Iterable[_builtins.str] | None = ...,
+        idle_energy_j: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c", "temperature_c", b"temperature_c"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c", "engine_restarts", b"engine_restarts", "idle_energy_j", b"idle_energy_j", "queued", b"queued", "running", b"running", "temperature_c", b"temperature_c", "throttles", b"throttles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__temperature_c: _TypeAlias = _typing.Literal["temperature_c"]  # noqa: Y015
+    _WhichOneofArgType__temperature_c: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_c) -> _WhichOneofReturnType__temperature_c | None: ...
+
+Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class EnergySettled(_message.Message):
+    """Final joules of work whose first figure was preliminary."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def works(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettledWork]: ...
+    def __init__(
+        self,
+        *,
+        works: _abc.Iterable[Global___SettledWork] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine_restarts", b"engine_restarts", "queued", b"queued", "running", b"running"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["works", b"works"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+Global___EnergySettled: _TypeAlias = EnergySettled  # noqa: Y015
+
+@_typing.final
+class SettledWork(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORK_ID_FIELD_NUMBER: _builtins.int
+    ENERGY_FIELD_NUMBER: _builtins.int
+    work_id: _builtins.int
+    @_builtins.property
+    def energy(self) -> _common_pb2.Energy: ...
+    def __init__(
+        self,
+        *,
+        work_id: _builtins.int = ...,
+        energy: _common_pb2.Energy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "work_id", b"work_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettledWork: _TypeAlias = SettledWork  # noqa: Y015
 
 @_typing.final
 class WorkDone(_message.Message):

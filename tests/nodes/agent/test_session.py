@@ -18,9 +18,9 @@ from nodes.agent.agent import Agent, Parts
 from nodes.arms import ArmSpec, Inventory, TaskSpec
 from nodes.config import parse_config
 from nodes.energy.discovery import EnergySource
-from nodes.energy.modelled import ModelledMeter
+from nodes.energy.meters.modelled import ModelledMeter
 from nodes.errors import EngineDied, ExitCode, SessionRejected
-from tests.contract.test_meters import profile
+from tests.fakes.energy.worlds import profile
 from tests.nodes.agent import gateway as played
 from tests.nodes.agent.engines import FakeEngine
 from tests.nodes.agent.gateway import PlayedGateway, PlayedSession, tensor_work

@@ -6,16 +6,19 @@ from pathlib import Path
 import pytest
 
 from nodes.energy.contract import Provenance
-from nodes.energy.discovery import EnergyMode, EnergySource, discover
+from nodes.energy.discovery import EnergyMode, EnergySource, Wanted, discover
 from nodes.energy.profile import DeviceProfile
+from nodes.energy.sources import Places
 from nodes.errors import EnergySourceMissing
-from tests.contract.test_meters import FakeRapl, profile
+from tests.fakes.energy.powercap import FakeRapl
+from tests.fakes.energy.worlds import profile
 
 REAL = dataclasses.replace(profile(), simulated=False, device="this very box")
 
 
 def _find(mode: EnergyMode, given: DeviceProfile | None, root: Path) -> EnergySource:
-    return discover(mode, given, root=root, idle_window_s=0.0)
+    places = Places(powercap=root, hwmon=root / "hwmon", idle_window_s=0.0)
+    return discover(Wanted(mode, given), places)
 
 
 def test_auto_takes_the_sensor_of_this_machine(tmp_path: Path) -> None:

@@ -62,9 +62,20 @@ async def test_an_infeasible_budget_says_one_that_really_does(house: Live, budge
     told = common.Budget(
         max_energy_j=float(found.metadata["minEnergyJ"]), max_latency_ms=float(found.metadata["minLatencyMs"])
     )
-    reply = await infer(house, digit(budget=told, expert=expert))
+    reply = await _in_time(house, digit(budget=told, expert=expert))
     assert reply.routing.budget_met
     assert reply.energy.energy_j <= told.max_energy_j
+
+
+async def _in_time(house: Live, request: gateway.InferRequest) -> gateway.InferResponse:
+    """The answer to a request that is feasible. Its few milliseconds are real: a busy machine may need some tries."""
+    for _ in range(20):
+        try:
+            return await infer(house, request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
+    pytest.fail("a budget that was said to do was refused or late twenty times")
 
 
 @pytest.mark.parametrize("policy", [common.ON_INFEASIBLE_CHEAPEST, common.ON_INFEASIBLE_BEST_EFFORT])

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nodes.energy.modelled import ModelledMeter
+from nodes.energy.meters.modelled import ModelledMeter
 from nodes.energy.profile import Noise
-from tests.contract.test_meters import profile
+from tests.fakes.energy.worlds import profile
 
 
 def _draws_j(meter: ModelledMeter, count: int) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nodes.energy.contract import EnergyReading, Provenance, Span
+from collections.abc import Sequence
+
+from nodes.energy.contract import EnergyReading, Provenance, Settlement, Span
 
 
 class UnmeasuredMeter:
@@ -14,11 +16,15 @@ class UnmeasuredMeter:
     def __init__(self) -> None:
         self._open: set[Span] = set()
 
-    def begin(self) -> Span:
+    def begin(self, arm: str = "", stage: str = "") -> Span:
         """See `Meter`."""
-        span = Span()
+        span = Span(arm, stage)
         self._open.add(span)
         return span
+
+    def enter(self, span: Span, stage: str) -> None:
+        """See `Meter`."""
+        span.stage = stage
 
     def end(self, span: Span, *, compute_ms: float, macs: int) -> EnergyReading:  # noqa: ARG002
         """See `Meter`."""
@@ -26,6 +32,10 @@ class UnmeasuredMeter:
             raise ValueError("the span is not open")
         self._open.remove(span)
         return self._nothing()
+
+    def settle(self) -> Sequence[Settlement]:
+        """See `Meter`: the unknown stays so."""
+        return ()
 
     def estimate(self, macs: int) -> EnergyReading:  # noqa: ARG002
         """See `Meter`: there is nothing to measure either, so the unknown is the estimate."""

@@ -1,0 +1,1 @@
+"""Sensors and meters: one file per source, one contract (`nodes.energy.contract`)."""
