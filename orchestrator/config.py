@@ -147,6 +147,17 @@ class Guard(Section):
     )
 
 
+class Feedback(Section):
+    """What is kept of `edgewise feedback`, for `edgewise gate train --feedback`; queries never are."""
+
+    max_mib: int = Field(
+        default=64, ge=0, le=4096, description="Size of what is kept in the state folder, in MiB; 0 is off."
+    )
+    features: bool = Field(
+        default=False, description="Also keep features hashed from the queries, which a gate needs to learn."
+    )
+
+
 class Explain(Section):
     """How long `edgewise why` remembers."""
 
@@ -176,6 +187,7 @@ class GatewayConfig(Section):
     fusion: Fusion = Fusion()
     plan: Plan = Plan()
     guard: Guard = Guard()
+    feedback: Feedback = Feedback()
     explain: Explain = Explain()
     log: Log = Log()
     state_dir: Path = Field(

@@ -92,13 +92,14 @@ class Design:
         return {}
 
 
-def make_design(features_qf: Floats, tasks: Sequence[str], *, seed: int = 0) -> Design:
+def make_design(features_qf: Floats, tasks: Sequence[str], *, seed: int = 0, counts: int = STRUCTURE) -> Design:
     """Make features comparable and give every prompt its task's row and a fold.
 
     Args:
-        features_qf: Of an encoder: latents, then structure.
+        features_qf: Of an encoder: latents, whose squares sum to about 1, then structure.
         tasks: Task of each prompt.
         seed: Of the folds.
+        counts: How many of the last features are of any scale and must be made comparable.
 
     Raises:
         EvidenceError: Fewer than two prompts, or shapes that do not fit.
@@ -111,15 +112,15 @@ def make_design(features_qf: Floats, tasks: Sequence[str], *, seed: int = 0) -> 
     kept = np.flatnonzero(count >= min(_FEWEST, len(tasks)))
     row_of = np.zeros(len(names), dtype=np.int64)
     row_of[kept] = np.arange(1, len(kept) + 1)
-    scale_f = _scale(features_qf)
+    scale_f = _scale(features_qf, counts)
     folds = np.arange(len(tasks)) % min(FOLDS, len(tasks))
     fold_q = np.random.default_rng(seed).permutation(folds)
     return Design(features_qf / scale_f, row_of[place_q.ravel()], fold_q, tuple(names[kept].tolist()), scale_f)
 
 
-def _scale(features_qf: Floats) -> Floats:
+def _scale(features_qf: Floats, counts: int) -> Floats:
     scale_f = np.ones(features_qf.shape[1])
-    spread = features_qf[:, -STRUCTURE:].std(axis=0)
+    spread = features_qf[:, -counts:].std(axis=0)
     # A feature that never varies says nothing: whatever it is in use, it shall not count.
-    scale_f[-STRUCTURE:] = np.where(spread > 1e-9, spread / _STRUCTURE_SCALE, np.inf)
+    scale_f[-counts:] = np.where(spread > 1e-9, spread / _STRUCTURE_SCALE, np.inf)
     return scale_f

@@ -4,19 +4,22 @@ Training is a truncated singular value decomposition of the hashed, tf-idf weigh
 is kept of it is one small integer row per bucket, so that a text is encoded by adding rows. Because no label takes
 part, every head may use the encoder without hearing of another.
 
-Shape letters: q texts, h buckets, k latents, s structure features, f features (k, then s).
+An encoder from outside may stand beside it (`sentences`); its latents come first.
+
+Shape letters: q texts, h buckets, k latents, s structure features, f features (those of sentences, k, then s).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.errors import EvidenceError
 from optimizer.gate.reference import STRUCTURE, marker_hashes
+from optimizer.gate.sentences import SentenceEncoder, Sentences, digests_of, fit_sentences
 from optimizer.native.text_gate import (
     MAX_ROW,
     Arrays,
@@ -50,15 +53,18 @@ class Encoder:
     Args:
         rows_hk: One row per bucket, entries within ±1023.
         scale_k: What one unit of each latent's entries means.
+        sentences: An encoder from outside, whose latents stand before the hashed ones.
     """
 
     rows_hk: NDArray[np.int16]
     scale_k: Floats
+    sentences: Sentences | None = None
 
     @property
     def features(self) -> int:
         """Number of features of a text."""
-        return int(self.rows_hk.shape[1]) + STRUCTURE
+        outside = self.sentences.features if self.sentences else 0
+        return outside + int(self.rows_hk.shape[1]) + STRUCTURE
 
     @property
     def arrays(self) -> Arrays:
@@ -70,22 +76,30 @@ class Encoder:
 
         Raises:
             NativeMissing: The compiled part is not built.
+            EvidenceError: As in `Sentences.latents`.
 
-        Cost: about 10 µs per text of 500 characters.
+        Cost: about 10 µs per text of 500 characters, and what the encoder from outside takes.
         """
-        return text_features([as_bytes(text) for text in texts], self.arrays, structure=STRUCTURE)
+        own_qf = text_features([as_bytes(text) for text in texts], self.arrays, structure=STRUCTURE)
+        return np.hstack([self.sentences.latents(texts), own_qf]) if self.sentences and texts else own_qf
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Plain arrays that `from_arrays` takes."""
-        return {"rows_hk": self.rows_hk, "scale_k": self.scale_k}
+        outside = self.sentences.to_arrays() if self.sentences else {}
+        return {"rows_hk": self.rows_hk, "scale_k": self.scale_k, **outside}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Encoder:
-        """An encoder from its arrays.
+    def from_arrays(
+        cls, arrays: Mapping[str, NDArray[np.generic]], sentences: SentenceEncoder | None = None
+    ) -> Encoder:
+        """An encoder from its arrays, and the encoder from outside where they were trained with one.
 
         Raises:
-            EvidenceError: Arrays that no encoder has; the compiled code would read past them.
+            EvidenceError: Arrays that no encoder has (the compiled code would read past them), or the encoder from
+                outside is missing or another.
         """
+        if bool(digests_of(arrays)) != (sentences is not None):
+            raise EvidenceError("A gate needs the sentence encoder that it was trained with, and no other.")
         rows_hk, scale_k = arrays["rows_hk"], arrays["scale_k"]
         buckets = len(rows_hk)
         fits = rows_hk.ndim == 2 and 0 < buckets <= BUCKETS and not buckets & (buckets - 1)
@@ -93,7 +107,8 @@ class Encoder:
             raise EvidenceError("The encoder's rows are not those of a gate of this version.")
         if scale_k.shape != rows_hk.shape[1:] or np.abs(rows_hk.astype(np.int64)).max() > MAX_ROW:
             raise EvidenceError("The encoder's rows and scales do not fit together.")
-        return cls(np.ascontiguousarray(rows_hk), np.ascontiguousarray(scale_k, dtype=np.float64))
+        outside = Sentences.from_arrays(arrays, sentences) if sentences else None
+        return cls(np.ascontiguousarray(rows_hk), np.ascontiguousarray(scale_k, dtype=np.float64), outside)
 
 
 def as_bytes(text: str) -> bytes:
@@ -101,28 +116,64 @@ def as_bytes(text: str) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-def fit_encoder(texts: Sequence[str], *, seed: int = 0) -> Encoder:
+def fit_encoder(texts: Sequence[str], *, seed: int = 0, sentences: SentenceEncoder | None = None) -> Encoder:
     """Learn an encoder from texts alone.
 
     Args:
         texts: May hold empty ones; at most 3,000 of them, drawn by seed, are read.
         seed: Of the sample and of the decomposition's start.
+        sentences: An encoder from outside to stand beside the hashed n-grams.
 
     Raises:
         NativeMissing: The compiled part is not built.
+        EvidenceError: As in `fit_sentences`.
 
     Cost: 1 to 2 s for 3,000 texts of 400 characters.
     Source: randomised range finder, arXiv 0909.4061, algorithms 4.4 and 5.1.
     """
+    outside = fit_sentences(sentences, texts, seed=seed) if sentences else None
     rng = np.random.default_rng(seed)
     filled = [as_bytes(text) for text in texts if text.strip()]
     if len(filled) > _SAMPLE:
         filled = [filled[i] for i in np.sort(rng.choice(len(filled), _SAMPLE, replace=False))]
-    if not filled:
-        return Encoder(np.zeros((BUCKETS, LATENTS), dtype=np.int16), np.ones(LATENTS))
-    matrix, idf_h = _weigh(_count(filled))
+    hashed = _fitted(_count(filled), rng) if filled else _empty()
+    return replace(hashed, sentences=outside)
+
+
+def fit_encoder_of(counts: Sparse | None, *, seed: int = 0) -> Encoder:
+    """Learn an encoder from the hashed counts of texts, none of them empty; None where there is no text.
+
+    Args:
+        counts: Summed weights of each bucket of each text; at most 3,000 texts, drawn by seed, are read.
+        seed: Of the sample and of the decomposition's start.
+
+    Raises:
+        NativeMissing: The compiled part is not built.
+    """
+    if counts is None:
+        return _empty()
+    rng, texts = np.random.default_rng(seed), len(counts.start) - 1
+    if texts > _SAMPLE:
+        counts = _some(counts, np.sort(rng.choice(texts, _SAMPLE, replace=False)))
+    return _fitted(counts, rng)
+
+
+def _empty() -> Encoder:
+    return Encoder(np.zeros((BUCKETS, LATENTS), dtype=np.int16), np.ones(LATENTS))
+
+
+def _fitted(counts: Sparse, rng: np.random.Generator) -> Encoder:
+    matrix, idf_h = _weigh(counts)
     loadings_hk, spread_k = _decompose(matrix, rng)
     return _quantise(loadings_hk * idf_h[:, None] / np.maximum(spread_k, 1e-9) ** _WHITENING)
+
+
+def _some(counts: Sparse, rows: NDArray[np.int64]) -> Sparse:
+    """The counts of some of the texts."""
+    length = np.diff(counts.start)[rows]
+    place = np.concatenate([np.arange(counts.start[q], counts.start[q + 1]) for q in rows])
+    start = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+    return counts._replace(start=start, column=counts.column[place], value=counts.value[place])
 
 
 def _count(texts: Sequence[bytes]) -> Sparse:

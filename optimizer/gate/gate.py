@@ -16,6 +16,7 @@ from optimizer.errors import EvidenceError
 from optimizer.gate.design import make_design
 from optimizer.gate.encoder import Encoder, as_bytes, fit_encoder
 from optimizer.gate.head import Head, fit_head
+from optimizer.gate.sentences import SentenceEncoder
 from optimizer.native.text_gate import Scorer
 
 Floats = NDArray[np.float64]
@@ -63,15 +64,25 @@ class TextGate:
             NativeMissing: The compiled part is not built.
 
         Cost: features included, 10 to 20 µs for 500 characters and 20 experts; twice that where the caches are cold.
+            With a sentence encoder, what that takes comes on top.
         Source: tests/bench/results/routing_quality.jsonl, gate_decision.
         """
+        if self.encoder.sentences:
+            return np.asarray(self.quality_many([text], [task])[0])
         return self._scorer(as_bytes(text), self._row_of.get(task, 0))
 
     def quality_many(self, texts: Sequence[str], tasks: Sequence[str]) -> Floats:
         """Quality of each expert for many texts, (q, e)."""
+        if self.encoder.sentences and texts:
+            return self.judge(self.encoder.encode(texts), tasks)
         return np.array([self.quality(text, task) for text, task in zip(texts, tasks, strict=True)]).reshape(
             len(texts), len(self.experts)
         )
+
+    def judge(self, features_qf: Floats, tasks: Sequence[str]) -> Floats:
+        """Quality of each expert for prompts of which the encoder's features are known, (q, e)."""
+        task_q = np.array([self._row_of.get(task, 0) for task in tasks], dtype=np.int64)
+        return np.column_stack([head.quality(features_qf, task_q) for head in self.heads])
 
     def take(self, experts: Sequence[str]) -> TextGate:
         """The gate of some of the experts; what it says about them stays what it was, to the last bit.
@@ -111,11 +122,11 @@ class TextGate:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Array]) -> TextGate:
-        """A gate from its arrays.
+    def from_arrays(cls, arrays: Mapping[str, Array], sentences: SentenceEncoder | None = None) -> TextGate:
+        """A gate from its arrays, and the sentence encoder where it was trained with one.
 
         Raises:
-            EvidenceError: Arrays that are missing, of another format, or do not fit together.
+            EvidenceError: Arrays that are missing, of another format, or do not fit together or to the encoder.
         """
         try:
             if int(arrays["format"]) != FORMAT:
@@ -128,7 +139,7 @@ class TextGate:
                 Head(weights, np.asarray(bias, dtype=np.float64), float(error)) for weights, bias, error in parts
             )
             names = tuple(map(str, arrays["tasks"].tolist())), tuple(map(str, arrays["experts"].tolist()))
-            return cls(Encoder.from_arrays(arrays), *names, heads)
+            return cls(Encoder.from_arrays(arrays, sentences), *names, heads)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, EvidenceError):
                 raise
@@ -142,6 +153,7 @@ def fit_gate(
     *,
     penalty: float | None = None,
     seed: int = 0,
+    sentences: SentenceEncoder | None = None,
 ) -> TextGate:
     """Train a gate: the encoder on the texts, then every head by itself.
 
@@ -151,14 +163,15 @@ def fit_gate(
         quality_of: By expert, the quality of its answer to each prompt, 0 to 1; NaN where there is none.
         penalty: On the heads' weights; chosen for each by its own error on unseen prompts when None.
         seed: Of the encoder's sample and the folds.
+        sentences: An encoder from outside, whose embeddings stand beside the hashed n-grams.
 
     Raises:
-        EvidenceError: As in `make_design` and `fit_head`.
+        EvidenceError: As in `make_design`, `fit_head` and `fit_sentences`.
         NativeMissing: The compiled part is not built.
 
     Cost: 10 s for 12,000 prompts and 20 experts on one core.
     """
-    encoder = fit_encoder(texts, seed=seed)
+    encoder = fit_encoder(texts, seed=seed, sentences=sentences)
     design = make_design(encoder.encode(texts), tasks, seed=seed)
     heads = tuple(fit_head(design, quality_q, penalty=penalty).head for quality_q in quality_of.values())
     return TextGate(encoder, design.tasks, tuple(quality_of), heads)

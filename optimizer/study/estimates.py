@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from optimizer.gate.design import Design, make_design
 from optimizer.gate.encoder import LATENTS, fit_encoder
 from optimizer.gate.head import fit_head
+from optimizer.gate.reference import STRUCTURE
+from optimizer.gate.sentences import SentenceEncoder
 from optimizer.study.table import Table
 
 Floats = NDArray[np.float64]
@@ -69,9 +71,9 @@ class Bench:
             yield self.design.fold_q == fold
 
 
-def prepare(training: Table, judged: Table, *, seed: int) -> Bench:
-    """Fit the encoder on the training texts, encode both."""
-    encoder = fit_encoder(training.texts, seed=seed)
+def prepare(training: Table, judged: Table, *, seed: int, sentences: SentenceEncoder | None = None) -> Bench:
+    """Fit the encoder on the training texts, encode both; `sentences` is an encoder from outside beside it."""
+    encoder = fit_encoder(training.texts, seed=seed, sentences=sentences)
     raw_qf = encoder.encode(training.texts)
     design = make_design(raw_qf, training.tasks, seed=seed)
     row_of = {task: row for row, task in enumerate(design.tasks, start=1)}
@@ -116,11 +118,11 @@ def expected_joules(bench: Bench) -> Estimate:
 
 def clusters(bench: Bench) -> Estimate:
     """Each model's mean quality in the prompt's k-means cluster (the rule of Avengers, arXiv 2505.19797)."""
-    latent_qk = bench.raw_qf[:, :LATENTS]
+    latent_qk = bench.raw_qf[:, :-STRUCTURE]
     centre_ck = _centres(latent_qk)
     near = [
         (-2.0 * part @ centre_ck.T + (centre_ck**2).sum(axis=1)).argmin(axis=1)
-        for part in (latent_qk, bench.judged_nf[:, :LATENTS])
+        for part in (latent_qk, bench.judged_nf[:, :-STRUCTURE])
     ]
     return _looked_up(bench, near[0], near[1], len(centre_ck))
 
@@ -142,13 +144,13 @@ def _centres(latent_qk: Floats) -> Floats:
 def neighbours(bench: Bench) -> Estimate:
     """Each model's mean quality over the most similar training prompts; how many is chosen on the training folds."""
     quality_qm = bench.training.quality_qm
-    latent_qk = bench.raw_qf[:, :LATENTS]
+    latent_qk = bench.raw_qf[:, :-STRUCTURE]
     unseen = {k: np.empty_like(quality_qm) for k in _NEIGHBOURS}
     for out in bench.folds():
         for k, part in _nearest(latent_qk[~out], quality_qm[~out], latent_qk[out]).items():
             unseen[k][out] = part
     best = min(_NEIGHBOURS, key=lambda k: float(np.nanmean((unseen[k] - quality_qm) ** 2)))
-    return Estimate(unseen[best], _nearest(latent_qk, quality_qm, bench.judged_nf[:, :LATENTS])[best])
+    return Estimate(unseen[best], _nearest(latent_qk, quality_qm, bench.judged_nf[:, :-STRUCTURE])[best])
 
 
 def _nearest(known_qk: Floats, quality_qm: Floats, asked_nk: Floats) -> Mapping[int, Floats]:
@@ -176,9 +178,18 @@ def heads(penalty: float | None) -> Callable[[Bench], Estimate]:
 
 
 def ridge(bench: Bench) -> Estimate:
-    """TF-IDF and ridge regression: the same latents and counts, without the task."""
-    blind = replace(bench.design, task_q=np.zeros_like(bench.design.task_q), tasks=())
-    return _heads(bench, blind, np.zeros_like(bench.judged_tasks), _PENALTY_BLIND)
+    """TF-IDF and ridge regression: the same hashed latents and counts, without the task and any other encoder."""
+    own = slice(-LATENTS - STRUCTURE, None)
+    design = bench.design
+    blind = replace(
+        design,
+        x_qf=design.x_qf[:, own],
+        scale_f=design.scale_f[own],
+        task_q=np.zeros_like(design.task_q),
+        tasks=(),
+    )
+    hashed = replace(bench, judged_nf=bench.judged_nf[:, own])
+    return _heads(hashed, blind, np.zeros_like(bench.judged_tasks), _PENALTY_BLIND)
 
 
 def _heads(bench: Bench, design: Design, task_n: Ints, penalty: float | None) -> Estimate:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.errors import EvidenceError
+from optimizer.gate.sentences import SentenceEncoder
 from optimizer.study import estimates
 from optimizer.study.estimates import Estimate, prepare
 from optimizer.study.outcome import Outcome, assemble
@@ -53,11 +54,13 @@ class StudySettings:
         folds: Parts that are judged in turn.
         budgets: How many budgets between the cheapest model's joules and the best single model's.
         seed: Of folds and samples.
+        sentences: An encoder from outside, whose embeddings the gate may look at too.
     """
 
     folds: int = 5
     budgets: int = 8
     seed: int = 0
+    sentences: SentenceEncoder | None = None
 
 
 class Spent(NamedTuple):
@@ -115,7 +118,7 @@ def run_study(
         if progress:
             progress(f"fold {fold + 1} of {settings.folds}")
         inside, outside = np.flatnonzero(fold_q == fold), np.flatnonzero(fold_q != fold)
-        parts.append(_Fold(table.rows(outside), table.rows(inside), study, settings.seed).run())
+        parts.append(_Fold(table.rows(outside), table.rows(inside), study, settings).run())
     order = np.argsort(np.concatenate([np.flatnonzero(fold_q == fold) for fold in range(settings.folds)]))
     for name in ("at_budget", "proven"):
         found = {key: [getattr(part, name)[key] for part in parts] for key in getattr(parts[0], name)}
@@ -165,7 +168,7 @@ class _Fold:
     training: Table
     judged: Table
     study: Study
-    seed: int
+    settings: StudySettings
 
     def run(self) -> Study:
         """Everything about one fold."""
@@ -199,7 +202,7 @@ class _Fold:
         return max(sorted(gain), key=lambda name: gain[name])
 
     def _rules(self) -> tuple[dict[str, Rules], dict[str, Rules]]:
-        bench = prepare(self.training, self.judged, seed=self.seed)
+        bench = prepare(self.training, self.judged, seed=self.settings.seed, sentences=self.settings.sentences)
         cost = estimates.expected_joules(bench)
         found = {
             "task_lookup": estimates.task_lookup(bench),

@@ -10,23 +10,28 @@ import click
 from orchestrator.cli.context import Session, output_option
 
 if TYPE_CHECKING:
+    from optimizer.gate.sentences import SentenceEncoder
     from optimizer.study.table import Table
 
 FILE = click.Path(path_type=Path)
 TABLE = click.option(
     "--table", type=FILE, required=True, help="Rows of prompt_id, prompt, task, model, quality: csv, jsonl or parquet."
 )
+ENCODER = click.option("--encoder", type=FILE, help="A sentence encoder (.onnx) to look at beside the n-grams.")
+TOKENIZER = click.option("--tokenizer", type=FILE, help="Its tokenizer.json, if it takes tokens.")
 ARMS = click.option("--arms", type=FILE, required=True, help="What each model costs: csv or json.")
 
 
 @click.command("eval", short_help="Judge policies on a table of your own traffic.")
 @TABLE
 @ARMS
+@ENCODER
+@TOKENIZER
 @click.option("--plot", type=FILE, help="Also draw quality against joules into this file.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the folds.")
 @output_option
 @click.pass_obj
-def evaluate(session: Session, *, table: Path, arms: Path, plot: Path | None, seed: int, output: str) -> None:
+def evaluate(session: Session, /, *, table: Path, arms: Path, plot: Path | None, output: str, **asked: Any) -> None:
     """Judge the gate and its alternatives on a table of measured qualities.
 
     Every prompt is judged by what had not seen it; prices and thresholds are chosen on the training folds. Joules are
@@ -35,8 +40,10 @@ def evaluate(session: Session, *, table: Path, arms: Path, plot: Path | None, se
     from optimizer.study.study import StudySettings, run_study
     from optimizer.study.summary import summarise
 
+    sentences = load_encoder(asked["encoder"], asked["tokenizer"])
     loaded = load_table(session, table, arms)
-    study = run_study(loaded, StudySettings(folds=folds_for(loaded), seed=seed), progress=session.note)
+    settings = StudySettings(folds=folds_for(loaded), seed=asked["seed"], sentences=sentences)
+    study = run_study(loaded, settings, progress=session.note)
     summary = summarise(study)
     if plot is not None:
         from orchestrator.study.plot import save_plot
@@ -44,6 +51,22 @@ def evaluate(session: Session, *, table: Path, arms: Path, plot: Path | None, se
         save_plot(summary, plot)
         session.note(f"plot: {plot}")
     _print(summary, session, output)
+
+
+def load_encoder(model: Path | None, tokenizer: Path | None) -> SentenceEncoder | None:
+    """The sentence encoder of the options, if any.
+
+    Raises:
+        UsageError: A tokenizer without an encoder.
+        StudyError: As in `load_sentences`.
+    """
+    if model is None:
+        if tokenizer is not None:
+            raise click.UsageError("--tokenizer belongs to --encoder; give both")
+        return None
+    from orchestrator.study.sentences import load_sentences
+
+    return load_sentences(model, tokenizer)
 
 
 def load_table(session: Session, table: Path, arms: Path) -> Table:

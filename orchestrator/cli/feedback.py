@@ -15,7 +15,8 @@ from orchestrator.cli.context import Session, gateway_option
 def feedback(session: Session, request_id: str, score: float) -> None:
     """Say how good the answer to REQUEST_ID was: SCORE is 1 for a right one, 0 for a wrong one.
 
-    The guard of the gate learns from it (settings guard.*): a gate that is not worth its joules is set aside.
+    The guard of the gate learns from it (settings guard.*): a gate that is not worth its joules is set aside. It is
+    also kept for `edgewise gate train --feedback` (settings feedback.*).
     """
     with session.client() as client:
         counted = client.feedback(request_id, score)

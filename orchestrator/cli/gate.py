@@ -1,4 +1,4 @@
-"""`edgewise gate`: train a gate for text from a table, and judge one."""
+"""`edgewise gate`: train a gate from a table or from feedback, and judge one."""
 
 from __future__ import annotations
 
@@ -8,21 +8,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import Session, output_option
-from orchestrator.cli.evaluate import FILE, TABLE
+from orchestrator.cli.evaluate import ENCODER, FILE, TOKENIZER, load_encoder
 
 if TYPE_CHECKING:
+    from optimizer.gate.feedback import TensorGate
     from optimizer.gate.gate import TextGate
+    from optimizer.gate.sentences import SentenceEncoder
     from orchestrator.study.store import StoredGate
     from orchestrator.study.tables import Traffic
+
+_TABLE = click.option(
+    "--table", type=FILE, help="Rows of prompt_id, prompt, task, model, quality: csv, jsonl or parquet."
+)
+_FEEDBACK = click.option("--feedback", type=FILE, help="A gateway's state_dir, or a file of what it wrote there.")
+_TASK = click.option("--task", "tasks", multiple=True, help="With --feedback: only of this task; may be repeated.")
 
 
 @click.group(short_help="Train and judge the gate that estimates which expert is good at what.")
 def gate() -> None:
-    """Train and judge the gate: estimated quality of every expert for a text."""
+    """Train and judge the gate: estimated quality of every expert for a query."""
 
 
 @gate.command()
-@TABLE
+@_TABLE
+@_FEEDBACK
+@_TASK
 @click.option("--save", type=FILE, required=True, help="File of the trained gate, usually .npz.")
 @click.option(
     "--add-to", type=FILE, help="A gate to which the table's new models are added; its heads stay as they are."
@@ -30,42 +40,76 @@ def gate() -> None:
 @click.option(
     "--penalty", type=click.FloatRange(0.1, 1e6), help="On the heads' weights; chosen on unseen prompts unless given."
 )
+@ENCODER
+@TOKENIZER
 @output_option
 @click.pass_obj
-def train(
-    session: Session, *, table: Path, save: Path, add_to: Path | None, penalty: float | None, output: str
-) -> None:
-    """Train one calibrated head per model of TABLE and save the gate.
+def train(session: Session, /, *, save: Path, output: str, **asked: Any) -> None:
+    """Train one calibrated head per model of a table or of feedback, and save the gate.
 
     Prompts are read as hashed n-grams and counts; nothing is downloaded. Every head is trained by itself, so the order
-    and the choice of models change none of them.
+    and the choice of models change none of them. With --encoder, the embeddings of a sentence encoder stand beside the
+    n-grams; the gate then goes with that file and no other. With --feedback, heads learn from features that a gateway
+    recorded, each from the queries that its expert answered alone.
     """
-    import numpy as np
+    from orchestrator.study.store import save_gate
 
-    from orchestrator.study.store import hashes, load_gate, save_gate
-    from orchestrator.study.tables import read_traffic
-
-    traffic = read_traffic(table, note=session.note)
-    seen = hashes(traffic.texts)
-    if add_to is None:
-        trained = _fit(traffic, penalty)
-    else:
-        stored = load_gate(add_to)
-        trained, seen = _extended(session, stored, traffic, penalty), np.concatenate([stored.seen, seen])
+    _one_source(asked)
+    trained, seen = _of_feedback(session, asked) if asked["feedback"] else _of_table(session, asked)
     save_gate(save, trained, seen)
-    heads = [
-        {"model": name, "calibration_error": head.calibration_error}
-        for name, head in zip(trained.experts, trained.heads, strict=True)
-    ]
+    heads = _heads(trained)
     session.note(f"gate of {len(heads)} models: {save}")
     _show(heads, session, output)
 
 
-def _fit(traffic: Traffic, penalty: float | None) -> TextGate:
+def _one_source(asked: dict[str, Any]) -> None:
+    if (asked["table"] is None) == (asked["feedback"] is None):
+        raise click.UsageError("give one of --table and --feedback")
+    if asked["feedback"] is None and asked["tasks"]:
+        raise click.UsageError("--task belongs to --feedback")
+    alien = [name for name in ("add_to", "encoder", "tokenizer") if asked.get(name) is not None]
+    if asked["feedback"] is not None and alien:
+        raise click.UsageError(f"--{alien[0].replace('_', '-')} needs texts, which feedback does not have; use --table")
+
+
+def _heads(trained: TextGate | TensorGate) -> list[dict[str, Any]]:
+    from optimizer.gate.feedback import TensorGate
+
+    if isinstance(trained, TensorGate):
+        rows = zip(trained.experts_h, trained.tasks_h, trained.calibration_error_h.tolist(), strict=True)
+        return [{"model": name, "task": task, "calibration_error": error} for name, task, error in rows]
+    pairs = zip(trained.experts, trained.heads, strict=True)
+    return [{"model": name, "calibration_error": head.calibration_error} for name, head in pairs]
+
+
+def _of_feedback(session: Session, asked: dict[str, Any]) -> tuple[TextGate | TensorGate, Any]:
+    from orchestrator.study.feedback import read_feedback, train_rated
+    from orchestrator.study.store import hashes
+
+    rated = read_feedback(asked["feedback"], asked["tasks"], note=session.note)
+    return train_rated(rated, penalty=asked["penalty"]), hashes(rated.ids)
+
+
+def _of_table(session: Session, asked: dict[str, Any]) -> tuple[TextGate, Any]:
+    import numpy as np
+
+    from orchestrator.study.store import hashes, load_gate
+    from orchestrator.study.tables import read_traffic
+
+    sentences, penalty = load_encoder(asked["encoder"], asked["tokenizer"]), asked["penalty"]
+    traffic = read_traffic(asked["table"], note=session.note)
+    seen = hashes(traffic.texts)
+    if asked["add_to"] is None:
+        return _fit(traffic, penalty, sentences), seen
+    stored = load_gate(asked["add_to"], sentences)
+    return _extended(session, stored, traffic, penalty), np.concatenate([stored.seen, seen])
+
+
+def _fit(traffic: Traffic, penalty: float | None, sentences: SentenceEncoder | None) -> TextGate:
     from optimizer.gate.gate import fit_gate
 
     qualities = dict(zip(traffic.models, traffic.quality_qm.T, strict=True))
-    return fit_gate(traffic.texts, traffic.tasks, qualities, penalty=penalty)
+    return fit_gate(traffic.texts, traffic.tasks, qualities, penalty=penalty, sentences=sentences)
 
 
 def _extended(session: Session, stored: StoredGate, traffic: Traffic, penalty: float | None) -> TextGate:
@@ -80,18 +124,38 @@ def _extended(session: Session, stored: StoredGate, traffic: Traffic, penalty: f
 
 @gate.command("eval")
 @click.option("--gate", "file", type=FILE, required=True, help="A gate that `edgewise gate train` saved.")
-@TABLE
+@_TABLE
+@_FEEDBACK
+@_TASK
+@ENCODER
+@TOKENIZER
 @output_option
 @click.pass_obj
-def evaluate(session: Session, *, file: Path, table: Path, output: str) -> None:
-    """Judge a trained gate on the prompts of TABLE that it was not trained on."""
+def evaluate(session: Session, /, *, file: Path, output: str, **asked: Any) -> None:
+    """Judge a trained gate on the prompts of a table, or on feedback, that it was not trained on."""
+    _one_source(asked)
+    rows = _on_feedback(session, file, asked) if asked["feedback"] else _on_table(session, file, asked)
+    _show(rows, session, output)
+
+
+def _on_feedback(session: Session, file: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    from orchestrator.study.feedback import judge_rated, read_feedback
+    from orchestrator.study.store import load_stored
+
+    return judge_rated(
+        load_stored(file), read_feedback(asked["feedback"], asked["tasks"], note=session.note), note=session.note
+    )
+
+
+def _on_table(session: Session, file: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
     import numpy as np
 
     from orchestrator.study.errors import StudyError
     from orchestrator.study.store import load_gate
     from orchestrator.study.tables import read_traffic
 
-    stored, traffic = load_gate(file), read_traffic(table, note=session.note)
+    stored = load_gate(file, load_encoder(asked["encoder"], asked["tokenizer"]))
+    traffic = read_traffic(asked["table"], note=session.note)
     fresh = np.flatnonzero(~stored.knows(traffic.texts))
     if len(fresh) < len(traffic.texts):
         session.note(
@@ -99,13 +163,13 @@ def evaluate(session: Session, *, file: Path, table: Path, output: str) -> None:
         )
     if not len(fresh):
         raise StudyError("every prompt of the table was trained on", "give prompts that the gate has not seen")
-    _show(_judge(session, stored, traffic, fresh.tolist()), session, output)
+    return _judge(session, stored, traffic, fresh.tolist())
 
 
 def _judge(session: Session, stored: StoredGate, traffic: Traffic, rows: list[int]) -> list[dict[str, Any]]:
     import numpy as np
 
-    from optimizer.head import expected_calibration_error
+    from orchestrator.study.judging import judged
 
     texts, tasks = [traffic.texts[q] for q in rows], [traffic.tasks[q] for q in rows]
     predicted_qe = stored.gate.quality_many(texts, tasks)
@@ -115,18 +179,7 @@ def _judge(session: Session, stored: StoredGate, traffic: Traffic, rows: list[in
         if name not in stored.gate.experts or not known.any():
             session.note(f"{name}: no head, or no fresh prompt; passed over")
             continue
-        predicted_q, actual_q = predicted_qe[known, stored.gate.experts.index(name)], actual_q[known]
-        found.append(
-            {
-                "model": name,
-                "prompts": int(known.sum()),
-                "quality": float(actual_q.mean()),
-                "predicted": float(predicted_q.mean()),
-                "calibration_error": expected_calibration_error(predicted_q, actual_q),
-                "squared_error": float(((predicted_q - actual_q) ** 2).mean()),
-                "squared_error_of_mean": float(actual_q.var()),
-            }
-        )
+        found.append(judged(name, predicted_qe[known, stored.gate.experts.index(name)], actual_q[known]))
     return found
 
 

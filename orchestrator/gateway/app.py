@@ -37,6 +37,7 @@ from orchestrator.gateway.service import Service
 from orchestrator.gateway.servicers import AdminServicer, FleetServicer, GatewayServicer
 from orchestrator.journal import Journal
 from orchestrator.metrics import Metrics
+from orchestrator.outcomes import MIB, Outcomes
 from orchestrator.pacing import Pacing
 from orchestrator.planning.planner import PlanLimits, Planner, planning_process
 from orchestrator.probing import Probing
@@ -101,6 +102,9 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
             tolerance=config.guard.tolerance_fraction,
             false_alarm_fraction=config.guard.false_alarm_fraction,
             file=config.state_dir / "guard.json",
+        ),
+        outcomes=Outcomes(
+            config.state_dir, features=config.feedback.features, limit_bytes=config.feedback.max_mib * MIB
         ),
         admission=Admission(max_running=config.admission.max_running, max_queued=config.admission.max_queued),
         attempts=Attempts(fleet, max_patience_s=retries.suspect_after_s, retries=retries.enabled),

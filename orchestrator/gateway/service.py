@@ -23,6 +23,7 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.gateway.accounts import TextReply, Ticket, log_line, make_reply, routing_record, timings
 from orchestrator.journal import Entry, Journal
 from orchestrator.metrics import Metrics
+from orchestrator.outcomes import Outcomes
 from orchestrator.pacing import Pacing
 from orchestrator.planning.planner import Planner, Standing
 from orchestrator.probing import Probing
@@ -58,6 +59,7 @@ class Service:
         metrics: Counters.
         pacing: Long-run budgets; None keeps their accounts in memory.
         probing: The guard of the gate; None is off.
+        outcomes: Writes feedback down; None is off.
         max_experts: Most experts that may run for one request.
     """
 
@@ -75,12 +77,14 @@ class Service:
         max_experts: int,
         pacing: Pacing | None = None,
         probing: Probing | None = None,
+        outcomes: Outcomes | None = None,
     ) -> None:
         self.fleet = fleet
         self.planner = planner
         self.budgets = budgets
         self.pacing = Pacing(budgets, None) if pacing is None else pacing
         self.probing = Probing() if probing is None else probing
+        self.outcomes = Outcomes() if outcomes is None else outcomes
         self.admission = admission
         self.attempts = attempts
         self.journal = journal
@@ -107,6 +111,7 @@ class Service:
         except BaseException as error:
             self.conclude(ticket, _outcome(error, ticket))
             raise
+        self.outcomes.answered_tensor(query.request_id, next(iter(query.inputs.values())))
         return make_reply(query, fused, self.conclude(ticket, "answered"))
 
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
@@ -232,6 +237,7 @@ class Service:
         except BaseException as error:
             self.conclude(ticket, _outcome(error, ticket))
             raise
+        self.outcomes.answered_text(query.request_id, "\n".join(message.content for message in query.messages))
         entry = self.conclude(ticket, "answered")
         if end is not None:
             yield TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings)
@@ -245,12 +251,12 @@ class Service:
         return self._text_runner.run(query, progress, again)
 
     def feedback(self, request_id: str, score: float) -> bool:
-        """How good a finished request's answer was; true where the guard of the gate took it.
+        """How good a finished request's answer was; written down, and true where the guard of the gate took it.
 
         Raises:
             RequestError: REQUEST_NOT_FOUND.
         """
-        self.journal.get(request_id)
+        self.outcomes.rate(self.journal.get(request_id), score)
         return self.probing.feedback(request_id, score)
 
     # ---- accounts

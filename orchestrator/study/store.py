@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.errors import EvidenceError
+from optimizer.gate.feedback import TensorGate
 from optimizer.gate.gate import TextGate
+from optimizer.gate.sentences import SentenceEncoder, digests_of
 from orchestrator.errors import ExitCode
 from orchestrator.study.errors import StudyError
 
@@ -36,13 +38,30 @@ class StoredGate:
         return np.asarray(np.isin(hashes(kept), self.seen) & filled)
 
 
+@dataclass(frozen=True)
+class StoredTensorGate:
+    """A gate for tensors and which requests it was trained on.
+
+    Args:
+        gate: The gate.
+        seen: Sorted hashes of the training requests' ids.
+    """
+
+    gate: TensorGate
+    seen: NDArray[np.uint64]
+
+    def knows(self, ids: Iterable[str]) -> NDArray[np.bool_]:
+        """Which of these requests were trained on."""
+        return np.asarray(np.isin(hashes(ids), self.seen))
+
+
 def hashes(texts: Iterable[str]) -> NDArray[np.uint64]:
     """64 bits of each text, by which it is recognised but not told."""
     digests = (hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest() for text in texts)
     return np.array([int.from_bytes(digest, "little") for digest in digests], dtype=np.uint64)
 
 
-def save_gate(path: Path, gate: TextGate, seen: NDArray[np.uint64]) -> None:
+def save_gate(path: Path, gate: TextGate | TensorGate, seen: NDArray[np.uint64]) -> None:
     """Write a gate; the new file replaces an old one in one step.
 
     Raises:
@@ -61,11 +80,27 @@ def save_gate(path: Path, gate: TextGate, seen: NDArray[np.uint64]) -> None:
         draft.unlink(missing_ok=True)
 
 
-def load_gate(path: Path) -> StoredGate:
-    """Read a gate.
+def load_gate(path: Path, sentences: SentenceEncoder | None = None) -> StoredGate:
+    """Read a gate for text.
+
+    Args:
+        path: A file that `save_gate` wrote.
+        sentences: The sentence encoder that it was trained with, if it was.
 
     Raises:
-        StudyError: Not there, not a gate, or of another version.
+        StudyError: As in `load_stored`, or it is a gate for tensors.
+    """
+    stored = load_stored(path, sentences)
+    if isinstance(stored, StoredTensorGate):
+        raise StudyError(f"{path.name}: it is a gate for tensors", "judge it with --feedback", what="gate refused")
+    return stored
+
+
+def load_stored(path: Path, sentences: SentenceEncoder | None = None) -> StoredGate | StoredTensorGate:
+    """Read a gate of either kind.
+
+    Raises:
+        StudyError: Not there, not a gate, of another version, or trained with another encoder.
     """
     cure = "train one with `edgewise gate train`"
     if not path.is_file():
@@ -73,6 +108,28 @@ def load_gate(path: Path) -> StoredGate:
     try:
         with np.load(path, allow_pickle=False) as data:
             arrays = dict(data)
-        return StoredGate(TextGate.from_arrays(arrays), arrays["seen"])
+        if "kind" in arrays:
+            return StoredTensorGate(TensorGate.from_arrays(arrays), arrays["seen"])
+        _check_encoder(path, digests_of(arrays), sentences.digests if sentences else ())
+        return StoredGate(TextGate.from_arrays(arrays, sentences), arrays["seen"])
     except (EvidenceError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise StudyError(f"{path.name}: it is not a gate that can be used", cure, what="gate refused") from error
+
+
+def _check_encoder(path: Path, wanted: tuple[str, ...], given: tuple[str, ...]) -> None:
+    """The encoder and its tokenizer are those of the training, byte for byte."""
+    if wanted == given:
+        return
+    if not wanted:
+        why, cure = f"{path.name}: it was trained without a sentence encoder", "leave --encoder out"
+    elif not given:
+        why, cure = f"{path.name}: it was trained with a sentence encoder", f"add --encoder, SHA-256 {wanted[0][:16]}…"
+    else:
+        part = "encoder" if wanted[0] != given[0] else "tokenizer"
+        sha256 = [
+            digests[part == "tokenizer"][:16] if len(digests) > (part == "tokenizer") else "none"
+            for digests in (wanted, given)
+        ]
+        why = f"{path.name}: it was trained with another {part} (SHA-256 {sha256[0]}…, given {sha256[1]}…)"
+        cure = "give the one of the training, or train again"
+    raise StudyError(why, cure, what="gate refused")

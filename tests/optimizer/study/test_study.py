@@ -71,8 +71,8 @@ def test_what_is_judged_has_no_say_in_how() -> None:
     training, judged = table.rows(np.arange(90)), table.rows(np.arange(90, 120))
     turned = replace(judged, quality_qm=1.0 - judged.quality_qm)
     shell = Study(table, budget_grid(table, 3))
-    _, seen = _Fold(training, judged, shell, 0)._rules()
-    _, other = _Fold(training, turned, shell, 0)._rules()
+    _, seen = _Fold(training, judged, shell, StudySettings())._rules()
+    _, other = _Fold(training, turned, shell, StudySettings())._rules()
     for name, rules in seen.items():
         np.testing.assert_array_equal(rules.judged_rn, other[name].judged_rn)
 
