@@ -7,7 +7,6 @@ that none does. In mode ``worst_case`` the joules are those of the active set, i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from optimizer.selection.arms import Routing
@@ -53,16 +52,15 @@ def least_energy(
 
     Cost: about fifteen solves.
     """
-    limited = _limiter(problem)
     most_j = _most_energy(problem)
-    best = solve(limited(most_j), search)
+    best = solve(limited(problem, most_j), search)
     if best.status is Status.INFEASIBLE or not _reaches(best.objective, min_quality):
         return Minimum(replace(best, status=Status.INFEASIBLE, active=(), objective=0.0), 0.0, most_j)
     found = _pruned(problem, best, min_quality)
     low_j, high_j = 0.0, _spent(problem, found, most_j)
     while high_j - low_j > precision * high_j:
         middle_j = 0.5 * (low_j + high_j)
-        tried = solve(limited(middle_j), search)
+        tried = solve(limited(problem, middle_j), search)
         if tried.status is not Status.INFEASIBLE and _reaches(tried.objective, min_quality):
             found = _pruned(problem, tried, min_quality)
             high_j = _spent(problem, found, middle_j)
@@ -90,11 +88,11 @@ def _reaches(quality: float, min_quality: float) -> bool:
     return quality >= min_quality - _ROUNDING * max(1.0, abs(min_quality))
 
 
-def _limiter(problem: Problem) -> Callable[[float], Problem]:
+def limited(problem: Problem, limit_j: float) -> Problem:
+    """The problem with another limit on its mode's energy."""
     if problem.routing is None:
-        return lambda limit_j: replace(problem, limits=replace(problem.limits, energy_j=limit_j))
-    fanout = problem.routing.fanout
-    return lambda limit_j: replace(problem, routing=Routing(limit_j, fanout))
+        return replace(problem, limits=replace(problem.limits, energy_j=limit_j))
+    return replace(problem, routing=Routing(limit_j, problem.routing.fanout))
 
 
 def _most_energy(problem: Problem) -> float:
