@@ -10,11 +10,12 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RequestError
+from orchestrator.longrun import NO_LONG_RUN, LongRun
 from orchestrator.types import BudgetRequest, Limits, OnInfeasible
 from orchestrator.wire import PROFILES
 
@@ -28,6 +29,15 @@ class TaskBudget:
     task: str
     budget: BudgetRequest
     origin: str
+    long_run: LongRun = NO_LONG_RUN
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an operator set for a task."""
+
+    budget: BudgetRequest = field(default_factory=BudgetRequest)
+    long_run: LongRun = NO_LONG_RUN
 
 
 def merge(over: BudgetRequest, under: BudgetRequest) -> BudgetRequest:
@@ -57,7 +67,8 @@ class Budgets:
         self._configured = dict(by_task)
         self._file = file
         self._merged: dict[str, BudgetRequest] = {}
-        self._set: dict[str, BudgetRequest] = _load(file) if file is not None and file.exists() else {}
+        self._long_run: dict[str, LongRun] = {}
+        self._set: dict[str, Setting] = _load(file) if file is not None and file.exists() else {}
 
     def resolve(self, task: str, request: BudgetRequest, deadline_s: float) -> Limits:
         """The limits that hold for one request; the call's deadline bounds the milliseconds."""
@@ -81,7 +92,18 @@ class Budgets:
     def _merge(self, task: str) -> BudgetRequest:
         nothing = BudgetRequest()
         configured = merge(self._configured.get(task, nothing), self._default)
-        return merge(self._set.get(task, nothing), merge(self._set.get(ALL_TASKS, nothing), configured))
+        return merge(self._setting(task).budget, merge(self._setting(ALL_TASKS).budget, configured))
+
+    def _setting(self, task: str) -> Setting:
+        return self._set.get(task, Setting())
+
+    def long_run(self, task: str) -> LongRun:
+        """What a task may spend over many requests: set for it, else set for all (each task for itself)."""
+        found = self._long_run.get(task)
+        if found is None:
+            own = self._setting(task).long_run
+            found = self._long_run[task] = own if own.said else self._setting(ALL_TASKS).long_run
+        return found
 
     def show(self, tasks: list[str]) -> list[TaskBudget]:
         """The budget in force for all tasks, then for each of these and every task that has one of its own."""
@@ -94,36 +116,47 @@ class Budgets:
             origin = "set"
         else:
             origin = "config" if task in self._configured else "default"
-        return TaskBudget(task, self._for(task), origin)
+        return TaskBudget(task, self._for(task), origin, self.long_run(task))
 
-    def set(self, task: str, budget: BudgetRequest) -> TaskBudget:
+    def set(self, task: str, budget: BudgetRequest, long_run: LongRun = NO_LONG_RUN) -> TaskBudget:
         """Change what a task (or every task, '') may spend; fields that are None keep what was set before."""
-        self._store({**self._set, task: merge(budget, self._set.get(task, BudgetRequest()))})
+        before = self._setting(task)
+        after = Setting(merge(budget, before.budget), long_run if long_run.said else before.long_run)
+        self._store({**self._set, task: after})
         return self.of(task)
 
     def reset(self, task: str) -> TaskBudget:
         """Forget what was set."""
-        self._store({name: budget for name, budget in self._set.items() if name != task})
+        self._store({name: setting for name, setting in self._set.items() if name != task})
         return self.of(task)
 
-    def _store(self, settings: dict[str, BudgetRequest]) -> None:
+    def _store(self, settings: dict[str, Setting]) -> None:
         if self._file is not None:
-            _save(self._file, settings)
+            save_json(self._file, {task: _document(setting) for task, setting in settings.items()})
         self._set = settings
         self._merged.clear()
+        self._long_run.clear()
 
 
-def _save(file: Path, settings: Mapping[str, BudgetRequest]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        task: {
-            "max_energy_j": budget.max_energy_j,
-            "max_latency_ms": budget.max_latency_ms,
-            "on_infeasible": budget.on_infeasible.value if budget.on_infeasible else None,
-            "profile": budget.profile,
-        }
-        for task, budget in settings.items()
+def _document(setting: Setting) -> dict[str, Any]:
+    budget, long_run = setting.budget, setting.long_run
+    return {
+        "max_energy_j": budget.max_energy_j,
+        "max_latency_ms": budget.max_latency_ms,
+        "on_infeasible": budget.on_infeasible.value if budget.on_infeasible else None,
+        "profile": budget.profile,
+        "average_energy_j": long_run.average_energy_j,
+        "average_power_w": long_run.average_power_w,
     }
+
+
+def save_json(file: Path, document: object) -> None:
+    """Write a file atomically: whoever reads it finds the old or the new one, also after a power cut.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".tmp")
     with draft.open("w") as stream:
         json.dump(document, stream, indent=2, allow_nan=False)
@@ -132,22 +165,27 @@ def _save(file: Path, settings: Mapping[str, BudgetRequest]) -> None:
     draft.replace(file)
 
 
-def _read(entry: Mapping[str, Any]) -> BudgetRequest:
-    for name in ("max_energy_j", "max_latency_ms"):
-        value = entry[name]
+# Files written before there were long-run budgets do not have these.
+_OPTIONAL = ("average_energy_j", "average_power_w")
+
+
+def _read(entry: Mapping[str, Any]) -> Setting:
+    for name in ("max_energy_j", "max_latency_ms", *_OPTIONAL):
+        value = entry.get(name) if name in _OPTIONAL else entry[name]
         if value is not None and not (type(value) in (int, float) and 0.0 <= value < math.inf):
             raise ValueError(f"{name} must be a finite number that is not negative")
     if entry["profile"] not in (None, *PROFILES):
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}")
-    return BudgetRequest(
+    budget = BudgetRequest(
         max_energy_j=entry["max_energy_j"],
         max_latency_ms=entry["max_latency_ms"],
         on_infeasible=OnInfeasible(entry["on_infeasible"]) if entry["on_infeasible"] else None,
         profile=entry["profile"],
     )
+    return Setting(budget, LongRun(entry.get("average_energy_j"), entry.get("average_power_w")))
 
 
-def _load(file: Path) -> dict[str, BudgetRequest]:
+def _load(file: Path) -> dict[str, Setting]:
     try:
         document = json.loads(file.read_text())
         return {task: _read(entry) for task, entry in document.items()}

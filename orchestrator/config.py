@@ -133,6 +133,20 @@ class Plan(Section):
         return self
 
 
+class Guard(Section):
+    """Whether the gate must go on proving that it is worth its joules beside the best single expert."""
+
+    probe_fraction: float = Field(
+        default=0.0, ge=0.0, le=0.5, description="Share of requests on which the other one answers; 0 is off."
+    )
+    tolerance_fraction: float = Field(
+        default=0.005, ge=0.0, le=0.5, description="How much worse the gate may be on average."
+    )
+    false_alarm_fraction: float = Field(
+        default=0.01, gt=0.0, lt=1.0, description="Chance that a gate within tolerance is ever set aside."
+    )
+
+
 class Explain(Section):
     """How long `edgewise why` remembers."""
 
@@ -161,6 +175,7 @@ class GatewayConfig(Section):
     retries: Retries = Retries()
     fusion: Fusion = Fusion()
     plan: Plan = Plan()
+    guard: Guard = Guard()
     explain: Explain = Explain()
     log: Log = Log()
     state_dir: Path = Field(

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from orchestrator.execution.run import Progress
+from orchestrator.longrun import PacingRecord
 from orchestrator.types import AttemptRecord, Energy, Limits, Provenance
 
 LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -58,6 +59,7 @@ class Metrics:
         self.registry.register(self)
         self.queue_depth = 0
         self.node_up: dict[str, bool] = {}
+        self.pacing: dict[str, PacingRecord] = {}
         self._requests: defaultdict[str, int] = defaultdict(int)
         self._energy_j: defaultdict[tuple[str, Provenance], float] = defaultdict(float)
         self._violations: defaultdict[str, int] = defaultdict(int)
@@ -132,7 +134,20 @@ class Metrics:
         for node, is_up in self.node_up.items():
             up.add_metric([node], float(is_up))
         yield up
+        yield from self._paced()
         yield GaugeMetricFamily("edgewise_queue_depth", "Requests that wait for admission.", float(self.queue_depth))
+
+    def _paced(self) -> Iterator[Metric]:
+        text = "Quality that one joule must buy under the task's long-run budget."
+        price = GaugeMetricFamily("edgewise_pacing_price", text, labels=["task"])
+        burn = GaugeMetricFamily(
+            "edgewise_budget_burn_ratio", "Spent over accrued of the long-run budget.", labels=["task"]
+        )
+        for task, record in self.pacing.items():
+            price.add_metric([task], record.price_per_j)
+            burn.add_metric([task], record.burn_ratio)
+        yield price
+        yield burn
 
     def _by_label(self, counts: dict[str, int]) -> dict[tuple[str, ...], float]:
         return {(label,): float(count) for label, count in counts.items()}

@@ -1,4 +1,4 @@
-"""Energies and durations as people write them, and as people like to read them.
+"""Energies, powers and durations as people write them, and as people like to read them.
 
 Energies are kept in joules, durations in milliseconds. Reading is strict: one number, one unit, no sign,
 nothing that is not finite. A plain number is an energy in joules; a duration always needs its unit, because a
@@ -12,6 +12,7 @@ import re
 
 MAX_ENERGY_J = 1e9
 MAX_DURATION_MS = 3_600_000.0
+MAX_POWER_W = 1e6
 
 _NUMBER_AND_UNIT = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?[ \u00a0]?([A-Za-zµμ]*)")
 
@@ -37,6 +38,8 @@ _DURATION_UNITS_MS = {
     "min": 6e4,
     "h": 3.6e6,
 }
+_POWER_UNITS_W = {"uW": 1e-6, "µW": 1e-6, "μW": 1e-6, "mW": 1e-3, "W": 1.0, "kW": 1e3}
+_POWER_LADDER = ((1e3, "kW"), (1.0, "W"), (1e-3, "mW"), (1e-6, "µW"))
 _ENERGY_LADDER = ((1e6, "MJ"), (1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"))
 _DURATION_LADDER = ((6e4, "min"), (1e3, "s"), (1.0, "ms"), (1e-3, "µs"))
 
@@ -59,6 +62,20 @@ def parse_energy_j(text: str) -> float:
     return _bounded(value_j, MAX_ENERGY_J, f"an energy is at most {MAX_ENERGY_J:g} J")
 
 
+def parse_power_w(text: str) -> float:
+    """Read a power such as ``5W``, ``500mW`` or ``0.5`` (watts).
+
+    Returns:
+        Watts, between 0 and `MAX_POWER_W`.
+
+    Raises:
+        UnitError: Not a number with a known unit of power, or out of range.
+    """
+    number, unit = _split(text, "power", "5W or 500mW")
+    value_w = number * _factor(unit or "W", _POWER_UNITS_W, "power")
+    return _bounded(value_w, MAX_POWER_W, f"a power is at most {MAX_POWER_W:g} W")
+
+
 def parse_duration_ms(text: str) -> float:
     """Read a duration such as ``20ms``, ``1.5s`` or ``2min``.
 
@@ -78,6 +95,11 @@ def parse_duration_ms(text: str) -> float:
 def format_energy_j(energy_j: float, digits: int = 3) -> str:
     """Write an energy with the prefix that leaves one to three digits before the point, e.g. ``2.1 µJ``."""
     return _format(energy_j, _ENERGY_LADDER, digits, zero="0 J")
+
+
+def format_power_w(power_w: float, digits: int = 3) -> str:
+    """Write a power with the prefix that leaves one to three digits before the point, e.g. ``2.1 mW``."""
+    return _format(power_w, _POWER_LADDER, digits, zero="0 W")
 
 
 def format_duration_ms(duration_ms: float, digits: int = 3) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgewise.v1 import common_pb2
 from orchestrator.errors import RequestError
+from orchestrator.longrun import GuardRecord, LongRun, PacingRecord
 from orchestrator.types import (
     NAME_PATTERN,
     Array,
@@ -29,6 +30,7 @@ from orchestrator.types import (
 MAX_RANK = 8
 MAX_ENERGY_J = 1e9
 MAX_LATENCY_MS = 3.6e6
+MAX_POWER_W = 1e6
 
 DTYPES: dict[common_pb2.DType.ValueType, np.dtype[np.generic]] = {
     common_pb2.DTYPE_BOOL: np.dtype("bool"),
@@ -189,6 +191,71 @@ def encode_budget(budget: BudgetRequest) -> common_pb2.Budget:
         max_latency_ms=budget.max_latency_ms,
         on_infeasible=policy,
         profile=budget.profile or "",
+    )
+
+
+def decode_long_run(message: common_pb2.LongRunBudget) -> LongRun:
+    """The long-run budget that a message asks for.
+
+    Raises:
+        RequestError: BUDGET_NOT_FINITE or BUDGET_OUT_OF_RANGE.
+    """
+    energy = power = None
+    if message.HasField("average_energy_j"):
+        field = "long_run.average_energy_j"
+        energy = check_budget_number(message.average_energy_j, field=field, limit=MAX_ENERGY_J, unit="J")
+    if message.HasField("average_power_w"):
+        field = "long_run.average_power_w"
+        power = check_budget_number(message.average_power_w, field=field, limit=MAX_POWER_W, unit="W")
+    if energy and power:
+        message_text = "A long-run budget is joules per request or watts, not both."
+        raise RequestError("BUDGET_OUT_OF_RANGE", message_text, field="long_run", metadata={"limit": "one"})
+    return LongRun(energy, power)
+
+
+def encode_long_run(budget: LongRun) -> common_pb2.LongRunBudget:
+    """The message for a long-run budget; what is None stays unset."""
+    return common_pb2.LongRunBudget(average_energy_j=budget.average_energy_j, average_power_w=budget.average_power_w)
+
+
+def encode_pacing(record: PacingRecord | None) -> common_pb2.Pacing | None:
+    """The message for how a long-run budget stands."""
+    if record is None:
+        return None
+    return common_pb2.Pacing(
+        budget=encode_long_run(record.budget),
+        status=record.status,
+        price_per_j=record.price_per_j,
+        burn_ratio=record.burn_ratio,
+        left_j=record.left_j,
+        cheapest_j=record.cheapest_j,
+        requests=record.requests,
+    )
+
+
+def decode_pacing(message: common_pb2.Pacing) -> PacingRecord:
+    """How a long-run budget stands."""
+    return PacingRecord(
+        budget=decode_long_run(message.budget),
+        status=message.status,
+        price_per_j=message.price_per_j,
+        burn_ratio=message.burn_ratio,
+        left_j=message.left_j,
+        cheapest_j=message.cheapest_j,
+        requests=message.requests,
+    )
+
+
+def encode_guard(record: GuardRecord | None) -> common_pb2.Guard | None:
+    """The message for how a guard stands."""
+    if record is None:
+        return None
+    return common_pb2.Guard(
+        in_force=record.in_force,
+        evidence_fraction=record.evidence_fraction,
+        mean_difference=record.mean_difference,
+        observations=record.observations,
+        stays=record.stays,
     )
 
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.context import Session, gateway_option, output_option
-from orchestrator.cli.params import DURATION, ENERGY, INFEASIBLE, PROFILES, make_budget
+from orchestrator.cli.params import DURATION, ENERGY, INFEASIBLE, POWER, PROFILES, make_budget, make_long_run
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from orchestrator.client.types import TaskBudget
 
 
@@ -36,6 +38,8 @@ def show(session: Session, output: str) -> None:
 @click.option("--max-latency", type=DURATION, help="Time per request, e.g. 20ms.")
 @click.option("--on-infeasible", type=INFEASIBLE, help="What happens when nothing fits.")
 @click.option("--profile", type=click.Choice(PROFILES), help="How many joules a better answer is worth.")
+@click.option("--average-energy", type=ENERGY, help="Joules per request, averaged over many; 0 switches it off.")
+@click.option("--average-power", type=POWER, help="Watts, averaged over time; 0 switches it off.")
 @click.option("--reset", is_flag=True, help="Forget what was set; back to the configuration.")
 @output_option
 @click.pass_obj
@@ -47,15 +51,22 @@ def set_(
     max_latency: float | None,
     on_infeasible: str | None,
     profile: str | None,
+    average_energy: float | None,
+    average_power: float | None,
     reset: bool,
     output: str,
 ) -> None:
-    """Set the budget of a task until the gateway restarts; what is not named stays as it is."""
+    """Set the budget of a task; it survives restarts, and what is not named stays as it is.
+
+    An average budget is kept over many requests by pacing: it decides what a joule must buy. It is apart for each
+    task; set without a task it holds for each task that has none of its own.
+    """
     wanted = make_budget(max_energy, max_latency, on_infeasible=on_infeasible, profile=profile)
-    if (wanted is None) != reset:
+    long_run = make_long_run(average_energy, average_power)
+    if (wanted is None and long_run is None) != reset:
         raise click.UsageError("name at least one limit, or --reset alone")
     with session.client() as client:
-        _print([client.set_budget(wanted, task=task)], session, output)
+        _print([client.set_budget(wanted, task=task, long_run=long_run)], session, output)
 
 
 def _print(budgets: Sequence[TaskBudget], session: Session, output: str) -> None:
@@ -78,3 +89,16 @@ def _print(budgets: Sequence[TaskBudget], session: Session, output: str) -> None
             safe(entry.origin),
         )
     console(color=session.color).print(rows)
+    if any(entry.long_run.limits for entry in budgets):
+        console(color=session.color).print(_long_run_table(budgets))
+
+
+def _long_run_table(budgets: Sequence[TaskBudget]) -> Table:
+    from orchestrator.cli.output import safe, table
+    from orchestrator.cli.pacing import budget_text, pacing_cells
+
+    rows = table("\nOver many requests", ("task", ">average", ">price", ">burn", ">left now", "status"))
+    for entry in budgets:
+        if entry.long_run.limits:
+            rows.add_row(safe(entry.task) or "(each task)", budget_text(entry.long_run), *pacing_cells(entry.pacing))
+    return rows

@@ -16,6 +16,7 @@ VERBS = {
     "node": "orchestrator.cli.node:node",
     "infer": "orchestrator.cli.infer:infer",
     "why": "orchestrator.cli.why:why",
+    "feedback": "orchestrator.cli.feedback:feedback",
     "status": "orchestrator.cli.status:status",
     "budget": "orchestrator.cli.budget:budget",
     "config": "orchestrator.cli.config:config",

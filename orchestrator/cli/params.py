@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.units import UnitError, parse_duration_ms, parse_energy_j
+from orchestrator.units import UnitError, parse_duration_ms, parse_energy_j, parse_power_w
 
 if TYPE_CHECKING:
-    from orchestrator.client import Budget
+    from orchestrator.client import Budget, LongRun
 
 PROFILES = ("eco", "balanced", "best")
 ON_INFEASIBLE = ("error", "best-effort", "cheapest")
@@ -44,6 +44,19 @@ class DurationParam(click.ParamType):  # type: ignore[type-arg]
         return duration_ms if duration_ms > 0 else self.fail("must be longer than nothing", param, ctx)
 
 
+class PowerParam(click.ParamType):  # type: ignore[type-arg]
+    """Watts from texts such as 5W."""
+
+    name = "power"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Watts."""
+        try:
+            return parse_power_w(str(value))
+        except UnitError as error:
+            return self.fail(f"{value!r}: {error}", param, ctx)
+
+
 class InfeasibleParam(click.Choice):  # type: ignore[type-arg]
     """error, best-effort or cheapest; best_effort, as it is written in files, is taken too."""
 
@@ -56,6 +69,7 @@ class InfeasibleParam(click.Choice):  # type: ignore[type-arg]
 
 
 ENERGY = EnergyParam()
+POWER = PowerParam()
 DURATION = DurationParam()
 INFEASIBLE = InfeasibleParam()
 
@@ -69,3 +83,18 @@ def make_budget(
     if max_energy is None and max_latency is None and on_infeasible is None and profile is None:
         return None
     return Budget(max_energy, max_latency, OnInfeasible(on_infeasible) if on_infeasible else None, profile)
+
+
+def make_long_run(average_energy: float | None, average_power: float | None) -> LongRun | None:
+    """The long-run budget of the options, None when none of them was given.
+
+    Raises:
+        click.UsageError: Both were given.
+    """
+    from orchestrator.client import LongRun
+
+    if average_energy is not None and average_power is not None:
+        raise click.UsageError("a long-run budget is --average-energy or --average-power, not both")
+    if average_energy is None and average_power is None:
+        return None
+    return LongRun(average_energy, average_power)

@@ -105,11 +105,14 @@ def _arm_cells(arm: ArmStatus) -> Iterable[str]:
 
 def _plan_text(task: TaskStatus) -> str:
     from orchestrator.cli.output import certificate_text, energy_or_dash, percent, safe
+    from orchestrator.cli.pacing import guard_sentence, pacing_sentence
 
     prices = "; ".join(
         f"{safe(price.profile)} {percent(price.expected_quality_fraction)} for"
         f" {energy_or_dash(price.expected_energy_j)}"
         for price in task.prices
     )
+    paced = f"long-run budget: {pacing_sentence(task.pacing)}\n" if task.pacing else ""
+    paced += f"guard: {guard_sentence(task.guard)}\n" if task.guard else ""
     plan = f"plan {safe(task.plan_id) or 'none'}: {len(task.active_arms)} arms active"
-    return f"{plan}; {certificate_text(task.certificate)}\nprofiles: {prices or 'none'}\n"
+    return f"{plan}; {certificate_text(task.certificate)}\nprofiles: {prices or 'none'}\n{paced}"

@@ -62,7 +62,8 @@ def _headline(explanation: Explanation) -> str:
             f"  chosen     {safe(_short(explanation.chosen, explanation)) or 'nothing'}",
             f"  runner-up  {safe(_short(explanation.runner_up, explanation)) or 'none'}",
             f"  binding    {BINDING.get(binding, safe(binding))}",
-            f"  price      {_price(explanation)}\n",
+            f"  price      {_price(explanation)}",
+            f"  long run   {_pacing(explanation)}\n",
         )
     )
 
@@ -87,6 +88,12 @@ def _price(explanation: Explanation) -> str:
     if explanation.price_per_j <= 0 or not math.isfinite(explanation.price_per_j):
         return "none: joules within the budget are free"
     return f"one more right answer in a hundred is worth {format_energy_j(0.01 / explanation.price_per_j)}"
+
+
+def _pacing(explanation: Explanation) -> str:
+    from orchestrator.cli.pacing import pacing_sentence
+
+    return "no budget" if explanation.pacing is None else pacing_sentence(explanation.pacing)
 
 
 def _cost_table(explanation: Explanation) -> Table:

@@ -27,6 +27,7 @@ from orchestrator.client.types import (
     FusionChoice,
     Generated,
     GenerationParameters,
+    LongRun,
     Message,
     TaskBudget,
     TensorSpec,
@@ -103,6 +104,10 @@ class AsyncClient(Session):
         """Why a finished request was answered as it was."""
         return await self._run(wire.explain(request_id))
 
+    async def feedback(self, request_id: str, score: float) -> bool:
+        """How good an answer was, 0 (wrong) to 1 (right); true where the guard of the gate took it."""
+        return await self._run(wire.feedback(request_id, score))
+
     async def status(self) -> FleetStatus:
         """Nodes, tasks and totals."""
         fleet = await self._run(admin.status())
@@ -113,9 +118,9 @@ class AsyncClient(Session):
         """The budgets in force, the default first."""
         return await self._run(admin.budgets())
 
-    async def set_budget(self, budget: Budget | None, *, task: str = "") -> TaskBudget:
-        """Change the budget of a task ("" for the default); None goes back to the configuration."""
-        return await self._run(admin.set_budget(task, budget))
+    async def set_budget(self, budget: Budget | None, *, task: str = "", long_run: LongRun | None = None) -> TaskBudget:
+        """Change the budget of a task ("" for the default); nothing at all goes back to the configuration."""
+        return await self._run(admin.set_budget(task, budget, long_run))
 
     async def drain_node(self, node: str) -> str:
         """Give a node no new work; returns its state."""

@@ -27,6 +27,7 @@ from orchestrator.client.types import (
     FusionChoice,
     Generated,
     GenerationParameters,
+    LongRun,
     Message,
     TaskBudget,
     TensorSpec,
@@ -124,6 +125,10 @@ class Client(Session):
         """Why a finished request was answered as it was; raises REQUEST_NOT_FOUND when it is forgotten."""
         return self._run(wire.explain(request_id))
 
+    def feedback(self, request_id: str, score: float) -> bool:
+        """How good an answer was, 0 (wrong) to 1 (right); true where the guard of the gate took it."""
+        return self._run(wire.feedback(request_id, score))
+
     def status(self) -> FleetStatus:
         """Nodes, tasks and totals."""
         fleet = self._run(admin.status())
@@ -134,9 +139,9 @@ class Client(Session):
         """The budgets in force, the default first."""
         return self._run(admin.budgets())
 
-    def set_budget(self, budget: Budget | None, *, task: str = "") -> TaskBudget:
-        """Change the budget of a task ("" for the default); None goes back to the configuration."""
-        return self._run(admin.set_budget(task, budget))
+    def set_budget(self, budget: Budget | None, *, task: str = "", long_run: LongRun | None = None) -> TaskBudget:
+        """Change the budget of a task ("" for the default); nothing at all goes back to the configuration."""
+        return self._run(admin.set_budget(task, budget, long_run))
 
     def drain_node(self, node: str) -> str:
         """Give a node no new work; returns its state."""

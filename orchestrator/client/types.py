@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orchestrator.longrun import NO_LONG_RUN, GuardRecord, LongRun, PacingRecord
 from orchestrator.types import (
     Array,
     BudgetRequest,
@@ -37,9 +38,12 @@ __all__ = [
     "FusionChoice",
     "Generated",
     "GenerationParameters",
+    "GuardRecord",
+    "LongRun",
     "Message",
     "NodeStatus",
     "OnInfeasible",
+    "PacingRecord",
     "ProfilePrice",
     "Provenance",
     "RoutingRecord",
@@ -123,6 +127,7 @@ class Explanation:
     energy: Energy
     timing: Timings
     age_s: float
+    pacing: PacingRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +190,8 @@ class TaskStatus:
     certificate: CertificateRecord
     active_arms: tuple[str, ...]
     prices: tuple[ProfilePrice, ...]
+    pacing: PacingRecord | None = None
+    guard: GuardRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -206,3 +213,5 @@ class TaskBudget:
     task: str
     budget: Budget
     origin: str
+    long_run: LongRun = NO_LONG_RUN
+    pacing: PacingRecord | None = None

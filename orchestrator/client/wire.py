@@ -24,6 +24,7 @@ from orchestrator.wire import (
     FUSION_NUMBERS,
     FUSIONS,
     decode_energy,
+    decode_pacing,
     decode_tensors,
     encode_budget,
     encode_tensor,
@@ -99,6 +100,12 @@ def explain(request_id: str) -> Call[own.Explanation]:
     """The call that says why a finished request was answered as it was."""
     request = gateway_pb2.ExplainRequest(request_id=request_id)
     return Call(f"/{GATEWAY}/Explain", request, gateway_pb2.ExplainResponse, _explanation)
+
+
+def feedback(request_id: str, score: float) -> Call[bool]:
+    """The call that tells how good an answer was; its reply is whether the guard of the gate took it."""
+    request = gateway_pb2.FeedbackRequest(request_id=request_id, score=score)
+    return Call(f"/{GATEWAY}/Feedback", request, gateway_pb2.FeedbackResponse, lambda reply: bool(reply.counted))
 
 
 def fit(array: Array, spec: own.TensorSpec | None) -> dict[str, Array]:
@@ -223,6 +230,7 @@ def _explanation(reply: gateway_pb2.ExplainResponse) -> own.Explanation:
         energy=decode_energy(reply.energy),
         timing=_timing(reply.timing),
         age_s=reply.age_s,
+        pacing=decode_pacing(reply.pacing) if reply.HasField("pacing") else None,
     )
 
 

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from optimizer.fusion import Fused
+from optimizer.online.pacing import Charge
 from orchestrator.execution.run import Progress, fusion_of
 from orchestrator.execution.text import TextEnd
 from orchestrator.journal import Entry
@@ -37,6 +38,7 @@ class Ticket:
     decision: Decision | None = None
     plan: Plan | None = None
     progress: Progress | None = None
+    charge: Charge | None = None
 
 
 @dataclass(frozen=True)

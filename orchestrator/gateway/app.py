@@ -37,7 +37,9 @@ from orchestrator.gateway.service import Service
 from orchestrator.gateway.servicers import AdminServicer, FleetServicer, GatewayServicer
 from orchestrator.journal import Journal
 from orchestrator.metrics import Metrics
+from orchestrator.pacing import Pacing
 from orchestrator.planning.planner import PlanLimits, Planner, planning_process
+from orchestrator.probing import Probing
 from orchestrator.types import BudgetRequest, OnInfeasible
 
 events = structlog.get_logger("gateway")
@@ -82,10 +84,18 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
     plan = config.plan
     limits = PlanLimits(plan.max_active_energy_j, plan.max_active, plan.mean_energy_j, plan.drift_fraction)
     planner = Planner(fleet, limits=limits, observe_s=metrics.planned, executor=executor)
+    budgets = _budgets(config)
     service = Service(
         fleet=fleet,
         planner=planner,
-        budgets=_budgets(config),
+        budgets=budgets,
+        pacing=Pacing(budgets, config.state_dir / "pacing.json"),
+        probing=Probing(
+            probe_fraction=config.guard.probe_fraction,
+            tolerance=config.guard.tolerance_fraction,
+            false_alarm_fraction=config.guard.false_alarm_fraction,
+            file=config.state_dir / "guard.json",
+        ),
         admission=Admission(max_running=config.admission.max_running, max_queued=config.admission.max_queued),
         attempts=Attempts(fleet, max_patience_s=retries.suspect_after_s, retries=retries.enabled),
         max_attempts=retries.max_attempts if retries.enabled else 1,
@@ -152,6 +162,8 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         await _drain(service)
         await server.stop(grace=1.0)
         service.publish()
+        service.pacing.keep(asyncio.get_running_loop().time(), force=True)
+        service.probing.keep()
         stop_http.set()
         for task in tasks[:2]:
             task.cancel()

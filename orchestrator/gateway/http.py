@@ -30,6 +30,7 @@ def http_app(service: Service) -> Starlette:
         fleet = service.fleet
         up = {name: name in fleet.sessions and fleet.board.nodes[name].routable for name in fleet.known}
         service.metrics.node_up = up
+        service.metrics.pacing = service.pacing.records()
         service.metrics.queue_depth = service.admission.queued
         return Response(service.metrics.render(), media_type=CONTENT_TYPE)
 

@@ -19,6 +19,7 @@ from orchestrator.wire import (
     PROVENANCE_NUMBERS,
     encode_certificate,
     encode_energy,
+    encode_pacing,
     encode_tensor,
 )
 
@@ -118,6 +119,9 @@ def encode_explanation(entry: Entry) -> gateway_pb2.ExplainResponse:
     names = [bound.name for bound in decision.table.bound]
     choice = decision.choice
     response.price_per_j = decision.price.per_j
+    pacing = encode_pacing(None if decision.pace is None else decision.pace.record)
+    if pacing is not None:
+        response.pacing.CopyFrom(pacing)
     response.binding_constraint = choice.binding.value
     response.chosen = "" if decision.index is None else names[decision.index]
     response.runner_up = "" if choice.runner_up is None else names[choice.runner_up]

@@ -8,7 +8,7 @@ from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2
 from orchestrator.fleet.arms import ArmState
 from orchestrator.gateway.service import Service
 from orchestrator.types import Arm, Provenance, Task
-from orchestrator.wire import PROVENANCE_NUMBERS, encode_certificate, encode_spec
+from orchestrator.wire import PROVENANCE_NUMBERS, encode_certificate, encode_guard, encode_pacing, encode_spec
 
 
 def encode_node(service: Service, name: str) -> admin_pb2.NodeStatus:
@@ -77,7 +77,9 @@ def _encode_arm(arm: Arm) -> fleet_pb2.Arm:
 def encode_task(service: Service, task: Task) -> admin_pb2.TaskStatus:
     """One task with the plan in force."""
     standing = service.planner.standing(task.name)
-    status = admin_pb2.TaskStatus(task=task.name, labels=task.labels)
+    pacing = encode_pacing(service.pacing.record(task.name))
+    guard = encode_guard(service.probing.record(task.name))
+    status = admin_pb2.TaskStatus(task=task.name, labels=task.labels, pacing=pacing, guard=guard)
     if not task.text:
         status.input.CopyFrom(encode_spec(task.input))
     if standing is None:

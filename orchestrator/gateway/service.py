@@ -23,8 +23,11 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.gateway.accounts import TextReply, Ticket, log_line, make_reply, routing_record, timings
 from orchestrator.journal import Entry, Journal
 from orchestrator.metrics import Metrics
+from orchestrator.pacing import Pacing
 from orchestrator.planning.planner import Planner, Standing
+from orchestrator.probing import Probing
 from orchestrator.routing.model import AnnouncedModel
+from orchestrator.routing.pace import Pace
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Decision, Wish, route
 from orchestrator.types import (
@@ -53,6 +56,8 @@ class Service:
         runner: Runs routed queries.
         journal: What `why` can tell.
         metrics: Counters.
+        pacing: Long-run budgets; None keeps their accounts in memory.
+        probing: The guard of the gate; None is off.
         max_experts: Most experts that may run for one request.
     """
 
@@ -68,10 +73,14 @@ class Service:
         journal: Journal,
         metrics: Metrics,
         max_experts: int,
+        pacing: Pacing | None = None,
+        probing: Probing | None = None,
     ) -> None:
         self.fleet = fleet
         self.planner = planner
         self.budgets = budgets
+        self.pacing = Pacing(budgets, None) if pacing is None else pacing
+        self.probing = Probing() if probing is None else probing
         self.admission = admission
         self.attempts = attempts
         self.journal = journal
@@ -105,9 +114,12 @@ class Service:
         wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts)
         decision, limits = self.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
         progress = ticket.progress = Progress(limits, ticket.started_s, decision)
-        return await self._runner.run(query, progress, self._again(query.task, features_f, wish))
+        again = self._again(query.task, features_f, wish, pace=decision.pace)
+        return await self._runner.run(query, progress, again)
 
-    def _again(self, task: Task, features_f: NDArray[np.floating[Any]], wish: Wish) -> Decide:
+    def _again(
+        self, task: Task, features_f: NDArray[np.floating[Any]], wish: Wish, *, pace: Pace | None = None
+    ) -> Decide:
         """Routes what is left of a query around the arms that failed it, on the plan of that later moment."""
 
         def decide(left: Limits, avoid: frozenset[int]) -> Decision | None:
@@ -115,7 +127,7 @@ class Service:
             if standing is None:
                 return None
             retry = replace(wish, avoid=avoid)
-            return route(features_f, plan=standing.plan, table=standing.table, limits=left, wish=retry)
+            return route(features_f, plan=standing.plan, table=standing.table, limits=left, wish=retry, pace=pace)
 
         return decide
 
@@ -142,12 +154,37 @@ class Service:
         if standing is None:
             raise self._nobody(task, wish.expert)
         ticket.plan = standing.plan
-        decision = route(features_f, plan=standing.plan, table=standing.table, limits=limits, wish=wish)
+        pace = self.pacing.arrive(task.name, started_s)
+        decision = route(features_f, plan=standing.plan, table=standing.table, limits=limits, wish=wish, pace=pace)
+        if self.probing.on and wish.expert is None:
+            decision = self._probe(ticket, decision, features_f, wish=wish, standing=standing)
         ticket.decision = decision
+        if pace is not None:
+            ticket.charge = self.pacing.routed(task.name, decision)
         ticket.route_s = time.monotonic() - started_s
         if decision.route is None:
             raise _infeasible(decision, limits)
         return decision, limits
+
+    def _probe(
+        self,
+        ticket: Ticket,
+        gate: Decision,
+        features_f: NDArray[np.floating[Any]],
+        *,
+        wish: Wish,
+        standing: Standing,
+    ) -> Decision:
+        """The gate's decision or the best single expert's, as the guard of the gate says."""
+        plan, table, limits = standing.plan, standing.table, ticket.limits
+        if limits is None:
+            return gate
+
+        def alone(expert: str) -> Decision:
+            wanted = replace(wish, expert=expert)
+            return route(features_f, plan=plan, table=table, limits=limits, wish=wanted, pace=gate.pace)
+
+        return self.probing.decide(ticket.request_id, gate, task=ticket.task, expert=plan.best_single, single=alone)
 
     def _standing(self, task: Task, expert: str | None) -> Standing | None:
         """The plan in force; for an expert by name, if the plan does not hold it, its arms alone."""
@@ -204,7 +241,17 @@ class Service:
         wish = Wish(query.expert)
         decision, limits = self.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
         progress = ticket.progress = Progress(limits, ticket.started_s, decision)
-        return self._text_runner.run(query, progress, self._again(query.task, features_f, wish))
+        again = self._again(query.task, features_f, wish, pace=decision.pace)
+        return self._text_runner.run(query, progress, again)
+
+    def feedback(self, request_id: str, score: float) -> bool:
+        """How good a finished request's answer was; true where the guard of the gate took it.
+
+        Raises:
+            RequestError: REQUEST_NOT_FOUND.
+        """
+        self.journal.get(request_id)
+        return self.probing.feedback(request_id, score)
 
     # ---- accounts
 
@@ -212,6 +259,8 @@ class Service:
         """Account for a request that has ended: journal, metrics and its one log line."""
         progress = ticket.progress
         energy = total_energy(progress.attempts if progress else [])
+        if ticket.charge is not None:
+            self.pacing.settle(ticket.task, ticket.charge, energy.energy_j)
         spent = timings(ticket)
         entry = Entry(
             request_id=ticket.request_id,
@@ -237,6 +286,7 @@ class Service:
         for entry, progress in ended:
             self._count(entry, progress)
         log.requests.write([log_line(entry) for entry, _ in ended])
+        self.pacing.keep(time.monotonic())
 
     def _count(self, entry: Entry, progress: Progress | None) -> None:
         if progress is None:

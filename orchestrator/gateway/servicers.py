@@ -17,7 +17,14 @@ from orchestrator.gateway.report import encode_node, encode_task
 from orchestrator.gateway.requests import decode_generate, decode_infer
 from orchestrator.gateway.service import Service
 from orchestrator.types import Energy, Provenance
-from orchestrator.wire import check_name, decode_budget, encode_budget
+from orchestrator.wire import (
+    check_name,
+    decode_budget,
+    decode_long_run,
+    encode_budget,
+    encode_long_run,
+    encode_pacing,
+)
 
 
 def _trailer(energy: Energy) -> tuple[tuple[str, str], ...]:
@@ -58,6 +65,14 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
             raise RequestError("FIELD_REQUIRED", "request_id must name a request.", field="request_id")
         return encode_explanation(self._service.journal.get(request.request_id))
 
+    async def Feedback(self, request: gateway_pb2.FeedbackRequest, context: Any) -> gateway_pb2.FeedbackResponse:
+        """See gateway.proto."""
+        if not request.request_id:
+            raise RequestError("FIELD_REQUIRED", "request_id must name a request.", field="request_id")
+        if not 0.0 <= request.score <= 1.0:
+            raise RequestError("FIELD_OUT_OF_RANGE", "score must be between 0 and 1.", field="score")
+        return gateway_pb2.FeedbackResponse(counted=self._service.feedback(request.request_id, request.score))
+
 
 class AdminServicer(admin_pb2_grpc.AdminServicer):
     """What operators call."""
@@ -89,18 +104,26 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     async def GetBudgets(self, request: admin_pb2.GetBudgetsRequest, context: Any) -> admin_pb2.GetBudgetsResponse:
         """See admin.proto."""
         budgets = self._service.budgets.show(list(self._service.fleet.tasks))
-        return admin_pb2.GetBudgetsResponse(budgets=[_encode_task_budget(budget) for budget in budgets])
+        return admin_pb2.GetBudgetsResponse(budgets=[self._encode(budget) for budget in budgets])
 
     async def SetBudget(self, request: admin_pb2.SetBudgetRequest, context: Any) -> admin_pb2.SetBudgetResponse:
         """See admin.proto."""
         task = check_name(request.task, "task") if request.task else ""
         budgets = self._service.budgets
-        changed = budgets.reset(task) if request.reset else budgets.set(task, decode_budget(request.budget))
-        return admin_pb2.SetBudgetResponse(budget=_encode_task_budget(changed))
+        if request.reset:
+            changed = budgets.reset(task)
+        else:
+            changed = budgets.set(task, decode_budget(request.budget), decode_long_run(request.long_run))
+        return admin_pb2.SetBudgetResponse(budget=self._encode(changed))
 
-
-def _encode_task_budget(budget: TaskBudget) -> admin_pb2.TaskBudget:
-    return admin_pb2.TaskBudget(task=budget.task, budget=encode_budget(budget.budget), origin=budget.origin)
+    def _encode(self, budget: TaskBudget) -> admin_pb2.TaskBudget:
+        return admin_pb2.TaskBudget(
+            task=budget.task,
+            budget=encode_budget(budget.budget),
+            origin=budget.origin,
+            long_run=encode_long_run(budget.long_run),
+            pacing=encode_pacing(self._service.pacing.record(budget.task)),
+        )
 
 
 class FleetServicer(fleet_pb2_grpc.FleetServicer):

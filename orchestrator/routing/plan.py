@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from optimizer.choose import Price
+from optimizer.model import TaskModel
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.routing.model import QualityModel
 from orchestrator.routing.table import RouteTable, bind
@@ -32,6 +33,12 @@ class Plan:
     model: QualityModel
     active: frozenset[str] | None
     certificate: CertificateRecord
+
+    @property
+    def best_single(self) -> str | None:
+        """The cheapest expert within a tolerance of the most accurate; None where nothing was learned."""
+        model = self.model
+        return model.experts[model.best_single] if isinstance(model, TaskModel) else None
 
     def table(self, arms: list[ArmState], board: ArmBoard) -> RouteTable:
         """The plan's routes on these arms, those outside the active set left out.

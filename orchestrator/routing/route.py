@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from optimizer.choose import Choice, Limits, Offer, Price, choose
 from optimizer.routes import Fusion
+from orchestrator.routing.pace import Pace, choose_paced, dearer
 from orchestrator.routing.plan import Plan
 from orchestrator.routing.table import BoundRoute, RouteTable
 from orchestrator.types import FusionChoice, OnInfeasible
@@ -42,8 +43,10 @@ class Decision:
         offer: What every route promised.
         table: The routes that `offer` and `choice` index.
         within: Whether the promise covers the limits; False for best effort and cheapest.
-        price: What a joule had to buy.
+        price: What a joule had to buy: the profile's price, or the long-run budget's where that is higher.
         allowed_r: Routes that the client's wish lets run; None where it lets all.
+        pace: What the long-run budget asked; None where there is none.
+        floor_per_j: The profile's price.
     """
 
     route: BoundRoute | None
@@ -54,10 +57,18 @@ class Decision:
     within: bool
     price: Price
     allowed_r: NDArray[np.bool_] | None = None
+    pace: Pace | None = None
+    floor_per_j: float = 0.0
 
 
 def route(
-    x_f: NDArray[np.floating[Any]], *, plan: Plan, table: RouteTable, limits: RequestLimits, wish: Wish
+    x_f: NDArray[np.floating[Any]],
+    *,
+    plan: Plan,
+    table: RouteTable,
+    limits: RequestLimits,
+    wish: Wish,
+    pace: Pace | None = None,
 ) -> Decision:
     """Choose the bound route with the best quality after the price of its joules, among those that fit.
 
@@ -67,6 +78,7 @@ def route(
         table: The plan's routes on the arms of this moment.
         limits: Joules (infinite: no limit) and milliseconds that are left.
         wish: What the client asks of the route.
+        pace: What the long-run budget asks.
 
     Cost: 100 µs for 20 arms.
     """
@@ -77,12 +89,17 @@ def route(
         energy_j=None if limits.max_energy_j == np.inf else limits.max_energy_j,
         latency_ms=limits.max_latency_ms,
     )
-    choice = choose(offer, limits=hard, price=price)
+    floor_per_j = price.per_j
+    if pace is None:
+        choice = choose(offer, limits=hard, price=price)
+    else:
+        price = dearer(price, pace)
+        choice = choose_paced(offer, limits=hard, price=price, pace=pace)
     index, within = choice.index, choice.index is not None
     if index is None:
         index = _fallback(choice, limits.on_infeasible)
     bound = None if index is None else table.bound[index]
-    return Decision(bound, index, choice, offer, table, within, price, allowed_r)
+    return Decision(bound, index, choice, offer, table, within, price, allowed_r, pace, floor_per_j)
 
 
 def _fallback(choice: Choice, policy: OnInfeasible) -> int | None:

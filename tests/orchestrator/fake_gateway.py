@@ -92,6 +92,7 @@ class Gateway(gateway_pb2_grpc.GatewayServicer):
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.feedback: list[tuple[str, float]] = []
         self.deadlines_s: list[float] = []
         self.ended = threading.Event()
 
@@ -163,6 +164,12 @@ class Gateway(gateway_pb2_grpc.GatewayServicer):
         )
         yield gateway_pb2.GenerateEvent(done=done)
 
+    def Feedback(
+        self, request: gateway_pb2.FeedbackRequest, context: grpc.ServicerContext
+    ) -> gateway_pb2.FeedbackResponse:
+        self.feedback.append((request.request_id, request.score))
+        return gateway_pb2.FeedbackResponse(counted=len(self.feedback) == 1)
+
     def Explain(
         self, request: gateway_pb2.ExplainRequest, context: grpc.ServicerContext
     ) -> gateway_pb2.ExplainResponse:
@@ -170,6 +177,7 @@ class Gateway(gateway_pb2_grpc.GatewayServicer):
         if request.request_id != "r-1":
             refuse(context, "REQUEST_NOT_FOUND", "This request is not known or was forgotten.")
         return gateway_pb2.ExplainResponse(
+            pacing=PACING,
             request_id="r-1",
             task="digits",
             outcome="answered",
@@ -262,9 +270,22 @@ class Admin(admin_pb2_grpc.AdminServicer):
             return admin_pb2.SetBudgetResponse(budget=admin_pb2.TaskBudget(task=request.task, origin="config"))
         if not math.isfinite(request.budget.max_energy_j):
             refuse(context, "BUDGET_NOT_FINITE", "budget.max_energy_j must be a finite number.")
-        entry = admin_pb2.TaskBudget(task=request.task, budget=request.budget, origin="set")
+        entry = admin_pb2.TaskBudget(task=request.task, budget=request.budget, origin="set", long_run=request.long_run)
+        if request.HasField("long_run"):
+            entry.pacing.CopyFrom(PACING)
         self.budgets[request.task] = entry
         return admin_pb2.SetBudgetResponse(budget=entry)
+
+
+PACING = common_pb2.Pacing(
+    budget=common_pb2.LongRunBudget(average_energy_j=2e-3),
+    status="infeasible",
+    price_per_j=5.0,
+    burn_ratio=1.004,
+    left_j=0.25,
+    cheapest_j=3e-3,
+    requests=1200,
+)
 
 
 def node_status(name: str) -> admin_pb2.NodeStatus:
@@ -316,6 +337,8 @@ def task_status() -> admin_pb2.TaskStatus:
             admin_pb2.ProfilePrice(profile="eco", price_per_j=9e3, expected_quality=0.981, expected_energy_j=2e-7),
             admin_pb2.ProfilePrice(profile="best", price_per_j=0, expected_quality=0.994, expected_energy_j=4e-5),
         ],
+        pacing=PACING,
+        guard=common_pb2.Guard(in_force="gate", evidence_fraction=0.2, mean_difference=0.015, observations=40, stays=1),
     )
 
 

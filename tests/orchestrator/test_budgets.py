@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.budgets import ALL_TASKS, Budgets, TaskBudget, merge
 from orchestrator.errors import RequestError
+from orchestrator.longrun import NO_LONG_RUN, LongRun
 from orchestrator.types import BudgetRequest, Limits, OnInfeasible
 
 DEFAULT = BudgetRequest(None, 1000.0, OnInfeasible.ERROR, "balanced")
@@ -63,6 +64,20 @@ def test_all_tasks_are_shown_with_their_origin_the_default_first() -> None:
     assert shown == [(ALL_TASKS, "default"), ("configured", "config"), ("digits", "default"), ("touched", "set")]
 
 
+def test_long_run_budgets_are_per_task_and_one_kind_at_a_time() -> None:
+    budgets = in_memory()
+    assert budgets.long_run("digits") == NO_LONG_RUN
+    budgets.set(ALL_TASKS, NOTHING, LongRun(average_power_w=5.0))
+    assert budgets.long_run("digits") == LongRun(average_power_w=5.0)
+    budgets.set("digits", NOTHING, LongRun(average_energy_j=2.0))
+    budgets.set("digits", BudgetRequest(profile="eco"))
+    assert budgets.of("digits").long_run == LongRun(average_energy_j=2.0)
+    budgets.set("digits", NOTHING, LongRun(average_energy_j=0.0))
+    assert not budgets.long_run("digits").limits
+    budgets.reset("digits")
+    assert budgets.long_run("digits") == LongRun(average_power_w=5.0)
+
+
 def test_merge_prefers_what_is_said() -> None:
     assert merge(NOTHING, DEFAULT) == DEFAULT
     assert merge(DEFAULT, BudgetRequest(5.0, 5.0, OnInfeasible.CHEAPEST, "eco")) == BudgetRequest(
@@ -71,6 +86,20 @@ def test_merge_prefers_what_is_said() -> None:
 
 
 # ---- the file
+
+
+def test_long_run_budgets_survive_and_older_files_without_them_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "budgets.json"
+    Budgets(DEFAULT, {}, file).set("digits", NOTHING, LongRun(average_power_w=5.0))
+    assert Budgets(DEFAULT, {}, file).long_run("digits") == LongRun(average_power_w=5.0)
+    document = json.loads(file.read_text())
+    del document["digits"]["average_energy_j"], document["digits"]["average_power_w"]
+    file.write_text(json.dumps(document))
+    assert Budgets(DEFAULT, {}, file).long_run("digits") == NO_LONG_RUN
+    document["digits"]["average_power_w"] = -1.0
+    file.write_text(json.dumps(document))
+    with pytest.raises(RequestError):
+        Budgets(DEFAULT, {}, file)
 
 
 def test_what_was_set_survives_a_restart(tmp_path: Path) -> None:

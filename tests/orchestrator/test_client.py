@@ -201,7 +201,9 @@ async def test_async_failures_are_our_own_errors(fake: FakeGateway) -> None:
             await client.explain("nope")
 
 
-@pytest.mark.parametrize("name", ["infer", "generate", "explain", "status", "budgets", "set_budget", "drain_node"])
+@pytest.mark.parametrize(
+    "name", ["infer", "generate", "explain", "feedback", "status", "budgets", "set_budget", "drain_node"]
+)
 def test_both_clients_take_the_same_arguments(name: str) -> None:
     def parameters(method: Callable[..., object]) -> list[inspect.Parameter]:
         return list(inspect.signature(method).parameters.values())

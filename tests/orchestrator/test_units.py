@@ -12,8 +12,10 @@ from orchestrator.units import (
     UnitError,
     format_duration_ms,
     format_energy_j,
+    format_power_w,
     parse_duration_ms,
     parse_energy_j,
+    parse_power_w,
 )
 
 
@@ -43,6 +45,20 @@ def test_reads_energies(text: str, energy_j: float) -> None:
 )
 def test_reads_durations(text: str, duration_ms: float) -> None:
     assert parse_duration_ms(text) == pytest.approx(duration_ms, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("text", "power_w"), [("5W", 5.0), ("500mW", 0.5), ("80uW", 8e-5), ("1.5kW", 1500.0), ("7", 7.0)]
+)
+def test_reads_and_writes_powers(text: str, power_w: float) -> None:
+    assert parse_power_w(text) == pytest.approx(power_w, rel=1e-12)
+    assert parse_power_w(format_power_w(power_w)) == pytest.approx(power_w)
+
+
+@pytest.mark.parametrize("text", ["", "-5W", "nan", "5J", "5mw", "2e6W", "1e999W"])
+def test_refuses_what_is_not_a_power(text: str) -> None:
+    with pytest.raises(UnitError):
+        parse_power_w(text)
 
 
 BAD = ["", "J", "nan", "inf", "-5mJ", "-0.0", "+1J", "1e999J", "5 5J", "0x10", "1_000", "٣J", "5mJ;", "1,5J", "5 mj"]

@@ -5,7 +5,15 @@ from __future__ import annotations
 from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2
 from orchestrator.client import types as own
 from orchestrator.client.wire import Call, read_certificate
-from orchestrator.wire import PROVENANCES, decode_budget, decode_spec, encode_budget
+from orchestrator.wire import (
+    PROVENANCES,
+    decode_budget,
+    decode_long_run,
+    decode_pacing,
+    decode_spec,
+    encode_budget,
+    encode_long_run,
+)
 
 ADMIN = "edgewise.v1.Admin"
 
@@ -25,11 +33,13 @@ def budgets() -> Call[tuple[own.TaskBudget, ...]]:
     )
 
 
-def set_budget(task: str, budget: own.Budget | None) -> Call[own.TaskBudget]:
-    """The call that sets the budget of a task ("" for the default); None goes back to the configuration."""
-    request = admin_pb2.SetBudgetRequest(task=task, reset=budget is None)
+def set_budget(task: str, budget: own.Budget | None, long_run: own.LongRun | None = None) -> Call[own.TaskBudget]:
+    """The call that sets the budget of a task ("" for the default); nothing goes back to the configuration."""
+    request = admin_pb2.SetBudgetRequest(task=task, reset=budget is None and long_run is None)
     if budget is not None:
         request.budget.CopyFrom(encode_budget(budget))
+    if long_run is not None:
+        request.long_run.CopyFrom(encode_long_run(long_run))
     return Call(
         f"/{ADMIN}/SetBudget",
         request,
@@ -110,6 +120,18 @@ def _task(message: admin_pb2.TaskStatus) -> own.TaskStatus:
         certificate=read_certificate(message.certificate),
         active_arms=tuple(message.active_arms),
         prices=tuple(_price(entry) for entry in message.prices),
+        pacing=decode_pacing(message.pacing) if message.HasField("pacing") else None,
+        guard=_guard(message.guard) if message.HasField("guard") else None,
+    )
+
+
+def _guard(message: common_pb2.Guard) -> own.GuardRecord:
+    return own.GuardRecord(
+        in_force=message.in_force,
+        evidence_fraction=message.evidence_fraction,
+        mean_difference=message.mean_difference,
+        observations=message.observations,
+        stays=message.stays,
     )
 
 
@@ -123,4 +145,10 @@ def _price(message: admin_pb2.ProfilePrice) -> own.ProfilePrice:
 
 
 def _task_budget(message: admin_pb2.TaskBudget) -> own.TaskBudget:
-    return own.TaskBudget(message.task, decode_budget(message.budget), message.origin)
+    return own.TaskBudget(
+        message.task,
+        decode_budget(message.budget),
+        message.origin,
+        decode_long_run(message.long_run),
+        decode_pacing(message.pacing) if message.HasField("pacing") else None,
+    )

@@ -204,6 +204,8 @@ class TaskStatus(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     ACTIVE_ARMS_FIELD_NUMBER: _builtins.int
     PRICES_FIELD_NUMBER: _builtins.int
+    PACING_FIELD_NUMBER: _builtins.int
+    GUARD_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     plan_id: _builtins.str
     @_builtins.property
@@ -216,6 +218,14 @@ class TaskStatus(_message.Message):
     def active_arms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProfilePrice]: ...
+    @_builtins.property
+    def pacing(self) -> _common_pb2.Pacing:
+        """Absent where there is no long-run budget."""
+
+    @_builtins.property
+    def guard(self) -> _common_pb2.Guard:
+        """Absent while the guard is off or has heard nothing."""
+
     def __init__(
         self,
         *,
@@ -226,10 +236,12 @@ class TaskStatus(_message.Message):
         certificate: _common_pb2.Certificate | None = ...,
         active_arms: _abc.Iterable[_builtins.str] | None = ...,
         prices: _abc.Iterable[Global___ProfilePrice] | None = ...,
+        pacing: _common_pb2.Pacing | None = ...,
+        guard: _common_pb2.Guard | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "input", b"input"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "guard", b"guard", "input", b"input", "pacing", b"pacing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_arms", b"active_arms", "certificate", b"certificate", "input", b"input", "labels", b"labels", "plan_id", b"plan_id", "prices", b"prices", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_arms", b"active_arms", "certificate", b"certificate", "guard", b"guard", "input", b"input", "labels", b"labels", "pacing", b"pacing", "plan_id", b"plan_id", "prices", b"prices", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -344,22 +356,32 @@ class TaskBudget(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    LONG_RUN_FIELD_NUMBER: _builtins.int
+    PACING_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """Empty for the default of every task."""
     origin: _builtins.str
     """"config", "set" (by SetBudget) or "default"."""
     @_builtins.property
     def budget(self) -> _common_pb2.Budget: ...
+    @_builtins.property
+    def long_run(self) -> _common_pb2.LongRunBudget: ...
+    @_builtins.property
+    def pacing(self) -> _common_pb2.Pacing:
+        """Absent where the task has not been asked since its long-run budget was set."""
+
     def __init__(
         self,
         *,
         task: _builtins.str = ...,
         budget: _common_pb2.Budget | None = ...,
         origin: _builtins.str = ...,
+        long_run: _common_pb2.LongRunBudget | None = ...,
+        pacing: _common_pb2.Pacing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "long_run", b"long_run", "pacing", b"pacing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "origin", b"origin", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "long_run", b"long_run", "origin", b"origin", "pacing", b"pacing", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -372,21 +394,27 @@ class SetBudgetRequest(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     RESET_FIELD_NUMBER: _builtins.int
+    LONG_RUN_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     reset: _builtins.bool
     """Forget what was set for the task and go back to the configuration."""
     @_builtins.property
     def budget(self) -> _common_pb2.Budget: ...
+    @_builtins.property
+    def long_run(self) -> _common_pb2.LongRunBudget:
+        """What is unset stays as it was."""
+
     def __init__(
         self,
         *,
         task: _builtins.str = ...,
         budget: _common_pb2.Budget | None = ...,
         reset: _builtins.bool = ...,
+        long_run: _common_pb2.LongRunBudget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "long_run", b"long_run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "reset", b"reset", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "long_run", b"long_run", "reset", b"reset", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,23 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65\x64gewise/v1/common.proto\x12\x0b\x65\x64gewise.v1\"V\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x05\x64type\x18\x02 \x01(\x0e\x32\x12.edgewise.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"L\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x05\x64type\x18\x02 \x01(\x0e\x32\x12.edgewise.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\x03\"n\n\x06\x45nergy\x12\x10\n\x08\x65nergy_j\x18\x01 \x01(\x01\x12+\n\nprovenance\x18\x02 \x01(\x0e\x32\x17.edgewise.v1.Provenance\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x15\n\runcertainty_j\x18\x04 \x01(\x01\"\xa7\x01\n\x06\x42udget\x12\x19\n\x0cmax_energy_j\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0emax_latency_ms\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x30\n\ron_infeasible\x18\x03 \x01(\x0e\x32\x19.edgewise.v1.OnInfeasible\x12\x0f\n\x07profile\x18\x04 \x01(\tB\x0f\n\r_max_energy_jB\x11\n\x0f_max_latency_ms\"D\n\x06\x46usion\x12%\n\x04mode\x18\x01 \x01(\x0e\x32\x17.edgewise.v1.FusionMode\x12\x13\n\x0bmax_experts\x18\x02 \x01(\r\"\x91\x01\n\x0b\x43\x65rtificate\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0b\n\x03gap\x18\x02 \x01(\x01\x12\x10\n\x08\x65xplored\x18\x03 \x01(\x04\x12\x0c\n\x04mode\x18\x04 \x01(\t\x12\x18\n\x10quality_fraction\x18\x05 \x01(\x01\x12\x16\n\x0e\x62ound_fraction\x18\x06 \x01(\x01\x12\x13\n\x0bprice_per_j\x18\x07 \x01(\x01\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x9c\x01\n\x14GenerationParameters\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x05 \x03(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed*\xaa\x01\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_BOOL\x10\x01\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x02\x12\x0e\n\nDTYPE_INT8\x10\x03\x12\x0f\n\x0b\x44TYPE_INT32\x10\x04\x12\x0f\n\x0b\x44TYPE_INT64\x10\x05\x12\x11\n\rDTYPE_FLOAT16\x10\x06\x12\x11\n\rDTYPE_FLOAT32\x10\x07\x12\x11\n\rDTYPE_FLOAT64\x10\x08*\x8e\x01\n\nProvenance\x12\x1a\n\x16PROVENANCE_UNSPECIFIED\x10\x00\x12\x17\n\x13PROVENANCE_MEASURED\x10\x01\x12\x17\n\x13PROVENANCE_REPLAYED\x10\x02\x12\x17\n\x13PROVENANCE_MODELLED\x10\x03\x12\x19\n\x15PROVENANCE_UNMEASURED\x10\x04*\x81\x01\n\x0cOnInfeasible\x12\x1d\n\x19ON_INFEASIBLE_UNSPECIFIED\x10\x00\x12\x17\n\x13ON_INFEASIBLE_ERROR\x10\x01\x12\x1d\n\x19ON_INFEASIBLE_BEST_EFFORT\x10\x02\x12\x1a\n\x16ON_INFEASIBLE_CHEAPEST\x10\x03*n\n\nFusionMode\x12\x1b\n\x17\x46USION_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46USION_MODE_NONE\x10\x01\x12\x17\n\x13\x46USION_MODE_MIXTURE\x10\x02\x12\x14\n\x10\x46USION_MODE_VOTE\x10\x03*y\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x18\n\x14\x46INISH_REASON_BUDGET\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x65\x64gewise/v1/common.proto\x12\x0b\x65\x64gewise.v1\"V\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x05\x64type\x18\x02 \x01(\x0e\x32\x12.edgewise.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"L\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x05\x64type\x18\x02 \x01(\x0e\x32\x12.edgewise.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\x03\"n\n\x06\x45nergy\x12\x10\n\x08\x65nergy_j\x18\x01 \x01(\x01\x12+\n\nprovenance\x18\x02 \x01(\x0e\x32\x17.edgewise.v1.Provenance\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x15\n\runcertainty_j\x18\x04 \x01(\x01\"\xa7\x01\n\x06\x42udget\x12\x19\n\x0cmax_energy_j\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0emax_latency_ms\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x30\n\ron_infeasible\x18\x03 \x01(\x0e\x32\x19.edgewise.v1.OnInfeasible\x12\x0f\n\x07profile\x18\x04 \x01(\tB\x0f\n\r_max_energy_jB\x11\n\x0f_max_latency_ms\"u\n\rLongRunBudget\x12\x1d\n\x10\x61verage_energy_j\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x0f\x61verage_power_w\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x13\n\x11_average_energy_jB\x12\n\x10_average_power_w\"\xa3\x01\n\x06Pacing\x12*\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1a.edgewise.v1.LongRunBudget\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x13\n\x0bprice_per_j\x18\x03 \x01(\x01\x12\x12\n\nburn_ratio\x18\x04 \x01(\x01\x12\x0e\n\x06left_j\x18\x05 \x01(\x01\x12\x12\n\ncheapest_j\x18\x06 \x01(\x01\x12\x10\n\x08requests\x18\x07 \x01(\x04\"r\n\x05Guard\x12\x10\n\x08in_force\x18\x01 \x01(\t\x12\x19\n\x11\x65vidence_fraction\x18\x02 \x01(\x01\x12\x17\n\x0fmean_difference\x18\x03 \x01(\x01\x12\x14\n\x0cobservations\x18\x04 \x01(\x04\x12\r\n\x05stays\x18\x05 \x01(\r\"D\n\x06\x46usion\x12%\n\x04mode\x18\x01 \x01(\x0e\x32\x17.edgewise.v1.FusionMode\x12\x13\n\x0bmax_experts\x18\x02 \x01(\r\"\x91\x01\n\x0b\x43\x65rtificate\x12\x0e\n\x06status\x18\x01 \x01(\t\x12\x0b\n\x03gap\x18\x02 \x01(\x01\x12\x10\n\x08\x65xplored\x18\x03 \x01(\x04\x12\x0c\n\x04mode\x18\x04 \x01(\t\x12\x18\n\x10quality_fraction\x18\x05 \x01(\x01\x12\x16\n\x0e\x62ound_fraction\x18\x06 \x01(\x01\x12\x13\n\x0bprice_per_j\x18\x07 \x01(\x01\"9\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x9c\x01\n\x14GenerationParameters\x12\x12\n\nmax_tokens\x18\x01 \x01(\r\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x05 \x03(\tB\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed*\xaa\x01\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_BOOL\x10\x01\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x02\x12\x0e\n\nDTYPE_INT8\x10\x03\x12\x0f\n\x0b\x44TYPE_INT32\x10\x04\x12\x0f\n\x0b\x44TYPE_INT64\x10\x05\x12\x11\n\rDTYPE_FLOAT16\x10\x06\x12\x11\n\rDTYPE_FLOAT32\x10\x07\x12\x11\n\rDTYPE_FLOAT64\x10\x08*\x8e\x01\n\nProvenance\x12\x1a\n\x16PROVENANCE_UNSPECIFIED\x10\x00\x12\x17\n\x13PROVENANCE_MEASURED\x10\x01\x12\x17\n\x13PROVENANCE_REPLAYED\x10\x02\x12\x17\n\x13PROVENANCE_MODELLED\x10\x03\x12\x19\n\x15PROVENANCE_UNMEASURED\x10\x04*\x81\x01\n\x0cOnInfeasible\x12\x1d\n\x19ON_INFEASIBLE_UNSPECIFIED\x10\x00\x12\x17\n\x13ON_INFEASIBLE_ERROR\x10\x01\x12\x1d\n\x19ON_INFEASIBLE_BEST_EFFORT\x10\x02\x12\x1a\n\x16ON_INFEASIBLE_CHEAPEST\x10\x03*n\n\nFusionMode\x12\x1b\n\x17\x46USION_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x46USION_MODE_NONE\x10\x01\x12\x17\n\x13\x46USION_MODE_MIXTURE\x10\x02\x12\x14\n\x10\x46USION_MODE_VOTE\x10\x03*y\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x18\n\x14\x46INISH_REASON_BUDGET\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgewise.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=972
-  _globals['_DTYPE']._serialized_end=1142
-  _globals['_PROVENANCE']._serialized_start=1145
-  _globals['_PROVENANCE']._serialized_end=1287
-  _globals['_ONINFEASIBLE']._serialized_start=1290
-  _globals['_ONINFEASIBLE']._serialized_end=1419
-  _globals['_FUSIONMODE']._serialized_start=1421
-  _globals['_FUSIONMODE']._serialized_end=1531
-  _globals['_FINISHREASON']._serialized_start=1533
-  _globals['_FINISHREASON']._serialized_end=1654
+  _globals['_DTYPE']._serialized_start=1373
+  _globals['_DTYPE']._serialized_end=1543
+  _globals['_PROVENANCE']._serialized_start=1546
+  _globals['_PROVENANCE']._serialized_end=1688
+  _globals['_ONINFEASIBLE']._serialized_start=1691
+  _globals['_ONINFEASIBLE']._serialized_end=1820
+  _globals['_FUSIONMODE']._serialized_start=1822
+  _globals['_FUSIONMODE']._serialized_end=1932
+  _globals['_FINISHREASON']._serialized_start=1934
+  _globals['_FINISHREASON']._serialized_end=2055
   _globals['_TENSOR']._serialized_start=41
   _globals['_TENSOR']._serialized_end=127
   _globals['_TENSORSPEC']._serialized_start=129
@@ -49,14 +49,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENERGY']._serialized_end=317
   _globals['_BUDGET']._serialized_start=320
   _globals['_BUDGET']._serialized_end=487
-  _globals['_FUSION']._serialized_start=489
-  _globals['_FUSION']._serialized_end=557
-  _globals['_CERTIFICATE']._serialized_start=560
-  _globals['_CERTIFICATE']._serialized_end=705
-  _globals['_USAGE']._serialized_start=707
-  _globals['_USAGE']._serialized_end=764
-  _globals['_CHATMESSAGE']._serialized_start=766
-  _globals['_CHATMESSAGE']._serialized_end=810
-  _globals['_GENERATIONPARAMETERS']._serialized_start=813
-  _globals['_GENERATIONPARAMETERS']._serialized_end=969
+  _globals['_LONGRUNBUDGET']._serialized_start=489
+  _globals['_LONGRUNBUDGET']._serialized_end=606
+  _globals['_PACING']._serialized_start=609
+  _globals['_PACING']._serialized_end=772
+  _globals['_GUARD']._serialized_start=774
+  _globals['_GUARD']._serialized_end=888
+  _globals['_FUSION']._serialized_start=890
+  _globals['_FUSION']._serialized_end=958
+  _globals['_CERTIFICATE']._serialized_start=961
+  _globals['_CERTIFICATE']._serialized_end=1106
+  _globals['_USAGE']._serialized_start=1108
+  _globals['_USAGE']._serialized_end=1165
+  _globals['_CHATMESSAGE']._serialized_start=1167
+  _globals['_CHATMESSAGE']._serialized_end=1211
+  _globals['_GENERATIONPARAMETERS']._serialized_start=1214
+  _globals['_GENERATIONPARAMETERS']._serialized_end=1370
 # @@protoc_insertion_point(module_scope)

@@ -278,6 +278,121 @@ class Budget(_message.Message):
 Global___Budget: _TypeAlias = Budget  # noqa: Y015
 
 @_typing.final
+class LongRunBudget(_message.Message):
+    """What a task may spend over many requests; at most one of the two."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AVERAGE_ENERGY_J_FIELD_NUMBER: _builtins.int
+    AVERAGE_POWER_W_FIELD_NUMBER: _builtins.int
+    average_energy_j: _builtins.float
+    """Joules per request, averaged. 0 switches a long-run budget off."""
+    average_power_w: _builtins.float
+    """Watts, averaged over time. 0 switches a long-run budget off."""
+    def __init__(
+        self,
+        *,
+        average_energy_j: _builtins.float | None = ...,
+        average_power_w: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_average_energy_j", b"_average_energy_j", "_average_power_w", b"_average_power_w", "average_energy_j", b"average_energy_j", "average_power_w", b"average_power_w"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_average_energy_j", b"_average_energy_j", "_average_power_w", b"_average_power_w", "average_energy_j", b"average_energy_j", "average_power_w", b"average_power_w"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__average_energy_j: _TypeAlias = _typing.Literal["average_energy_j"]  # noqa: Y015
+    _WhichOneofArgType__average_energy_j: _TypeAlias = _typing.Literal["_average_energy_j", b"_average_energy_j"]  # noqa: Y015
+    _WhichOneofReturnType__average_power_w: _TypeAlias = _typing.Literal["average_power_w"]  # noqa: Y015
+    _WhichOneofArgType__average_power_w: _TypeAlias = _typing.Literal["_average_power_w", b"_average_power_w"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__average_energy_j) -> _WhichOneofReturnType__average_energy_j | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__average_power_w) -> _WhichOneofReturnType__average_power_w | None: ...
+
+Global___LongRunBudget: _TypeAlias = LongRunBudget  # noqa: Y015
+
+@_typing.final
+class Pacing(_message.Message):
+    """How a long-run budget stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    PRICE_PER_J_FIELD_NUMBER: _builtins.int
+    BURN_RATIO_FIELD_NUMBER: _builtins.int
+    LEFT_J_FIELD_NUMBER: _builtins.int
+    CHEAPEST_J_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    status: _builtins.str
+    """"waiting", "held", "slack", "infeasible" or "broken"."""
+    price_per_j: _builtins.float
+    """Quality (fraction of right answers) that one joule must buy now."""
+    burn_ratio: _builtins.float
+    """Spent over accrued since the account was opened; NaN before anything accrued."""
+    left_j: _builtins.float
+    """Joules that may be spent now, the burst allowance included."""
+    cheapest_j: _builtins.float
+    """Mean joules of the cheapest choices of recent requests; NaN while unknown."""
+    requests: _builtins.int
+    @_builtins.property
+    def budget(self) -> Global___LongRunBudget: ...
+    def __init__(
+        self,
+        *,
+        budget: Global___LongRunBudget | None = ...,
+        status: _builtins.str = ...,
+        price_per_j: _builtins.float = ...,
+        burn_ratio: _builtins.float = ...,
+        left_j: _builtins.float = ...,
+        cheapest_j: _builtins.float = ...,
+        requests: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "burn_ratio", b"burn_ratio", "cheapest_j", b"cheapest_j", "left_j", b"left_j", "price_per_j", b"price_per_j", "requests", b"requests", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pacing: _TypeAlias = Pacing  # noqa: Y015
+
+@_typing.final
+class Guard(_message.Message):
+    """Whether the gate earns its keep beside the best single expert."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IN_FORCE_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FRACTION_FIELD_NUMBER: _builtins.int
+    MEAN_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    STAYS_FIELD_NUMBER: _builtins.int
+    in_force: _builtins.str
+    """"gate" or "best_single"."""
+    evidence_fraction: _builtins.float
+    """How far the evidence against the one in force has come: 1 sets it aside."""
+    mean_difference: _builtins.float
+    """Mean worth of the gate's answers minus the best single expert's, of this stay; NaN before the first."""
+    observations: _builtins.int
+    stays: _builtins.int
+    """How often either took over, the first time included."""
+    def __init__(
+        self,
+        *,
+        in_force: _builtins.str = ...,
+        evidence_fraction: _builtins.float = ...,
+        mean_difference: _builtins.float = ...,
+        observations: _builtins.int = ...,
+        stays: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence_fraction", b"evidence_fraction", "in_force", b"in_force", "mean_difference", b"mean_difference", "observations", b"observations", "stays", b"stays"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Guard: _TypeAlias = Guard  # noqa: Y015
+
+@_typing.final
 class Fusion(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -385,6 +385,7 @@ class ExplainResponse(_message.Message):
     ENERGY_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
     AGE_S_FIELD_NUMBER: _builtins.int
+    PACING_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     task: _builtins.str
     outcome: _builtins.str
@@ -405,6 +406,10 @@ class ExplainResponse(_message.Message):
     def energy(self) -> _common_pb2.Energy: ...
     @_builtins.property
     def timing(self) -> Global___Timing: ...
+    @_builtins.property
+    def pacing(self) -> _common_pb2.Pacing:
+        """The long-run budget as it stood when the request was routed; absent where there is none."""
+
     def __init__(
         self,
         *,
@@ -423,14 +428,58 @@ class ExplainResponse(_message.Message):
         energy: _common_pb2.Energy | None = ...,
         timing: Global___Timing | None = ...,
         age_s: _builtins.float = ...,
+        pacing: _common_pb2.Pacing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "routing", b"routing", "timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "pacing", b"pacing", "routing", b"routing", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "binding_constraint", b"binding_constraint", "candidates", b"candidates", "chosen", b"chosen", "energy", b"energy", "max_energy_j", b"max_energy_j", "max_latency_ms", b"max_latency_ms", "outcome", b"outcome", "price_per_j", b"price_per_j", "profile", b"profile", "request_id", b"request_id", "routing", b"routing", "runner_up", b"runner_up", "task", b"task", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "binding_constraint", b"binding_constraint", "candidates", b"candidates", "chosen", b"chosen", "energy", b"energy", "max_energy_j", b"max_energy_j", "max_latency_ms", b"max_latency_ms", "outcome", b"outcome", "pacing", b"pacing", "price_per_j", b"price_per_j", "profile", b"profile", "request_id", b"request_id", "routing", b"routing", "runner_up", b"runner_up", "task", b"task", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class FeedbackRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    score: _builtins.float
+    """0 for a wrong answer, 1 for a right one, or something between."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeedbackRequest: _TypeAlias = FeedbackRequest  # noqa: Y015
+
+@_typing.final
+class FeedbackResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTED_FIELD_NUMBER: _builtins.int
+    counted: _builtins.bool
+    """Whether the guard took it: the first feedback to a request that was part of a comparison."""
+    def __init__(
+        self,
+        *,
+        counted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted", b"counted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeedbackResponse: _TypeAlias = FeedbackResponse  # noqa: Y015
 
 @_typing.final
 class Candidate(_message.Message):

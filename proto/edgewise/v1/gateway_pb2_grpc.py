@@ -49,6 +49,11 @@ class GatewayStub:
                 request_serializer=edgewise_dot_v1_dot_gateway__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=edgewise_dot_v1_dot_gateway__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.Feedback = channel.unary_unary(
+                '/edgewise.v1.Gateway/Feedback',
+                request_serializer=edgewise_dot_v1_dot_gateway__pb2.FeedbackRequest.SerializeToString,
+                response_deserializer=edgewise_dot_v1_dot_gateway__pb2.FeedbackResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServicer:
@@ -75,6 +80,13 @@ class GatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Feedback(self, request, context):
+        """How good a finished request's answer was: what the guard of the gate learns from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +104,11 @@ def add_GatewayServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=edgewise_dot_v1_dot_gateway__pb2.ExplainRequest.FromString,
                     response_serializer=edgewise_dot_v1_dot_gateway__pb2.ExplainResponse.SerializeToString,
+            ),
+            'Feedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Feedback,
+                    request_deserializer=edgewise_dot_v1_dot_gateway__pb2.FeedbackRequest.FromString,
+                    response_serializer=edgewise_dot_v1_dot_gateway__pb2.FeedbackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +192,33 @@ class Gateway:
             '/edgewise.v1.Gateway/Explain',
             edgewise_dot_v1_dot_gateway__pb2.ExplainRequest.SerializeToString,
             edgewise_dot_v1_dot_gateway__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Feedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewise.v1.Gateway/Feedback',
+            edgewise_dot_v1_dot_gateway__pb2.FeedbackRequest.SerializeToString,
+            edgewise_dot_v1_dot_gateway__pb2.FeedbackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -157,6 +157,29 @@ def test_budgets_are_set_shown_and_reset(fake: FakeGateway, edgewise: Edgewise) 
     assert edgewise(*set_).code == edgewise(*set_, "--reset", "--profile", "eco").code == 2
 
 
+def test_long_run_budgets_are_set_and_told(fake: FakeGateway, edgewise: Edgewise) -> None:
+    set_ = ("budget", "set", "--gateway", fake.target, "--task", "digits")
+    told = edgewise(*set_, "--average-energy", "2mJ").out
+    assert re.search(r"digits +2 mJ per request +a point is worth 2 mJ +1\.004 +250 mJ +infeasible: the", told)
+    assert re.search(r"digits +5 W ", edgewise(*set_, "--average-power", "5W").out)
+    assert edgewise(*set_, "--average-power", "5W", "--average-energy", "1J").code == 2
+    assert edgewise(*set_, "--average-power", "5J").code == 2
+    assert "long-run budget: 2 mJ per request averaged: a point is worth 2 mJ" in edgewise(
+        "status", "--gateway", fake.target
+    ).out.replace("\n", " ")
+    assert "long run   2 mJ per request averaged" in edgewise("why", "r-1", "--gateway", fake.target).out
+
+
+def test_feedback_is_told_and_whether_it_counted(fake: FakeGateway, edgewise: Edgewise) -> None:
+    assert edgewise("feedback", "r-1", "1", "--gateway", fake.target).err == ""
+    assert "not part of a comparison" in edgewise("feedback", "r-1", "0", "--gateway", fake.target).err
+    assert fake.gateway.feedback == [("r-1", 1.0), ("r-1", 0.0)]
+    assert edgewise("feedback", "r-1", "1.5", "--gateway", fake.target).code == 2
+    assert "guard: the gate decides; gate minus best single +1.5 points over 40" in edgewise(
+        "status", "--gateway", fake.target
+    ).out.replace("\n", " ")
+
+
 FAILURES = [
     (("infer", "DIGIT", "--max-energy", "1nJ"), 7, r"smallest budget that would do is 1\.901 µJ and 3\.102 ms"),
     (("infer", "DIGIT", "--expert", "busy"), 6, r"overloaded.*after 250 ms"),
@@ -252,7 +275,7 @@ def test_help_and_version(edgewise: Edgewise) -> None:
     text = edgewise("--help").out
     assert "edgewise gateway" in text
     assert edgewise("serve", "--help").code == 0
-    for verb in ("gateway", "node", "infer", "why", "status", "budget", "config", "doctor", "completion"):
+    for verb in ("gateway", "node", "infer", "why", "feedback", "status", "budget", "config", "doctor", "completion"):
         assert re.search(rf"^  {verb} +\w", text, re.MULTILINE)
         assert edgewise(verb, "-h").code == 0
 

@@ -1,0 +1,64 @@
+"""How a long-run budget takes part in one routing decision: pure, no clock, no account.
+
+Shape letters: r routes.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.choose import Choice, Limits, Offer, Price, choose
+from orchestrator.longrun import PacingRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a long-run budget asks of the next request.
+
+    Args:
+        price_per_j: Quality that a joule must buy.
+        headroom_j: The most that may be reserved; only the cheapest route may exceed it.
+        record: For whoever asks why.
+    """
+
+    price_per_j: float
+    headroom_j: float
+    record: PacingRecord
+
+
+def dearer(price: Price, pace: Pace) -> Price:
+    """The profile's price or the budget's, whichever is higher; a pinned route gives way to a higher price."""
+    if pace.price_per_j <= price.per_j:
+        return price
+    return replace(price, per_j=pace.price_per_j, pinned=None)
+
+
+def choose_paced(offer: Offer, *, limits: Limits, price: Price, pace: Pace) -> Choice:
+    """The choice at a price within the headroom; where nothing is within it, the route with the fewest joules.
+
+    Routes whose joules nobody knows count as beyond every headroom.
+
+    Args:
+        offer: What every route promises.
+        limits: The request's own, which always hold.
+        price: The dearer one, see `dearer`.
+        pace: Of the long-run budget.
+    """
+    choice = choose(offer, limits=limits, price=price)
+    if choice.index is None or offer.energy_bound_r[choice.index] <= pace.headroom_j:
+        return choice
+    own_j = sys.float_info.max if limits.energy_j is None else limits.energy_j
+    within = choose(offer, limits=replace(limits, energy_j=min(own_j, max(0.0, pace.headroom_j))), price=price)
+    if within.index is not None:
+        return within
+    return replace(choice, index=_cheapest(offer, choice.feasible_r))
+
+
+def _cheapest(offer: Offer, feasible_r: NDArray[np.bool_]) -> int:
+    """Among routes with known joules if there is one: an unknown cost is announced as 0."""
+    known_r = feasible_r & np.isfinite(offer.energy_bound_r)
+    return int(np.where(known_r if known_r.any() else feasible_r, offer.energy_r, np.inf).argmin())
