@@ -19,6 +19,8 @@ VERBS = {
     "feedback": "orchestrator.cli.feedback:feedback",
     "status": "orchestrator.cli.status:status",
     "budget": "orchestrator.cli.budget:budget",
+    "energy": "orchestrator.cli.energy:energy",
+    "key": "orchestrator.cli.key:key",
     "config": "orchestrator.cli.config:config",
     "doctor": "orchestrator.cli.doctor:doctor",
     "completion": "orchestrator.cli.completion:completion",

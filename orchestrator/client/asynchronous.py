@@ -40,8 +40,10 @@ Reply = TypeVar("Reply")
 class AsyncClient(Session):
     """A gateway's client for asyncio; use it as an async context manager. The calls are those of `Client`."""
 
-    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        super().__init__(target, timeout_s)
+    def __init__(
+        self, target: str = DEFAULT_TARGET, timeout_s: float = DEFAULT_TIMEOUT_S, *, key: str | None = None
+    ) -> None:
+        super().__init__(target, timeout_s, key)
         self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
 
     async def __aenter__(self) -> Self:
@@ -90,7 +92,7 @@ class AsyncClient(Session):
         open_stream: Any = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString
         )
-        stream = open_stream(call.request, timeout=self.deadline_s(timeout_s))
+        stream = open_stream(call.request, timeout=self.deadline_s(timeout_s), metadata=self.metadata)
         text: list[str] = []
         try:
             async for event in stream:
@@ -136,6 +138,6 @@ class AsyncClient(Session):
             call.method, type(call.request).SerializeToString, call.response.FromString
         )
         try:
-            return call.decode(await method(call.request, timeout=self.deadline_s(timeout_s)))
+            return call.decode(await method(call.request, timeout=self.deadline_s(timeout_s), metadata=self.metadata))
         except grpc.RpcError as error:
             raise self.failure(error, timeout_s) from None

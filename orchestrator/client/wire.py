@@ -231,7 +231,12 @@ def _explanation(reply: gateway_pb2.ExplainResponse) -> own.Explanation:
         timing=_timing(reply.timing),
         age_s=reply.age_s,
         pacing=decode_pacing(reply.pacing) if reply.HasField("pacing") else None,
+        account=_account(reply.account) if reply.HasField("account") else own.Account(),
     )
+
+
+def _account(message: gateway_pb2.Account) -> own.Account:
+    return own.Account(message.tenant, message.key_id, tuple(message.budgets), message.reserved_j, message.charged_j)
 
 
 def _limit(value: float) -> float | None:

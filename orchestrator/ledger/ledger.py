@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -20,12 +20,14 @@ from orchestrator.errors import BudgetExhausted, RequestError
 from orchestrator.ledger.spenders import Reservation, Spender, amount_of, metered, request_limit_j, spends
 from orchestrator.ledger.wallet import Wallet
 from orchestrator.store.contract import Desk
-from orchestrator.store.errors import StoreError
+from orchestrator.store.errors import StoreCorrupt, StoreError, StoreFull
 from orchestrator.store.records import (
+    DAY_TOKENS,
     Amounts,
     Balance,
     Claim,
     Claimed,
+    Key,
     Meter,
     Posting,
     Quota,
@@ -37,6 +39,11 @@ from orchestrator.store.service import Store
 log = structlog.get_logger("ledger")
 
 PRUNE_ROWS = 2000
+PAGE_ROWS = 1000
+# How soon what the disk had no room for is tried again, and what other gateways changed is seen.
+OWED_S = 2.0
+SHARED_S = 3.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ class Ledger:
         self._now = clock_unix_s
         self._wallet = Wallet()
         self._topping: set[Meter] = set()
+        self._owed: list[Posting] = []
         self._background: set[asyncio.Future[Any]] = set()
 
     async def start(self) -> None:
@@ -90,6 +98,8 @@ class Ledger:
     async def tick(self) -> None:
         """What must be done every third of a lease: renew, end what died, give back what old windows held."""
         now_unix_s = self._now()
+        if self._owed:
+            await self._pay_owed()
         old = self._wallet.drop_old(now_unix_s)
         posting = Posting(self._holder, old, {})
         terms = self.terms
@@ -105,14 +115,26 @@ class Ledger:
         if terms.shared:
             self.quotas = dict(await self.store.run(lambda desk: desk.quotas()))
 
-    async def run(self) -> None:
-        """Tick until cancelled; a store that fails is told of, the next tick tries again."""
+    async def run(self, follow_keys: Callable[[Sequence[Key]], None]) -> None:
+        """Tick until cancelled; a store that fails is told of, the next tick tries again.
+
+        Args:
+            follow_keys: Takes the keys of a store that others change as well.
+        """
         while True:
-            await asyncio.sleep(self.terms.lease_s / 3.0)
+            await asyncio.sleep(self._pause_s())
             try:
                 await self.tick()
+                if self.terms.shared:
+                    follow_keys(await self.store.run(lambda desk: desk.keys()))
             except StoreError as error:
                 log.error("ledger.tick_failed", reason=error.reason)
+
+    def _pause_s(self) -> float:
+        pause_s = self.terms.lease_s / 3.0
+        if self._owed:
+            pause_s = min(pause_s, OWED_S)
+        return min(pause_s, SHARED_S) if self.terms.shared else pause_s
 
     async def close(self) -> None:
         """Give back what lies free and close the store; nothing of ours is left for a lease to end."""
@@ -145,6 +167,8 @@ class Ledger:
         wants = self._wants(spender, task, energy_j, tokens)
         if not wants:
             return Reservation(spender, task, tokens=tokens)
+        if self._owed:
+            await self._pay_owed()
         if not self._wallet.assign(wants):
             await self._hold(wants)
         self._top_up(wants)
@@ -225,13 +249,14 @@ class Ledger:
         """To what lies free; to the store where its window has ended."""
         late = self._wallet.add(amounts)
         if late:
-            self._kept(self.store.run(lambda desk: desk.settle(Posting(self._holder, late, {}))))
+            posting = Posting(self._holder, late, {})
+            self._keep(posting, lambda desk: desk.settle(posting))
 
     # ---- settling
 
     def settle(
         self, reservation: Reservation, record: Settlement, *, charge_j: float, result: bytes | None = None
-    ) -> Awaitable[None]:
+    ) -> Awaitable[float]:
         """Charge what a request took and give back the rest.
 
         Args:
@@ -241,7 +266,8 @@ class Ledger:
             result: What a repeated call of the same id is answered; None lets the id be tried again.
 
         Returns:
-            Done once it is kept. The charge stands even if nobody waits.
+            Done once it is kept, with the least joules that any of its budgets has left (infinite where none counts
+            joules). The charge stands even if nobody waits.
         """
         spent = spends(reservation.amounts, charge_j, record.tokens)
         releases = self._wallet.close(reservation.amounts, spent)
@@ -250,24 +276,53 @@ class Ledger:
             self.overshoot_j += over_j
             self.overshoot_max_j = max(self.overshoot_max_j, over_j)
         posting = Posting(self._holder, releases, spent, record, reservation.claim, result)
-        return self._kept(self.store.run(lambda desk: desk.settle(posting)))
+        meters = [meter for meter in reservation.amounts if meter.unit != DAY_TOKENS]
+
+        def step(desk: Desk) -> float:
+            desk.settle(posting)
+            return min((desk.left(meter) for meter in meters), default=math.inf)
+
+        return self._keep(posting, step)
 
     def release(self, reservation: Reservation) -> None:
         """Give a reservation back of which nothing was spent, and its request id with it."""
         releases = self._wallet.close(reservation.amounts, {})
         if reservation.claim is not None or any(amount > 0.0 for amount in releases.values()):
             posting = Posting(self._holder, releases, {}, claim=reservation.claim)
-            self._kept(self.store.run(lambda desk: desk.settle(posting)))
+            self._keep(posting, lambda desk: desk.settle(posting))
 
-    def _kept(self, settling: asyncio.Future[None]) -> asyncio.Future[None]:
+    def _keep(self, posting: Posting, step: Callable[[Desk], T]) -> asyncio.Future[T]:
+        settling = self.store.run(step)
         self._background.add(settling)
-        settling.add_done_callback(self._settled)
+        settling.add_done_callback(lambda done: self._settled(done, posting))
         return settling
 
-    def _settled(self, settling: asyncio.Future[None]) -> None:
+    def _settled(self, settling: asyncio.Future[Any], posting: Posting) -> None:
         self._background.discard(settling)
-        if not settling.cancelled() and (error := settling.exception()) is not None:
-            log.error("ledger.settlement_lost", error=type(error).__name__)
+        error = None if settling.cancelled() else settling.exception()
+        if isinstance(error, StoreFull):
+            # What is spent is spent: it is written down as soon as there is room.
+            self._owed.append(posting)
+        if error is not None:
+            log.error("ledger.not_settled", error=type(error).__name__, owed=len(self._owed))
+
+    async def _pay_owed(self) -> None:
+        """Write down what the disk had no room for.
+
+        Raises:
+            StoreError: It still has none.
+        """
+        owed, self._owed = self._owed, []
+
+        def step(desk: Desk) -> None:
+            for posting in owed:
+                desk.settle(posting)
+
+        try:
+            await self.store.run(step)
+        except StoreError:
+            self._owed = owed + self._owed
+            raise
 
     # ---- request ids
 
@@ -295,6 +350,32 @@ class Ledger:
             "This request id was used for another request; choose a fresh one.",
             field="request_id",
         )
+
+    # ---- history
+
+    async def history(self, since_unix_s: float, until_unix_s: float) -> AsyncIterator[list[Settlement]]:
+        """Settlements of a span of time in pages, the oldest first; others' steps run in between.
+
+        Raises:
+            StoreCorrupt: A row is not what was written; the books go on.
+        """
+        after = 0
+        while page := await self._page(after, since_unix_s, until_unix_s):
+            yield [row for _, row in page]
+            after = page[-1][0]
+
+    async def _page(self, after: int, since_unix_s: float, until_unix_s: float) -> list[tuple[int, Settlement]]:
+        def step(desk: Desk) -> list[tuple[int, Settlement]] | StoreCorrupt:
+            try:
+                return desk.page(after, since_unix_s=since_unix_s, until_unix_s=until_unix_s, rows=PAGE_ROWS)
+            except StoreCorrupt as error:
+                # A bad row of the past is for its reader, not for those who spend now.
+                return error
+
+        found = await self.store.run(step)
+        if isinstance(found, StoreCorrupt):
+            raise found
+        return found
 
     # ---- budgets
 

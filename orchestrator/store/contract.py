@@ -52,6 +52,9 @@ class Desk(Protocol):
     def expire(self, now_unix_s: float, *, charge: bool) -> Mapping[Meter, float]:
         """End the holds of holders whose lease ran out: `charge` counts them as spent. Returns what was held."""
 
+    def left(self, meter: Meter) -> float:
+        """What could still be reserved on a meter; infinite where its scope has no limit."""
+
     def balances(self) -> Sequence[Balance]:
         """All meters that have counted something."""
 

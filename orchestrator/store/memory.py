@@ -87,6 +87,10 @@ class MemoryDesk:
         """See the contract."""
         return self._state.books.expire(now_unix_s, charge=charge)
 
+    def left(self, meter: Meter) -> float:
+        """See the contract."""
+        return self._state.books.left(meter)
+
     def balances(self) -> Sequence[Balance]:
         """See the contract."""
         return list(self._state.books.balances())

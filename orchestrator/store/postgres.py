@@ -54,6 +54,7 @@ LOCK = (
     'INSERT INTO meters(scope, unit, "window") VALUES(%s, %s, %s)'
     ' ON CONFLICT (scope, unit, "window") DO UPDATE SET scope = excluded.scope RETURNING spent'
 )
+SPENT_OF_METER = 'SELECT spent FROM meters WHERE scope = %s AND unit = %s AND "window" = %s'
 SUM_HELD_OF_METER = 'SELECT coalesce(sum(amount), 0) FROM held WHERE scope = %s AND unit = %s AND "window" = %s'
 SUM_HELD = 'SELECT scope, unit, "window", sum(amount) FROM held GROUP BY scope, unit, "window"'
 HOLD = (
@@ -231,6 +232,14 @@ class PostgresDesk:
             self._do(ASSUME, (amount, amount, *meter))
         self._do("DELETE FROM leases WHERE until_unix_s <= %s", (now_unix_s,))
         return ended
+
+    @_translated
+    def left(self, meter: Meter) -> float:
+        """See the contract."""
+        limit = self._quotas([meter.scope]).get(meter.scope, Quota()).limit(meter.unit)
+        spent = self._all(SPENT_OF_METER, meter)
+        ((held,),) = self._all(SUM_HELD_OF_METER, meter)
+        return limit - float(spent[0][0] if spent else 0.0) - float(held)
 
     @_translated
     def balances(self) -> Sequence[Balance]:

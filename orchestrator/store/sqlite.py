@@ -215,6 +215,10 @@ class SqliteDesk:
             self._connection.execute("DELETE FROM leases WHERE holder = ?", (holder,))
         return ended
 
+    def left(self, meter: Meter) -> float:
+        """See the contract."""
+        return self._books.left(meter)
+
     def balances(self) -> Sequence[Balance]:
         """See the contract."""
         return list(self._books.balances())

@@ -133,6 +133,8 @@ def test_a_reservation_is_held_and_settled(desk: Desk) -> None:
     one(desk, lambda d: d.settle(Posting("g1", {ENERGY: 4.0, TOKENS: 50.0}, {ENERGY: 3.0, TOKENS: 7.0}, settled())))
     assert balance(desk, ENERGY) == Balance(ENERGY, 10.0, 3.0, 0.0)
     assert balance(desk, TOKENS).spent == 7.0
+    assert desk.left(ENERGY) == 7.0
+    assert desk.left(Meter("key:k", DAY_J, 1)) == math.inf
 
 
 def test_what_does_not_fit_holds_nothing_anywhere(desk: Desk) -> None:
