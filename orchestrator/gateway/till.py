@@ -119,8 +119,7 @@ class Till:
             return None
         held.claim = claim
         record = self._record(ticket, entry, held)
-        settling = self.ledger.settle(held, record, charge_j=entry.account.charged_j, result=result)
-        return settling if held.limited or claim is not None else None
+        return self.ledger.settle(held, record, charge_j=entry.account.charged_j, result=result)
 
     def _record(self, ticket: Ticket, entry: Entry, held: Reservation) -> Settlement:
         energy, spender = entry.energy, held.spender

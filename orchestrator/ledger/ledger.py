@@ -12,15 +12,16 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import structlog
 
 from orchestrator.errors import BudgetExhausted, RequestError
+from orchestrator.ledger.history import pages
+from orchestrator.ledger.postings import Postings
 from orchestrator.ledger.spenders import Reservation, Spender, amount_of, metered, request_limit_j, spends
 from orchestrator.ledger.wallet import Wallet
 from orchestrator.store.contract import Desk
-from orchestrator.store.errors import StoreCorrupt, StoreError, StoreFull
+from orchestrator.store.errors import StoreError
 from orchestrator.store.records import (
     DAY_TOKENS,
     Amounts,
@@ -39,11 +40,9 @@ from orchestrator.store.service import Store
 log = structlog.get_logger("ledger")
 
 PRUNE_ROWS = 2000
-PAGE_ROWS = 1000
 # How soon what the disk had no room for is tried again, and what other gateways changed is seen.
 OWED_S = 2.0
 SHARED_S = 3.0
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,7 @@ class Ledger:
         self._now = clock_unix_s
         self._wallet = Wallet()
         self._topping: set[Meter] = set()
-        self._owed: list[Posting] = []
-        self._background: set[asyncio.Future[Any]] = set()
+        self._postings = Postings(store)
 
     async def start(self) -> None:
         """Take a lease, end the holds of the dead, read the quotas.
@@ -98,8 +96,8 @@ class Ledger:
     async def tick(self) -> None:
         """What must be done every third of a lease: renew, end what died, give back what old windows held."""
         now_unix_s = self._now()
-        if self._owed:
-            await self._pay_owed()
+        if self._postings.owed:
+            await self._postings.pay_owed()
         old = self._wallet.drop_old(now_unix_s)
         posting = Posting(self._holder, old, {})
         terms = self.terms
@@ -132,16 +130,13 @@ class Ledger:
 
     def _pause_s(self) -> float:
         pause_s = self.terms.lease_s / 3.0
-        if self._owed:
+        if self._postings.owed:
             pause_s = min(pause_s, OWED_S)
         return min(pause_s, SHARED_S) if self.terms.shared else pause_s
 
     async def close(self) -> None:
         """Give back what lies free and close the store; nothing of ours is left for a lease to end."""
-        while self._background:
-            await asyncio.wait(self._background)
-            # What the store has just held comes back in callbacks.
-            await asyncio.sleep(0)
+        await self._postings.drained()
         free = self._wallet.empty()
         try:
             await self.store.run(lambda desk: desk.settle(Posting(self._holder, free, {})))
@@ -167,8 +162,8 @@ class Ledger:
         wants = self._wants(spender, task, energy_j, tokens)
         if not wants:
             return Reservation(spender, task, tokens=tokens)
-        if self._owed:
-            await self._pay_owed()
+        if self._postings.owed:
+            await self._postings.pay_owed()
         if not self._wallet.assign(wants):
             await self._hold(wants)
         self._top_up(wants)
@@ -237,9 +232,7 @@ class Ledger:
 
     def _reserving(self, amounts: Amounts) -> asyncio.Future[Short | None]:
         holding = self.store.run(lambda desk: desk.reserve(self._holder, amounts))
-        self._background.add(holding)
-        holding.add_done_callback(self._background.discard)
-        return holding
+        return self._postings.follow(holding)
 
     def _added(self, done: asyncio.Future[Short | None], amounts: Amounts) -> None:
         if not done.cancelled() and done.exception() is None and done.result() is None:
@@ -250,13 +243,13 @@ class Ledger:
         late = self._wallet.add(amounts)
         if late:
             posting = Posting(self._holder, late, {})
-            self._keep(posting, lambda desk: desk.settle(posting))
+            self._postings.keep([posting])
 
     # ---- settling
 
     def settle(
         self, reservation: Reservation, record: Settlement, *, charge_j: float, result: bytes | None = None
-    ) -> Awaitable[float]:
+    ) -> Awaitable[float] | None:
         """Charge what a request took and give back the rest.
 
         Args:
@@ -267,7 +260,8 @@ class Ledger:
 
         Returns:
             Done once it is kept, with the least joules that any of its budgets has left (infinite where none counts
-            joules). The charge stands even if nobody waits.
+            joules). The charge stands even if nobody waits. None where no budget and no id depends on it: then it is
+            written behind.
         """
         spent = spends(reservation.amounts, charge_j, record.tokens)
         releases = self._wallet.close(reservation.amounts, spent)
@@ -276,53 +270,23 @@ class Ledger:
             self.overshoot_j += over_j
             self.overshoot_max_j = max(self.overshoot_max_j, over_j)
         posting = Posting(self._holder, releases, spent, record, reservation.claim, result)
+        if not reservation.limited and reservation.claim is None:
+            self._postings.write_behind(posting)
+            return None
         meters = [meter for meter in reservation.amounts if meter.unit != DAY_TOKENS]
 
         def step(desk: Desk) -> float:
             desk.settle(posting)
             return min((desk.left(meter) for meter in meters), default=math.inf)
 
-        return self._keep(posting, step)
+        return self._postings.keep([posting], step)
 
     def release(self, reservation: Reservation) -> None:
         """Give a reservation back of which nothing was spent, and its request id with it."""
         releases = self._wallet.close(reservation.amounts, {})
         if reservation.claim is not None or any(amount > 0.0 for amount in releases.values()):
             posting = Posting(self._holder, releases, {}, claim=reservation.claim)
-            self._keep(posting, lambda desk: desk.settle(posting))
-
-    def _keep(self, posting: Posting, step: Callable[[Desk], T]) -> asyncio.Future[T]:
-        settling = self.store.run(step)
-        self._background.add(settling)
-        settling.add_done_callback(lambda done: self._settled(done, posting))
-        return settling
-
-    def _settled(self, settling: asyncio.Future[Any], posting: Posting) -> None:
-        self._background.discard(settling)
-        error = None if settling.cancelled() else settling.exception()
-        if isinstance(error, StoreFull):
-            # What is spent is spent: it is written down as soon as there is room.
-            self._owed.append(posting)
-        if error is not None:
-            log.error("ledger.not_settled", error=type(error).__name__, owed=len(self._owed))
-
-    async def _pay_owed(self) -> None:
-        """Write down what the disk had no room for.
-
-        Raises:
-            StoreError: It still has none.
-        """
-        owed, self._owed = self._owed, []
-
-        def step(desk: Desk) -> None:
-            for posting in owed:
-                desk.settle(posting)
-
-        try:
-            await self.store.run(step)
-        except StoreError:
-            self._owed = owed + self._owed
-            raise
+            self._postings.keep([posting])
 
     # ---- request ids
 
@@ -351,31 +315,14 @@ class Ledger:
             field="request_id",
         )
 
-    # ---- history
+    def history(self, since_unix_s: float, until_unix_s: float) -> AsyncIterator[list[Settlement]]:
+        """Settlements of a span of time in pages, the oldest first."""
+        self._postings.flush()
+        return pages(self.store, since_unix_s, until_unix_s)
 
-    async def history(self, since_unix_s: float, until_unix_s: float) -> AsyncIterator[list[Settlement]]:
-        """Settlements of a span of time in pages, the oldest first; others' steps run in between.
-
-        Raises:
-            StoreCorrupt: A row is not what was written; the books go on.
-        """
-        after = 0
-        while page := await self._page(after, since_unix_s, until_unix_s):
-            yield [row for _, row in page]
-            after = page[-1][0]
-
-    async def _page(self, after: int, since_unix_s: float, until_unix_s: float) -> list[tuple[int, Settlement]]:
-        def step(desk: Desk) -> list[tuple[int, Settlement]] | StoreCorrupt:
-            try:
-                return desk.page(after, since_unix_s=since_unix_s, until_unix_s=until_unix_s, rows=PAGE_ROWS)
-            except StoreCorrupt as error:
-                # A bad row of the past is for its reader, not for those who spend now.
-                return error
-
-        found = await self.store.run(step)
-        if isinstance(found, StoreCorrupt):
-            raise found
-        return found
+    def flush(self) -> None:
+        """Write now what would be written a little later."""
+        self._postings.flush()
 
     # ---- budgets
 

@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS keys(key_id TEXT PRIMARY KEY, digest BLOB, tenant TEX
     expires_unix_s REAL, revoked_unix_s REAL, sum BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims(tenant TEXT, request_id TEXT, fingerprint BLOB, until_unix_s REAL, result BLOB,
     sum BLOB NOT NULL, PRIMARY KEY(tenant, request_id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS settlements(number INTEGER PRIMARY KEY AUTOINCREMENT, at_unix_s REAL, request_id TEXT,
+CREATE TABLE IF NOT EXISTS settlements(number INTEGER PRIMARY KEY, at_unix_s REAL, request_id TEXT,
     tenant TEXT, key_id TEXT, task TEXT, outcome TEXT, arms TEXT, energy_j REAL, provenance TEXT, reserved_j REAL,
     tokens INTEGER, sum BLOB NOT NULL);
 """
