@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.context import Session, gateway_option, output_option
-from orchestrator.cli.params import DURATION
+from orchestrator.cli.params import SPAN
 
 if TYPE_CHECKING:
     from orchestrator.client.types import EnergyShare, SettlementRecord
@@ -20,7 +20,7 @@ TOP = 10
 EXPORT_TIMEOUT_MS = 600_000.0
 
 
-last_option = click.option("--last", type=DURATION, default="24h", show_default=True, help="How far back, e.g. 168h.")
+last_option = click.option("--last", type=SPAN, default="1d", show_default=True, help="How far back, e.g. 7d.")
 
 
 @click.group(short_help="Show and export what was spent.")
@@ -37,7 +37,7 @@ def energy() -> None:
 def report(session: Session, *, last: float, by: str, output: str) -> None:
     """Sum what was spent."""
     with session.client() as client:
-        _print(client.energy(last / 1e3, by=by), session, by=by, output=output)
+        _print(client.energy(last, by=by), session, by=by, output=output)
 
 
 @energy.command()
@@ -50,7 +50,7 @@ def report(session: Session, *, last: float, by: str, output: str) -> None:
 def top(session: Session, *, last: float, by: str, count: int, output: str) -> None:
     """Show who or what spent most."""
     with session.client() as client:
-        _print(client.energy(last / 1e3, by=by)[:count], session, by=by, output=output)
+        _print(client.energy(last, by=by)[:count], session, by=by, output=output)
 
 
 @energy.command()
@@ -66,7 +66,7 @@ def export(session: Session, *, last: float, form: str, to: Path | None) -> None
     if form == "parquet" and to is None:
         raise click.UsageError("parquet needs a file: --to FILE")
     with session.client(EXPORT_TIMEOUT_MS) as client:
-        rows: Iterable[SettlementRecord] = client.settlements(last / 1e3)
+        rows: Iterable[SettlementRecord] = client.settlements(last)
         count = write_parquet(rows, to) if form == "parquet" and to is not None else write_csv(rows, to)
     session.note(f"{count} settlements")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from orchestrator.cli.context import Session, gateway_option, output_option
-from orchestrator.cli.params import DURATION, ENERGY, POWER
+from orchestrator.cli.params import ENERGY, POWER, SPAN
 
 if TYPE_CHECKING:
     from orchestrator.client.types import KeyRecord
@@ -25,7 +25,7 @@ def key() -> None:
 @gateway_option
 @click.argument("tenant")
 @click.option("--role", type=click.Choice(ROLES), default="client", show_default=True, help="What it is for.")
-@click.option("--expires-in", type=DURATION, help="How long it is good, e.g. 720h.")
+@click.option("--expires-in", type=SPAN, help="How long it is good, e.g. 30d.")
 @click.option("--per-request", type=ENERGY, help="Joules that one request with this key may take.")
 @click.option("--per-day", type=ENERGY, help="Joules that this key may spend in a UTC day.")
 @click.option("--power", type=POWER, help="Watts that it may spend, averaged over every minute.")
@@ -47,9 +47,8 @@ def create(
     from orchestrator.client.types import Quota
 
     quota = Quota(per_request, per_day, power)
-    ttl_s = None if expires_in is None else expires_in / 1e3
     with session.client() as client:
-        made = client.create_key(tenant, role=role, ttl_s=ttl_s, quota=None if quota == Quota() else quota)
+        made = client.create_key(tenant, role=role, ttl_s=expires_in, quota=None if quota == Quota() else quota)
     if output == "json":
         print_json(made)
         return

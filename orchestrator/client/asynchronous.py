@@ -116,6 +116,11 @@ class AsyncClient(Session):
         self.remember(fleet)
         return fleet
 
+    async def tasks(self) -> Mapping[str, TensorSpec]:
+        """The inputs of all tensor tasks, by task."""
+        self.specs.update(await self._run(wire.tasks()))
+        return dict(self.specs)
+
     async def budgets(self) -> tuple[TaskBudget, ...]:
         """The budgets in force, the default first."""
         return await self._run(admin.budgets())
@@ -130,7 +135,7 @@ class AsyncClient(Session):
 
     async def _spec(self, task: str) -> TensorSpec | None:
         if task not in self.specs:
-            await self.status()
+            self.specs.update(await self._run(wire.tasks()))
         return self.specs.get(task)
 
     async def _run(self, call: wire.Call[Reply], timeout_s: float | None = None) -> Reply:

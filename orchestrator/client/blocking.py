@@ -143,6 +143,11 @@ class Client(Session):
         self.remember(fleet)
         return fleet
 
+    def tasks(self) -> Mapping[str, TensorSpec]:
+        """The inputs of all tensor tasks, by task."""
+        self.specs.update(self._run(wire.tasks()))
+        return dict(self.specs)
+
     def budgets(self) -> tuple[TaskBudget, ...]:
         """The budgets in force, the default first."""
         return self._run(admin.budgets())
@@ -157,7 +162,7 @@ class Client(Session):
 
     def _spec(self, task: str) -> TensorSpec | None:
         if task not in self.specs:
-            self.status()
+            self.specs.update(self._run(wire.tasks()))
         return self.specs.get(task)
 
     # ---- accounts

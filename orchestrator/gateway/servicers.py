@@ -21,7 +21,7 @@ from orchestrator.gateway.replies import (
     pack_events,
     unpack_events,
 )
-from orchestrator.gateway.report import encode_node, encode_task
+from orchestrator.gateway.report import encode_node, encode_task, encode_task_info
 from orchestrator.gateway.requests import decode_generate, decode_infer
 from orchestrator.gateway.service import Service
 from orchestrator.ledger.spenders import fingerprint
@@ -117,6 +117,11 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
         if not request.request_id:
             raise RequestError("FIELD_REQUIRED", "request_id must name a request.", field="request_id")
         return encode_explanation(self._service.journal.get(request.request_id, tenant_seen()))
+
+    async def ListTasks(self, request: gateway_pb2.ListTasksRequest, context: Any) -> gateway_pb2.ListTasksResponse:
+        """See gateway.proto."""
+        tasks = sorted(self._service.fleet.tasks.items())
+        return gateway_pb2.ListTasksResponse(tasks=[encode_task_info(task) for _, task in tasks])
 
     async def Feedback(self, request: gateway_pb2.FeedbackRequest, context: Any) -> gateway_pb2.FeedbackResponse:
         """See gateway.proto."""
