@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 from prometheus_client import CollectorRegistry
 
+from orchestrator.cli.main import cli
 from orchestrator.config import GatewayConfig
 from orchestrator.errors import CATALOGUE, ExitCode
 from orchestrator.metrics import Metrics
@@ -58,6 +60,16 @@ def _metrics(registry: CollectorRegistry) -> Iterator[tuple[str, ...]]:
         yield f"`{metric.name}`", metric.type, metric.documentation
 
 
+def _commands(group: click.Group, path: str) -> Iterator[tuple[str, ...]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{path} {name}")
+        elif command is not None:
+            yield f"`{path} {name}`", command.get_short_help_str(limit=200)
+
+
 def page() -> str:
     """The whole page."""
     schema = GatewayConfig.model_json_schema()
@@ -65,6 +77,8 @@ def page() -> str:
     return "\n".join(
         [
             HEAD,
+            "## Commands\n",
+            _table(("command", "what it does"), _commands(cli, "edgewise")),
             "## Gateway configuration\n",
             _table(("key", "default", "meaning"), _settings(schema, schema)),
             "## Errors\n",

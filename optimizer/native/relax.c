@@ -66,7 +66,7 @@ void relax(Search *s, Box *b) {
 }
 
 /* How far the price and the multipliers move beside a level: they are of the order of 1, levels of 1/queries. */
-static double scale(const Search *s) { return 0.25 * s->queries; }
+static double scale(const Search *s) { return s->queries; }
 
 static double slope(Search *s, Box *b) {
     double square = slope_best_of(s, b);

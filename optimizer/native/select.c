@@ -163,6 +163,11 @@ static void begin(Search *s, const Instance *given, Box *b) {
 static void hand_out(Search *s, Outcome *out) {
     for (int32_t i = 0; i < s->arms; i++) out->active[i] = s->best[i];
     for (int32_t k = 0; k <= s->costs; k++) out->price[k] = s->box[0].best_dual[k];
+    if (s->routed) {
+        /* The price at which the best set's policy meets the limit; a root that was closed at once has none. */
+        worth_of(s, s->best);
+        out->price[0] = s->price;
+    }
     out->objective = s->incumbent;
     out->bound = s->closed > s->incumbent ? s->closed : s->incumbent;
     out->explored = s->explored;

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 from optimizer.selection.checker import ProofError, proven_bound
-from optimizer.selection.problem import Mode, Problem
+from optimizer.selection.problem import ROUNDING, Mode, Problem
 from optimizer.selection.solution import Solution, Status, Verdict
 from optimizer.selection.utility import Table
 
@@ -73,7 +73,7 @@ def broken_limits(problem: Problem, active: tuple[int, ...]) -> list[str]:
     costs, broken = problem.set_costs, []
     for name, cost_n, limit in zip(costs.name_k, costs.cost_kn, costs.limit_k, strict=True):
         taken = math.fsum(cost_n[list(active)].tolist())
-        if taken > limit * (1.0 + TOLERANCE):
+        if taken > limit * (1.0 + 2.0 * ROUNDING):
             broken.append(f"The active set takes {taken!r} of {limit!r} ({name}).")
     slow = [problem.arms[n].name for n in active if not problem.allowed_qn[:, n].any()]
     return broken + [f"Arm {name!r} is slower than the latency limit of every class." for name in slow]

@@ -14,7 +14,8 @@ from optimizer.selection.problem import Problem
 from optimizer.selection.proof import BRANCH, DEAD, DOMINATED, DOMINATOR, FULL, LEAF, NODE, Proof
 from optimizer.selection.utility import AnyRight, BestOf, Bools, Floats, Table
 
-_SLACK = 1e-9
+# Twice what `Problem.fits` allows; more would cost the bound as much, times the price of the limit.
+_SLACK = 2e-12
 
 
 class ProofError(Exception):
@@ -129,8 +130,8 @@ class _Walk:
         if kind == FULL:
             return self._problem.value(tuple(np.flatnonzero(box.inside_n | box.free_n).tolist()))
         if kind == DEAD:
-            taken_k = self._problem.set_costs.cost_kn[:, box.inside_n].sum(axis=1)
-            if (taken_k <= self._problem.set_costs.limit_k).all():
+            # The problem's own test: a sum that equals its limit but for rounding is not dead.
+            if self._problem.set_costs.fits(np.flatnonzero(box.inside_n).tolist()):
                 raise ProofError(f"token {self._at}: called dead, but it fits")
             return -math.inf
         raise ProofError(f"token {self._at}: kind {kind} does not belong here")

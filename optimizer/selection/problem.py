@@ -152,8 +152,10 @@ class Problem:
     @cached_property
     def eligible(self) -> tuple[int, ...]:
         """Arms that could be active all by themselves, and are fast enough for some class; by index."""
-        some_n: Bools = np.asarray(self.allowed_qn.any(axis=0))
-        return tuple(n for n in range(len(self.arms)) if some_n[n] and self.set_costs.fits((n,)))
+        costs = self.set_costs
+        alone_kn = costs.cost_kn <= (costs.limit_k * (1.0 + ROUNDING))[:, None]
+        eligible_n: Bools = np.asarray(alone_kn.all(axis=0) & self.allowed_qn.any(axis=0))
+        return tuple(np.flatnonzero(eligible_n).tolist())
 
     def fits(self, active: Sequence[int]) -> bool:
         """Whether the set respects every limit and holds no arm that is too slow for every class."""

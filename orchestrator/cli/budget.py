@@ -1,4 +1,4 @@
-"""`edgewise budget`: what requests may spend that bring no budget of their own."""
+"""`edgewise budget`: what requests may spend that bring no budget of their own, and what that buys."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 from orchestrator.cli.context import Session, gateway_option, output_option
 from orchestrator.cli.params import DURATION, ENERGY, INFEASIBLE, POWER, PROFILES, make_budget, make_long_run
+from orchestrator.cli.tuning import sweep, tune
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,6 +68,10 @@ def set_(
         raise click.UsageError("name at least one limit, or --reset alone")
     with session.client() as client:
         _print([client.set_budget(wanted, task=task, long_run=long_run)], session, output)
+
+
+budget.add_command(sweep)
+budget.add_command(tune)
 
 
 def _print(budgets: Sequence[TaskBudget], session: Session, output: str) -> None:

@@ -6,8 +6,10 @@ import math
 
 import click
 
+from optimizer.errors import EvidenceError, NativeMissing
 from orchestrator.config_errors import ConfigError
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, ExitCode
+from orchestrator.study.errors import StudyError
 from orchestrator.units import format_duration_ms, format_energy_j
 
 # What failed, and what the user can do. The why between them is the error's own message.
@@ -44,6 +46,12 @@ def report(error: BaseException, *, verbose: bool = False) -> int:
         case ConfigError():
             cure = "repair it, then run `edgewise config validate FILE`"
             return _say(_line("configuration refused", str(error), cure), ExitCode.CONFIG)
+        case StudyError():
+            return _say(_line(error.what, error.why, error.cure), error.exit_code)
+        case NativeMissing():
+            return _say(_line("not built here", str(error), "then try again"), ExitCode.FAILED)
+        case EvidenceError():
+            return _say(_line("table refused", str(error), "see deploy/docs/gate.md"), ExitCode.USAGE)
         case EdgewiseError():
             return _say(_refused(error, verbose), error.surface.exit_code)
     if verbose:

@@ -99,8 +99,14 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
     metrics = Metrics()
     plan = config.plan
     limits = PlanLimits(plan.max_active_energy_j, plan.max_active, plan.mean_energy_j, plan.drift_fraction)
-    planner = Planner(fleet, limits=limits, observe_s=metrics.planned, executor=executor)
     budgets = _budgets(config)
+    planner = Planner(
+        fleet,
+        limits=limits,
+        observe_s=metrics.planned,
+        executor=executor,
+        average_j=lambda task: budgets.long_run(task).average_energy_j,
+    )
     service = Service(
         fleet=fleet,
         planner=planner,

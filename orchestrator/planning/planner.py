@@ -85,6 +85,7 @@ class Planner:
         limits: Of the active sets.
         observe_s: Called with the seconds that each plan took.
         executor: Makes where plans are made; called again when its process has died.
+        average_j: Long-run budget of a task in joules per request, None where it has none; wins over the limits'.
     """
 
     def __init__(
@@ -94,11 +95,13 @@ class Planner:
         limits: PlanLimits,
         observe_s: Callable[[float], None],
         executor: Callable[[], Executor] = planning_process,
+        average_j: Callable[[str], float | None] = lambda _task: None,
     ) -> None:
         self._fleet = fleet
         self._limits = limits
         self._observe_s = observe_s
         self._make_executor = executor
+        self._average_j = average_j
         self._executor: Executor | None = None
         self._standing: dict[str, Standing] = {}
         # The last plan of each task, also while none of its arms is routable, with the task that it was made for.
@@ -170,7 +173,7 @@ class Planner:
                 _end(self._executor)
 
     async def _change(self) -> None:
-        """Returns when something changed: the fleet, or what its arms really cost."""
+        """Returns when something changed: the fleet, what its arms really cost, or what a request may cost."""
         while not self._wanted.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DRIFT_CHECK_S):
@@ -181,7 +184,17 @@ class Planner:
     def _drifted(self, task: str) -> bool:
         if task not in self._fleet.tasks or not (arms := self._connected(task)):
             return False
-        return moved(plan_arms(arms, self._fleet.board), self._made[task].arms, self._limits.drift_fraction)
+        made = self._made[task]
+        if self._mean_energy_j(task) != made.mean_energy_j:
+            return True
+        return moved(plan_arms(arms, self._fleet.board), made.arms, self._limits.drift_fraction)
+
+    def _mean_energy_j(self, task: str) -> float | None:
+        """Joules of a request on the average: the task's long-run budget, else the plan's own limit."""
+        own_j = self._average_j(task)
+        if own_j is not None and self._limits.max_active_energy_j is None:
+            return own_j
+        return self._limits.mean_energy_j
 
     async def _plan(self, task: str) -> None:
         started_s = time.monotonic()
@@ -250,14 +263,14 @@ class Planner:
             energy_limit_j=self._limits.max_active_energy_j,
             max_active=self._limits.max_active,
             memory_limit_bytes=limits_bytes,
-            mean_energy_j=self._limits.mean_energy_j,
+            mean_energy_j=self._mean_energy_j(task),
         )
 
     def _same(self, one: Snapshot, other: Snapshot | None) -> bool:
         """Whether planning again could change anything."""
         if other is None or moved(one.arms, other.arms, self._limits.drift_fraction):
             return False
-        if one.memory_limit_bytes != other.memory_limit_bytes:
+        if one.memory_limit_bytes != other.memory_limit_bytes or one.mean_energy_j != other.mean_energy_j:
             return False
         mine, theirs = one.evidence, other.evidence
         if mine is None or theirs is None:

@@ -13,15 +13,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from optimizer.selection.arms import Limits
 from optimizer.selection.baselines.exhaustive import solve_exhaustively
 from optimizer.selection.baselines.milp import solve_by_milp
 from optimizer.selection.certify import certify
 from optimizer.selection.exact import Search
 from optimizer.selection.problem import Mode, Problem
-from optimizer.selection.proof import Proof
+from optimizer.selection.proof import BRANCH, DEAD, FULL, Proof
 from optimizer.selection.solution import Solution, Status
 from optimizer.selection.solve import solve
-from optimizer.selection.utility import AnyRight, Table
+from optimizer.selection.utility import AnyRight, BestOf, Table
+from tests.optimizer.selection.problems import arms_with, equal_weights
 from tests.property.selection_problems import MODES, UTILITIES, make_problem, worth_scale
 
 PROBLEMS = 500
@@ -226,6 +228,31 @@ def test_a_proof_of_another_problem_is_not_taken(utility: str) -> None:
         step = 1e-6 * worth_scale(problem)
         if better.objective > true.objective + step:
             assert not certify(cheaper, replace(true, status=Status.FEASIBLE, bound=better.objective - step)).ok
+
+
+def tie() -> Problem:
+    """Two arms that fit together but for rounding: 0.1 + 0.2 is more than 0.3."""
+    utility = BestOf(np.eye(2))
+    return Problem(arms_with([0.1, 0.2]), utility, equal_weights(utility), Limits(energy_j=0.3))
+
+
+def test_what_fits_but_for_rounding_is_not_dead() -> None:
+    tokens = ((BRANCH, 0), (BRANCH, 1), (DEAD, 0), (FULL, 0), (FULL, 0))
+    kind_t, index_t = np.array(tokens, dtype=np.int32).T
+    forged = Proof(kind_t, index_t, np.zeros((0, 2)), np.zeros((0, 2)))
+    assert solve(tie()).active == (0, 1)
+    assert not certify(tie(), Solution(Status.OPTIMAL, (0,), 0.5, 0.5, 1, proof=forged)).ok
+
+
+def test_a_limit_is_broken_by_more_than_rounding() -> None:
+    over = replace(tie(), limits=Limits(energy_j=0.3 * (1.0 - 1e-10)))
+    assert not certify(over, Solution(Status.OPTIMAL, (0, 1), 1.0, 1.0, 1)).ok
+
+
+def test_slack_of_limits_does_not_spoil_a_proof() -> None:
+    """A found one: with limits 1e-9 wider than they are, this proof missed its bound by 1.2e-9."""
+    problem = make_problem("any_right", Mode.WORST_CASE, 2768)
+    assert certify(problem, solve(problem, Search(prove=True))).reasons == ()
 
 
 def test_which_solutions_carry_a_proof() -> None:

@@ -15,7 +15,7 @@ from optimizer.allocation.convex import ConvexAllocator
 from optimizer.allocation.problem import Allocation, AllocationProblem, AllocationStatus, ClassPlans, totals
 from optimizer.allocation.rounding import round_to_plans, sentence, shadow_prices
 from optimizer.allocation.slopes import allocate_by_slopes
-from optimizer.errors import ProblemError, SolverMissing
+from optimizer.errors import ProblemError, SolverFailed, SolverMissing
 
 ALLOCATOR = ConvexAllocator(classes=5, plans=6)
 
@@ -153,3 +153,13 @@ def test_what_cannot_be_meant_is_refused(make: object) -> None:
     assert callable(make)
     with pytest.raises(ProblemError):
         make()
+
+
+def test_a_solver_that_gives_up_is_our_own_error() -> None:
+    allocator = ConvexAllocator(classes=2, plans=3)
+    program = allocator._program
+    with mock.patch.object(program, "solve", side_effect=allocator._error("gave up")), pytest.raises(SolverFailed):
+        allocator.solve(two_classes(1.25))
+    allocator.solve(two_classes(1.25))
+    with mock.patch.object(type(program), "status", "unbounded"), pytest.raises(SolverFailed, match="unbounded"):
+        allocator.solve(two_classes(1.25))

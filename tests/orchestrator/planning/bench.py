@@ -55,8 +55,13 @@ class Bench:
         self.executor = Inline()
         self.executors = 0
         self.seconds: list[float] = []
+        self.average_j: float | None = None
         self.planner = Planner(
-            self.fleet, limits=PlanLimits(**limits), observe_s=self.seconds.append, executor=self._make
+            self.fleet,
+            limits=PlanLimits(**limits),
+            observe_s=self.seconds.append,
+            executor=self._make,
+            average_j=lambda _task: self.average_j,
         )
         self.task = asyncio.ensure_future(self.planner.run())
 

@@ -302,3 +302,15 @@ async def test_an_arm_that_costs_something_else_than_planned_is_planned_again(
         return
     await asyncio.sleep(0.05)
     assert bench.standing().plan.plan_id == first
+
+
+async def test_a_long_run_budget_is_planned_for_as_soon_as_it_is_set(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner_module, "DRIFT_CHECK_S", 0.01)
+    joined(bench.fleet, a_hello("n1", (an_arm("small", energy_j=0.01), an_arm("large", energy_j=0.1))))
+    await until(bench.certified)
+    assert bench.standing().plan.certificate.mode == "worst_case"
+    bench.average_j = 0.02
+    await until(lambda: bench.certified() and bench.standing().plan.certificate.mode == "routed")
+    assert bench.executor.asked[-1].mean_energy_j == 0.02

@@ -1,0 +1,156 @@
+"""The frontier over hard limits per request: most joules and most milliseconds that one answer may take.
+
+Limits only take models away, and a head does not care which others are there: the estimates of a fold serve every
+pair of limits.
+
+Shape letters: q prompts, m models, t tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.study import estimates
+from optimizer.study.estimates import Bench, Estimate, prepare
+from optimizer.study.outcome import Outcome, assemble, bootstrap, interval
+from optimizer.study.table import Table
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+# A model fits a limit in a task when this share of its answers there did.
+_QUANTILE = 0.95
+
+
+@dataclass(frozen=True)
+class Point:
+    """What the gate makes of a pair of limits on a request.
+
+    Args:
+        max_energy_j: Most joules.
+        max_latency_ms: Most milliseconds.
+        quality: Mean over all prompts; one that no model fits counts 0.
+        quality_low: Lower end of its 95 % interval.
+        quality_high: Upper end.
+        j_per_query: Mean joules.
+        ms_p95: 95 % quantile of the milliseconds.
+        answered_fraction: Share of the prompts that some model fits.
+    """
+
+    max_energy_j: float
+    max_latency_ms: float
+    quality: float
+    quality_low: float
+    quality_high: float
+    j_per_query: float
+    ms_p95: float
+    answered_fraction: float
+
+
+def limit_grid(value_qm: Floats, count: int) -> tuple[float, ...]:
+    """Limits at which another model comes in, at most so many, the last one letting everything in."""
+    needed = np.unique(np.quantile(value_qm, _QUANTILE, axis=0))
+    picked = needed[np.unique(np.linspace(0, len(needed) - 1, min(count - 1, len(needed))).round().astype(int))]
+    rounded = [_up(value) for value in [*picked.tolist(), float(value_qm.max())]]
+    return tuple(sorted(set(rounded)))
+
+
+def _up(value: float) -> float:
+    """Three digits, never less than the value."""
+    if value <= 0.0:
+        return 0.0
+    step = 10.0 ** (np.floor(np.log10(value)) - 2)
+    return float(f"{np.ceil(value / step - 1e-9) * step:.3g}")
+
+
+def sweep_limits(
+    table: Table,
+    limits: Sequence[tuple[float, float]],
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> list[Point]:
+    """Judge the gate under every pair (most joules, most milliseconds), cross-fitted.
+
+    Raises:
+        NativeMissing: The compiled part is not built.
+
+    Cost: as one study, and a few ms per pair and fold.
+    """
+    fold_q = np.random.default_rng(seed).permutation(np.arange(len(table.texts)) % folds)
+    parts: list[list[tuple[Outcome, Bools]]] = []
+    for fold in range(folds):
+        if progress:
+            progress(f"fold {fold + 1} of {folds}")
+        inside, outside = np.flatnonzero(fold_q == fold), np.flatnonzero(fold_q != fold)
+        parts.append(_fold(table.rows(outside), table.rows(inside), limits, seed))
+    order = np.argsort(np.concatenate([np.flatnonzero(fold_q == fold) for fold in range(folds)]))
+    found = []
+    for index, pair in enumerate(limits):
+        outcome = assemble([part[index][0] for part in parts], order)
+        found.append(_point(pair, outcome, np.concatenate([part[index][1] for part in parts])))
+    return found
+
+
+def _point(pair: tuple[float, float], outcome: Outcome, answered_q: Bools) -> Point:
+    low, high = interval(bootstrap(outcome.quality_q[:, None])[:, 0])
+    figures = (outcome.energy_j, outcome.ms_quantile(0.95), float(answered_q.mean()))
+    return Point(*pair, outcome.quality, low, high, *figures)
+
+
+def _fold(
+    training: Table, judged: Table, limits: Sequence[tuple[float, float]], seed: int
+) -> list[tuple[Outcome, Bools]]:
+    bench = prepare(training, judged, seed=seed)
+    candidates = estimates.gates(bench, estimates.task_lookup(bench))
+    needed = [_needed(bench, value_qm) for value_qm in (training.joules_qm, training.ms_qm)]
+    return [_within(bench, judged, candidates, (needed[0] <= pair[0]) & (needed[1] <= pair[1])) for pair in limits]
+
+
+def _needed(bench: Bench, value_qm: Floats) -> Floats:
+    """What nearly every answer of a model in a task stays within, (t, m); row 0, and tasks not seen, by all prompts."""
+    out_tm = np.repeat(np.quantile(value_qm, _QUANTILE, axis=0)[None], bench.design.rows, axis=0)
+    for row in range(1, bench.design.rows):
+        out_tm[row] = np.quantile(value_qm[bench.design.task_q == row], _QUANTILE, axis=0)
+    return out_tm
+
+
+def _within(bench: Bench, judged: Table, candidates: Mapping[str, Estimate], fits_tm: Bools) -> tuple[Outcome, Bools]:
+    """The best candidate under limits, chosen on the training prompts."""
+    trained_qm = fits_tm[bench.design.task_q] & bench.training.choice_qm
+    judged_nm = fits_tm[bench.judged_tasks] & judged.choice_qm
+    rows = np.arange(len(trained_qm))
+
+    def earned(estimate: Estimate) -> float:
+        choice_q = np.where(trained_qm, estimate.unseen_qm, -1.0).argmax(axis=1)
+        return float((bench.training.earned_qm[rows, choice_q] * trained_qm.any(axis=1)).mean())
+
+    best = max(candidates.values(), key=earned)
+    choice_n = np.where(judged_nm, best.judged_nm, -1.0).argmax(axis=1)
+    outcome = Outcome.mixed(choice_n[None], np.ones(1), judged)
+    answered_n: Bools = np.asarray(judged_nm.any(axis=1))
+    return Outcome(
+        outcome.quality_q * answered_n, outcome.joules_q * answered_n, outcome.ms_2q * answered_n, outcome.chance_2q
+    ), answered_n
+
+
+def frontier(points: Sequence[Point]) -> list[Point]:
+    """Points that no other beats in quality, joules limit and milliseconds limit at once."""
+
+    def beaten(point: Point) -> bool:
+        return any(
+            other.quality >= point.quality
+            and other.max_energy_j <= point.max_energy_j
+            and other.max_latency_ms <= point.max_latency_ms
+            and other != point
+            and (other.quality, -other.max_energy_j, -other.max_latency_ms)
+            != (point.quality, -point.max_energy_j, -point.max_latency_ms)
+            for other in points
+        )
+
+    return [point for point in points if not beaten(point)]

@@ -1,0 +1,1 @@
+"""From files to studies: tables of one's own traffic, arms, trained gates, reports and plots."""
