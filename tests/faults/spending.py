@@ -29,7 +29,7 @@ from tests.fakes.processes import Fleet, http_get
 from tests.fakes.turn import Turn
 
 CLIENTS = 32
-LIMIT_J = 40.0
+LIMIT_J = 4.0
 TYPICAL_J = 0.01
 SIGMA = 0.3
 LEASE_S = 2.0
