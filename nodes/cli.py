@@ -92,6 +92,7 @@ def cli() -> None:
 @_python_option()
 @_option("--concurrency", type=int, metavar="C", help="Models that run at once.  [default: 1]")
 @_option("--queue-limit", type=int, metavar="Q", help="Work that may wait; more is refused.  [default: 64]")
+@_option("--key-file", type=click.Path(path_type=Path, dir_okay=False), help="File of the key to show.")
 @_option("--memory-limit", type=int, metavar="BYTES", help="What the experts may take together.")
 @_energy_option()
 @_trace_option()

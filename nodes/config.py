@@ -54,6 +54,7 @@ class NodeConfig(BaseModel):
         calibration: File that says what a meter at the plug showed against a board's own sensors.
         noise_seed: Of a profile's noise, where it has any.
         profiling_s: How long every arm is measured at the start.
+        key_file: File of the key that the node shows to its gateway; read anew for every connection.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,6 +73,14 @@ class NodeConfig(BaseModel):
     calibration: Path | None = None
     noise_seed: int = Field(default=0, ge=0)
     profiling_s: float = Field(default=0.3, ge=0.05, le=10.0, allow_inf_nan=False)
+    key_file: Path | None = None
+
+    def key(self) -> str:
+        """The node's key; "" where it has none or its file cannot be read: the gateway then says what it misses."""
+        try:
+            return self.key_file.read_text().strip() if self.key_file else ""
+        except OSError:
+            return ""
 
 
 def parse_config(values: dict[str, Any]) -> NodeConfig:

@@ -23,8 +23,8 @@ LatencyLimit = Annotated[float, Field(gt=0.0, le=3_600_000.0)]
 TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 PLAINTEXT_WARNING = (
-    "Edgewise has no TLS and no authentication yet, so anybody who reaches this address could use and drain"
-    " the fleet; listen on 127.0.0.1, or set allow_insecure_remote on a network where everybody may do that"
+    "Edgewise has no TLS yet, so keys and requests can be read by whoever is on the way to this address"
+    "; listen on 127.0.0.1, or set allow_insecure_remote on a network that you trust"
 )
 
 
@@ -164,6 +164,38 @@ class Explain(Section):
     keep: int = Field(default=10_000, ge=0, le=1_000_000, description="Finished requests that can be explained.")
 
 
+class Ledger(Section):
+    """Where it is kept who may spend what and who has spent it."""
+
+    store: Literal["sqlite", "postgres", "memory"] = Field(
+        default="sqlite", description="A file in state_dir, a server for several gateways, or nothing that lasts."
+    )
+    postgres: str | None = Field(default=None, description="How to reach the server, as libpq writes it.")
+    lease_s: float = Field(
+        default=30.0, ge=1.0, le=3600.0, description="How long reservations outlive a gateway that died."
+    )
+    orphans: Literal["charge", "free"] = Field(
+        default="charge", description="Whether what a dead gateway had reserved counts as spent or is given back."
+    )
+    keep_days: float = Field(default=30.0, ge=1.0, le=3660.0, description="How long settlements and results are kept.")
+
+    @model_validator(mode="after")
+    def _server_is_named(self) -> Self:
+        if self.store == "postgres" and not self.postgres:
+            raise ValueError(
+                "postgres must say how to reach the server, for example host=/run/postgresql dbname=edgewise"
+            )
+        return self
+
+
+class Auth(Section):
+    """Who may call."""
+
+    keys: Literal["auto", "required"] = Field(
+        default="auto", description="Keys are required always, or (auto) when listening beyond loopback."
+    )
+
+
 class Log(Section):
     """What the gateway writes to stderr."""
 
@@ -177,7 +209,7 @@ class GatewayConfig(Section):
     listen: str = Field(default="127.0.0.1:8421", description="HOST:PORT of gRPC, for nodes and clients.")
     http_listen: str = Field(default="127.0.0.1:8420", description="HOST:PORT of HTTP: metrics and health.")
     allow_insecure_remote: bool = Field(
-        default=False, description="Listen on other addresses than loopback, without TLS or authentication."
+        default=False, description="Listen on other addresses than loopback, without TLS; keys are required then."
     )
     nodes: Nodes = Nodes()
     budgets: Budgets = Budgets()
@@ -189,6 +221,8 @@ class GatewayConfig(Section):
     guard: Guard = Guard()
     feedback: Feedback = Feedback()
     explain: Explain = Explain()
+    ledger: Ledger = Ledger()
+    auth: Auth = Auth()
     log: Log = Log()
     state_dir: Path = Field(
         default_factory=lambda: default_state_dir(os.environ),

@@ -5,6 +5,7 @@
     EdgewiseError
     ├── RequestError            the caller must change something
     ├── BudgetInfeasible        nothing fits the joules or milliseconds asked for
+    ├── BudgetExhausted         what the caller may spend in this window is spent or held
     ├── Unavailable             try again: overload, no node, expert loading, attempts failed
     ├── DeadlineExceeded        the latency budget ran out
     └── InternalError           our fault; the text never leaves the process
@@ -18,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import IntEnum
 from types import MappingProxyType
 
@@ -69,6 +71,10 @@ def _unavailable(http_code: str, exit_code: ExitCode = ExitCode.UNREACHABLE) -> 
     return Surface(grpc.StatusCode.UNAVAILABLE, 503, http_code, exit_code, True)
 
 
+def _unauthenticated(http_code: str) -> Surface:
+    return Surface(grpc.StatusCode.UNAUTHENTICATED, 401, http_code, ExitCode.AUTH, False)
+
+
 CATALOGUE: Mapping[str, Surface] = MappingProxyType(
     {
         "MALFORMED_MESSAGE": _request("malformed_message"),
@@ -92,6 +98,20 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "DEADLINE_EXCEEDED": Surface(
             grpc.StatusCode.DEADLINE_EXCEEDED, 504, "deadline_exceeded", ExitCode.FAILED, False
         ),
+        "BUDGET_EXHAUSTED": Surface(
+            grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "budget_exhausted", ExitCode.BUDGET_INFEASIBLE, False
+        ),
+        "CREDENTIAL_INVALID": _unauthenticated("credential_invalid"),
+        "CREDENTIAL_EXPIRED": _unauthenticated("credential_expired"),
+        "PERMISSION_DENIED": Surface(grpc.StatusCode.PERMISSION_DENIED, 403, "permission_denied", ExitCode.AUTH, False),
+        "KEY_NOT_FOUND": _not_found("key_not_found"),
+        "REQUEST_IN_PROGRESS": Surface(grpc.StatusCode.ABORTED, 409, "request_in_progress", ExitCode.FAILED, False),
+        "REQUEST_ID_REUSED": Surface(_INVALID, 422, "request_id_reused", ExitCode.USAGE, False),
+        "STORE_FULL": Surface(grpc.StatusCode.RESOURCE_EXHAUSTED, 507, "store_full", ExitCode.FAILED, False),
+        "STORE_FAILED": _unavailable("store_failed", ExitCode.FAILED),
+        "STORE_CORRUPT": Surface(grpc.StatusCode.DATA_LOSS, 500, "store_corrupt", ExitCode.FAILED, False),
+        "STORE_IN_USE": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "store_in_use", ExitCode.CONFIG, False),
+        "STORE_UNSAFE": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "store_unsafe", ExitCode.CONFIG, False),
         "NO_NODE": _unavailable("no_node"),
         "EXPERT_LOADING": _unavailable("model_loading"),
         "OVERLOADED": _unavailable("overloaded"),
@@ -164,6 +184,40 @@ class BudgetInfeasible(EdgewiseError):
         )
         self.min_energy_j = min_energy_j
         self.min_latency_ms = min_latency_ms
+
+
+class BudgetExhausted(EdgewiseError):
+    """A budget over time has too little left.
+
+    Args:
+        scope: Whose budget: ``fleet``, ``tenant:NAME``, ``key:ID`` or ``task:NAME``.
+        unit: What it counts: ``day_j``, ``mean_j`` or ``day_tokens``.
+        limit: Of one window.
+        left: What could still be reserved.
+        resets_unix_s: When the next window begins.
+        now_unix_s: Wall time.
+    """
+
+    def __init__(
+        self, scope: str, unit: str, *, limit: float, left: float, resets_unix_s: float, now_unix_s: float
+    ) -> None:
+        reset_at = datetime.fromtimestamp(resets_unix_s, UTC).isoformat(timespec="seconds")
+        super().__init__(
+            "BUDGET_EXHAUSTED",
+            f"The budget of {scope} ({unit}) has too little left for this request until {reset_at}.",
+            metadata={
+                "scope": scope,
+                "unit": unit,
+                "limit": repr(limit),
+                "left": repr(max(0.0, left)),
+                "resetAt": reset_at,
+            },
+            retry_after_s=max(0.0, resets_unix_s - now_unix_s),
+        )
+        self.scope = scope
+        self.unit = unit
+        self.limit = limit
+        self.left = max(0.0, left)
 
 
 class Unavailable(EdgewiseError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.errors import RequestError
 from orchestrator.routing.route import Decision
-from orchestrator.types import Energy, Limits, RoutingRecord, Timings
+from orchestrator.types import NO_ACCOUNT, Account, Energy, Limits, RoutingRecord, Timings
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Entry:
         energy: What it cost.
         timings: Where the time went.
         finished_s: Monotonic.
+        account: What was reserved and charged, and where.
     """
 
     request_id: str
@@ -35,6 +36,7 @@ class Entry:
     energy: Energy
     timings: Timings
     finished_s: float
+    account: Account = NO_ACCOUNT
 
 
 class Journal:
@@ -46,24 +48,33 @@ class Journal:
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, str], Entry] = OrderedDict()
 
     def add(self, entry: Entry) -> None:
-        """Remember a finished request; a repeated id replaces the older one."""
+        """Remember a finished request; a repeated id of one tenant replaces the older one."""
         if not self._keep:
             return
-        self._entries.pop(entry.request_id, None)
-        self._entries[entry.request_id] = entry
+        name = (entry.account.tenant, entry.request_id)
+        self._entries.pop(name, None)
+        self._entries[name] = entry
         if len(self._entries) > self._keep:
             self._entries.popitem(last=False)
 
-    def get(self, request_id: str) -> Entry:
-        """The entry of a request.
+    def get(self, request_id: str, tenant: str | None = None) -> Entry:
+        """The entry of a request; that of another tenant is as if there were none.
+
+        Args:
+            request_id: As told to the client.
+            tenant: Who asks; None for an operator, who may see all.
 
         Raises:
             RequestError: REQUEST_NOT_FOUND.
         """
-        entry = self._entries.get(request_id)
+        entry = self._entries.get((tenant or "", request_id))
+        if entry is None and tenant is None:
+            # Seldom, and by hand: a walk through all is good enough.
+            names = (name for name in reversed(self._entries) if name[1] == request_id)
+            entry = next((self._entries[name] for name in names), None)
         if entry is None:
             raise RequestError(
                 "REQUEST_NOT_FOUND",

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from orchestrator.execution.run import Progress
 from orchestrator.longrun import PacingRecord
+from orchestrator.store.records import Balance
 from orchestrator.types import AttemptRecord, Energy, Limits, Provenance
 
 LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -58,6 +59,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self.queue_depth = 0
+        self.balances: list[Balance] = []
+        self.overshoot_j = 0.0
         self.node_up: dict[str, bool] = {}
         self.pacing: dict[str, PacingRecord] = {}
         self._requests: defaultdict[str, int] = defaultdict(int)
@@ -135,6 +138,9 @@ class Metrics:
             up.add_metric([node], float(is_up))
         yield up
         yield from self._paced()
+        yield self._budgets()
+        text = "Joules that requests took beyond their reservation, by a step that could not be interrupted."
+        yield _counter("edgewise_budget_overshoot_joules", text, (), {(): self.overshoot_j})
         yield GaugeMetricFamily("edgewise_queue_depth", "Requests that wait for admission.", float(self.queue_depth))
 
     def _paced(self) -> Iterator[Metric]:
@@ -148,6 +154,20 @@ class Metrics:
             burn.add_metric([task], record.burn_ratio)
         yield price
         yield burn
+
+    def _budgets(self) -> Metric:
+        text = "Budgets over time in their present window: limit, spent, held and assumed, by scope and unit."
+        family = GaugeMetricFamily("edgewise_budget", text, labels=["scope", "unit", "kind"])
+        for balance in self.balances:
+            amounts = {
+                "limit": balance.limit,
+                "spent": balance.spent,
+                "held": balance.held,
+                "assumed": balance.assumed,
+            }
+            for kind, amount in amounts.items():
+                family.add_metric([balance.meter.scope, balance.meter.unit, kind], amount)
+        return family
 
     def _by_label(self, counts: dict[str, int]) -> dict[tuple[str, ...], float]:
         return {(label,): float(count) for label, count in counts.items()}

@@ -5,6 +5,7 @@ Units are in the names. An *arm* is one variant of an expert on one node; its na
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -297,6 +298,30 @@ class RoutingRecord:
 
 
 @dataclass(frozen=True)
+class Account:
+    """What a request was allowed and charged.
+
+    Args:
+        tenant: Who pays; "" where no key was shown.
+        key_id: The key; "" where none was shown.
+        budgets: Those that it was charged to, as ``scope/unit``; empty where none limits it.
+        reserved_j: Joules that were held for it; infinite where nothing limited it.
+        charged_j: Joules that the budgets were charged.
+        left_j: The least joules that any of the budgets has left; infinite where none counts joules.
+    """
+
+    tenant: str = ""
+    key_id: str = ""
+    budgets: tuple[str, ...] = ()
+    reserved_j: float = math.inf
+    charged_j: float = 0.0
+    left_j: float = math.inf
+
+
+NO_ACCOUNT = Account()
+
+
+@dataclass(frozen=True)
 class Timings:
     """Where the milliseconds went."""
 
@@ -318,3 +343,4 @@ class Reply:
     energy: Energy
     routing: RoutingRecord
     timings: Timings
+    account: Account = NO_ACCOUNT

@@ -38,6 +38,8 @@ _DURATION_UNITS_MS = {
     "min": 6e4,
     "h": 3.6e6,
 }
+_SPAN_UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+MAX_SPAN_S = 366 * 86_400.0
 _POWER_UNITS_W = {"uW": 1e-6, "µW": 1e-6, "μW": 1e-6, "mW": 1e-3, "W": 1.0, "kW": 1e3}
 _POWER_LADDER = ((1e3, "kW"), (1.0, "W"), (1e-3, "mW"), (1e-6, "µW"))
 _ENERGY_LADDER = ((1e6, "MJ"), (1e3, "kJ"), (1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"))
@@ -90,6 +92,24 @@ def parse_duration_ms(text: str) -> float:
         raise UnitError(f"a duration needs its unit; write {text.strip()}ms or {text.strip()}s")
     value_ms = number * _factor(unit, _DURATION_UNITS_MS, "duration")
     return _bounded(value_ms, MAX_DURATION_MS, f"a duration is at most {MAX_DURATION_MS / 1e3:g} s")
+
+
+def parse_span_s(text: str) -> float:
+    """Read a span of days such as ``30d``, ``24h`` or ``90s``.
+
+    Returns:
+        Seconds, more than 0 and at most `MAX_SPAN_S`.
+
+    Raises:
+        UnitError: No unit, an unknown unit, not a number, or out of range.
+    """
+    number, unit = _split(text, "span", "30d, 24h or 90min")
+    if not unit:
+        raise UnitError(f"a span needs its unit; write {text.strip()}h or {text.strip()}d")
+    value_s = number * _factor(unit, _SPAN_UNITS_S, "span")
+    if value_s <= 0.0:
+        raise UnitError("a span must be longer than nothing")
+    return _bounded(value_s, MAX_SPAN_S, f"a span is at most {MAX_SPAN_S / 86_400.0:g} days")
 
 
 def format_energy_j(energy_j: float, digits: int = 3) -> str:

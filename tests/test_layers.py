@@ -58,6 +58,8 @@ GENERATED = {
     "orchestrator.client.admin.wire": "the client's translation of what operators call",
     "orchestrator.gateway.app": "registers the services",
     "orchestrator.gateway.servicers": "the services",
+    "orchestrator.gateway.account_servicers": "quotas, keys and history as messages",
+    "orchestrator.client.accounts": "the client's translation of quotas, keys and history",
     "orchestrator.gateway.join": "reads a node's stream",
     "orchestrator.gateway.requests": "client messages to queries",
     "orchestrator.gateway.replies": "replies and explanations to messages",

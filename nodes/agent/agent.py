@@ -179,7 +179,7 @@ class Agent:
     async def _one_session(self) -> tuple[Session, SessionEnd]:
         channel = self._dial(self._config.gateway)
         try:
-            session = self._make_session(FleetStream(channel))
+            session = self._make_session(FleetStream(channel, self._config.key()))
             self._session = session
             return session, await session.run()
         finally:

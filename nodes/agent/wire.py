@@ -40,12 +40,18 @@ class StreamBroken(Exception):
 
 
 class FleetStream:
-    """One open `Fleet.Connect`. One task may send while another receives."""
+    """One open `Fleet.Connect`. One task may send while another receives.
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    Args:
+        channel: To the gateway.
+        key: What the node shows; "" for none.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, key: str = "") -> None:
         stub: fleet_grpc.FleetAsyncStub = fleet_grpc.FleetStub(channel)
         # Without an iterator of requests the call has `write`; the typed stub knows only the other form.
-        self._call = stub.Connect()  # type: ignore[call-arg]
+        metadata = (("authorization", f"Bearer {key}"),) if key else ()
+        self._call = stub.Connect(metadata=metadata)  # type: ignore[call-arg]
 
     async def send(self, epoch: int, sequence: int, events: Sequence[m.Event]) -> None:
         """Write one message. Waits while the transport is full.

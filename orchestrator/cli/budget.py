@@ -107,3 +107,49 @@ def _long_run_table(budgets: Sequence[TaskBudget]) -> Table:
         if entry.long_run.limits:
             rows.add_row(safe(entry.task) or "(each task)", budget_text(entry.long_run), *pacing_cells(entry.pacing))
     return rows
+
+
+@budget.command("limit")
+@gateway_option
+@click.argument("scope")
+@click.option("--per-request", type=ENERGY, help="Joules of one request.")
+@click.option("--per-day", type=ENERGY, help="Joules of a UTC day.")
+@click.option("--power", type=POWER, help="Watts, averaged over every minute.")
+@click.option("--tokens-per-day", type=click.IntRange(min=0), help="Tokens of a UTC day.")
+@click.option("--remove", is_flag=True, help="Take all limits of the scope away.")
+@click.pass_obj
+def limit(
+    session: Session,
+    *,
+    scope: str,
+    per_request: float | None,
+    per_day: float | None,
+    power: float | None,
+    tokens_per_day: int | None,
+    remove: bool,
+) -> None:
+    """Limit what SCOPE may spend over time: fleet, tenant:NAME, key:ID or task:NAME.
+
+    Limits are hard: a request that does not fit into what is left is refused before it runs. What is not named is
+    not limited.
+    """
+    from orchestrator.client.types import Quota
+
+    quota = Quota(per_request, per_day, power, tokens_per_day)
+    if (quota == Quota()) != remove:
+        raise click.UsageError("name at least one limit, or --remove alone")
+    with session.client() as client:
+        client.set_quota(scope, None if remove else quota)
+    session.note(f"{scope}: {'no limits' if remove else 'limits set'}")
+
+
+@budget.command("left")
+@gateway_option
+@output_option
+@click.pass_obj
+def left(session: Session, output: str) -> None:
+    """Show what is left of every limit, how fast it goes, and when it is new."""
+    from orchestrator.cli.limits import print_limits
+
+    with session.client() as client:
+        print_limits(client.quotas(), session, output)

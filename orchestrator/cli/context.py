@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,6 +16,17 @@ if TYPE_CHECKING:
 DEFAULT_GATEWAY = "127.0.0.1:8421"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def shown_key(environment: Mapping[str, str]) -> str | None:
+    """The key that calls show: $EDGEWISE_API_KEY, or what the file $EDGEWISE_API_KEY_FILE holds.
+
+    There is no flag for it: what stands on a command line is seen by everybody on the machine.
+    """
+    if key := environment.get("EDGEWISE_API_KEY"):
+        return key
+    file = environment.get("EDGEWISE_API_KEY_FILE")
+    return Path(file).read_text().strip() if file else None
 
 
 @dataclass
@@ -31,7 +44,7 @@ class Session:
         from orchestrator.client import Client
 
         self.debug(f"gateway {self.gateway}, deadline {timeout_ms:g} ms")
-        return Client(self.gateway, timeout_s=timeout_ms / 1e3)
+        return Client(self.gateway, timeout_s=timeout_ms / 1e3, key=shown_key(os.environ))
 
     def note(self, text: str) -> None:
         """Tell the user something that is not the result."""

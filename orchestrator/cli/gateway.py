@@ -23,7 +23,7 @@ from orchestrator.cli.context import Session
     "--allow-insecure-remote",
     is_flag=True,
     default=None,
-    help="Listen on other addresses than loopback although there is no TLS and no authentication yet.",
+    help="Listen on other addresses than loopback although there is no TLS yet; keys are required then.",
 )
 @click.option("--log", "log_format", type=click.Choice(["console", "json"]), help="Format of the log on stderr.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Least level.")

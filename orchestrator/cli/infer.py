@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from orchestrator.cli.params import DURATION, ENERGY, INFEASIBLE, PROFILES, make
 
 if TYPE_CHECKING:
     from orchestrator.client import Answer
-    from orchestrator.client.types import FleetStatus, TensorSpec
+    from orchestrator.client.types import TensorSpec
 
 FUSIONS = ("auto", "none", "mixture", "vote")
 
@@ -60,7 +61,7 @@ def infer(
 
     budget = make_budget(max_energy, max_latency, on_infeasible=on_infeasible, profile=profile)
     with session.client(timeout) as client:
-        spec = _input_of(client.status(), task)
+        spec = _input_of(client.tasks(), task)
         answer = client.infer(
             {spec.name: load_input(file, spec, index=index)},
             task=task,
@@ -75,13 +76,12 @@ def infer(
         _print(answer, session)
 
 
-def _input_of(fleet: FleetStatus, task: str) -> TensorSpec:
+def _input_of(tasks: Mapping[str, TensorSpec], task: str) -> TensorSpec:
     from orchestrator.errors import RequestError
 
-    for entry in fleet.tasks:
-        if entry.task == task:
-            return entry.input
-    known = ", ".join(entry.task for entry in fleet.tasks) or "none yet"
+    if task in tasks:
+        return tasks[task]
+    known = ", ".join(sorted(tasks)) or "none yet"
     raise RequestError("TASK_NOT_FOUND", f"No node serves the task {task!r}; served are: {known}.")
 
 

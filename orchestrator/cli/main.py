@@ -20,6 +20,8 @@ VERBS = {
     "feedback": "orchestrator.cli.feedback:feedback",
     "status": "orchestrator.cli.status:status",
     "budget": "orchestrator.cli.budget:budget",
+    "energy": "orchestrator.cli.energy:energy",
+    "key": "orchestrator.cli.key:key",
     "eval": "orchestrator.cli.evaluate:evaluate",
     "plan": "orchestrator.cli.plan:plan",
     "gate": "orchestrator.cli.gate:gate",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.units import UnitError, parse_duration_ms, parse_energy_j, parse_power_w
+from orchestrator.units import UnitError, parse_duration_ms, parse_energy_j, parse_power_w, parse_span_s
 
 if TYPE_CHECKING:
     from orchestrator.client import Budget, LongRun
@@ -44,6 +44,21 @@ class DurationParam(click.ParamType):  # type: ignore[type-arg]
         return duration_ms if duration_ms > 0 else self.fail("must be longer than nothing", param, ctx)
 
 
+class SpanParam(click.ParamType):  # type: ignore[type-arg]
+    """Seconds from texts such as 30d."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_span_s(str(value))
+        except UnitError as error:
+            return self.fail(f"{value!r}: {error}", param, ctx)
+
+
 class PowerParam(click.ParamType):  # type: ignore[type-arg]
     """Watts from texts such as 5W."""
 
@@ -71,6 +86,7 @@ class InfeasibleParam(click.Choice):  # type: ignore[type-arg]
 ENERGY = EnergyParam()
 POWER = PowerParam()
 DURATION = DurationParam()
+SPAN = SpanParam()
 INFEASIBLE = InfeasibleParam()
 
 

@@ -63,9 +63,22 @@ def _headline(explanation: Explanation) -> str:
             f"  runner-up  {safe(_short(explanation.runner_up, explanation)) or 'none'}",
             f"  binding    {BINDING.get(binding, safe(binding))}",
             f"  price      {_price(explanation)}",
-            f"  long run   {_pacing(explanation)}\n",
+            f"  long run   {_pacing(explanation)}",
+            f"  charged    {_charged(explanation)}\n",
         )
     )
+
+
+def _charged(explanation: Explanation) -> str:
+    from orchestrator.cli.output import safe
+    from orchestrator.units import format_energy_j
+
+    account = explanation.account
+    payer = f"tenant {account.tenant}, key {account.key_id}: " if account.tenant else ""
+    if not account.budgets:
+        return safe(f"{payer}no budget over time")
+    reserved = format_energy_j(account.reserved_j) if math.isfinite(account.reserved_j) else "tokens only"
+    return safe(f"{payer}{format_energy_j(account.charged_j)} of {reserved} reserved, to {', '.join(account.budgets)}")
 
 
 def _short(route: str, explanation: Explanation) -> str:

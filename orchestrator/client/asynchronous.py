@@ -40,8 +40,10 @@ Reply = TypeVar("Reply")
 class AsyncClient(Session):
     """A gateway's client for asyncio; use it as an async context manager. The calls are those of `Client`."""
 
-    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        super().__init__(target, timeout_s)
+    def __init__(
+        self, target: str = DEFAULT_TARGET, timeout_s: float = DEFAULT_TIMEOUT_S, *, key: str | None = None
+    ) -> None:
+        super().__init__(target, timeout_s, key)
         self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
 
     async def __aenter__(self) -> Self:
@@ -90,7 +92,7 @@ class AsyncClient(Session):
         open_stream: Any = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString
         )
-        stream = open_stream(call.request, timeout=self.deadline_s(timeout_s))
+        stream = open_stream(call.request, timeout=self.deadline_s(timeout_s), metadata=self.metadata)
         text: list[str] = []
         try:
             async for event in stream:
@@ -114,6 +116,11 @@ class AsyncClient(Session):
         self.remember(fleet)
         return fleet
 
+    async def tasks(self) -> Mapping[str, TensorSpec]:
+        """The inputs of all tensor tasks, by task."""
+        self.specs.update(await self._run(wire.tasks()))
+        return dict(self.specs)
+
     async def budgets(self) -> tuple[TaskBudget, ...]:
         """The budgets in force, the default first."""
         return await self._run(admin.budgets())
@@ -128,7 +135,7 @@ class AsyncClient(Session):
 
     async def _spec(self, task: str) -> TensorSpec | None:
         if task not in self.specs:
-            await self.status()
+            self.specs.update(await self._run(wire.tasks()))
         return self.specs.get(task)
 
     async def _run(self, call: wire.Call[Reply], timeout_s: float | None = None) -> Reply:
@@ -136,6 +143,6 @@ class AsyncClient(Session):
             call.method, type(call.request).SerializeToString, call.response.FromString
         )
         try:
-            return call.decode(await method(call.request, timeout=self.deadline_s(timeout_s)))
+            return call.decode(await method(call.request, timeout=self.deadline_s(timeout_s), metadata=self.metadata))
         except grpc.RpcError as error:
             raise self.failure(error, timeout_s) from None

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from orchestrator.client import wire
+from orchestrator.client import accounts, wire
 from orchestrator.client.admin import wire as admin
 from orchestrator.client.session import (
     CHANNEL_OPTIONS,
@@ -22,13 +22,19 @@ from orchestrator.client.session import (
 from orchestrator.client.types import (
     Answer,
     Budget,
+    EnergyShare,
     Explanation,
     FleetStatus,
     FusionChoice,
     Generated,
     GenerationParameters,
+    KeyRecord,
     LongRun,
     Message,
+    NewKey,
+    Quota,
+    QuotaStatus,
+    SettlementRecord,
     TaskBudget,
     TensorSpec,
     TextDelta,
@@ -40,8 +46,10 @@ Reply = TypeVar("Reply")
 class Client(Session):
     """A gateway's client that blocks; use it as a context manager. Threads may share one."""
 
-    def __init__(self, target: str = DEFAULT_TARGET, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        super().__init__(target, timeout_s)
+    def __init__(
+        self, target: str = DEFAULT_TARGET, timeout_s: float = DEFAULT_TIMEOUT_S, *, key: str | None = None
+    ) -> None:
+        super().__init__(target, timeout_s, key)
         self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
 
     def __enter__(self) -> Self:
@@ -111,7 +119,7 @@ class Client(Session):
         open_stream = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString
         )
-        stream: Any = open_stream(call.request, timeout=self.deadline_s(timeout_s))
+        stream: Any = open_stream(call.request, timeout=self.deadline_s(timeout_s), metadata=self.metadata)
         text: list[str] = []
         try:
             for event in stream:
@@ -135,6 +143,11 @@ class Client(Session):
         self.remember(fleet)
         return fleet
 
+    def tasks(self) -> Mapping[str, TensorSpec]:
+        """The inputs of all tensor tasks, by task."""
+        self.specs.update(self._run(wire.tasks()))
+        return dict(self.specs)
+
     def budgets(self) -> tuple[TaskBudget, ...]:
         """The budgets in force, the default first."""
         return self._run(admin.budgets())
@@ -149,12 +162,55 @@ class Client(Session):
 
     def _spec(self, task: str) -> TensorSpec | None:
         if task not in self.specs:
-            self.status()
+            self.specs.update(self._run(wire.tasks()))
         return self.specs.get(task)
+
+    # ---- accounts
+
+    def quotas(self) -> tuple[QuotaStatus, ...]:
+        """What every scope may spend over time, and what is left of it."""
+        return self._run(accounts.quotas())
+
+    def set_quota(self, scope: str, quota: Quota | None) -> None:
+        """Set what a scope (fleet, tenant:NAME, key:ID, task:NAME) may spend; None takes the limits away."""
+        self._run(accounts.set_quota(scope, quota))
+
+    def create_key(
+        self, tenant: str, *, role: str = "client", ttl_s: float | None = None, quota: Quota | None = None
+    ) -> NewKey:
+        """Make a key; its secret is in the reply and nowhere else."""
+        return self._run(accounts.create_key(tenant, role, ttl_s, quota))
+
+    def keys(self) -> tuple[KeyRecord, ...]:
+        """All keys, the oldest first, without their secrets."""
+        return self._run(accounts.keys())
+
+    def revoke_key(self, key_id: str) -> KeyRecord:
+        """Refuse a key from now on."""
+        return self._run(accounts.revoke_key(key_id))
+
+    def energy(self, last_s: float, *, by: str = "task") -> tuple[EnergyShare, ...]:
+        """What was spent in the last so many seconds, the dearest first."""
+        return self._run(accounts.energy(last_s, by))
+
+    def settlements(self, last_s: float, *, timeout_s: float | None = None) -> Generator[SettlementRecord, None, None]:
+        """Every settlement of the last so many seconds, the oldest first."""
+        call = accounts.settlements(last_s)
+        open_stream: Any = self._channel.unary_stream(
+            call.method, type(call.request).SerializeToString, call.response.FromString
+        )
+        stream = open_stream(call.request, timeout=self.deadline_s(timeout_s), metadata=self.metadata)
+        try:
+            for event in stream:
+                yield call.decode(event)
+        except grpc.RpcError as error:
+            raise self.failure(error, timeout_s) from None
+        finally:
+            stream.cancel()
 
     def _run(self, call: wire.Call[Reply], timeout_s: float | None = None) -> Reply:
         method = self._channel.unary_unary(call.method, type(call.request).SerializeToString, call.response.FromString)
         try:
-            return call.decode(method(call.request, timeout=self.deadline_s(timeout_s)))
+            return call.decode(method(call.request, timeout=self.deadline_s(timeout_s), metadata=self.metadata))
         except grpc.RpcError as error:
             raise self.failure(error, timeout_s) from None

@@ -29,11 +29,12 @@ Inputs = Array | Mapping[str, Array]
 
 
 class Session:
-    """What both clients keep: the address, the deadline and the inputs of tasks seen so far."""
+    """What both clients keep: the address, the deadline, the key and the inputs of tasks seen so far."""
 
-    def __init__(self, target: str, timeout_s: float) -> None:
+    def __init__(self, target: str, timeout_s: float, key: str | None = None) -> None:
         self.target = target
         self.timeout_s = timeout_s
+        self.metadata = (("authorization", f"Bearer {key}"),) if key else ()
         self.specs: dict[str, TensorSpec] = {}
 
     def deadline_s(self, timeout_s: float | None) -> float:

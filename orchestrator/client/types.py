@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from orchestrator.longrun import NO_LONG_RUN, GuardRecord, LongRun, PacingRecord
 from orchestrator.types import (
+    NO_ACCOUNT,
+    Account,
     Array,
     BudgetRequest,
     CertificateRecord,
@@ -28,12 +30,14 @@ from orchestrator.types import (
 Budget = BudgetRequest
 
 __all__ = [
+    "Account",
     "Answer",
     "ArmStatus",
     "Budget",
     "Candidate",
     "CertificateRecord",
     "Energy",
+    "EnergyShare",
     "EnergySource",
     "Explanation",
     "FleetStatus",
@@ -41,14 +45,20 @@ __all__ = [
     "Generated",
     "GenerationParameters",
     "GuardRecord",
+    "KeyRecord",
     "LongRun",
     "Message",
+    "MeterStatus",
+    "NewKey",
     "NodeStatus",
     "OnInfeasible",
     "PacingRecord",
     "ProfilePrice",
     "Provenance",
+    "Quota",
+    "QuotaStatus",
     "RoutingRecord",
+    "SettlementRecord",
     "TaskBudget",
     "TaskStatus",
     "TensorSpec",
@@ -130,6 +140,7 @@ class Explanation:
     timing: Timings
     age_s: float
     pacing: PacingRecord | None = None
+    account: Account = NO_ACCOUNT
 
 
 @dataclass(frozen=True)
@@ -220,3 +231,90 @@ class TaskBudget:
     origin: str
     long_run: LongRun = NO_LONG_RUN
     pacing: PacingRecord | None = None
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What a scope may spend: joules of one request, joules and tokens of a UTC day, watts; None is no limit."""
+
+    request_j: float | None = None
+    day_j: float | None = None
+    mean_w: float | None = None
+    day_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class MeterStatus:
+    """One limit in its present window; `assumed` is the part of `spent` that a crash left open."""
+
+    unit: str
+    limit: float
+    spent: float
+    held: float
+    assumed: float
+    resets_in_s: float
+    burn_per_s: float
+
+    @property
+    def left(self) -> float:
+        """What can still be reserved."""
+        return self.limit - self.spent - self.held
+
+
+@dataclass(frozen=True)
+class QuotaStatus:
+    """A scope ("fleet", "tenant:NAME", "key:ID" or "task:NAME"), its quota and how its limits stand."""
+
+    scope: str
+    quota: Quota
+    meters: tuple[MeterStatus, ...]
+
+
+@dataclass(frozen=True)
+class KeyRecord:
+    """A key without its secret."""
+
+    key_id: str
+    tenant: str
+    role: str
+    created_unix_s: float
+    expires_unix_s: float | None
+    revoked_unix_s: float | None
+
+
+@dataclass(frozen=True)
+class NewKey:
+    """A key and its secret, which nobody can make again."""
+
+    key: KeyRecord
+    secret: str
+
+
+@dataclass(frozen=True)
+class EnergyShare:
+    """What one tenant, key, task, set of arms or outcome has cost; `unmeasured` requests are not in `energy_j`."""
+
+    name: str
+    requests: int
+    energy_j: float
+    reserved_j: float
+    overshoot_j: float
+    tokens: int
+    unmeasured: int
+
+
+@dataclass(frozen=True)
+class SettlementRecord:
+    """What one request cost; `reserved_j` is None where no budget limited it."""
+
+    at_unix_s: float
+    request_id: str
+    tenant: str
+    key_id: str
+    task: str
+    outcome: str
+    arms: str
+    energy_j: float
+    provenance: str
+    reserved_j: float | None
+    tokens: int

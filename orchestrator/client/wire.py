@@ -25,6 +25,7 @@ from orchestrator.wire import (
     FUSIONS,
     decode_energy,
     decode_pacing,
+    decode_spec,
     decode_tensors,
     encode_budget,
     encode_tensor,
@@ -100,6 +101,18 @@ def explain(request_id: str) -> Call[own.Explanation]:
     """The call that says why a finished request was answered as it was."""
     request = gateway_pb2.ExplainRequest(request_id=request_id)
     return Call(f"/{GATEWAY}/Explain", request, gateway_pb2.ExplainResponse, _explanation)
+
+
+def tasks() -> Call[dict[str, own.TensorSpec]]:
+    """The call that lists the inputs of all tensor tasks."""
+    return Call(
+        f"/{GATEWAY}/ListTasks",
+        gateway_pb2.ListTasksRequest(),
+        gateway_pb2.ListTasksResponse,
+        lambda reply: {
+            entry.task: decode_spec(entry.input, "input") for entry in reply.tasks if entry.HasField("input")
+        },
+    )
 
 
 def feedback(request_id: str, score: float) -> Call[bool]:
@@ -231,7 +244,12 @@ def _explanation(reply: gateway_pb2.ExplainResponse) -> own.Explanation:
         timing=_timing(reply.timing),
         age_s=reply.age_s,
         pacing=decode_pacing(reply.pacing) if reply.HasField("pacing") else None,
+        account=_account(reply.account) if reply.HasField("account") else own.Account(),
     )
+
+
+def _account(message: gateway_pb2.Account) -> own.Account:
+    return own.Account(message.tenant, message.key_id, tuple(message.budgets), message.reserved_j, message.charged_j)
 
 
 def _limit(value: float) -> float | None:

@@ -21,6 +21,9 @@ MIN_PATIENCE_S = 0.1
 # A timer that comes later than this tells of a busy gateway, not of a silent node.
 HELD_UP_S = 0.05
 
+# Method of joules that no node told: the prediction stands in for them.
+UNTOLD = "predicted"
+
 WorkInput = Callable[[fleet_pb2.Work], None]
 
 
@@ -239,10 +242,10 @@ class Trial:
 
     def _untold(self) -> Energy:
         if self._held_ms is None:
-            return Energy(0.0, Provenance.MODELLED, "predicted")
+            return Energy(0.0, Provenance.MODELLED, UNTOLD)
         if self._state.arm.energy.provenance is Provenance.UNMEASURED:
             return Energy(math.nan, Provenance.UNMEASURED, self._state.arm.energy.method)
-        return Energy(self._predicted_j, Provenance.MODELLED, "predicted")
+        return Energy(self._predicted_j, Provenance.MODELLED, UNTOLD)
 
     def close(self) -> None:
         """The attempt is over, however it ended: free its slot, cancel what still runs."""

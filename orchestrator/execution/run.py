@@ -18,7 +18,7 @@ from edgewise.v1 import fleet_pb2
 from optimizer.fusion import Fused, confident, fuse
 from optimizer.routes import Fusion, Route
 from orchestrator.errors import DeadlineExceeded, EdgewiseError, Unavailable
-from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts
+from orchestrator.execution.attempt import UNTOLD, Ask, AttemptFailed, Attempts
 from orchestrator.execution.window import Window
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.routing.route import Decision
@@ -29,10 +29,14 @@ from orchestrator.wire import encode_tensor
 REPLY_RESERVE_MS = 2.0
 REPLY_RESERVE_FRACTION = 0.05
 
+LEAST_LIMIT_J = 1e-12
+
 # An expert's probabilities may miss 1 by this much in all: half precision, not garbage.
 SUM_TOLERANCE = 0.02
 
 Decide = Callable[[Limits, frozenset[int]], Decision | None]
+# Raises what is reserved by so many joules; false where it stays as it is.
+Extend = Callable[[float], bool]
 
 # Worst first: the provenance of a sum is that of its worst part.
 _PROVENANCE_ORDER = (Provenance.UNMEASURED, Provenance.MODELLED, Provenance.REPLAYED, Provenance.MEASURED)
@@ -49,6 +53,10 @@ class Progress:
         attempts: Every attempt that ended.
         answers: Probabilities by expert, in the order they came.
         avoid: Arms that have failed this query.
+        reserved_j: Joules that are reserved for it: no work is sent beyond them.
+        extend: Reserves more for a route that takes over; None where nothing limits it.
+        written_off_j: Of what is reserved, what attempts may have taken that did not tell.
+        told_from: Attempts from this one on are not in `written_off_j`.
         fused: The answer so far, None before the first.
     """
 
@@ -59,6 +67,10 @@ class Progress:
     answers: dict[str, Array] = field(default_factory=dict)
     avoid: frozenset[int] = frozenset()
     fused: Fused | None = None
+    reserved_j: float = math.inf
+    extend: Extend | None = None
+    written_off_j: float = 0.0
+    told_from: int = 0
     infer_s: float = 0.0
     fuse_s: float = 0.0
 
@@ -77,6 +89,38 @@ class Progress:
         """Joules that are left of the budget; infinite where there is no limit."""
         return max(0.0, self.limits.max_energy_j - self.spent_j)
 
+    @property
+    def allowed_j(self) -> float:
+        """Joules that may still be spent: of the budget, and of what is reserved."""
+        if self.extend is None:
+            return self.energy_left_j
+        return max(0.0, min(self.energy_left_j, self.reserved_j - self.charged_j))
+
+    @property
+    def charged_j(self) -> float:
+        """What budgets are charged: what was told, and all that was reserved where an arm did not tell.
+
+        Work that was given up, cancelled or lost may have run on to its limit, and nobody knows.
+        """
+        recent = self.attempts[self.told_from :]
+        told_j = math.fsum(a.energy.energy_j for a in recent if not math.isnan(a.energy.energy_j))
+        if any(map(_untold, recent)) and math.isfinite(self.reserved_j):
+            return max(self.written_off_j + told_j, self.reserved_j)
+        return self.written_off_j + told_j
+
+    def covers(self, bound_j: float) -> bool:
+        """Whether a route that may take so much is reserved for; reserves what is missing if that can be had."""
+        if self.extend is None:
+            return True
+        self.written_off_j, self.told_from = self.charged_j, len(self.attempts)
+        missing_j = self.written_off_j + bound_j - self.reserved_j
+        if missing_j <= 0.0:
+            return True
+        if not self.extend(missing_j):
+            return False
+        self.reserved_j += missing_j
+        return True
+
     def left(self) -> Limits:
         """What is left of the budget."""
         return replace(
@@ -84,6 +128,23 @@ class Progress:
             max_energy_j=self.energy_left_j,
             max_latency_ms=max(0.0, self.limits.max_latency_ms - self.elapsed_ms),
         )
+
+
+def bound_of(decision: Decision) -> float:
+    """What a decision's route may take at the promise's quantile; infinite where its joules are unknown."""
+    if decision.index is None:
+        return 0.0
+    return float(decision.offer.energy_bound_r[decision.index])
+
+
+def wire_limit_j(allowed_j: float) -> float:
+    """An energy limit as nodes are told: 0 stands for none, so that nothing left is told as next to nothing."""
+    return max(allowed_j, LEAST_LIMIT_J) if math.isfinite(allowed_j) else 0.0
+
+
+def _untold(attempt: AttemptRecord) -> bool:
+    energy = attempt.energy
+    return math.isnan(energy.energy_j) or (energy.method == UNTOLD and energy.energy_j > 0.0)
 
 
 def total_energy(attempts: list[AttemptRecord]) -> Energy:
@@ -154,7 +215,7 @@ class Runner:
                 if failure.final:
                     break
                 decision = decide(progress.left(), progress.avoid)
-                if decision is None or decision.route is None:
+                if decision is None or decision.route is None or not progress.covers(bound_of(decision)):
                     break
                 progress.decision = decision
             else:
@@ -174,10 +235,21 @@ class Runner:
 
     def _affordable(self, arms: tuple[int, ...], progress: Progress) -> bool:
         """Whether another stage still fits; joules may have been more than predicted."""
-        if not progress.decision.within:
-            return True
-        bound_j = sum(float(self._board.energy_bound_j_n[index]) for index in arms)
-        return bound_j <= progress.energy_left_j
+        bound_j = self._bound_j(arms)
+        if progress.decision.within:
+            return bound_j <= progress.allowed_j
+        return progress.covers(bound_j)
+
+    def _bound_j(self, arms: tuple[int, ...]) -> float:
+        return sum(float(self._board.energy_bound_j_n[index]) for index in arms)
+
+    def _share_j(self, progress: Progress, stage: int, index: int) -> float:
+        """What one arm may take; arms side by side share what is reserved in the proportion of their bounds."""
+        allowed_j = progress.allowed_j
+        bound = progress.decision.route
+        if progress.extend is None or bound is None or len(bound.arms[stage]) == 1:
+            return allowed_j
+        return allowed_j * float(self._board.energy_bound_j_n[index]) / self._bound_j(bound.arms[stage])
 
     async def _run_stage(self, query: Query, progress: Progress, stage: int, decide: Decide) -> None:
         """Run the stage's experts that have not answered yet, side by side; one answer is enough."""
@@ -206,14 +278,14 @@ class Runner:
             other = decide(progress.left(), progress.avoid | {index})
             return other is not None and other.route is not None
 
-        energy_left_j = progress.energy_left_j
+        energy_left_j = self._share_j(progress, stage, index)
         ask = Ask(
             index=index,
             stage=stage,
             request_id=query.request_id,
             fill=lambda work: _fill(work, query),
             deadline_s=progress.started_s + _window_ms(query, progress) / 1000.0,
-            energy_limit_j=energy_left_j if math.isfinite(energy_left_j) else 0.0,
+            energy_limit_j=wire_limit_j(energy_left_j),
             spare=spare,
             given_up=progress.attempts.append,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from edgewise.v1 import fleet_pb2
 from orchestrator.errors import DeadlineExceeded, Unavailable
 from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts, Trial
-from orchestrator.execution.run import Decide, Progress
+from orchestrator.execution.run import Decide, Progress, bound_of, wire_limit_j
 from orchestrator.fleet.session import SessionEnded
 from orchestrator.types import Delta, TextQuery
 
@@ -67,7 +66,7 @@ class TextRunner:
         if bound is not None:
             progress.avoid = progress.avoid | {bound.arms[0][0]}
         decision = decide(progress.left(), progress.avoid)
-        if decision is None or decision.route is None:
+        if decision is None or decision.route is None or not progress.covers(bound_of(decision)):
             return False
         progress.decision = decision
         return True
@@ -76,14 +75,14 @@ class TextRunner:
         bound = progress.decision.route
         if bound is None:
             raise Unavailable("ATTEMPTS_FAILED", "No expert could answer; the same call may succeed later.")
-        limit_j = progress.left().max_energy_j
+        limit_j = progress.allowed_j
         ask = Ask(
             index=bound.arms[0][0],
             stage=0,
             request_id=query.request_id,
             fill=lambda work: _fill(work, query),
             deadline_s=deadline_s,
-            energy_limit_j=limit_j if math.isfinite(limit_j) else 0.0,
+            energy_limit_j=wire_limit_j(limit_j),
             spare=lambda: False,
             given_up=progress.attempts.append,
         )

@@ -11,9 +11,13 @@ from optimizer.online.pacing import Charge
 from orchestrator.execution.run import Progress, fusion_of
 from orchestrator.execution.text import TextEnd
 from orchestrator.journal import Entry
+from orchestrator.ledger.spenders import NOBODY, Reservation, Spender
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Decision
+from orchestrator.store.records import Claim
 from orchestrator.types import (
+    NO_ACCOUNT,
+    Account,
     Energy,
     FusionChoice,
     Limits,
@@ -23,6 +27,17 @@ from orchestrator.types import (
     RoutingRecord,
     Timings,
 )
+
+
+@dataclass(frozen=True)
+class Payer:
+    """Who pays for a request, and its id where the client chose one."""
+
+    spender: Spender = NOBODY
+    claim: Claim | None = None
+
+
+ANYBODY = Payer()
 
 
 @dataclass
@@ -39,6 +54,9 @@ class Ticket:
     plan: Plan | None = None
     progress: Progress | None = None
     charge: Charge | None = None
+    payer: Payer = ANYBODY
+    reservation: Reservation | None = None
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,7 @@ class TextReply:
     energy: Energy
     routing: RoutingRecord
     timings: Timings
+    account: Account = NO_ACCOUNT
 
 
 def make_reply(query: Query, fused: Fused, entry: Entry) -> Reply:
@@ -62,6 +81,7 @@ def make_reply(query: Query, fused: Fused, entry: Entry) -> Reply:
         energy=entry.energy,
         routing=entry.routing,
         timings=entry.timings,
+        account=entry.account,
     )
 
 

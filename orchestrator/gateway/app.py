@@ -6,6 +6,7 @@ import asyncio
 import gc
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
@@ -20,7 +21,16 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from hypercorn.asyncio import serve as serve_http
 from hypercorn.config import Config as HttpConfig
 
-from edgewise.v1 import admin_pb2, admin_pb2_grpc, fleet_pb2, fleet_pb2_grpc, gateway_pb2, gateway_pb2_grpc
+from edgewise.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    admin_pb2,
+    admin_pb2_grpc,
+    fleet_pb2,
+    fleet_pb2_grpc,
+    gateway_pb2,
+    gateway_pb2_grpc,
+)
 from orchestrator import __version__, log
 from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
@@ -29,25 +39,30 @@ from orchestrator.errors import EdgewiseError, ExitCode
 from orchestrator.execution.attempt import Attempts
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.fleet import Change, Fleet
+from orchestrator.gateway.account_servicers import AccountsServicer
 from orchestrator.gateway.channel import server_options
 from orchestrator.gateway.guard import GuardedServer
-from orchestrator.gateway.http import http_app
+from orchestrator.gateway.http import Guarded, http_app
 from orchestrator.gateway.join import Joiner
+from orchestrator.gateway.opening import keep_books, open_books
+from orchestrator.gateway.policy import Doorman
 from orchestrator.gateway.service import Service
 from orchestrator.gateway.servicers import AdminServicer, FleetServicer, GatewayServicer
 from orchestrator.journal import Journal
+from orchestrator.ledger.keys import KeyRing
 from orchestrator.metrics import Metrics
 from orchestrator.outcomes import MIB, Outcomes
 from orchestrator.pacing import Pacing
 from orchestrator.planning.planner import PlanLimits, Planner, planning_process
 from orchestrator.probing import Probing
+from orchestrator.store.errors import StoreError
 from orchestrator.types import BudgetRequest, OnInfeasible
 
 events = structlog.get_logger("gateway")
 
 DRAIN_S = 10.0
 HTTP_READ_TIMEOUT_S = 5
-SERVICES = ("edgewise.v1.Gateway", "edgewise.v1.Admin", "edgewise.v1.Fleet")
+SERVICES = ("edgewise.v1.Gateway", "edgewise.v1.Admin", "edgewise.v1.Accounts", "edgewise.v1.Fleet")
 
 
 class CannotListen(Exception):
@@ -62,6 +77,7 @@ class Gateway:
     service: Service
     joiner: Joiner
     planner: Planner
+    keys: KeyRing
 
 
 def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_process) -> Gateway:
@@ -114,7 +130,12 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
         max_experts=config.fusion.max_experts,
     )
     joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s)
-    return Gateway(config, service, joiner, planner)
+    required = config.auth.keys == "required" or not _on_loopback(config)
+    return Gateway(config, service, joiner, planner, KeyRing([], required=required, clock_unix_s=time.time))
+
+
+def _on_loopback(config: GatewayConfig) -> bool:
+    return is_loopback(config.listen) and is_loopback(config.http_listen)
 
 
 def _budgets(config: GatewayConfig) -> Budgets:
@@ -140,17 +161,22 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
 
     Raises:
         CannotListen: An address cannot be had.
+        StoreError: The books cannot be opened.
     """
     config, service = gateway.config, gateway.service
+    doorman = Doorman(gateway.keys)
     server = grpc.aio.server(options=server_options(config.admission.max_message_bytes))
-    guarded: Any = GuardedServer(server, max_deadline_s=config.admission.max_deadline_s)
+    deadline_s = config.admission.max_deadline_s
+    guarded: Any = GuardedServer(server, max_deadline_s=deadline_s, admit=doorman.admit_call)
     gateway_pb2_grpc.add_GatewayServicer_to_server(GatewayServicer(service), guarded)
     admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(service, gateway.joiner), guarded)
+    books = AccountsServicer(service.till, gateway.keys)
+    accounts_pb2_grpc.add_AccountsServicer_to_server(books, guarded)
     fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(gateway.joiner), guarded)
     checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(checks, guarded)
     if is_loopback(config.listen):
-        names = [file.DESCRIPTOR.services_by_name for file in (gateway_pb2, admin_pb2, fleet_pb2)]
+        names = [file.DESCRIPTOR.services_by_name for file in (gateway_pb2, admin_pb2, accounts_pb2, fleet_pb2)]
         full = [service.full_name for services in names for service in services.values()]
         mirror = reflection.aio.ReflectionServicer([*full, reflection.SERVICE_NAME])  # type: ignore[attr-defined]
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(mirror, guarded)
@@ -159,10 +185,12 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     except RuntimeError as error:
         raise CannotListen(f"cannot listen on {config.listen}: another process has it, or it is not ours") from error
     http = _http_config(config.http_listen)
+    await open_books(config, service.till, gateway.keys)
     await server.start()
     tasks = [asyncio.create_task(gateway.planner.run()), asyncio.create_task(gateway.joiner.sweep())]
     stop_http = asyncio.Event()
-    tasks.append(asyncio.create_task(_serve_http(gateway, http, stop_http)))
+    keeping = asyncio.create_task(keep_books(service.till, gateway.keys))
+    tasks.append(asyncio.create_task(_serve_http(gateway, http, stop_http, doorman)))
     _follow_health(gateway, checks)
     try:
         yield f"{config.listen.rpartition(':')[0]}:{port}"
@@ -175,9 +203,11 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         service.pacing.keep(asyncio.get_running_loop().time(), force=True)
         service.probing.keep()
         stop_http.set()
+        keeping.cancel()
         for task in tasks[:2]:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, keeping, return_exceptions=True)
+        await service.till.ledger.close()
 
 
 def _follow_health(gateway: Gateway, checks: Any) -> None:
@@ -189,7 +219,7 @@ def _follow_health(gateway: Gateway, checks: Any) -> None:
         status = health_pb2.HealthCheckResponse.SERVING
         waiting = health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *SERVICES):
-            serving = ready or name in ("edgewise.v1.Admin", "edgewise.v1.Fleet")
+            serving = ready or name in SERVICES[1:]
             task = asyncio.ensure_future(checks.set(name, status if serving else waiting))
             pending.add(task)
             task.add_done_callback(pending.discard)
@@ -219,8 +249,8 @@ def _http_config(address: str) -> HttpConfig:
     return http
 
 
-async def _serve_http(gateway: Gateway, http: HttpConfig, stop: asyncio.Event) -> None:
-    app: Any = http_app(gateway.service)
+async def _serve_http(gateway: Gateway, http: HttpConfig, stop: asyncio.Event, doorman: Doorman) -> None:
+    app: Any = Guarded(http_app(gateway.service), doorman)
     await serve_http(app, http, shutdown_trigger=stop.wait)
 
 
@@ -267,4 +297,7 @@ def serve(config: GatewayConfig) -> int:
     except CannotListen as error:
         events.error("gateway.refused", why=str(error), do="stop the other process or choose --listen")
         return int(ExitCode.FAILED)
+    except StoreError as error:
+        events.error("gateway.refused", reason=error.reason, why=error.message)
+        return int(error.surface.exit_code)
     return int(ExitCode.OK)

@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from orchestrator.errors import DOMAIN, EdgewiseError, InternalError, RequestError
+from orchestrator.errors import DOMAIN, BudgetExhausted, EdgewiseError, InternalError, RequestError
 
 log = structlog.get_logger("guard")
 
@@ -29,6 +29,7 @@ log = structlog.get_logger("guard")
 UNBOUNDED_PREFIXES = ("/edgewise.v1.Fleet/", "/grpc.health.v1.", "/grpc.reflection.")
 
 Handler = Any
+Admit = Callable[[str, Any], None]
 
 
 class Malformed:
@@ -50,6 +51,9 @@ def rich_status(error: EdgewiseError, request_id: str) -> Any:
             type=error.reason, subject=error.field or "", description=error.message
         )
         details.append(error_details_pb2.PreconditionFailure(violations=[broken]))
+    if isinstance(error, BudgetExhausted):
+        spent = error_details_pb2.QuotaFailure.Violation(subject=error.scope, description=error.message)
+        details.append(error_details_pb2.QuotaFailure(violations=[spent]))
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration(nanos=0)
         delay.FromNanoseconds(int(error.retry_after_s * 1e9))
@@ -84,10 +88,12 @@ class GuardedServer:
     Args:
         server: The real one.
         max_deadline_s: Longest deadline that a call may have.
+        admit: Lets a call of a method in by its metadata, or raises; asked before anything else.
     """
 
-    def __init__(self, server: grpc.aio.Server, *, max_deadline_s: float) -> None:
+    def __init__(self, server: grpc.aio.Server, *, max_deadline_s: float, admit: Admit) -> None:
         self._server = server
+        self._admit = admit
         self._max_deadline_s = max_deadline_s
         self.methods: list[str] = []
 
@@ -107,19 +113,20 @@ class GuardedServer:
             "response_serializer": handler.response_serializer,
         }
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, bounded), **kinds)
+            return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method, bounded), **kinds)
         if handler.unary_stream is not None:
             # A handler that writes by itself is awaited, one that yields is iterated; grpc tells them apart alike.
             yields = inspect.isasyncgenfunction(handler.unary_stream)
-            guarded = (self._stream if yields else self._unary)(handler.unary_stream, bounded)
+            guarded = (self._stream if yields else self._unary)(handler.unary_stream, method, bounded)
             return grpc.unary_stream_rpc_method_handler(guarded, **kinds)
         yields = inspect.isasyncgenfunction(handler.stream_stream)
-        session = (self._conversation if yields else self._session)(handler.stream_stream)
+        session = (self._conversation if yields else self._session)(handler.stream_stream, method)
         return grpc.stream_stream_rpc_method_handler(session, **kinds)
 
-    def _unary(self, behaviour: Any, bounded: bool) -> Any:
+    def _unary(self, behaviour: Any, method: str, bounded: bool) -> Any:
         async def call(request: Any, context: Any) -> Any:
             try:
+                self._admit(method, context.invocation_metadata())
                 self._check(request, context, bounded)
                 return await behaviour(request, context)
             except asyncio.CancelledError:
@@ -129,9 +136,10 @@ class GuardedServer:
 
         return call
 
-    def _stream(self, behaviour: Any, bounded: bool) -> Any:
+    def _stream(self, behaviour: Any, method: str, bounded: bool) -> Any:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             try:
+                self._admit(method, context.invocation_metadata())
                 self._check(request, context, bounded)
                 async for response in behaviour(request, context):
                     yield response
@@ -142,9 +150,10 @@ class GuardedServer:
 
         return call
 
-    def _session(self, behaviour: Any) -> Any:
+    def _session(self, behaviour: Any, method: str) -> Any:
         async def call(requests: Any, context: Any) -> None:
             try:
+                self._admit(method, context.invocation_metadata())
                 await behaviour(requests, context)
             except asyncio.CancelledError:
                 raise
@@ -153,9 +162,10 @@ class GuardedServer:
 
         return call
 
-    def _conversation(self, behaviour: Any) -> Any:
+    def _conversation(self, behaviour: Any, method: str) -> Any:
         async def call(requests: Any, context: Any) -> AsyncIterator[Any]:
             try:
+                self._admit(method, context.invocation_metadata())
                 async for response in behaviour(_well_formed(requests), context):
                     yield response
             except asyncio.CancelledError:

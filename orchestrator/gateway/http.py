@@ -1,6 +1,10 @@
-"""Liveness, readiness, version and metrics over HTTP; no authentication, no detail beyond reasons."""
+"""Liveness, readiness, version and metrics over HTTP, every route behind the table of `policy`."""
 
 from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -8,12 +12,56 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from orchestrator import __version__
+from orchestrator.errors import EdgewiseError
+from orchestrator.gateway.policy import Doorman
 from orchestrator.gateway.service import Service
 from orchestrator.metrics import CONTENT_TYPE
 
+UNAUTHORIZED = 401
+
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Guarded:
+    """An ASGI application behind a doorman, who is asked before a byte of the body is read."""
+
+    def __init__(self, app: Starlette, doorman: Doorman) -> None:
+        self.app = app
+        self._doorman = doorman
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http":
+            try:
+                listed = self._doorman.admit_request(scope["path"], scope["headers"])
+            except EdgewiseError as error:
+                await problem(error)(scope, receive, send)
+                return
+            if not listed:
+                await PlainTextResponse("Not Found", 404)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+def problem(error: EdgewiseError) -> Response:
+    """An error as RFC 9457 has it."""
+    surface = error.surface
+    body = {
+        "type": "about:blank",
+        "title": surface.http_code.replace("_", " "),
+        "status": surface.http_status,
+        "detail": error.message,
+        "code": surface.http_code,
+        "requestId": uuid.uuid4().hex,
+    }
+    headers = {"www-authenticate": "Bearer"} if surface.http_status == UNAUTHORIZED else None
+    return JSONResponse(body, surface.http_status, headers, media_type="application/problem+json")
+
 
 def http_app(service: Service) -> Starlette:
-    """The ASGI application."""
+    """The ASGI application, unguarded."""
 
     async def live(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -31,6 +79,8 @@ def http_app(service: Service) -> Starlette:
         up = {name: name in fleet.sessions and fleet.board.nodes[name].routable for name in fleet.known}
         service.metrics.node_up = up
         service.metrics.pacing = service.pacing.records()
+        service.metrics.balances = await service.till.ledger.balances()
+        service.metrics.overshoot_j = service.till.ledger.overshoot_j
         service.metrics.queue_depth = service.admission.queued
         return Response(service.metrics.render(), media_type=CONTENT_TYPE)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from optimizer.choose import Binding
 from orchestrator.execution.text import TextEnd
 from orchestrator.gateway.accounts import TextReply
 from orchestrator.journal import Entry
-from orchestrator.types import AttemptRecord, FusionChoice, Reply, RoutingRecord, Timings
+from orchestrator.types import Account, AttemptRecord, FusionChoice, Reply, RoutingRecord, Timings
 from orchestrator.wire import (
     FINISH_REASON_NUMBERS,
     FUSION_NUMBERS,
@@ -47,6 +48,32 @@ def encode_text_reply(reply: TextReply) -> gateway_pb2.GenerateDone:
         energy=encode_energy(reply.energy),
         routing=encode_routing(reply.routing),
         timing=encode_timings(reply.timings),
+    )
+
+
+def pack_events(events: Iterable[gateway_pb2.GenerateEvent]) -> bytes:
+    """The events of a generation as one text that is kept: each with its length in four bytes before it."""
+    parts = [event.SerializeToString() for event in events]
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def unpack_events(data: bytes) -> Iterator[gateway_pb2.GenerateEvent]:
+    """The events again."""
+    start = 0
+    while start < len(data):
+        end = start + 4 + int.from_bytes(data[start : start + 4], "big")
+        yield gateway_pb2.GenerateEvent.FromString(data[start + 4 : end])
+        start = end
+
+
+def encode_account(account: Account) -> gateway_pb2.Account:
+    """The message for what a request was allowed and charged."""
+    return gateway_pb2.Account(
+        tenant=account.tenant,
+        key_id=account.key_id,
+        budgets=account.budgets,
+        reserved_j=account.reserved_j,
+        charged_j=account.charged_j,
     )
 
 
@@ -109,6 +136,7 @@ def encode_explanation(entry: Entry) -> gateway_pb2.ExplainResponse:
         energy=encode_energy(entry.energy),
         timing=encode_timings(entry.timings),
         age_s=time.monotonic() - entry.finished_s,
+        account=encode_account(entry.account),
     )
     if entry.limits is not None:
         response.max_energy_j = entry.limits.max_energy_j

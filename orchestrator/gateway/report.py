@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2
+from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2, gateway_pb2
 from orchestrator.fleet.arms import ArmState
 from orchestrator.gateway.service import Service
 from orchestrator.types import Arm, EnergySource, Provenance, Task
@@ -85,6 +85,12 @@ def _encode_arm(arm: Arm) -> fleet_pb2.Arm:
         quality_samples=arm.quality_samples,
         evidence_digest=arm.evidence_digest,
     )
+
+
+def encode_task_info(task: Task) -> gateway_pb2.TaskInfo:
+    """What a client must know of a task to ask for it."""
+    spec = None if task.text else encode_spec(task.input)
+    return gateway_pb2.TaskInfo(task=task.name, input=spec, labels=task.labels, text=task.text)
 
 
 def encode_task(service: Service, task: Task) -> admin_pb2.TaskStatus:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +18,20 @@ from orchestrator.admission import Admission, overloaded
 from orchestrator.budgets import Budgets
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
 from orchestrator.execution.attempt import Attempts
-from orchestrator.execution.run import Decide, Progress, Runner, total_energy
+from orchestrator.execution.run import Decide, Progress, Runner, bound_of, total_energy
 from orchestrator.execution.text import TextEnd, TextRunner
 from orchestrator.fleet.fleet import Fleet
-from orchestrator.gateway.accounts import TextReply, Ticket, log_line, make_reply, routing_record, timings
+from orchestrator.gateway.accounts import (
+    ANYBODY,
+    Payer,
+    TextReply,
+    Ticket,
+    log_line,
+    make_reply,
+    routing_record,
+    timings,
+)
+from orchestrator.gateway.till import Till, forgetful_ledger
 from orchestrator.journal import Entry, Journal
 from orchestrator.metrics import Metrics
 from orchestrator.outcomes import Outcomes
@@ -61,6 +72,7 @@ class Service:
         probing: The guard of the gate; None is off.
         outcomes: Writes feedback down; None is off.
         max_experts: Most experts that may run for one request.
+        till: Reserves and charges; None keeps no books.
     """
 
     def __init__(
@@ -78,6 +90,7 @@ class Service:
         pacing: Pacing | None = None,
         probing: Probing | None = None,
         outcomes: Outcomes | None = None,
+        till: Till | None = None,
     ) -> None:
         self.fleet = fleet
         self.planner = planner
@@ -85,6 +98,7 @@ class Service:
         self.pacing = Pacing(budgets, None) if pacing is None else pacing
         self.probing = Probing() if probing is None else probing
         self.outcomes = Outcomes() if outcomes is None else outcomes
+        self.till = Till(forgetful_ledger()) if till is None else till
         self.admission = admission
         self.attempts = attempts
         self.journal = journal
@@ -97,29 +111,39 @@ class Service:
 
     # ---- tensor queries
 
-    async def infer(self, query: Query) -> Reply:
+    async def infer(
+        self, query: Query, payer: Payer = ANYBODY, *, encode: Callable[[Reply], bytes] | None = None
+    ) -> Reply:
         """The answer to one query, within its budget.
+
+        Args:
+            query: What is asked.
+            payer: Who pays.
+            encode: Makes what a repeated call is answered, where the client chose the id.
 
         Raises:
             EdgewiseError: See the catalogue; nothing else.
         """
-        ticket = Ticket(query.request_id, query.task.name, time.monotonic())
+        ticket = Ticket(query.request_id, query.task.name, time.monotonic(), payer=payer)
         try:
             async with self.admission.enter(query.deadline_s):
                 ticket.wait_s = time.monotonic() - ticket.started_s
                 fused = await self._infer(query, ticket)
         except BaseException as error:
-            self.conclude(ticket, _outcome(error, ticket))
+            self.till.settle(ticket, self.conclude(ticket, _outcome(error, ticket)))
             raise
         self.outcomes.answered_tensor(query.request_id, next(iter(query.inputs.values())))
-        return make_reply(query, fused, self.conclude(ticket, "answered"))
+        entry = self.conclude(ticket, "answered")
+        reply = make_reply(query, fused, entry)
+        kept = self.till.settle(ticket, entry, result=encode(reply) if encode else None)
+        return reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
         features_f = next(iter(query.inputs.values())).reshape(-1)
         wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts)
         decision, limits = self.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
-        progress = ticket.progress = Progress(limits, ticket.started_s, decision)
         again = self._again(query.task, features_f, wish, pace=decision.pace)
+        progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
 
     def _again(
@@ -154,7 +178,11 @@ class Service:
         """
         started_s = time.monotonic()
         task = self.fleet.tasks[ticket.task]
-        limits = ticket.limits = self.budgets.resolve(task.name, budget, deadline_s)
+        limits = self.budgets.resolve(task.name, budget, deadline_s)
+        cap_j = self.till.cap_j(ticket)
+        if cap_j < limits.max_energy_j:
+            limits = replace(limits, max_energy_j=cap_j)
+        ticket.limits = limits
         standing = self._standing(task, wish.expert)
         if standing is None:
             raise self._nobody(task, wish.expert)
@@ -167,7 +195,8 @@ class Service:
         if pace is not None:
             ticket.charge = self.pacing.routed(task.name, decision)
         ticket.route_s = time.monotonic() - started_s
-        if decision.route is None:
+        # What a quota allows one request holds also for those that ask for the best effort.
+        if decision.route is None or (cap_j < math.inf and bound_of(decision) > cap_j):
             raise _infeasible(decision, limits)
         return decision, limits
 
@@ -218,13 +247,15 @@ class Service:
 
     # ---- text queries
 
-    async def generate(self, query: TextQuery) -> AsyncIterator[Delta | TextReply]:
-        """Pieces of text as they come, then the end with joules and routing.
+    async def generate(
+        self, query: TextQuery, payer: Payer = ANYBODY, *, encode: Callable[[TextReply], bytes] | None = None
+    ) -> AsyncIterator[Delta | TextReply]:
+        """Pieces of text as they come, then the end with joules and routing; arguments as of `infer`.
 
         Raises:
             EdgewiseError: See the catalogue; nothing else.
         """
-        ticket = Ticket(query.request_id, query.task.name, time.monotonic())
+        ticket = Ticket(query.request_id, query.task.name, time.monotonic(), payer=payer)
         end: TextEnd | None = None
         try:
             async with self.admission.enter(query.deadline_s):
@@ -235,28 +266,36 @@ class Service:
                     else:
                         yield piece
         except BaseException as error:
-            self.conclude(ticket, _outcome(error, ticket))
+            self.till.settle(ticket, self.conclude(ticket, _outcome(error, ticket)))
             raise
         self.outcomes.answered_text(query.request_id, "\n".join(message.content for message in query.messages))
         entry = self.conclude(ticket, "answered")
-        if end is not None:
-            yield TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings)
+        if end is None:
+            self.till.settle(ticket, entry)
+            return
+        ticket.tokens = end.prompt_tokens + end.completion_tokens
+        reply = TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings, entry.account)
+        kept = self.till.settle(ticket, entry, result=encode(reply) if encode else None)
+        yield reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
-    def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
+    async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
         features_f = np.zeros(0)
         wish = Wish(query.expert)
         decision, limits = self.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
-        progress = ticket.progress = Progress(limits, ticket.started_s, decision)
         again = self._again(query.task, features_f, wish, pace=decision.pace)
-        return self._text_runner.run(query, progress, again)
+        ticket.tokens = tokens = most_tokens(query)
+        progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
+        ticket.progress = progress
+        async for piece in self._text_runner.run(query, progress, again):
+            yield piece
 
-    def feedback(self, request_id: str, score: float) -> bool:
+    def feedback(self, request_id: str, score: float, tenant: str | None = None) -> bool:
         """How good a finished request's answer was; written down, and true where the guard of the gate took it.
 
         Raises:
             RequestError: REQUEST_NOT_FOUND.
         """
-        self.outcomes.rate(self.journal.get(request_id), score)
+        self.outcomes.rate(self.journal.get(request_id, tenant), score)
         return self.probing.feedback(request_id, score)
 
     # ---- accounts
@@ -278,6 +317,7 @@ class Service:
             energy=energy,
             timings=spent,
             finished_s=time.monotonic(),
+            account=self.till.account(ticket),
         )
         self.journal.add(entry)
         # Counting and logging wait until replies are on their way, and are done for several at once.
@@ -299,6 +339,11 @@ class Service:
             self.metrics.refused(entry.outcome)
         else:
             self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
+
+
+def most_tokens(query: TextQuery) -> int:
+    """Tokens that a query can cost at most: no tokenizer makes more than one of a byte."""
+    return query.parameters.max_tokens + sum(len(message.content.encode()) + 8 for message in query.messages)
 
 
 def _outcome(error: BaseException, ticket: Ticket) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,13 +11,21 @@ from edgewise.v1 import admin_pb2, admin_pb2_grpc, fleet_pb2_grpc, gateway_pb2, 
 from orchestrator import __version__
 from orchestrator.budgets import TaskBudget
 from orchestrator.errors import RequestError
-from orchestrator.gateway.accounts import TextReply
+from orchestrator.gateway.accounts import Payer, TextReply
 from orchestrator.gateway.join import Joiner
-from orchestrator.gateway.replies import encode_explanation, encode_reply, encode_text_reply
-from orchestrator.gateway.report import encode_node, encode_task
+from orchestrator.gateway.policy import caller, tenant_seen
+from orchestrator.gateway.replies import (
+    encode_explanation,
+    encode_reply,
+    encode_text_reply,
+    pack_events,
+    unpack_events,
+)
+from orchestrator.gateway.report import encode_node, encode_task, encode_task_info
 from orchestrator.gateway.requests import decode_generate, decode_infer
 from orchestrator.gateway.service import Service
-from orchestrator.types import Energy, Provenance
+from orchestrator.ledger.spenders import fingerprint
+from orchestrator.types import Account, Energy, Provenance, Reply
 from orchestrator.wire import (
     check_name,
     decode_budget,
@@ -26,11 +35,25 @@ from orchestrator.wire import (
     encode_pacing,
 )
 
+# A repeated request id is answered with what it was answered before and costs nothing more.
+REPLAYED = (("x-edgewise-replayed", "true"), ("x-energy-joules", "0"), ("x-energy-method", "measured:replayed"))
 
-def _trailer(energy: Energy) -> tuple[tuple[str, str], ...]:
+
+def _trailer(request_id: str, energy: Energy, account: Account) -> tuple[tuple[str, str], ...]:
     known = energy.provenance is not Provenance.UNMEASURED
     joules = f"{energy.energy_j:.9g}" if known else "unmeasured"
-    return (("x-energy-joules", joules), ("x-energy-method", f"{energy.provenance.value}:{energy.method}"))
+    told = (
+        ("x-energy-joules", joules),
+        ("x-energy-method", f"{energy.provenance.value}:{energy.method}"),
+        ("x-edgewise-request-id", request_id),
+    )
+    if math.isinf(account.left_j):
+        return told
+    return (*told, ("x-edgewise-budget-left-joules", f"{max(0.0, account.left_j):.9g}"))
+
+
+def _encode_bytes(reply: Reply) -> bytes:
+    return encode_reply(reply).SerializeToString()
 
 
 class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
@@ -39,11 +62,27 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
     def __init__(self, service: Service) -> None:
         self._service = service
 
+    async def _claim(self, request: Any, method: str, deadline_s: float) -> Payer | bytes:
+        """Who pays; or what was answered before, where the client chose the id and has had an answer."""
+        spender = caller.get().spender
+        if not request.request_id:
+            return Payer(spender)
+        canonical = type(request).FromString(request.SerializeToString())
+        canonical.request_id = ""
+        mark = fingerprint(spender.tenant, method, canonical.SerializeToString(deterministic=True))
+        ledger = self._service.till.ledger
+        taken = await ledger.claim(spender, request.request_id, fingerprint=mark, deadline_s=deadline_s)
+        return taken if isinstance(taken, bytes) else Payer(spender, taken)
+
     async def Infer(self, request: gateway_pb2.InferRequest, context: Any) -> gateway_pb2.InferResponse:
         """See gateway.proto."""
         query = decode_infer(request, tasks=self._service.fleet.tasks, deadline_s=context.time_remaining())
-        reply = await self._service.infer(query)
-        context.set_trailing_metadata(_trailer(reply.energy))
+        payer = await self._claim(request, "Infer", query.deadline_s)
+        if isinstance(payer, bytes):
+            context.set_trailing_metadata(REPLAYED)
+            return gateway_pb2.InferResponse.FromString(payer)
+        reply = await self._service.infer(query, payer, encode=_encode_bytes if payer.claim else None)
+        context.set_trailing_metadata(_trailer(reply.request_id, reply.energy, reply.account))
         return encode_reply(reply)
 
     async def Generate(
@@ -51,19 +90,38 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
     ) -> AsyncIterator[gateway_pb2.GenerateEvent]:
         """See gateway.proto."""
         query = decode_generate(request, tasks=self._service.fleet.tasks, deadline_s=context.time_remaining())
-        async for piece in self._service.generate(query):
+        payer = await self._claim(request, "Generate", query.deadline_s)
+        if isinstance(payer, bytes):
+            for event in unpack_events(payer):
+                yield event
+            context.set_trailing_metadata(REPLAYED)
+            return
+        said: list[gateway_pb2.GenerateEvent] = []
+
+        def encode(reply: TextReply) -> bytes:
+            return pack_events([*said, gateway_pb2.GenerateEvent(done=encode_text_reply(reply))])
+
+        async for piece in self._service.generate(query, payer, encode=encode if payer.claim else None):
             if isinstance(piece, TextReply):
-                context.set_trailing_metadata(_trailer(piece.energy))
+                context.set_trailing_metadata(_trailer(piece.request_id, piece.energy, piece.account))
                 yield gateway_pb2.GenerateEvent(done=encode_text_reply(piece))
             else:
                 delta = gateway_pb2.GenerateDelta(text=piece.text, token_ids=piece.token_ids)
-                yield gateway_pb2.GenerateEvent(delta=delta)
+                event = gateway_pb2.GenerateEvent(delta=delta)
+                if payer.claim:
+                    said.append(event)
+                yield event
 
     async def Explain(self, request: gateway_pb2.ExplainRequest, context: Any) -> gateway_pb2.ExplainResponse:
         """See gateway.proto."""
         if not request.request_id:
             raise RequestError("FIELD_REQUIRED", "request_id must name a request.", field="request_id")
-        return encode_explanation(self._service.journal.get(request.request_id))
+        return encode_explanation(self._service.journal.get(request.request_id, tenant_seen()))
+
+    async def ListTasks(self, request: gateway_pb2.ListTasksRequest, context: Any) -> gateway_pb2.ListTasksResponse:
+        """See gateway.proto."""
+        tasks = sorted(self._service.fleet.tasks.items())
+        return gateway_pb2.ListTasksResponse(tasks=[encode_task_info(task) for _, task in tasks])
 
     async def Feedback(self, request: gateway_pb2.FeedbackRequest, context: Any) -> gateway_pb2.FeedbackResponse:
         """See gateway.proto."""
@@ -71,7 +129,9 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
             raise RequestError("FIELD_REQUIRED", "request_id must name a request.", field="request_id")
         if not 0.0 <= request.score <= 1.0:
             raise RequestError("FIELD_OUT_OF_RANGE", "score must be between 0 and 1.", field="score")
-        return gateway_pb2.FeedbackResponse(counted=self._service.feedback(request.request_id, request.score))
+        return gateway_pb2.FeedbackResponse(
+            counted=self._service.feedback(request.request_id, request.score, tenant_seen())
+        )
 
 
 class AdminServicer(admin_pb2_grpc.AdminServicer):

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import grpc
 import numpy as np
@@ -62,8 +64,14 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _process(*command: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen([PYTHON, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+def process_of(*command: str, environment: Mapping[str, str] = MappingProxyType({})) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [PYTHON, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **environment},
+    )
     try:
         yield process
     finally:
@@ -75,15 +83,17 @@ def _process(*command: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextlib.contextmanager
-def _edgewise() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """A gateway and one agent; yields the address and the process ids."""
+def edgewise(environment: Mapping[str, str] = MappingProxyType({})) -> Iterator[tuple[str, tuple[int, int]]]:
+    """A gateway and one agent; yields the address and the process ids of both."""
     address = f"127.0.0.1:{_free_port()}"
     with tempfile.TemporaryDirectory() as state, contextlib.ExitStack() as stack:
         arguments = ["--listen", address, "--http-listen", f"127.0.0.1:{_free_port()}", "--state-dir", state]
         code = "from orchestrator.cli.main import main; main()"
-        gateway = stack.enter_context(_process("-c", code, "gateway", *arguments, "--log-level", "info"))
+        gateway = stack.enter_context(
+            process_of("-c", code, "gateway", *arguments, "--log-level", "info", environment=environment)
+        )
         node = ["--gateway", address, "--name", "bench", "--profile", "laptop-cpu"]
-        agent = stack.enter_context(_process("-m", "nodes", "run", *node))
+        agent = stack.enter_context(process_of("-m", "nodes", "run", *node))
         _wait_until_planned(address)
         yield address, (gateway.pid, agent.pid)
 
@@ -98,18 +108,18 @@ def _wait_until_planned(address: str) -> None:
     raise SystemExit("the gateway did not become ready")
 
 
-def _family(*pids: int) -> tuple[psutil.Process, ...]:
+def family(*pids: int) -> tuple[psutil.Process, ...]:
     parents = [psutil.Process(pid) for pid in pids]
     return tuple(process for parent in parents for process in (parent, *parent.children(recursive=True)))
 
 
-def _request() -> gateway_pb2.InferRequest:
+def request_of() -> gateway_pb2.InferRequest:
     image = np.random.default_rng(0).random((1, 8, 8), dtype=np.float32)
     tensor = common_pb2.Tensor(name="image", dtype=common_pb2.DTYPE_FLOAT32, shape=image.shape, data=image.tobytes())
     return gateway_pb2.InferRequest(task="digits", expert=EXPERT, inputs=[tensor])
 
 
-async def _block_ms(stub: gateway_pb2_grpc.GatewayAsyncStub, request: gateway_pb2.InferRequest) -> float:
+async def block_ms(stub: gateway_pb2_grpc.GatewayAsyncStub, request: gateway_pb2.InferRequest) -> float:
     times = []
     for _ in range(CALLS):
         started_s = time.perf_counter()
@@ -118,7 +128,7 @@ async def _block_ms(stub: gateway_pb2_grpc.GatewayAsyncStub, request: gateway_pb
     return float(np.median(times)) * 1e3
 
 
-async def _throughput(stub: gateway_pb2_grpc.GatewayAsyncStub, request: gateway_pb2.InferRequest) -> float:
+async def throughput(stub: gateway_pb2_grpc.GatewayAsyncStub, request: gateway_pb2.InferRequest) -> float:
     async def caller() -> None:
         for _ in range(CALLS_EACH):
             await stub.Infer(request, timeout=30)
@@ -131,17 +141,17 @@ async def _throughput(stub: gateway_pb2_grpc.GatewayAsyncStub, request: gateway_
 @contextlib.asynccontextmanager
 async def _peers() -> AsyncIterator[dict[str, Peer]]:
     with contextlib.ExitStack() as stack:
-        address, pids = stack.enter_context(_edgewise())
-        found = {"edgewise": (address, pids)}
+        address, pids = stack.enter_context(edgewise())
+        found: dict[str, tuple[str, tuple[int, ...]]] = {"edgewise": (address, pids)}
         for kind in ("engine", "echo"):
-            process = stack.enter_context(_process("-m", "tests.bench.gateway_peers", kind))
+            process = stack.enter_context(process_of("-m", "tests.bench.gateway_peers", kind))
             line = process.stdout.readline() if process.stdout else ""
             found[kind] = (f"127.0.0.1:{int(line)}", (process.pid,))
         async with contextlib.AsyncExitStack() as channels:
             peers = {}
             for name, (target, ids) in found.items():
                 channel = await channels.enter_async_context(grpc.aio.insecure_channel(target))
-                peers[name] = Peer(name, gateway_pb2_grpc.GatewayStub(channel), _family(*ids))
+                peers[name] = Peer(name, gateway_pb2_grpc.GatewayStub(channel), family(*ids))
             yield peers
 
 
@@ -153,22 +163,22 @@ async def _check(peers: dict[str, Peer], request: gateway_pb2.InferRequest) -> N
 
 
 async def _measure() -> list[Row]:
-    request = _request()
+    request = request_of()
     async with _peers() as peers:
         await _check(peers, request)
         for peer in peers.values():
-            await _block_ms(peer.stub, request)
-            await _throughput(peer.stub, request)
+            await block_ms(peer.stub, request)
+            await throughput(peer.stub, request)
         times: dict[str, list[float]] = {name: [] for name in peers}
         many: dict[str, list[float]] = {name: [] for name in peers}
         cpu: dict[str, list[float]] = {name: [] for name in peers}
         for _ in range(BLOCKS):
             for name, peer in peers.items():
-                times[name].append(await _block_ms(peer.stub, request))
+                times[name].append(await block_ms(peer.stub, request))
         for _ in range(BLOCKS // 2):
             for name, peer in peers.items():
                 before_s = peer.cpu_s()
-                many[name].append(await _throughput(peer.stub, request))
+                many[name].append(await throughput(peer.stub, request))
                 cpu[name].append((peer.cpu_s() - before_s) / (CALLERS * CALLS_EACH) * 1e3)
     return _rows(times, many, cpu)
 

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 
 from edgewise.v1 import admin_pb2_grpc, gateway_pb2_grpc
-from orchestrator.config import GatewayConfig, Nodes
+from orchestrator.config import GatewayConfig, Ledger, Nodes
 from orchestrator.gateway.app import Gateway, build, listening
 from tests.fakes.node import OPTIONS, FakeNode
 
@@ -52,7 +52,8 @@ async def live_gateway(
     state_dir: Path, *, executor: Callable[[], Executor] = planning_thread, **sections: Any
 ) -> AsyncIterator[Live]:
     """A gateway as configured by `sections` of `GatewayConfig`; it ends with the block."""
-    fields: dict[str, Any] = {"listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0", "nodes": FAST} | sections
+    anywhere = {"listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0"}
+    fields: dict[str, Any] = anywhere | {"nodes": FAST, "ledger": Ledger(store="memory")} | sections
     gateway = build(GatewayConfig(state_dir=state_dir, **fields), executor=executor)
     async with listening(gateway) as address, grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
         yield Live(gateway, address, channel)

@@ -92,6 +92,7 @@ class Gateway(gateway_pb2_grpc.GatewayServicer):
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
+        self.listed = 0
         self.feedback: list[tuple[str, float]] = []
         self.deadlines_s: list[float] = []
         self.ended = threading.Event()
@@ -103,6 +104,14 @@ class Gateway(gateway_pb2_grpc.GatewayServicer):
             refuse(context, "DEADLINE_REQUIRED", "Set a deadline.")
         self.asked.append(request)
         self.deadlines_s.append(left_s)
+
+    def ListTasks(
+        self, request: gateway_pb2.ListTasksRequest, context: grpc.ServicerContext
+    ) -> gateway_pb2.ListTasksResponse:
+        self.listed += 1
+        known = task_status()
+        info = gateway_pb2.TaskInfo(task=known.task, input=known.input, labels=known.labels)
+        return gateway_pb2.ListTasksResponse(tasks=[info])
 
     def Infer(self, request: gateway_pb2.InferRequest, context: grpc.ServicerContext) -> gateway_pb2.InferResponse:
         self._note(request, context)

@@ -58,7 +58,7 @@ def test_bare_array_asks_for_the_task_once(fake: FakeGateway) -> None:
         for _ in range(3):
             client.infer(DIGIT)
         client.infer({"image": np.zeros((1, 8, 8), dtype=np.float32)})
-    assert fake.admin.statuses == 1
+    assert fake.gateway.listed == 1
 
 
 def test_every_call_has_a_deadline(fake: FakeGateway) -> None:

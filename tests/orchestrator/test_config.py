@@ -121,7 +121,7 @@ def test_mistakes_are_named(tmp_path: Path, text: str, words: tuple[str, ...]) -
 
 @pytest.mark.parametrize("key", ["listen", "http_listen"])
 def test_remote_addresses_need_the_flag_and_the_reason_is_told(tmp_path: Path, key: str) -> None:
-    assert "no TLS and no authentication" in error_of(tmp_path, f"{key}: 0.0.0.0:9000")
+    assert "no TLS yet" in error_of(tmp_path, f"{key}: 0.0.0.0:9000")
     allowed = load(flags={}, environment={}, file=write(tmp_path, f"{key}: 0.0.0.0:9\nallow_insecure_remote: true"))
     assert getattr(allowed.config, key) == "0.0.0.0:9"
 

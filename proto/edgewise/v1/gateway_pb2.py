@@ -25,41 +25,49 @@ _sym_db = _symbol_database.Default()
 from edgewise.v1 import common_pb2 as edgewise_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65\x64gewise/v1/gateway.proto\x12\x0b\x65\x64gewise.v1\x1a\x18\x65\x64gewise/v1/common.proto\"\xaf\x01\n\x0cInferRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06\x65xpert\x18\x03 \x01(\t\x12#\n\x06inputs\x18\x04 \x03(\x0b\x32\x13.edgewise.v1.Tensor\x12#\n\x06\x62udget\x18\x05 \x01(\x0b\x32\x13.edgewise.v1.Budget\x12#\n\x06\x66usion\x18\x06 \x01(\x0b\x32\x13.edgewise.v1.Fusion\"\xdd\x01\n\rInferResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12$\n\x07outputs\x18\x02 \x03(\x0b\x32\x13.edgewise.v1.Tensor\x12\r\n\x05label\x18\x03 \x01(\t\x12\x12\n\nconfidence\x18\x04 \x01(\x01\x12#\n\x06\x65nergy\x18\x05 \x01(\x0b\x32\x13.edgewise.v1.Energy\x12%\n\x07routing\x18\x06 \x01(\x0b\x32\x14.edgewise.v1.Routing\x12#\n\x06timing\x18\x07 \x01(\x0b\x32\x13.edgewise.v1.Timing\"\xcb\x01\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06\x65xpert\x18\x03 \x01(\t\x12*\n\x08messages\x18\x04 \x03(\x0b\x32\x18.edgewise.v1.ChatMessage\x12\x35\n\nparameters\x18\x05 \x01(\x0b\x32!.edgewise.v1.GenerationParameters\x12#\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x13.edgewise.v1.Budget\"p\n\rGenerateEvent\x12+\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x1a.edgewise.v1.GenerateDeltaH\x00\x12)\n\x04\x64one\x18\x02 \x01(\x0b\x32\x19.edgewise.v1.GenerateDoneH\x00\x42\x07\n\x05\x65vent\"0\n\rGenerateDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"\xe8\x01\n\x0cGenerateDone\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x30\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x19.edgewise.v1.FinishReason\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.edgewise.v1.Usage\x12#\n\x06\x65nergy\x18\x04 \x01(\x0b\x32\x13.edgewise.v1.Energy\x12%\n\x07routing\x18\x05 \x01(\x0b\x32\x14.edgewise.v1.Routing\x12#\n\x06timing\x18\x06 \x01(\x0b\x32\x13.edgewise.v1.Timing\"`\n\x06Timing\x12\x10\n\x08total_ms\x18\x01 \x01(\x01\x12\x10\n\x08route_ms\x18\x02 \x01(\x01\x12\x0f\n\x07wait_ms\x18\x03 \x01(\x01\x12\x10\n\x08infer_ms\x18\x04 \x01(\x01\x12\x0f\n\x07\x66use_ms\x18\x05 \x01(\x01\"\x8a\x02\n\x07Routing\x12&\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x14.edgewise.v1.Attempt\x12\'\n\x06\x66usion\x18\x02 \x01(\x0e\x32\x17.edgewise.v1.FusionMode\x12\x1a\n\x12predicted_energy_j\x18\x03 \x01(\x01\x12\x14\n\x0cpredicted_ms\x18\x04 \x01(\x01\x12\x16\n\x0e\x62ound_energy_j\x18\x05 \x01(\x01\x12\x10\n\x08\x62ound_ms\x18\x06 \x01(\x01\x12\x12\n\nbudget_met\x18\x07 \x01(\x08\x12\x0f\n\x07plan_id\x18\x08 \x01(\t\x12-\n\x0b\x63\x65rtificate\x18\t \x01(\x0b\x32\x18.edgewise.v1.Certificate\"\xca\x01\n\x07\x41ttempt\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\r\x12\x1a\n\x12predicted_energy_j\x18\x03 \x01(\x01\x12\x10\n\x08\x65nergy_j\x18\x04 \x01(\x01\x12\x32\n\x11\x65nergy_provenance\x18\x05 \x01(\x0e\x32\x17.edgewise.v1.Provenance\x12\x14\n\x0cpredicted_ms\x18\x06 \x01(\x01\x12\n\n\x02ms\x18\x07 \x01(\x01\x12\x0f\n\x07outcome\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t\"$\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xa8\x03\n\x0f\x45xplainResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x12\x14\n\x0cmax_energy_j\x18\x04 \x01(\x01\x12\x16\n\x0emax_latency_ms\x18\x05 \x01(\x01\x12\x0f\n\x07profile\x18\x06 \x01(\t\x12\x13\n\x0bprice_per_j\x18\x07 \x01(\x01\x12*\n\ncandidates\x18\x08 \x03(\x0b\x32\x16.edgewise.v1.Candidate\x12\x0e\n\x06\x63hosen\x18\t \x01(\t\x12\x11\n\trunner_up\x18\n \x01(\t\x12\x1a\n\x12\x62inding_constraint\x18\x0b \x01(\t\x12%\n\x07routing\x18\x0c \x01(\x0b\x32\x14.edgewise.v1.Routing\x12#\n\x06\x65nergy\x18\r \x01(\x0b\x32\x13.edgewise.v1.Energy\x12#\n\x06timing\x18\x0e \x01(\x0b\x32\x13.edgewise.v1.Timing\x12\r\n\x05\x61ge_s\x18\x0f \x01(\x01\x12#\n\x06pacing\x18\x10 \x01(\x0b\x32\x13.edgewise.v1.Pacing\"4\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"#\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12\x0f\n\x07\x63ounted\x18\x01 \x01(\x08\"\xbd\x01\n\tCandidate\x12\r\n\x05route\x18\x01 \x01(\t\x12\x0f\n\x07quality\x18\x02 \x01(\x01\x12\x1a\n\x12predicted_energy_j\x18\x03 \x01(\x01\x12\x16\n\x0e\x62ound_energy_j\x18\x04 \x01(\x01\x12\x14\n\x0cpredicted_ms\x18\x05 \x01(\x01\x12\x10\n\x08\x62ound_ms\x18\x06 \x01(\x01\x12\x10\n\x08\x66\x65\x61sible\x18\x07 \x01(\x08\x12\x13\n\x0b\x65xcluded_by\x18\x08 \x01(\t\x12\r\n\x05score\x18\t \x01(\x01\x32\xa0\x02\n\x07Gateway\x12>\n\x05Infer\x12\x19.edgewise.v1.InferRequest\x1a\x1a.edgewise.v1.InferResponse\x12\x46\n\x08Generate\x12\x1c.edgewise.v1.GenerateRequest\x1a\x1a.edgewise.v1.GenerateEvent0\x01\x12\x44\n\x07\x45xplain\x12\x1b.edgewise.v1.ExplainRequest\x1a\x1c.edgewise.v1.ExplainResponse\x12G\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x1c.edgewise.v1.FeedbackRequest\x1a\x1d.edgewise.v1.FeedbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65\x64gewise/v1/gateway.proto\x12\x0b\x65\x64gewise.v1\x1a\x18\x65\x64gewise/v1/common.proto\"\x12\n\x10ListTasksRequest\"9\n\x11ListTasksResponse\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.edgewise.v1.TaskInfo\"^\n\x08TaskInfo\x12\x0c\n\x04task\x18\x01 \x01(\t\x12&\n\x05input\x18\x02 \x01(\x0b\x32\x17.edgewise.v1.TensorSpec\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0c\n\x04text\x18\x04 \x01(\x08\"\xaf\x01\n\x0cInferRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06\x65xpert\x18\x03 \x01(\t\x12#\n\x06inputs\x18\x04 \x03(\x0b\x32\x13.edgewise.v1.Tensor\x12#\n\x06\x62udget\x18\x05 \x01(\x0b\x32\x13.edgewise.v1.Budget\x12#\n\x06\x66usion\x18\x06 \x01(\x0b\x32\x13.edgewise.v1.Fusion\"\xdd\x01\n\rInferResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12$\n\x07outputs\x18\x02 \x03(\x0b\x32\x13.edgewise.v1.Tensor\x12\r\n\x05label\x18\x03 \x01(\t\x12\x12\n\nconfidence\x18\x04 \x01(\x01\x12#\n\x06\x65nergy\x18\x05 \x01(\x0b\x32\x13.edgewise.v1.Energy\x12%\n\x07routing\x18\x06 \x01(\x0b\x32\x14.edgewise.v1.Routing\x12#\n\x06timing\x18\x07 \x01(\x0b\x32\x13.edgewise.v1.Timing\"\xcb\x01\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0e\n\x06\x65xpert\x18\x03 \x01(\t\x12*\n\x08messages\x18\x04 \x03(\x0b\x32\x18.edgewise.v1.ChatMessage\x12\x35\n\nparameters\x18\x05 \x01(\x0b\x32!.edgewise.v1.GenerationParameters\x12#\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x13.edgewise.v1.Budget\"p\n\rGenerateEvent\x12+\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x1a.edgewise.v1.GenerateDeltaH\x00\x12)\n\x04\x64one\x18\x02 \x01(\x0b\x32\x19.edgewise.v1.GenerateDoneH\x00\x42\x07\n\x05\x65vent\"0\n\rGenerateDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\"\xe8\x01\n\x0cGenerateDone\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x30\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x19.edgewise.v1.FinishReason\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.edgewise.v1.Usage\x12#\n\x06\x65nergy\x18\x04 \x01(\x0b\x32\x13.edgewise.v1.Energy\x12%\n\x07routing\x18\x05 \x01(\x0b\x32\x14.edgewise.v1.Routing\x12#\n\x06timing\x18\x06 \x01(\x0b\x32\x13.edgewise.v1.Timing\"`\n\x06Timing\x12\x10\n\x08total_ms\x18\x01 \x01(\x01\x12\x10\n\x08route_ms\x18\x02 \x01(\x01\x12\x0f\n\x07wait_ms\x18\x03 \x01(\x01\x12\x10\n\x08infer_ms\x18\x04 \x01(\x01\x12\x0f\n\x07\x66use_ms\x18\x05 \x01(\x01\"\x8a\x02\n\x07Routing\x12&\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x14.edgewise.v1.Attempt\x12\'\n\x06\x66usion\x18\x02 \x01(\x0e\x32\x17.edgewise.v1.FusionMode\x12\x1a\n\x12predicted_energy_j\x18\x03 \x01(\x01\x12\x14\n\x0cpredicted_ms\x18\x04 \x01(\x01\x12\x16\n\x0e\x62ound_energy_j\x18\x05 \x01(\x01\x12\x10\n\x08\x62ound_ms\x18\x06 \x01(\x01\x12\x12\n\nbudget_met\x18\x07 \x01(\x08\x12\x0f\n\x07plan_id\x18\x08 \x01(\t\x12-\n\x0b\x63\x65rtificate\x18\t \x01(\x0b\x32\x18.edgewise.v1.Certificate\"\xca\x01\n\x07\x41ttempt\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\r\x12\x1a\n\x12predicted_energy_j\x18\x03 \x01(\x01\x12\x10\n\x08\x65nergy_j\x18\x04 \x01(\x01\x12\x32\n\x11\x65nergy_provenance\x18\x05 \x01(\x0e\x32\x17.edgewise.v1.Provenance\x12\x14\n\x0cpredicted_ms\x18\x06 \x01(\x01\x12\n\n\x02ms\x18\x07 \x01(\x01\x12\x0f\n\x07outcome\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t\"$\n\x0e\x45xplainRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\xcf\x03\n\x0f\x45xplainResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0f\n\x07outcome\x18\x03 \x01(\t\x12\x14\n\x0cmax_energy_j\x18\x04 \x01(\x01\x12\x16\n\x0emax_latency_ms\x18\x05 \x01(\x01\x12\x0f\n\x07profile\x18\x06 \x01(\t\x12\x13\n\x0bprice_per_j\x18\x07 \x01(\x01\x12*\n\ncandidates\x18\x08 \x03(\x0b\x32\x16.edgewise.v1.Candidate\x12\x0e\n\x06\x63hosen\x18\t \x01(\t\x12\x11\n\trunner_up\x18\n \x01(\t\x12\x1a\n\x12\x62inding_constraint\x18\x0b \x01(\t\x12%\n\x07routing\x18\x0c \x01(\x0b\x32\x14.edgewise.v1.Routing\x12#\n\x06\x65nergy\x18\r \x01(\x0b\x32\x13.edgewise.v1.Energy\x12#\n\x06timing\x18\x0e \x01(\x0b\x32\x13.edgewise.v1.Timing\x12\r\n\x05\x61ge_s\x18\x0f \x01(\x01\x12#\n\x06pacing\x18\x10 \x01(\x0b\x32\x13.edgewise.v1.Pacing\x12%\n\x07\x61\x63\x63ount\x18\x11 \x01(\x0b\x32\x14.edgewise.v1.Account\"4\n\x0f\x46\x65\x65\x64\x62\x61\x63kRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"#\n\x10\x46\x65\x65\x64\x62\x61\x63kResponse\x12\x0f\n\x07\x63ounted\x18\x01 \x01(\x08\"a\n\x07\x41\x63\x63ount\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0f\n\x07\x62udgets\x18\x03 \x03(\t\x12\x12\n\nreserved_j\x18\x04 \x01(\x01\x12\x11\n\tcharged_j\x18\x05 \x01(\x01\"\xbd\x01\n\tCandidate\x12\r\n\x05route\x18\x01 \x01(\t\x12\x0f\n\x07quality\x18\x02 \x01(\x01\x12\x1a\n\x12predicted_energy_j\x18\x03 \x01(\x01\x12\x16\n\x0e\x62ound_energy_j\x18\x04 \x01(\x01\x12\x14\n\x0cpredicted_ms\x18\x05 \x01(\x01\x12\x10\n\x08\x62ound_ms\x18\x06 \x01(\x01\x12\x10\n\x08\x66\x65\x61sible\x18\x07 \x01(\x08\x12\x13\n\x0b\x65xcluded_by\x18\x08 \x01(\t\x12\r\n\x05score\x18\t \x01(\x01\x32\xec\x02\n\x07Gateway\x12>\n\x05Infer\x12\x19.edgewise.v1.InferRequest\x1a\x1a.edgewise.v1.InferResponse\x12\x46\n\x08Generate\x12\x1c.edgewise.v1.GenerateRequest\x1a\x1a.edgewise.v1.GenerateEvent0\x01\x12\x44\n\x07\x45xplain\x12\x1b.edgewise.v1.ExplainRequest\x1a\x1c.edgewise.v1.ExplainResponse\x12J\n\tListTasks\x12\x1d.edgewise.v1.ListTasksRequest\x1a\x1e.edgewise.v1.ListTasksResponse\x12G\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12\x1c.edgewise.v1.FeedbackRequest\x1a\x1d.edgewise.v1.FeedbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'edgewise.v1.gateway_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INFERREQUEST']._serialized_start=69
-  _globals['_INFERREQUEST']._serialized_end=244
-  _globals['_INFERRESPONSE']._serialized_start=247
-  _globals['_INFERRESPONSE']._serialized_end=468
-  _globals['_GENERATEREQUEST']._serialized_start=471
-  _globals['_GENERATEREQUEST']._serialized_end=674
-  _globals['_GENERATEEVENT']._serialized_start=676
-  _globals['_GENERATEEVENT']._serialized_end=788
-  _globals['_GENERATEDELTA']._serialized_start=790
-  _globals['_GENERATEDELTA']._serialized_end=838
-  _globals['_GENERATEDONE']._serialized_start=841
-  _globals['_GENERATEDONE']._serialized_end=1073
-  _globals['_TIMING']._serialized_start=1075
-  _globals['_TIMING']._serialized_end=1171
-  _globals['_ROUTING']._serialized_start=1174
-  _globals['_ROUTING']._serialized_end=1440
-  _globals['_ATTEMPT']._serialized_start=1443
-  _globals['_ATTEMPT']._serialized_end=1645
-  _globals['_EXPLAINREQUEST']._serialized_start=1647
-  _globals['_EXPLAINREQUEST']._serialized_end=1683
-  _globals['_EXPLAINRESPONSE']._serialized_start=1686
-  _globals['_EXPLAINRESPONSE']._serialized_end=2110
-  _globals['_FEEDBACKREQUEST']._serialized_start=2112
-  _globals['_FEEDBACKREQUEST']._serialized_end=2164
-  _globals['_FEEDBACKRESPONSE']._serialized_start=2166
-  _globals['_FEEDBACKRESPONSE']._serialized_end=2201
-  _globals['_CANDIDATE']._serialized_start=2204
-  _globals['_CANDIDATE']._serialized_end=2393
-  _globals['_GATEWAY']._serialized_start=2396
-  _globals['_GATEWAY']._serialized_end=2684
+  _globals['_LISTTASKSREQUEST']._serialized_start=68
+  _globals['_LISTTASKSREQUEST']._serialized_end=86
+  _globals['_LISTTASKSRESPONSE']._serialized_start=88
+  _globals['_LISTTASKSRESPONSE']._serialized_end=145
+  _globals['_TASKINFO']._serialized_start=147
+  _globals['_TASKINFO']._serialized_end=241
+  _globals['_INFERREQUEST']._serialized_start=244
+  _globals['_INFERREQUEST']._serialized_end=419
+  _globals['_INFERRESPONSE']._serialized_start=422
+  _globals['_INFERRESPONSE']._serialized_end=643
+  _globals['_GENERATEREQUEST']._serialized_start=646
+  _globals['_GENERATEREQUEST']._serialized_end=849
+  _globals['_GENERATEEVENT']._serialized_start=851
+  _globals['_GENERATEEVENT']._serialized_end=963
+  _globals['_GENERATEDELTA']._serialized_start=965
+  _globals['_GENERATEDELTA']._serialized_end=1013
+  _globals['_GENERATEDONE']._serialized_start=1016
+  _globals['_GENERATEDONE']._serialized_end=1248
+  _globals['_TIMING']._serialized_start=1250
+  _globals['_TIMING']._serialized_end=1346
+  _globals['_ROUTING']._serialized_start=1349
+  _globals['_ROUTING']._serialized_end=1615
+  _globals['_ATTEMPT']._serialized_start=1618
+  _globals['_ATTEMPT']._serialized_end=1820
+  _globals['_EXPLAINREQUEST']._serialized_start=1822
+  _globals['_EXPLAINREQUEST']._serialized_end=1858
+  _globals['_EXPLAINRESPONSE']._serialized_start=1861
+  _globals['_EXPLAINRESPONSE']._serialized_end=2324
+  _globals['_FEEDBACKREQUEST']._serialized_start=2326
+  _globals['_FEEDBACKREQUEST']._serialized_end=2378
+  _globals['_FEEDBACKRESPONSE']._serialized_start=2380
+  _globals['_FEEDBACKRESPONSE']._serialized_end=2415
+  _globals['_ACCOUNT']._serialized_start=2417
+  _globals['_ACCOUNT']._serialized_end=2514
+  _globals['_CANDIDATE']._serialized_start=2517
+  _globals['_CANDIDATE']._serialized_end=2706
+  _globals['_GATEWAY']._serialized_start=2709
+  _globals['_GATEWAY']._serialized_end=3073
 # @@protoc_insertion_point(module_scope)

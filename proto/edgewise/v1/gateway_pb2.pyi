@@ -20,6 +20,73 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class ListTasksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTasksRequest: _TypeAlias = ListTasksRequest  # noqa: Y015
+
+@_typing.final
+class ListTasksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskInfo]: ...
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[Global___TaskInfo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTasksResponse: _TypeAlias = ListTasksResponse  # noqa: Y015
+
+@_typing.final
+class TaskInfo(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    task: _builtins.str
+    text: _builtins.bool
+    @_builtins.property
+    def input(self) -> _common_pb2.TensorSpec:
+        """Absent for text."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        task: _builtins.str = ...,
+        input: _common_pb2.TensorSpec | None = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        text: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "labels", b"labels", "task", b"task", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskInfo: _TypeAlias = TaskInfo  # noqa: Y015
+
+@_typing.final
 class InferRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -386,6 +453,7 @@ class ExplainResponse(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     AGE_S_FIELD_NUMBER: _builtins.int
     PACING_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     task: _builtins.str
     outcome: _builtins.str
@@ -410,6 +478,8 @@ class ExplainResponse(_message.Message):
     def pacing(self) -> _common_pb2.Pacing:
         """The long-run budget as it stood when the request was routed; absent where there is none."""
 
+    @_builtins.property
+    def account(self) -> Global___Account: ...
     def __init__(
         self,
         *,
@@ -429,10 +499,11 @@ class ExplainResponse(_message.Message):
         timing: Global___Timing | None = ...,
         age_s: _builtins.float = ...,
         pacing: _common_pb2.Pacing | None = ...,
+        account: Global___Account | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "pacing", b"pacing", "routing", b"routing", "timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "energy", b"energy", "pacing", b"pacing", "routing", b"routing", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_s", b"age_s", "binding_constraint", b"binding_constraint", "candidates", b"candidates", "chosen", b"chosen", "energy", b"energy", "max_energy_j", b"max_energy_j", "max_latency_ms", b"max_latency_ms", "outcome", b"outcome", "pacing", b"pacing", "price_per_j", b"price_per_j", "profile", b"profile", "request_id", b"request_id", "routing", b"routing", "runner_up", b"runner_up", "task", b"task", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "age_s", b"age_s", "binding_constraint", b"binding_constraint", "candidates", b"candidates", "chosen", b"chosen", "energy", b"energy", "max_energy_j", b"max_energy_j", "max_latency_ms", b"max_latency_ms", "outcome", b"outcome", "pacing", b"pacing", "price_per_j", b"price_per_j", "profile", b"profile", "request_id", b"request_id", "routing", b"routing", "runner_up", b"runner_up", "task", b"task", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -480,6 +551,43 @@ class FeedbackResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FeedbackResponse: _TypeAlias = FeedbackResponse  # noqa: Y015
+
+@_typing.final
+class Account(_message.Message):
+    """What a request was allowed and charged over time, besides its own budget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    RESERVED_J_FIELD_NUMBER: _builtins.int
+    CHARGED_J_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    key_id: _builtins.str
+    reserved_j: _builtins.float
+    """Infinite where none limited it."""
+    charged_j: _builtins.float
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Budgets that it was charged to, as "scope/unit"."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        budgets: _abc.Iterable[_builtins.str] | None = ...,
+        reserved_j: _builtins.float = ...,
+        charged_j: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "charged_j", b"charged_j", "key_id", b"key_id", "reserved_j", b"reserved_j", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Account: _TypeAlias = Account  # noqa: Y015
 
 @_typing.final
 class Candidate(_message.Message):

@@ -49,6 +49,11 @@ class GatewayStub:
                 request_serializer=edgewise_dot_v1_dot_gateway__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=edgewise_dot_v1_dot_gateway__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.ListTasks = channel.unary_unary(
+                '/edgewise.v1.Gateway/ListTasks',
+                request_serializer=edgewise_dot_v1_dot_gateway__pb2.ListTasksRequest.SerializeToString,
+                response_deserializer=edgewise_dot_v1_dot_gateway__pb2.ListTasksResponse.FromString,
+                _registered_method=True)
         self.Feedback = channel.unary_unary(
                 '/edgewise.v1.Gateway/Feedback',
                 request_serializer=edgewise_dot_v1_dot_gateway__pb2.FeedbackRequest.SerializeToString,
@@ -80,6 +85,13 @@ class GatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTasks(self, request, context):
+        """What can be asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Feedback(self, request, context):
         """How good a finished request's answer was: what the guard of the gate learns from.
         """
@@ -104,6 +116,11 @@ def add_GatewayServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=edgewise_dot_v1_dot_gateway__pb2.ExplainRequest.FromString,
                     response_serializer=edgewise_dot_v1_dot_gateway__pb2.ExplainResponse.SerializeToString,
+            ),
+            'ListTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTasks,
+                    request_deserializer=edgewise_dot_v1_dot_gateway__pb2.ListTasksRequest.FromString,
+                    response_serializer=edgewise_dot_v1_dot_gateway__pb2.ListTasksResponse.SerializeToString,
             ),
             'Feedback': grpc.unary_unary_rpc_method_handler(
                     servicer.Feedback,
@@ -192,6 +209,33 @@ class Gateway:
             '/edgewise.v1.Gateway/Explain',
             edgewise_dot_v1_dot_gateway__pb2.ExplainRequest.SerializeToString,
             edgewise_dot_v1_dot_gateway__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewise.v1.Gateway/ListTasks',
+            edgewise_dot_v1_dot_gateway__pb2.ListTasksRequest.SerializeToString,
+            edgewise_dot_v1_dot_gateway__pb2.ListTasksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,7 +63,7 @@ class Exploding(Journal):
     def __init__(self) -> None:
         super().__init__(keep=1)
 
-    def get(self, request_id: str) -> Entry:
+    def get(self, request_id: str, tenant: str | None = None) -> Entry:
         raise RuntimeError(SECRET)
 
 
@@ -136,7 +136,9 @@ def _serialise(message: Empty) -> bytes:
 @pytest.fixture
 async def naked() -> AsyncIterator[grpc.aio.Channel]:
     server = grpc.aio.server()
-    GuardedServer(server, max_deadline_s=60.0).add_registered_method_handlers("test.Naked", handlers())
+    GuardedServer(server, max_deadline_s=60.0, admit=lambda method, metadata: None).add_registered_method_handlers(
+        "test.Naked", handlers()
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

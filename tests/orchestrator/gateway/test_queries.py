@@ -150,7 +150,7 @@ async def test_a_client_that_goes_away_frees_the_node_at_once(live: Live) -> Non
         call.cancel()
         assert await node.cancelled(work.work_id) - cancelled_s <= 0.1
         journal = live.gateway.service.journal
-        await until(lambda: "r1" in journal._entries)
+        await until(lambda: ("", "r1") in journal._entries)
         entry = journal.get("r1")
         assert entry.outcome == "CANCELLED"
         assert [attempt.outcome for attempt in entry.routing.attempts] == ["cancelled"]

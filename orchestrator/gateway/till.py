@@ -1,0 +1,139 @@
+"""Between the requests of the gateway and its ledger: what a route may take is held before it runs, what it took is
+charged when it ends, and a repeated request id is answered with what was answered before.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+
+from orchestrator.errors import BudgetExhausted
+from orchestrator.execution.run import Decide, Progress, bound_of
+from orchestrator.gateway.accounts import Ticket
+from orchestrator.journal import Entry
+from orchestrator.ledger.ledger import Ledger, Terms
+from orchestrator.ledger.spenders import NOBODY, Reservation
+from orchestrator.routing.route import Decision
+from orchestrator.store.memory import MemoryDesk
+from orchestrator.store.records import DAY_TOKENS, Settlement
+from orchestrator.store.service import InlineStore
+from orchestrator.types import NO_ACCOUNT, Account, Limits, Provenance
+
+Clock = Callable[[], float]
+
+
+def holder_name() -> str:
+    """A name for this life of this gateway."""
+    return uuid.uuid4().hex
+
+
+def forgetful_ledger(clock_unix_s: Clock = time.time) -> Ledger:
+    """A ledger that keeps nothing beyond the process."""
+    return Ledger(InlineStore(MemoryDesk()), Terms(), holder=holder_name(), clock_unix_s=clock_unix_s)
+
+
+class Till:
+    """Reserves and charges for requests.
+
+    Args:
+        ledger: The books; a gateway replaces them when it opens its store.
+        clock_unix_s: Wall time, for what is written down.
+    """
+
+    def __init__(self, ledger: Ledger, *, clock_unix_s: Clock = time.time) -> None:
+        self.ledger = ledger
+        self._now = clock_unix_s
+
+    def cap_j(self, ticket: Ticket) -> float:
+        """Joules that one request of this payer may take by its quotas; infinite where none says."""
+        return self.ledger.request_limit_j(ticket.payer.spender, ticket.task)
+
+    async def secure(
+        self, ticket: Ticket, decision: Decision, limits: Limits, *, decide: Decide, tokens: int = 0
+    ) -> Progress:
+        """Hold what the route may take; where too little is left for it, take the best route that fits what is left.
+
+        Raises:
+            BudgetExhausted: Not even the cheapest fits.
+            StoreError: The books cannot be kept.
+        """
+        try:
+            reservation = await self._reserve(ticket, decision, tokens)
+        except BudgetExhausted as short:
+            smaller = self._smaller(decision, limits, short, decide)
+            if smaller is None:
+                raise
+            decision = ticket.decision = smaller
+            reservation = await self._reserve(ticket, decision, tokens)
+        ticket.reservation = reservation
+        progress = Progress(limits, ticket.started_s, decision)
+        if reservation.limited and math.isfinite(reservation.energy_j):
+            progress.reserved_j = reservation.energy_j
+            progress.extend = partial(self.ledger.extend, reservation)
+        return progress
+
+    def _reserve(self, ticket: Ticket, decision: Decision, tokens: int) -> Awaitable[Reservation]:
+        spender = ticket.payer.spender
+        return self.ledger.reserve(spender, ticket.task, energy_j=bound_of(decision), tokens=tokens)
+
+    def _smaller(self, decision: Decision, limits: Limits, short: BudgetExhausted, decide: Decide) -> Decision | None:
+        """A route within what is left, if joules are what is short and there is one."""
+        if short.unit == DAY_TOKENS or not 0.0 < short.left < bound_of(decision):
+            return None
+        other = decide(replace(limits, max_energy_j=min(limits.max_energy_j, short.left)), frozenset())
+        if other is None or other.route is None or bound_of(other) > short.left:
+            return None
+        return other
+
+    def account(self, ticket: Ticket) -> Account:
+        """What a request was allowed and charged, once it has ended."""
+        spender, held, progress = ticket.payer.spender, ticket.reservation, ticket.progress
+        if held is None:
+            return Account(spender.tenant, spender.key_id) if spender is not NOBODY else NO_ACCOUNT
+        charged_j = progress.charged_j if progress else 0.0
+        if not held.limited:
+            return Account(spender.tenant, spender.key_id, charged_j=charged_j)
+        budgets = tuple(f"{meter.scope}/{meter.unit}" for meter in held.amounts)
+        return Account(spender.tenant, spender.key_id, budgets, held.energy_j, charged_j)
+
+    def settle(self, ticket: Ticket, entry: Entry, *, result: bytes | None = None) -> Awaitable[float] | None:
+        """Charge what a request took; once, when it has ended.
+
+        Args:
+            ticket: The request.
+            entry: What became of it.
+            result: What a repeated call is answered; None lets it be tried again.
+
+        Returns:
+            What must be kept before the reply leaves, giving the joules that are left; None where nobody need wait.
+        """
+        held, ticket.reservation = ticket.reservation, None
+        claim = ticket.payer.claim
+        if held is None:
+            if claim is not None:
+                self.ledger.release(Reservation(ticket.payer.spender, ticket.task, claim=claim))
+            return None
+        held.claim = claim
+        record = self._record(ticket, entry, held)
+        return self.ledger.settle(held, record, charge_j=entry.account.charged_j, result=result)
+
+    def _record(self, ticket: Ticket, entry: Entry, held: Reservation) -> Settlement:
+        energy, spender = entry.energy, held.spender
+        known = energy.provenance is not Provenance.UNMEASURED
+        return Settlement(
+            at_unix_s=self._now(),
+            request_id=entry.request_id,
+            tenant=spender.tenant,
+            key_id=spender.key_id,
+            task=entry.task,
+            outcome=entry.outcome,
+            arms=",".join(attempt.arm for attempt in entry.routing.attempts),
+            energy_j=energy.energy_j if known else 0.0,
+            provenance=energy.provenance.value,
+            reserved_j=held.energy_j,
+            tokens=ticket.tokens,
+        )

@@ -1,0 +1,340 @@
+"""The books of one gateway: reserve before anything runs, settle once it has ended, whatever happened to it.
+
+A reservation is an upper bound: the conformal bound of the chosen route, or what `max_tokens` can cost. The node is
+told and stops at its next step that can be interrupted, so spent + held <= limit holds at every instant, but for one
+such step per running request; what that came to is counted in `overshoot_j`. After a crash, what was held for requests
+whose end nobody knows stays held for a lease and is then charged in full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from orchestrator.errors import BudgetExhausted, RequestError
+from orchestrator.ledger.history import pages
+from orchestrator.ledger.postings import Postings
+from orchestrator.ledger.spenders import Reservation, Spender, amount_of, metered, request_limit_j, spends
+from orchestrator.ledger.wallet import Wallet
+from orchestrator.store.contract import Desk
+from orchestrator.store.errors import StoreError
+from orchestrator.store.records import (
+    DAY_TOKENS,
+    Amounts,
+    Balance,
+    Claim,
+    Claimed,
+    Key,
+    Meter,
+    Posting,
+    Quota,
+    Settlement,
+    Short,
+)
+from orchestrator.store.service import Store
+
+log = structlog.get_logger("ledger")
+
+PRUNE_ROWS = 2000
+# How soon what the disk had no room for is tried again, and what other gateways changed is seen.
+OWED_S = 2.0
+SHARED_S = 3.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a ledger is kept.
+
+    Args:
+        lease_s: How long holds outlive the gateway that made them.
+        charge_orphans: Charge what a crash left open at its bound; False gives it back, though it may have been spent.
+        keep_s: How long settlements and results are kept.
+        shared: Whether other gateways use the same store, so that quotas and keys are read again from time to time.
+    """
+
+    lease_s: float = 30.0
+    charge_orphans: bool = True
+    keep_s: float = 30.0 * 86_400.0
+    shared: bool = False
+
+
+class Ledger:
+    """Reservations and settlements of one gateway.
+
+    Args:
+        store: Where they are kept; closed by `close`.
+        terms: How.
+        holder: Name of this life of this gateway; never used twice.
+        clock_unix_s: Wall time.
+    """
+
+    def __init__(self, store: Store, terms: Terms, *, holder: str, clock_unix_s: Callable[[], float]) -> None:
+        self.store = store
+        self.terms = terms
+        self.quotas: dict[str, Quota] = {}
+        self.overshoot_j = 0.0
+        self.overshoot_max_j = 0.0
+        self._holder = holder
+        self._now = clock_unix_s
+        self._wallet = Wallet()
+        self._topping: set[Meter] = set()
+        self._postings = Postings(store)
+
+    async def start(self) -> None:
+        """Take a lease, end the holds of the dead, read the quotas.
+
+        Raises:
+            StoreError: The store does not work.
+        """
+        await self.tick()
+        self.quotas = dict(await self.store.run(lambda desk: desk.quotas()))
+
+    async def tick(self) -> None:
+        """What must be done every third of a lease: renew, end what died, give back what old windows held."""
+        now_unix_s = self._now()
+        if self._postings.owed:
+            await self._postings.pay_owed()
+        old = self._wallet.drop_old(now_unix_s)
+        posting = Posting(self._holder, old, {})
+        terms = self.terms
+
+        def step(desk: Desk) -> Amounts:
+            desk.renew(self._holder, now_unix_s + terms.lease_s)
+            desk.settle(posting)
+            desk.prune(now_unix_s - terms.keep_s, rows=PRUNE_ROWS)
+            return desk.expire(now_unix_s, charge=terms.charge_orphans)
+
+        for meter, amount in (await self.store.run(step)).items():
+            log.warning("ledger.orphans", scope=meter.scope, unit=meter.unit, held=amount, charged=terms.charge_orphans)
+        if terms.shared:
+            self.quotas = dict(await self.store.run(lambda desk: desk.quotas()))
+
+    async def run(self, follow_keys: Callable[[Sequence[Key]], None]) -> None:
+        """Tick until cancelled; a store that fails is told of, the next tick tries again.
+
+        Args:
+            follow_keys: Takes the keys of a store that others change as well.
+        """
+        while True:
+            await asyncio.sleep(self._pause_s())
+            try:
+                await self.tick()
+                if self.terms.shared:
+                    follow_keys(await self.store.run(lambda desk: desk.keys()))
+            except StoreError as error:
+                log.error("ledger.tick_failed", reason=error.reason)
+
+    def _pause_s(self) -> float:
+        pause_s = self.terms.lease_s / 3.0
+        if self._postings.owed:
+            pause_s = min(pause_s, OWED_S)
+        return min(pause_s, SHARED_S) if self.terms.shared else pause_s
+
+    async def close(self) -> None:
+        """Give back what lies free and close the store; nothing of ours is left for a lease to end."""
+        await self._postings.drained()
+        free = self._wallet.empty()
+        try:
+            await self.store.run(lambda desk: desk.settle(Posting(self._holder, free, {})))
+        except StoreError as error:
+            log.error("ledger.close_failed", reason=error.reason)
+        await self.store.close()
+
+    # ---- reserving
+
+    def request_limit_j(self, spender: Spender, task: str) -> float:
+        """Joules that one request may take by the quotas; infinite where none says."""
+        return request_limit_j(self.quotas, spender.scopes(task)) if self.quotas else math.inf
+
+    async def reserve(self, spender: Spender, task: str, *, energy_j: float, tokens: int = 0) -> Reservation:
+        """Hold what a request may take at most, in every budget that it counts for.
+
+        Cost: nothing without quotas; microseconds while enough is held ahead; otherwise one commit of the store.
+
+        Raises:
+            BudgetExhausted: One of the budgets has too little left.
+            StoreError: It cannot be kept.
+        """
+        wants = self._wants(spender, task, energy_j, tokens)
+        if not wants:
+            return Reservation(spender, task, tokens=tokens)
+        if self._postings.owed:
+            await self._postings.pay_owed()
+        if not self._wallet.assign(wants):
+            await self._hold(wants)
+        self._top_up(wants)
+        return Reservation(spender, task, energy_j, tokens, wants)
+
+    def extend(self, reservation: Reservation, energy_j: float) -> bool:
+        """Raise a running request's reservation by so many joules, if enough is held ahead; never waits."""
+        more = {meter: amount_of(meter, energy_j, 0) for meter in reservation.amounts}
+        if not self._wallet.assign(more):
+            return False
+        for meter, amount in more.items():
+            reservation.amounts[meter] += amount
+        reservation.energy_j += energy_j
+        return True
+
+    def _wants(self, spender: Spender, task: str, energy_j: float, tokens: int) -> dict[Meter, float]:
+        if not self.quotas:
+            return {}
+        wants = {}
+        for meter, limit in metered(self.quotas, spender.scopes(task), self._now()):
+            self._wallet.purse(meter, limit)
+            wants[meter] = amount_of(meter, energy_j, tokens)
+        return wants
+
+    async def _hold(self, wants: Amounts) -> None:
+        """Have the store hold for one reservation what is not held already."""
+        drawn = self._wallet.draw(wants)
+        rest = {meter: amount - drawn[meter] for meter, amount in wants.items() if not amount <= drawn[meter]}
+        holding = self._reserving(rest)
+        try:
+            short = await asyncio.shield(holding)
+        except BaseException:
+            self._give_back(drawn)
+            # The store may hold the rest all the same: then it lies ready for others.
+            holding.add_done_callback(lambda done: self._added(done, rest))
+            raise
+        if short is not None:
+            self._give_back(drawn)
+            raise self._exhausted(short)
+        self._wallet.take(wants)
+
+    def _exhausted(self, short: Short) -> BudgetExhausted:
+        meter = short.meter
+        purse = self._wallet.purses.get(meter)
+        return BudgetExhausted(
+            meter.scope,
+            meter.unit,
+            limit=short.limit,
+            left=max(0.0, short.left) + (purse.free if purse else 0.0),
+            resets_unix_s=meter.resets_unix_s,
+            now_unix_s=self._now(),
+        )
+
+    def _top_up(self, meters: Amounts) -> None:
+        """Have the store hold more ahead, unless that is under way; nobody waits for it."""
+        if not self._wallet.low(meters):
+            return
+        missing = {m: amount for m, amount in self._wallet.missing(meters).items() if m not in self._topping}
+        if missing:
+            self._topping |= missing.keys()
+            self._reserving(missing).add_done_callback(lambda done: self._topped(done, missing))
+
+    def _topped(self, done: asyncio.Future[Short | None], amounts: Amounts) -> None:
+        self._topping -= amounts.keys()
+        self._added(done, amounts)
+
+    def _reserving(self, amounts: Amounts) -> asyncio.Future[Short | None]:
+        holding = self.store.run(lambda desk: desk.reserve(self._holder, amounts))
+        return self._postings.follow(holding)
+
+    def _added(self, done: asyncio.Future[Short | None], amounts: Amounts) -> None:
+        if not done.cancelled() and done.exception() is None and done.result() is None:
+            self._give_back(amounts)
+
+    def _give_back(self, amounts: Amounts) -> None:
+        """To what lies free; to the store where its window has ended."""
+        late = self._wallet.add(amounts)
+        if late:
+            posting = Posting(self._holder, late, {})
+            self._postings.keep([posting])
+
+    # ---- settling
+
+    def settle(
+        self, reservation: Reservation, record: Settlement, *, charge_j: float, result: bytes | None = None
+    ) -> Awaitable[float] | None:
+        """Charge what a request took and give back the rest.
+
+        Args:
+            reservation: As it was made.
+            record: What is written down.
+            charge_j: Joules that its budgets are charged: what it took, its bound where nobody knows.
+            result: What a repeated call of the same id is answered; None lets the id be tried again.
+
+        Returns:
+            Done once it is kept, with the least joules that any of its budgets has left (infinite where none counts
+            joules). The charge stands even if nobody waits. None where no budget and no id depends on it: then it is
+            written behind.
+        """
+        spent = spends(reservation.amounts, charge_j, record.tokens)
+        releases = self._wallet.close(reservation.amounts, spent)
+        if reservation.limited:
+            over_j = max(0.0, charge_j - reservation.energy_j)
+            self.overshoot_j += over_j
+            self.overshoot_max_j = max(self.overshoot_max_j, over_j)
+        posting = Posting(self._holder, releases, spent, record, reservation.claim, result)
+        if not reservation.limited and reservation.claim is None:
+            self._postings.write_behind(posting)
+            return None
+        meters = [meter for meter in reservation.amounts if meter.unit != DAY_TOKENS]
+
+        def step(desk: Desk) -> float:
+            desk.settle(posting)
+            return min((desk.left(meter) for meter in meters), default=math.inf)
+
+        return self._postings.keep([posting], step)
+
+    def release(self, reservation: Reservation) -> None:
+        """Give a reservation back of which nothing was spent, and its request id with it."""
+        releases = self._wallet.close(reservation.amounts, {})
+        if reservation.claim is not None or any(amount > 0.0 for amount in releases.values()):
+            posting = Posting(self._holder, releases, {}, claim=reservation.claim)
+            self._postings.keep([posting])
+
+    # ---- request ids
+
+    async def claim(self, spender: Spender, request_id: str, *, fingerprint: bytes, deadline_s: float) -> Claim | bytes:
+        """Take a request id for one payload.
+
+        Returns:
+            The claim where the request must run; the stored result where it has run.
+
+        Raises:
+            RequestError: REQUEST_IN_PROGRESS or REQUEST_ID_REUSED.
+            StoreError: It cannot be kept.
+        """
+        now_unix_s = self._now()
+        claim = Claim(spender.tenant, request_id, fingerprint, now_unix_s + deadline_s + self.terms.lease_s)
+        verdict, result = await self.store.run(lambda desk: desk.claim(claim, now_unix_s))
+        if verdict is Claimed.NEW:
+            return claim
+        if verdict is Claimed.DONE:
+            return result
+        if verdict is Claimed.RUNNING:
+            raise RequestError("REQUEST_IN_PROGRESS", "A request of this id is under way; call again for its result.")
+        raise RequestError(
+            "REQUEST_ID_REUSED",
+            "This request id was used for another request; choose a fresh one.",
+            field="request_id",
+        )
+
+    def history(self, since_unix_s: float, until_unix_s: float) -> AsyncIterator[list[Settlement]]:
+        """Settlements of a span of time in pages, the oldest first."""
+        self._postings.flush()
+        return pages(self.store, since_unix_s, until_unix_s)
+
+    def flush(self) -> None:
+        """Write now what would be written a little later."""
+        self._postings.flush()
+
+    # ---- budgets
+
+    async def balances(self) -> list[Balance]:
+        """The meters of the windows that are open now, those without any count as well."""
+        now_unix_s = self._now()
+        found = {balance.meter: balance for balance in await self.store.run(lambda desk: desk.balances())}
+        meters = metered(self.quotas, tuple(sorted(self.quotas)), now_unix_s)
+        return [found.get(meter) or Balance(meter, limit, 0.0, 0.0) for meter, limit in meters]
+
+    async def put_quota(self, scope: str, quota: Quota | None) -> None:
+        """Set a scope's quota, or take it away with None; holds for requests that come afterwards."""
+        await self.store.run(lambda desk: desk.put_quota(scope, quota))
+        quotas = {name: kept for name, kept in self.quotas.items() if name != scope}
+        self.quotas = quotas if quota is None else {**quotas, scope: quota}

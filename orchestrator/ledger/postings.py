@@ -1,0 +1,108 @@
+"""How settlements reach the store: at once where somebody waits, together where nobody does, later where the disk is
+full. What is spent is spent: a posting is never dropped because it could not be written down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import structlog
+
+from orchestrator.store.contract import Desk
+from orchestrator.store.errors import StoreError, StoreFull
+from orchestrator.store.records import Posting
+from orchestrator.store.service import Store
+
+log = structlog.get_logger("ledger")
+
+# What no budget depends on is written so long after its end at most, or so many at a time.
+BEHIND_S = 0.1
+BEHIND_ROWS = 256
+T = TypeVar("T")
+
+
+class Postings:
+    """Postings on their way.
+
+    Args:
+        store: Where they go.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.owed: list[Posting] = []
+        self._behind: list[Posting] = []
+        self._flushing: asyncio.TimerHandle | None = None
+        self._background: set[asyncio.Future[Any]] = set()
+
+    def keep(self, postings: Sequence[Posting], step: Callable[[Desk], T] | None = None) -> asyncio.Future[T]:
+        """Write postings down now; done once they are kept.
+
+        Args:
+            postings: All of them or none.
+            step: Writes them and tells something; None writes them.
+        """
+        settling: asyncio.Future[Any] = self._store.run(step or _writing(postings))
+        settling.add_done_callback(lambda done: self._settled(done, postings))
+        return self.follow(settling)
+
+    def follow(self, running: asyncio.Future[T]) -> asyncio.Future[T]:
+        """Have `drained` wait for it."""
+        self._background.add(running)
+        running.add_done_callback(self._background.discard)
+        return running
+
+    def _settled(self, settling: asyncio.Future[Any], postings: Sequence[Posting]) -> None:
+        error = None if settling.cancelled() else settling.exception()
+        if isinstance(error, StoreFull):
+            self.owed += postings
+        if error is not None:
+            log.error("ledger.not_settled", error=type(error).__name__, owed=len(self.owed))
+
+    def write_behind(self, posting: Posting) -> None:
+        """Write down, together with others, what no budget depends on."""
+        if not self._behind:
+            self._flushing = asyncio.get_running_loop().call_later(BEHIND_S, self.flush)
+        self._behind.append(posting)
+        if len(self._behind) >= BEHIND_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write now what is behind."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        postings, self._behind = self._behind, []
+        if postings:
+            self.keep(postings)
+
+    async def pay_owed(self) -> None:
+        """Write down what the disk had no room for.
+
+        Raises:
+            StoreError: It still has none.
+        """
+        owed, self.owed = self.owed, []
+        try:
+            await self._store.run(_writing(owed))
+        except StoreError:
+            self.owed = owed + self.owed
+            raise
+
+    async def drained(self) -> None:
+        """Wait until nothing is on its way."""
+        self.flush()
+        while self._background:
+            await asyncio.wait(self._background)
+            # What the store has just held comes back in callbacks.
+            await asyncio.sleep(0)
+
+
+def _writing(postings: Sequence[Posting]) -> Callable[[Desk], None]:
+    def step(desk: Desk) -> None:
+        for posting in postings:
+            desk.settle(posting)
+
+    return step

@@ -1,0 +1,202 @@
+"""Many callers, one desk: steps that come together share one transaction and one disk sync.
+
+`Store` is what the gateway uses. Over a desk that blocks (SQLite, PostgreSQL) a thread of its own takes whatever has
+come while the last transaction was being synced; over the desk in memory steps run at once, on the caller's stack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from orchestrator.store.contract import Desk
+from orchestrator.store.errors import StoreError, StoreFailed, StoreFull
+
+T = TypeVar("T")
+
+# Most steps of one transaction: bounds how long a caller waits for the others.
+MAX_BATCH = 512
+# Where the transaction before had several steps, the next waits for more: this part of what that one took, at most so
+# long. On a slow disk that halves the syncs; on a fast one nobody notices.
+LINGER_FRACTION = 0.5
+MAX_LINGER_S = 0.005
+
+Step = Callable[[Desk], Any]
+
+
+class Store(Protocol):
+    """Runs steps; see the two below."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether what was run survives the process."""
+
+    def run(self, step: Callable[[Desk], T]) -> asyncio.Future[T]:
+        """The result of a step, once it is kept.
+
+        Raises (the future):
+            StoreError: Nothing of the step is kept.
+        """
+
+    async def close(self) -> None:
+        """Finish what was begun, then leave the desk."""
+
+
+class InlineStore:
+    """For a desk that never blocks.
+
+    Args:
+        desk: The desk; this store closes it.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    @property
+    def durable(self) -> bool:
+        """As the desk says."""
+        return self._desk.durable
+
+    def run(self, step: Callable[[Desk], T]) -> asyncio.Future[T]:
+        """Run it now."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            (result,) = transact(self._desk, [step])
+        except StoreError as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+        return future
+
+    async def close(self) -> None:
+        """Leave the desk."""
+        self._desk.close()
+
+
+@dataclass(slots=True)
+class _Waiting:
+    step: Step
+    future: asyncio.Future[Any]
+
+
+class GroupCommitStore:
+    """For a desk that blocks: a thread owns it.
+
+    After a failure that is not for want of space every further step fails: what the disk did not take once is not
+    tried again as if nothing had happened.
+
+    Args:
+        desk: The desk; this store closes it.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._broken: StoreError | None = None
+        self._closed = False
+        self._linger_s = 0.0
+        self.commits = 0
+        self.steps = 0
+        self._thread = threading.Thread(target=self._work, name="store", daemon=True)
+        self._thread.start()
+
+    @property
+    def durable(self) -> bool:
+        """As the desk says."""
+        return self._desk.durable
+
+    def run(self, step: Callable[[Desk], T]) -> asyncio.Future[T]:
+        """Run it in the next transaction. A caller that is cancelled does not take its step back."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            future.set_exception(StoreFailed())
+        else:
+            self._queue.put(_Waiting(step, future))
+        return future
+
+    async def close(self) -> None:
+        """Finish what was begun, then leave the desk."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._desk.close()
+
+    def _work(self) -> None:
+        going = True
+        while going:
+            batch, going = self._take()
+            if not batch:
+                continue
+            started_s = time.monotonic()
+            self._serve(batch)
+            took_s = time.monotonic() - started_s
+            self._linger_s = min(LINGER_FRACTION * took_s, MAX_LINGER_S) if len(batch) > 1 else 0.0
+
+    def _take(self) -> tuple[list[_Waiting], bool]:
+        """Whatever has come, at least one; False when that was the last."""
+        batch: list[_Waiting] = []
+        waiting = self._queue.get()
+        if self._linger_s and waiting is not None:
+            time.sleep(self._linger_s)
+        while waiting is not None:
+            batch.append(waiting)
+            if len(batch) == MAX_BATCH:
+                return batch, True
+            try:
+                waiting = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, True
+        return batch, False
+
+    def _serve(self, batch: Sequence[_Waiting]) -> None:
+        results: Sequence[Any] = ()
+        error = self._broken
+        if error is None:
+            try:
+                results = transact(self._desk, [waiting.step for waiting in batch])
+                self.commits += 1
+                self.steps += len(batch)
+            except StoreError as told:
+                error = told
+                self._broken = None if isinstance(told, StoreFull) else told
+        answers = results or [error] * len(batch)
+        loop = batch[0].future.get_loop()
+        # The loop may be gone: then nobody waits any more.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_answer, batch, answers)
+
+
+def transact(desk: Desk, steps: Sequence[Step]) -> list[Any]:
+    """Run steps in one transaction; a step's own mistake is its result, and undoes the others' work as well.
+
+    Raises:
+        StoreError: Nothing is kept.
+    """
+    desk.begin()
+    try:
+        results = [step(desk) for step in steps]
+        desk.commit()
+    except StoreError:
+        desk.rollback()
+        raise
+    except Exception as error:
+        desk.rollback()
+        raise StoreFailed from error
+    return results
+
+
+def _answer(batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:
+    for waiting, answer in zip(batch, answers, strict=True):
+        if waiting.future.done():
+            continue
+        if isinstance(answer, StoreError):
+            waiting.future.set_exception(answer)
+        else:
+            waiting.future.set_result(answer)

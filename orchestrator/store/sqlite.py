@@ -1,0 +1,319 @@
+"""The store of one gateway: SQLite in WAL mode with synchronous=FULL, so that what was committed survives power loss.
+
+Balances, quotas and keys are small and live in memory as well: a transaction changes them there and writes what it
+touched. Every row carries a checksum, because a flipped bit in a page passes SQLite's own checks in most cases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import apsw
+
+from orchestrator.store import sqlite_rows as rows_of
+from orchestrator.store.books import Books
+from orchestrator.store.errors import StoreCorrupt, StoreFailed, StoreFull, StoreInUse, StoreUnsafe
+from orchestrator.store.memory import judge
+from orchestrator.store.records import Amounts, Balance, Claim, Claimed, Key, Meter, Posting, Quota, Settlement, Short
+
+BUSY_MS = 2000
+# Versions in which a write to a WAL that was just reset can corrupt the database; two branches were mended.
+DEFECT_SINCE, DEFECT_UNTIL = (3, 7, 0), (3, 51, 2)
+MENDED = ((3, 44, 6), (3, 50, 7))
+SAFE_SYNCHRONOUS = "FULL"
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def is_safe(version: str) -> bool:
+    """Whether a version of SQLite is free of the WAL-reset defect."""
+    parts = tuple(int(part) for part in version.split("."))[:3]
+    if any(parts[:2] == mended[:2] and parts >= mended for mended in MENDED):
+        return True
+    return not DEFECT_SINCE <= parts <= DEFECT_UNTIL
+
+
+def _translated(method: Callable[P, T]) -> Callable[P, T]:
+    """Errors of SQLite as errors of a store."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except apsw.FullError:
+            raise StoreFull from None
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise StoreCorrupt(type(error).__name__) from error
+        except apsw.Error as error:
+            raise StoreFailed from error
+
+    return call
+
+
+class SqliteDesk:
+    """The contract on one SQLite file.
+
+    Args:
+        path: The file; made where there is none.
+        vfs: Name of the file system that SQLite uses; "" for the operating system's, with a lock against other
+            gateways.
+        synchronous: FULL; anything less loses what was acknowledged when the power goes, and is for the tests that
+            show that it does.
+
+    Raises:
+        StoreUnsafe: This SQLite can corrupt databases.
+        StoreInUse: Another gateway has the file.
+        StoreCorrupt: It is damaged; a copy was put aside.
+        StoreFailed, StoreFull: The disk fails.
+    """
+
+    durable = True
+
+    def __init__(self, path: Path, *, vfs: str = "", synchronous: str = SAFE_SYNCHRONOUS) -> None:
+        if not is_safe(apsw.sqlite_lib_version()):
+            raise StoreUnsafe(apsw.sqlite_lib_version())
+        self._path = path
+        self._lock = None if vfs else _locked(path)
+        if self._lock is not None:
+            path.touch(mode=0o600)
+        try:
+            self._connect(vfs, synchronous)
+            self._load()
+        except StoreCorrupt as error:
+            copy = "" if vfs else _quarantine(path)
+            self.close()
+            raise StoreCorrupt(error.message.partition("(")[2].partition(")")[0], copy) from error
+        except BaseException:
+            self.close()
+            raise
+
+    @_translated
+    def _connect(self, vfs: str, synchronous: str) -> None:
+        self._connection = apsw.Connection(str(self._path), vfs=vfs or None)
+        connection = self._connection
+        connection.set_busy_timeout(BUSY_MS)
+        if vfs:
+            connection.pragma("locking_mode", "exclusive")
+        connection.pragma("application_id", rows_of.APPLICATION_ID)
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("synchronous", synchronous)
+        if connection.pragma("quick_check") != "ok":
+            raise StoreCorrupt("quick_check")
+        with connection:
+            connection.execute(rows_of.SCHEMA)
+            connection.pragma("user_version", rows_of.VERSION)
+
+    @_translated
+    def _load(self) -> None:
+        connection = self._connection
+        books = self._books = Books()
+        self._keys: dict[str, Key] = {}
+        for scope, *amounts in rows_of.table_rows(connection, "quotas"):
+            books.quotas[scope] = Quota(*amounts)
+        for scope, unit, window, amount, assumed in rows_of.table_rows(connection, "spent"):
+            books.spent[Meter(scope, unit, window)] = amount
+            if assumed:
+                books.assumed[Meter(scope, unit, window)] = assumed
+        for holder, scope, unit, window, amount in rows_of.table_rows(connection, "held"):
+            books.held.setdefault(Meter(scope, unit, window), {})[holder] = amount
+        books.leases.update(rows_of.table_rows(connection, "leases"))
+        for fields in rows_of.table_rows(connection, "keys"):
+            self._keys[fields[0]] = Key(*fields)
+
+    # ---- transactions
+
+    @_translated
+    def begin(self) -> None:
+        """See the contract."""
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    @_translated
+    def commit(self) -> None:
+        """See the contract."""
+        self._write_touched()
+        self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Forget what happened since `begin`, in the file and in memory."""
+        with contextlib.suppress(apsw.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        self._load()
+
+    def close(self) -> None:
+        """Leave the file; its lock goes last."""
+        connection = getattr(self, "_connection", None)
+        if connection is not None:
+            with contextlib.suppress(apsw.Error):
+                connection.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _write_touched(self) -> None:
+        books, execute = self._books, self._connection.execute
+        for meter in books.touched_spent:
+            row = rows_of.spent_row(meter, books.spent[meter], books.assumed.get(meter, 0.0))
+            execute("INSERT OR REPLACE INTO spent VALUES(?,?,?,?,?,?)", row)
+        for holder, meter in books.touched_held:
+            amount = books.held.get(meter, {}).get(holder)
+            if amount is None:
+                name = (holder, *meter)
+                execute("DELETE FROM held WHERE holder = ? AND scope = ? AND unit = ? AND window = ?", name)
+            else:
+                execute("INSERT OR REPLACE INTO held VALUES(?,?,?,?,?,?)", rows_of.sealed(holder, *meter, amount))
+        books.touched_spent.clear()
+        books.touched_held.clear()
+
+    # ---- budgets
+
+    def reserve(self, holder: str, wants: Amounts) -> Short | None:
+        """See the contract."""
+        return self._books.reserve(holder, wants)
+
+    @_translated
+    def settle(self, posting: Posting) -> None:
+        """See the contract."""
+        self._books.post(posting.holder, posting.releases, posting.spends)
+        if posting.record is not None:
+            self._connection.execute(rows_of.INSERT_SETTLEMENT, rows_of.settlement_row(posting.record))
+        if posting.claim is not None:
+            self._close_claim(posting.claim, posting.result)
+
+    def _close_claim(self, claim: Claim, result: bytes | None) -> None:
+        if result is None:
+            name = (claim.tenant, claim.request_id)
+            self._connection.execute("DELETE FROM claims WHERE tenant = ? AND request_id = ?", name)
+        else:
+            self._keep_claim(claim, result)
+
+    def _keep_claim(self, claim: Claim, result: bytes | None) -> None:
+        row = rows_of.claim_row(claim, result)
+        self._connection.execute("INSERT OR REPLACE INTO claims VALUES(?,?,?,?,?,?)", row)
+
+    @_translated
+    def renew(self, holder: str, until_unix_s: float) -> None:
+        """See the contract."""
+        self._books.renew(holder, until_unix_s)
+        row = rows_of.sealed(holder, float(until_unix_s))
+        self._connection.execute("INSERT OR REPLACE INTO leases VALUES(?,?,?)", row)
+
+    @_translated
+    def expire(self, now_unix_s: float, *, charge: bool) -> Mapping[Meter, float]:
+        """See the contract."""
+        before = set(self._books.leases)
+        ended = self._books.expire(now_unix_s, charge=charge)
+        for holder in before - self._books.leases.keys():
+            self._connection.execute("DELETE FROM leases WHERE holder = ?", (holder,))
+        return ended
+
+    def left(self, meter: Meter) -> float:
+        """See the contract."""
+        return self._books.left(meter)
+
+    def balances(self) -> Sequence[Balance]:
+        """See the contract."""
+        return list(self._books.balances())
+
+    def quotas(self) -> Mapping[str, Quota]:
+        """See the contract."""
+        return dict(self._books.quotas)
+
+    @_translated
+    def put_quota(self, scope: str, quota: Quota | None) -> None:
+        """See the contract."""
+        if quota is None:
+            self._books.quotas.pop(scope, None)
+            self._connection.execute("DELETE FROM quotas WHERE scope = ?", (scope,))
+            return
+        self._books.quotas[scope] = quota
+        row = rows_of.quota_row(scope, quota)
+        self._connection.execute("INSERT OR REPLACE INTO quotas VALUES(?,?,?,?,?,?)", row)
+
+    # ---- keys and requests
+
+    def keys(self) -> Sequence[Key]:
+        """See the contract."""
+        return list(self._keys.values())
+
+    @_translated
+    def put_key(self, key: Key) -> None:
+        """See the contract."""
+        self._keys[key.key_id] = key
+        self._connection.execute("INSERT OR REPLACE INTO keys VALUES(?,?,?,?,?,?,?,?)", rows_of.key_row(key))
+
+    @_translated
+    def claim(self, claim: Claim, now_unix_s: float) -> tuple[Claimed, bytes]:
+        """See the contract."""
+        found = self._find(claim.tenant, claim.request_id)
+        verdict = judge(claim, found, now_unix_s)
+        if verdict is Claimed.NEW:
+            self._keep_claim(claim, None)
+        return verdict, (found[1] or b"") if found and verdict is Claimed.DONE else b""
+
+    def _find(self, tenant: str, request_id: str) -> tuple[Claim, bytes | None] | None:
+        query = "SELECT * FROM claims WHERE tenant = ? AND request_id = ?"
+        for row in self._connection.execute(query, (tenant, request_id)):
+            *fields, result = rows_of.opened("claims", row)
+            return Claim(*fields), result
+        return None
+
+    # ---- history
+
+    @_translated
+    def page(self, after: int, *, since_unix_s: float, until_unix_s: float, rows: int) -> list[tuple[int, Settlement]]:
+        """See the contract."""
+        bounds = (after, since_unix_s, until_unix_s, rows)
+        found = self._connection.execute(rows_of.SELECT_SETTLEMENTS, bounds)
+        return [(row[0], rows_of.settlement_of(row[1:])) for row in found]
+
+    @_translated
+    def prune(self, before_unix_s: float, *, rows: int) -> int:
+        """See the contract."""
+        execute = self._connection.execute
+        for meter in self._books.prune(before_unix_s):
+            execute("DELETE FROM spent WHERE scope = ? AND unit = ? AND window = ?", meter)
+        changed = self._connection.total_changes()
+        query = "SELECT number, at_unix_s FROM settlements ORDER BY number LIMIT ?"
+        # In the order they were written, which is that of time: the search ends at the first that is young enough.
+        old = [number for number, at_unix_s in execute(query, (rows,)) if at_unix_s < before_unix_s]
+        execute("DELETE FROM settlements WHERE number <= ?", (max(old, default=0),))
+        execute(
+            "DELETE FROM claims WHERE (tenant, request_id) IN"
+            " (SELECT tenant, request_id FROM claims WHERE until_unix_s < ? LIMIT ?)",
+            (before_unix_s, rows),
+        )
+        return self._connection.total_changes() - changed
+
+
+def _locked(path: Path) -> int:
+    """An open lock file that says that this process has the database."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise StoreInUse(str(path.parent)) from None
+    return lock
+
+
+def _quarantine(path: Path) -> str:
+    """A copy of the damaged database with its WAL, for whoever looks into it."""
+    taken = 0
+    while (folder := path.with_name(f"{path.stem}.damaged-{taken}")).exists():
+        taken += 1
+    folder.mkdir(mode=0o700)
+    for suffix in ("", "-wal"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            shutil.copy2(part, folder / part.name)
+    return str(folder)

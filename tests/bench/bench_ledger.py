@@ -1,0 +1,138 @@
+"""What the ledger costs: gateways without one, with one that is written behind, and with a budget that is kept.
+
+The same gateway three times, each with an agent of its own, in turns in one run; and the same bare server as in the
+gateway's benchmark. ``off`` keeps its books in memory. ``default`` is a gateway as it comes: settlements are written
+behind. ``kept`` has a budget: what a request may take is held before it runs, and its reply waits until its settlement
+is on the disk. A commit of the store on the same disk is timed in the same run, since that is what ``kept`` waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import numpy as np
+import psutil
+
+from edgewise.v1 import gateway_pb2_grpc
+from orchestrator.client import Client
+from orchestrator.client.types import Quota
+from orchestrator.store.records import DAY_J, FLEET, Meter, Posting, Settlement
+from orchestrator.store.service import transact
+from orchestrator.store.sqlite import SqliteDesk
+from tests.bench.bench_gateway import CALLERS, CALLS_EACH, block_ms, edgewise, process_of, request_of, throughput
+from tests.bench.harness import Bar, Row, main, spread
+
+BARS = (
+    Bar("ledger_cpu_fraction", 0.10, "<="),
+    Bar("added_p50_beyond_commit_ms", 1.0, "<="),
+)
+BLOCKS = 6
+COMMITS = 150
+BUDGET_J = 1e6
+OFF = {"EDGEWISE_LEDGER__STORE": "memory"}
+KINDS = {"off": OFF, "default": {}, "kept": {}}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A server: its stub and the process whose CPU is counted."""
+
+    stub: gateway_pb2_grpc.GatewayAsyncStub
+    process: psutil.Process
+
+    def cpu_s(self) -> float:
+        """CPU seconds so far, of all its threads."""
+        return sum(self.process.cpu_times()[:2])
+
+
+@contextlib.asynccontextmanager
+async def _peers() -> AsyncIterator[dict[str, Peer]]:
+    with contextlib.ExitStack() as stack:
+        found: dict[str, tuple[str, int]] = {}
+        for kind, environment in KINDS.items():
+            address, pids = stack.enter_context(edgewise(environment))
+            found[kind] = (address, pids[0])
+        with Client(found["kept"][0]) as client:
+            client.set_quota(FLEET, Quota(day_j=BUDGET_J))
+        bare = stack.enter_context(process_of("-m", "tests.bench.gateway_peers", "engine"))
+        line = bare.stdout.readline() if bare.stdout else ""
+        found["engine"] = (f"127.0.0.1:{int(line)}", bare.pid)
+        async with contextlib.AsyncExitStack() as channels:
+            peers = {}
+            for name, (target, pid) in found.items():
+                channel = await channels.enter_async_context(grpc.aio.insecure_channel(target))
+                peers[name] = Peer(gateway_pb2_grpc.GatewayStub(channel), psutil.Process(pid))
+            yield peers
+
+
+def commit_ms(folder: Path) -> list[float]:
+    """Transactions of one settlement each, on the store alone."""
+    desk, meter, times = SqliteDesk(folder / "ledger.db"), Meter(FLEET, DAY_J, 1), []
+    row = Settlement(1.0, "r" * 32, "", "", "digits", "answered", "x:y@z", 1e-6, "modelled", 2e-6, 0)
+    for _ in range(COMMITS):
+        started_s = time.perf_counter()
+        transact(desk, [lambda d: d.settle(Posting("bench", {meter: 1e-6}, {meter: 1e-6}, row))])
+        times.append((time.perf_counter() - started_s) * 1e3)
+    desk.close()
+    return times
+
+
+async def _measure() -> list[Row]:
+    request = request_of()
+    with tempfile.TemporaryDirectory() as folder:
+        commits = commit_ms(Path(folder))
+    async with _peers() as peers:
+        for peer in peers.values():
+            await block_ms(peer.stub, request)
+            await throughput(peer.stub, request)
+        times: dict[str, list[float]] = {name: [] for name in peers}
+        cpu: dict[str, list[float]] = {name: [] for name in peers}
+        rate: dict[str, list[float]] = {name: [] for name in peers}
+        for _ in range(BLOCKS):
+            for name, peer in peers.items():
+                times[name].append(await block_ms(peer.stub, request))
+        for _ in range(BLOCKS):
+            for name, peer in peers.items():
+                before_s = peer.cpu_s()
+                rate[name].append(await throughput(peer.stub, request))
+                cpu[name].append((peer.cpu_s() - before_s) / (CALLERS * CALLS_EACH) * 1e3)
+    return _rows(times, cpu, rate, commits)
+
+
+def _rows(
+    times: dict[str, list[float]], cpu: dict[str, list[float]], rate: dict[str, list[float]], commits: list[float]
+) -> list[Row]:
+    sizes: dict[str, object] = {"blocks": BLOCKS, "callers": CALLERS, "commits": COMMITS}
+    commit = float(np.median(commits))
+    added = [mine - bare - commit for mine, bare in zip(times["kept"], times["engine"], strict=True)]
+    share = [(mine - off) / off for mine, off in zip(cpu["kept"], cpu["off"], strict=True)]
+    behind = [(mine - off) / off for mine, off in zip(cpu["default"], cpu["off"], strict=True)]
+    rows = []
+    for metric, values, unit in (
+        ("ledger_cpu_fraction", share, "ratio"),
+        ("ledger_cpu_fraction_default", behind, "ratio"),
+        ("added_p50_beyond_commit_ms", added, "ms"),
+        ("commit_p50_ms", commits, "ms"),
+        *((f"p50_ms_{name}", values, "ms") for name, values in times.items()),
+        *((f"throughput_{name}", values, "1/s") for name, values in rate.items()),
+        *((f"gateway_cpu_ms_per_request_{name}", values, "ms") for name, values in cpu.items()),
+    ):
+        low, middle, high = spread(values)
+        rows.append(Row(metric, middle, unit, {**sizes, "quartiles": [low, high]}))
+    return rows
+
+
+def run() -> list[Row]:
+    """All rows."""
+    return asyncio.run(_measure())
+
+
+if __name__ == "__main__":
+    main(stem="ledger", run=run, bars=BARS)

@@ -1,0 +1,140 @@
+"""Many callers, one transaction: results to whom they belong, failures to all, nothing lost on the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.store.contract import Desk
+from orchestrator.store.errors import StoreFailed, StoreFull
+from orchestrator.store.memory import MemoryDesk
+from orchestrator.store.records import Quota
+from orchestrator.store.service import GroupCommitStore, InlineStore
+from orchestrator.store.sqlite import SqliteDesk
+from tests.faults.power import FragileDisk
+
+
+class SlowDesk(MemoryDesk):
+    """Commits when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__(undo=True)
+        self.gate = threading.Semaphore(0)
+        self.commits = 0
+        self.error: Exception | None = None
+        self.closed = False
+
+    def commit(self) -> None:
+        self.gate.acquire()
+        self.commits += 1
+        if self.error is not None:
+            raise self.error
+        super().commit()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def putting(number: int) -> Callable[[Desk], int]:
+    def step(desk: Desk) -> int:
+        desk.put_quota(f"key:{number}", Quota(day_j=float(number)))
+        return number
+
+    return step
+
+
+async def test_steps_that_come_during_a_commit_share_the_next() -> None:
+    desk = SlowDesk()
+    store = GroupCommitStore(desk)
+    first = store.run(lambda d: 0)
+    rest = [store.run(putting(n)) for n in range(1, 20)]
+    desk.gate.release(9)
+    assert [await first, *await asyncio.gather(*rest)] == list(range(20))
+    assert desk.commits <= 3
+    await store.close()
+    assert desk.closed
+
+
+async def test_nothing_is_answered_before_it_is_kept() -> None:
+    desk = SlowDesk()
+    store = GroupCommitStore(desk)
+    waiting = store.run(lambda d: d.put_quota("fleet", Quota()))
+    done, _ = await asyncio.wait({waiting}, timeout=0.05)
+    assert not done
+    desk.gate.release(9)
+    await waiting
+    await store.close()
+
+
+async def test_a_full_disk_fails_one_batch_and_the_next_may_succeed() -> None:
+    desk = SlowDesk()
+    store = GroupCommitStore(desk)
+    desk.gate.release(9)
+    desk.error = StoreFull()
+    with pytest.raises(StoreFull):
+        await store.run(lambda d: d.put_quota("fleet", Quota()))
+    desk.error = None
+    assert await store.run(lambda d: dict(d.quotas())) == {}
+    await store.close()
+
+
+async def test_after_a_failure_nothing_more_is_taken() -> None:
+    desk = SlowDesk()
+    store = GroupCommitStore(desk)
+    desk.gate.release(9)
+    desk.error = StoreFailed()
+    with pytest.raises(StoreFailed):
+        await store.run(lambda d: 1)
+    desk.error = None
+    with pytest.raises(StoreFailed):
+        await store.run(lambda d: 1)
+    assert desk.commits == 1
+    await store.close()
+
+
+async def test_a_step_that_breaks_is_a_failure_of_the_store() -> None:
+    store = InlineStore(MemoryDesk(undo=True))
+    with pytest.raises(StoreFailed):
+        await store.run(lambda d: 1 // 0)
+
+
+async def test_a_caller_that_left_does_not_take_its_step_back() -> None:
+    desk = SlowDesk()
+    store = GroupCommitStore(desk)
+    left = store.run(lambda d: d.put_quota("fleet", Quota(day_j=1.0)))
+    left.cancel()
+    desk.gate.release(9)
+    assert await store.run(lambda d: dict(d.quotas())) == {"fleet": Quota(day_j=1.0)}
+    await store.close()
+
+
+async def test_closing_finishes_what_was_begun_and_refuses_what_comes_after(tmp_path: Path) -> None:
+    store = GroupCommitStore(SqliteDesk(tmp_path / "ledger.db"))
+    waiting = [store.run(putting(n)) for n in range(50)]
+    await store.close()
+    assert await asyncio.gather(*waiting) == list(range(50))
+    with pytest.raises(StoreFailed):
+        await store.run(lambda d: 1)
+    desk = SqliteDesk(tmp_path / "ledger.db")
+    assert len(desk.quotas()) == 50
+    desk.close()
+
+
+async def test_a_disk_that_breaks_stops_the_store() -> None:
+    disk = FragileDisk()
+    desk = SqliteDesk(Path("ledger.db"), vfs=disk.name)
+    store = GroupCommitStore(desk)
+    await store.run(lambda d: d.put_quota("fleet", Quota(day_j=1.0)))
+    disk.broken = True
+    with pytest.raises(StoreFailed):
+        await store.run(lambda d: d.put_quota("fleet", Quota(day_j=2.0)))
+    disk.broken = False
+    with pytest.raises(StoreFailed):
+        await store.run(lambda d: d.put_quota("fleet", Quota(day_j=3.0)))
+    await store.close()
+    disk.lose_power(random.Random(0), abandon=[])
