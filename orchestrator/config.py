@@ -123,7 +123,7 @@ class Plan(Section):
     )
     max_active: int | None = Field(default=None, ge=1, le=4096, description="Most arms that are active.")
     drift_fraction: float = Field(
-        default=0.2, gt=0.0, le=10.0, description="Plan again when an arm's joules or milliseconds moved so far."
+        default=0.2, gt=0.0, le=10.0, description="Plan again when an arm's joules have moved so far."
     )
 
     @model_validator(mode="after")

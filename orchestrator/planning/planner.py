@@ -46,7 +46,7 @@ class PlanLimits:
         max_active_energy_j: Joules if every active arm ran once.
         max_active: Most active arms.
         mean_energy_j: Joules of a request on the average; with it, `max_active_energy_j` is not used.
-        drift_fraction: How far an arm's joules or milliseconds may move before the plan is made anew.
+        drift_fraction: How far an arm's joules may move before the plan is made anew.
     """
 
     max_active_energy_j: float | None = None

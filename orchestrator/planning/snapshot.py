@@ -67,7 +67,7 @@ def plan_arms(states: list[ArmState], board: ArmBoard) -> tuple[PlanArm, ...]:
             expert=state.arm.expert,
             node=state.arm.node,
             energy_j=float(dearest_j if state.arm.energy.provenance is unknown else board.energy_j_n[state.index]),
-            latency_ms=max(state.arm.p95_ms, float(board.service_ms_n[state.index])),
+            latency_ms=state.arm.p95_ms,
             memory_bytes=state.arm.memory_bytes,
         )
         for state in states
@@ -75,15 +75,17 @@ def plan_arms(states: list[ArmState], board: ArmBoard) -> tuple[PlanArm, ...]:
 
 
 def moved(arms: tuple[PlanArm, ...], planned: tuple[PlanArm, ...], fraction: float) -> bool:
-    """Whether these are other arms than those that were planned for, or some cost differs by more than a fraction."""
+    """Whether these are other arms than those that were planned for, or some joules differ by more than a fraction.
+
+    Milliseconds do not count: they follow the load from one second to the next, and no limit of a plan is about them.
+    """
     if len(arms) != len(planned):
         return True
     for now, then in zip(arms, planned, strict=True):
         if (now.name, now.memory_bytes) != (then.name, then.memory_bytes):
             return True
-        for value, before in ((now.energy_j, then.energy_j), (now.latency_ms, then.latency_ms)):
-            if abs(value - before) > fraction * max(abs(before), 1e-300):
-                return True
+        if abs(now.energy_j - then.energy_j) > fraction * max(abs(then.energy_j), 1e-300):
+            return True
     return False
 
 
