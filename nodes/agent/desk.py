@@ -121,7 +121,7 @@ class Desk:
         await asyncio.gather(*self._open_tasks, return_exceptions=True)
 
     async def settled(self, settlements: Sequence[Settlement]) -> None:
-        """Tell the gateway the final joules of work of this session whose first figure was preliminary."""
+        """Tell the gateway the final joules of this stream's work whose first figure was preliminary."""
         known = [(self._unsettled.pop(one.span, None), one.reading) for one in settlements]
         readings = tuple((work_id, reading) for work_id, reading in known if work_id is not None)
         if readings:

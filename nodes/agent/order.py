@@ -16,7 +16,7 @@ class IncomingOrder:
         self.sequence = sequence
 
     def accept(self, epoch: int, sequence: int) -> bool:
-        """Whether a message belongs to this session and is newer than all before it."""
+        """Whether a message belongs to this stream and is newer than all before it."""
         if epoch != self.epoch or sequence <= self.sequence:
             return False
         self.sequence = sequence

@@ -101,7 +101,7 @@ class Session:
             await self._outbox.put(m.ArmsChanged(tuple(arms)))
 
     async def settled(self, settlements: Sequence[Settlement]) -> None:
-        """Tell the gateway final joules of this session's work."""
+        """Tell the gateway the final joules of this stream's work."""
         await self._desk.settled(settlements)
 
     # ---- joining

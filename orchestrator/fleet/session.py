@@ -147,7 +147,7 @@ class NodeSession:
     # ---- in
 
     def accepts(self, epoch: int, sequence: int) -> bool:
-        """Whether a message belongs to this session and is new; notes that the node was heard."""
+        """Whether a message belongs to this stream and is new; notes that the node was heard."""
         if epoch != self.epoch or sequence <= self._received_sequence:
             return False
         self._received_sequence = sequence
