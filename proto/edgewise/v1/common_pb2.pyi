@@ -119,6 +119,10 @@ class _FusionModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FusionMode
     FUSION_MODE_MIXTURE: _FusionMode.ValueType  # 2
     """Probability-weighted average of the answers."""
     FUSION_MODE_VOTE: _FusionMode.ValueType  # 3
+    FUSION_MODE_JUDGE: _FusionMode.ValueType  # 4
+    """One arm reads the answers of the others and says which is right."""
+    FUSION_MODE_TOKEN: _FusionMode.ValueType  # 5
+    """Experts with one vocabulary, mixed token by token."""
 
 class FusionMode(_FusionMode, metaclass=_FusionModeEnumTypeWrapper): ...
 
@@ -128,6 +132,10 @@ FUSION_MODE_NONE: FusionMode.ValueType  # 1
 FUSION_MODE_MIXTURE: FusionMode.ValueType  # 2
 """Probability-weighted average of the answers."""
 FUSION_MODE_VOTE: FusionMode.ValueType  # 3
+FUSION_MODE_JUDGE: FusionMode.ValueType  # 4
+"""One arm reads the answers of the others and says which is right."""
+FUSION_MODE_TOKEN: FusionMode.ValueType  # 5
+"""Experts with one vocabulary, mixed token by token."""
 Global___FusionMode: _TypeAlias = FusionMode  # noqa: Y015
 
 class _FinishReason:
@@ -551,10 +559,17 @@ class GenerationParameters(_message.Message):
     TOP_P_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    TOOLS_JSON_FIELD_NUMBER: _builtins.int
+    TOOL_CHOICE_JSON_FIELD_NUMBER: _builtins.int
+    RESPONSE_FORMAT_JSON_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     temperature: _builtins.float
     top_p: _builtins.float
     seed: _builtins.int
+    tools_json: _builtins.str
+    """OpenAI's `tools`, `tool_choice` and `response_format` as JSON; only arms that declare the capability get them."""
+    tool_choice_json: _builtins.str
+    response_format_json: _builtins.str
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -565,10 +580,13 @@ class GenerationParameters(_message.Message):
         top_p: _builtins.float | None = ...,
         seed: _builtins.int | None = ...,
         stop: _abc.Iterable[_builtins.str] | None = ...,
+        tools_json: _builtins.str = ...,
+        tool_choice_json: _builtins.str = ...,
+        response_format_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "seed", b"seed", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "max_tokens", b"max_tokens", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "_temperature", b"_temperature", "_top_p", b"_top_p", "max_tokens", b"max_tokens", "response_format_json", b"response_format_json", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "tool_choice_json", b"tool_choice_json", "tools_json", b"tools_json", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015

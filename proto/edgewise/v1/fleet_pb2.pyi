@@ -326,6 +326,8 @@ class Arm(_message.Message):
     QUALITY_FRACTION_FIELD_NUMBER: _builtins.int
     QUALITY_SAMPLES_FIELD_NUMBER: _builtins.int
     EVIDENCE_DIGEST_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     expert: _builtins.str
     variant: _builtins.str
     task: _builtins.str
@@ -342,6 +344,14 @@ class Arm(_message.Message):
     def latency(self) -> Global___LatencyProfile: ...
     @_builtins.property
     def energy(self) -> Global___EnergyProfile: ...
+    @_builtins.property
+    def text(self) -> Global___TextProfile:
+        """Set for arms that generate text."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Free words that requests and keys may ask for, e.g. "private"."""
+
     def __init__(
         self,
         *,
@@ -357,14 +367,72 @@ class Arm(_message.Message):
         quality_fraction: _builtins.float = ...,
         quality_samples: _builtins.int = ...,
         evidence_digest: _builtins.str = ...,
+        text: Global___TextProfile | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "latency", b"latency"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "latency", b"latency", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "engine", b"engine", "evidence_digest", b"evidence_digest", "expert", b"expert", "latency", b"latency", "macs", b"macs", "memory_bytes", b"memory_bytes", "model_digest", b"model_digest", "quality_fraction", b"quality_fraction", "quality_samples", b"quality_samples", "task", b"task", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "engine", b"engine", "evidence_digest", b"evidence_digest", "expert", b"expert", "latency", b"latency", "macs", b"macs", "memory_bytes", b"memory_bytes", "model_digest", b"model_digest", "quality_fraction", b"quality_fraction", "quality_samples", b"quality_samples", "tags", b"tags", "task", b"task", "text", b"text", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Arm: _TypeAlias = Arm  # noqa: Y015
+
+@_typing.final
+class TextProfile(_message.Message):
+    """What a generation costs: overhead + prompt tokens x prefill + completion tokens x decode."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERHEAD_MS_FIELD_NUMBER: _builtins.int
+    PREFILL_MS_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    DECODE_MS_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    OVERHEAD_J_FIELD_NUMBER: _builtins.int
+    PREFILL_J_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    DECODE_J_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_P95_TOKENS_FIELD_NUMBER: _builtins.int
+    TOKENIZER_DIGEST_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    overhead_ms: _builtins.float
+    prefill_ms_per_token: _builtins.float
+    decode_ms_per_token: _builtins.float
+    overhead_j: _builtins.float
+    prefill_j_per_token: _builtins.float
+    decode_j_per_token: _builtins.float
+    context_tokens: _builtins.int
+    completion_tokens: _builtins.float
+    """Mean and 95 % quantile of the tokens of an answer."""
+    completion_p95_tokens: _builtins.float
+    tokenizer_digest: _builtins.str
+    """Arms with the same digest share a vocabulary."""
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"tools", "json_schema", "logprobs", "images", ..."""
+
+    def __init__(
+        self,
+        *,
+        overhead_ms: _builtins.float = ...,
+        prefill_ms_per_token: _builtins.float = ...,
+        decode_ms_per_token: _builtins.float = ...,
+        overhead_j: _builtins.float = ...,
+        prefill_j_per_token: _builtins.float = ...,
+        decode_j_per_token: _builtins.float = ...,
+        context_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.float = ...,
+        completion_p95_tokens: _builtins.float = ...,
+        tokenizer_digest: _builtins.str = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "completion_p95_tokens", b"completion_p95_tokens", "completion_tokens", b"completion_tokens", "context_tokens", b"context_tokens", "decode_j_per_token", b"decode_j_per_token", "decode_ms_per_token", b"decode_ms_per_token", "overhead_j", b"overhead_j", "overhead_ms", b"overhead_ms", "prefill_j_per_token", b"prefill_j_per_token", "prefill_ms_per_token", b"prefill_ms_per_token", "tokenizer_digest", b"tokenizer_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextProfile: _TypeAlias = TextProfile  # noqa: Y015
 
 @_typing.final
 class LatencyProfile(_message.Message):
@@ -549,11 +617,20 @@ class WorkDone(_message.Message):
     ENERGY_FIELD_NUMBER: _builtins.int
     QUEUE_MS_FIELD_NUMBER: _builtins.int
     COMPUTE_MS_FIELD_NUMBER: _builtins.int
+    MARGIN_FRACTION_FIELD_NUMBER: _builtins.int
+    FIRST_TOKEN_MS_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_JSON_FIELD_NUMBER: _builtins.int
     work_id: _builtins.int
     text: _builtins.str
     finish_reason: _common_pb2.FinishReason.ValueType
     queue_ms: _builtins.float
     compute_ms: _builtins.float
+    margin_fraction: _builtins.float
+    """How sure a text expert was: mean over its tokens of the most probable token's probability minus the second's."""
+    first_token_ms: _builtins.float
+    """Milliseconds from the start of computing to the first token."""
+    tool_calls_json: _builtins.str
+    """Where the model answered with calls of tools: OpenAI's `tool_calls` as JSON."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Tensor]: ...
     @_builtins.property
@@ -571,12 +648,22 @@ class WorkDone(_message.Message):
         energy: _common_pb2.Energy | None = ...,
         queue_ms: _builtins.float = ...,
         compute_ms: _builtins.float = ...,
+        margin_fraction: _builtins.float | None = ...,
+        first_token_ms: _builtins.float | None = ...,
+        tool_calls_json: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_margin_fraction", b"_margin_fraction", "energy", b"energy", "first_token_ms", b"first_token_ms", "margin_fraction", b"margin_fraction", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_ms", b"compute_ms", "energy", b"energy", "finish_reason", b"finish_reason", "outputs", b"outputs", "queue_ms", b"queue_ms", "text", b"text", "usage", b"usage", "work_id", b"work_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_margin_fraction", b"_margin_fraction", "compute_ms", b"compute_ms", "energy", b"energy", "finish_reason", b"finish_reason", "first_token_ms", b"first_token_ms", "margin_fraction", b"margin_fraction", "outputs", b"outputs", "queue_ms", b"queue_ms", "text", b"text", "tool_calls_json", b"tool_calls_json", "usage", b"usage", "work_id", b"work_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__first_token_ms: _TypeAlias = _typing.Literal["first_token_ms"]  # noqa: Y015
+    _WhichOneofArgType__first_token_ms: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms"]  # noqa: Y015
+    _WhichOneofReturnType__margin_fraction: _TypeAlias = _typing.Literal["margin_fraction"]  # noqa: Y015
+    _WhichOneofArgType__margin_fraction: _TypeAlias = _typing.Literal["_margin_fraction", b"_margin_fraction"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_token_ms) -> _WhichOneofReturnType__first_token_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin_fraction) -> _WhichOneofReturnType__margin_fraction | None: ...
 
 Global___WorkDone: _TypeAlias = WorkDone  # noqa: Y015
 

@@ -178,6 +178,9 @@ class GenerateRequest(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
+    FUSION_FIELD_NUMBER: _builtins.int
+    ALLOWED_NODES_FIELD_NUMBER: _builtins.int
+    REQUIRED_TAGS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     task: _builtins.str
     expert: _builtins.str
@@ -187,6 +190,14 @@ class GenerateRequest(_message.Message):
     def parameters(self) -> _common_pb2.GenerationParameters: ...
     @_builtins.property
     def budget(self) -> _common_pb2.Budget: ...
+    @_builtins.property
+    def fusion(self) -> _common_pb2.Fusion: ...
+    @_builtins.property
+    def allowed_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where the request may run: names of nodes, and tags that an arm must carry; empty means anywhere."""
+
+    @_builtins.property
+    def required_tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -196,10 +207,13 @@ class GenerateRequest(_message.Message):
         messages: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
         parameters: _common_pb2.GenerationParameters | None = ...,
         budget: _common_pb2.Budget | None = ...,
+        fusion: _common_pb2.Fusion | None = ...,
+        allowed_nodes: _abc.Iterable[_builtins.str] | None = ...,
+        required_tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "parameters", b"parameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "fusion", b"fusion", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "expert", b"expert", "messages", b"messages", "parameters", b"parameters", "request_id", b"request_id", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_nodes", b"allowed_nodes", "budget", b"budget", "expert", b"expert", "fusion", b"fusion", "messages", b"messages", "parameters", b"parameters", "request_id", b"request_id", "required_tags", b"required_tags", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,8 +278,10 @@ class GenerateDone(_message.Message):
     ENERGY_FIELD_NUMBER: _builtins.int
     ROUTING_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_JSON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     finish_reason: _common_pb2.FinishReason.ValueType
+    tool_calls_json: _builtins.str
     @_builtins.property
     def usage(self) -> _common_pb2.Usage: ...
     @_builtins.property
@@ -283,10 +299,11 @@ class GenerateDone(_message.Message):
         energy: _common_pb2.Energy | None = ...,
         routing: Global___Routing | None = ...,
         timing: Global___Timing | None = ...,
+        tool_calls_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "routing", b"routing", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "finish_reason", b"finish_reason", "request_id", b"request_id", "routing", b"routing", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "finish_reason", b"finish_reason", "request_id", b"request_id", "routing", b"routing", "timing", b"timing", "tool_calls_json", b"tool_calls_json", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
