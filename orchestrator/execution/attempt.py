@@ -226,7 +226,9 @@ class Trial:
             failed.final = result.final
             raise failed
         elapsed_ms = self._elapsed_ms()
-        self._board.answered(self.ask.index, service_ms=elapsed_ms - self._wait_ms, energy_j=result.energy.energy_j)
+        # From joules that were themselves predicted there is nothing to learn; the final ones follow.
+        energy_j = math.nan if result.energy.preliminary else result.energy.energy_j
+        self._board.answered(self.ask.index, service_ms=elapsed_ms - self._wait_ms, energy_j=energy_j)
         return result, self._record("answered", "", result.energy, elapsed_ms)
 
     def failure(self, reason: str, *, outcome: str = "failed", energy: Energy | None = None) -> AttemptFailed:
@@ -268,4 +270,5 @@ class Trial:
             ms=ms,
             outcome=outcome,
             reason=reason,
+            work_id=0 if self._pending is None else self._pending.work_id,
         )

@@ -158,11 +158,15 @@ def total_energy(attempts: list[AttemptRecord]) -> Energy:
     methods = "+".join(sorted({part.method for part in parts if part.method}))
     if provenance is Provenance.UNMEASURED:
         return Energy(math.nan, provenance, methods)
+    idle = [part.idle_j for part in parts if part.idle_j is not None]
     return Energy(
         math.fsum(part.energy_j for part in parts),
         provenance,
         methods,
         math.sqrt(math.fsum(part.uncertainty_j**2 for part in parts)),
+        math.fsum(idle) if len(idle) == len(parts) else None,
+        "+".join(sorted({part.share for part in parts if part.share})),
+        any(part.preliminary for part in parts),
     )
 
 

@@ -184,6 +184,11 @@ class ArmBoard:
         state = self.states[index]
         state.answered += 1
         self._learn_latency(state, max(0.0, service_ms))
+        self.measured(index, energy_j)
+
+    def measured(self, index: int, energy_j: float) -> None:
+        """Learn the joules of a run of an arm; NaN: unmeasured."""
+        state = self.states[index]
         predicted_j = state.arm.energy.energy_j
         if predicted_j > 0 and math.isfinite(energy_j):
             load = self.nodes[state.arm.node]
