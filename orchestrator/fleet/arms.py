@@ -150,6 +150,14 @@ class ArmBoard:
         """The arms of a task whose node is routable."""
         return [state for state in self.states if state.arm.task == task and self.available_n[state.index]]
 
+    def forget(self, node: str) -> None:
+        """A node's device works differently from now on: what was observed of it counts no longer."""
+        load = self.nodes[node]
+        load.energy_ratio.forget()
+        load.added_ms.forget()
+        for index in load.arms:
+            self.states[index].service_ms.forget()
+
     # ---- load
 
     def dispatched(self, index: int) -> float:

@@ -142,7 +142,7 @@ class Joiner:
                     session.running = event.heartbeat.running
                     session.queued = event.heartbeat.queued
                     session.engine_restarts = event.heartbeat.engine_restarts
-                    session.temperature_c, session.throttles = decode_signals(event.heartbeat)
+                    self._fleet.signalled(session, *decode_signals(event.heartbeat))
                     self._afterwards.take_idle(session, event.heartbeat.idle_energy_j)
                 case "evidence":
                     tensors = decode_tensors(event.evidence.tensors, "evidence")
