@@ -164,11 +164,26 @@ def _task(name: str, tasks: dict[str, Task], *, text: bool) -> Task:
 def _input(message: gateway_pb2.InferRequest, spec: TensorSpec) -> Array:
     if not message.inputs:
         raise RequestError("FIELD_REQUIRED", f"inputs must hold the tensor '{spec.name}'.", field="inputs")
-    if len(message.inputs) != 1 or message.inputs[0].name != spec.name:
+    arrays = decode_tensors(message.inputs, "inputs") if len(message.inputs) == 1 else {}
+    return fitting(arrays, len(message.inputs), spec)
+
+
+def fitting(inputs: dict[str, Array], count: int, spec: TensorSpec) -> Array:
+    """The one tensor of a query, in the shape that its task takes.
+
+    Args:
+        inputs: Tensors by name.
+        count: How many were sent.
+        spec: What the task takes.
+
+    Raises:
+        RequestError: SHAPE_MISMATCH, DTYPE_MISMATCH or INPUT_NOT_FINITE.
+    """
+    if count != 1 or spec.name not in inputs:
         raise RequestError(
             "SHAPE_MISMATCH", f"inputs must be exactly one tensor named '{spec.name}'.", field="inputs[0].name"
         )
-    array = decode_tensors(message.inputs, "inputs")[spec.name]
+    array = inputs[spec.name]
     if array.dtype != spec.dtype:
         raise RequestError(
             "DTYPE_MISMATCH",
