@@ -216,7 +216,7 @@ class Agent:
 
     def _make_desk(self, send: Callable[[m.Event], Awaitable[None]]) -> Desk:
         parts = self._parts
-        return Desk(parts.engine, parts.energy.meter, inventory=parts.inventory, send=send)
+        return Desk(parts.engine, parts.energy.meter, inventory=parts.inventory, send=send, profiles=self._profiles)
 
     def _beat(self) -> m.Heartbeat:
         engine = self._parts.engine

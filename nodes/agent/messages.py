@@ -100,6 +100,8 @@ class WorkDone:
     finish: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    margin_fraction: float | None = None
+    first_token_ms: float | None = None
 
 
 @dataclass(frozen=True)
