@@ -60,9 +60,12 @@ class CombinedModel:
 
 
 def _votes(ranked: Sequence[str], quality: Mapping[str, float]) -> list[Route]:
-    """The best two, three, ... experts side by side, each vote weighted with the log odds of its expert."""
+    """The best three or four experts side by side, each vote weighted with the log odds of its expert.
+
+    Of two the one with more weight would always win: that is a vote only where there is no third.
+    """
     routes = []
-    for size in range(2, min(MOST_VOTERS, len(ranked)) + 1):
+    for size in range(min(3, max(2, len(ranked))), min(MOST_VOTERS, len(ranked)) + 1):
         weights = tuple(_weight(quality[expert]) for expert in ranked[:size])
         routes.append(Route((tuple(ranked[:size]),), fusion=Fusion.MIXTURE, weights=weights))
     return routes
