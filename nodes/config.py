@@ -49,6 +49,7 @@ class NodeConfig(BaseModel):
         models: Folder of experts; None for the ones that ship.
         worker_python: Interpreter of the engine process.
         concurrency: Runs at once, each on one thread.
+        texts_at_once: Texts that share the steps of the language models' one thread.
         memory_limit_bytes: What resident experts may take together; 0 for no limit.
         energy_trace: CSV file that the energy source `replay` follows.
         calibration: File that says what a meter at the plug showed against a board's own sensors.
@@ -70,6 +71,7 @@ class NodeConfig(BaseModel):
     models: Path | None = None
     worker_python: Path = Path(sys.executable)
     concurrency: int = Field(default=1, ge=1, le=64)
+    texts_at_once: int = Field(default=8, ge=1, le=256)
     queue_limit: int = Field(default=64, ge=0, le=10_000)
     memory_limit_bytes: int = Field(default=0, ge=0)
     energy: EnergyMode = EnergyMode.AUTO

@@ -6,6 +6,7 @@ Shape letters: c different answers.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,14 +17,18 @@ from optimizer.fusion import fuse
 from optimizer.routes import Fusion, Route
 
 _SPACES = re.compile(r"\s+")
-_RIM = " .!\"'`*_"
+_QUOTES = "\"'`“”‘’"
 # Of an answer whose expert does not say how sure it is: a vote like any other, never enough to stop a cascade.
 UNKNOWN_CONFIDENCE = 0.5
 
 
 def normalised(text: str) -> str:
-    """A text without what does not make it another answer: case, spaces, quotes and full stops around it."""
-    return _SPACES.sub(" ", text).strip(_RIM).casefold()
+    """A text without what does not make it another answer: spaces, quotes around it, a closing full stop.
+
+    Capitals count, as they do where the shipped experts' answers are checked.
+    """
+    plain = _SPACES.sub(" ", unicodedata.normalize("NFKC", text)).strip()
+    return plain.strip(_QUOTES).removesuffix(".").strip(_QUOTES)
 
 
 @dataclass

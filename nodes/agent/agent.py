@@ -24,12 +24,14 @@ from nodes.energy.contract import Meter
 from nodes.energy.discovery import EnergySource, RunsOn, Wanted, discover
 from nodes.energy.profile import load_profile
 from nodes.energy.sources import Places
+from nodes.engines import onnx_lm
 from nodes.engines.child import Limits
 from nodes.engines.contract import Engine
 from nodes.engines.onnx import OnnxEngine
 from nodes.engines.process import WorkerCommand
 from nodes.engines.remote.measuring import profile_texts
 from nodes.engines.remote.parts import remote_parts
+from nodes.engines.several import SeveralEngines
 from nodes.errors import ConfigError, EnergySourceMissing
 from nodes.inventory import load_inventory
 from nodes.profiling import profile_arms
@@ -69,12 +71,24 @@ def build_parts(config: NodeConfig) -> Parts:
     profile = None if config.profile is None else load_profile(config.profile)
     inventory = load_inventory(config.models, config.experts)
     _check_memory(inventory, config.memory_limit_bytes)
-    command = WorkerCommand(config.worker_python, config.concurrency)
-    engine = OnnxEngine(command, Limits(queue_limit=config.queue_limit))
+    engine = _build_engine(config, inventory)
     # This engine runs on the CPU: what a GPU draws is not its doing.
     wanted = Wanted(config.energy, profile, RunsOn.CPU, config.noise_seed)
     places = Places(trace=config.energy_trace, calibration=config.calibration)
     return Parts(engine, discover(wanted, places), inventory)
+
+
+def _build_engine(config: NodeConfig, inventory: Inventory) -> Engine:
+    """The engines that the arms need; one that is alone needs nobody to hand it its jobs."""
+    limits = Limits(queue_limit=config.queue_limit)
+    needed = {arm.engine for arm in inventory.arms}
+    engines: dict[str, Engine] = {}
+    if "onnx" in needed:
+        engines["onnx"] = OnnxEngine(WorkerCommand(config.worker_python, config.concurrency), limits)
+    if "onnx-lm" in needed:
+        command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE)
+        engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, limits)
+    return next(iter(engines.values())) if len(engines) == 1 else SeveralEngines(engines)
 
 
 def _check_memory(inventory: Inventory, limit_bytes: int) -> None:

@@ -11,6 +11,7 @@ import click
 
 from nodes.zoo.catalog import DEFAULT_FOLDER, CatalogError, load_catalog
 from nodes.zoo.digits.settings import RECIPES
+from nodes.zoo.language.catalog import TEXT_FOLDER
 from nodes.zoo.language.settings import RECIPES as LANGUAGE_RECIPES
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -56,7 +57,19 @@ def train_language(work: Path, names: tuple[str, ...]) -> None:
     from nodes.zoo.language.train import Training  # torch takes seconds to import
 
     for name in names or LANGUAGE_RECIPES:
-        Training(name, LANGUAGE_RECIPES[name], work).run(lambda line, name=name: click.echo(f"{name}: {line}"))
+        click.echo(f"training {name}")
+        Training(name, LANGUAGE_RECIPES[name], work).run(click.echo)
+
+
+@main.command()
+@click.option("--work", type=FOLDER, default=Path("build/language"), show_default=True, help="Of checkpoints.")
+@click.option("--out", type=FOLDER, default=TEXT_FOLDER, show_default="the shipped folder")
+def export_language(work: Path, out: Path) -> None:
+    """Write weights, cards, questions and evidence of the text experts from their checkpoints, finished or not."""
+    _require("torch", "onnx", "onnxruntime", extra="edgewise[train,node]")
+    from nodes.zoo.language.build import Builder
+
+    Builder(work, out, click.echo).build()
 
 
 @main.command()

@@ -10,6 +10,8 @@ from nodes.worker.sessions import LoadRefused, read_verified
 from nodes.worker.text.mixing import Mixture
 from nodes.worker.text.model import LanguageModel, describe
 
+MIXTURE_SUFFIX = ".mixture"
+
 
 class Library:
     """All loaded text arms by key."""
@@ -25,7 +27,11 @@ class Library:
             LoadRefused: if a digest differs, a file is no language model, or vocabularies differ.
         """
         file = Path(path)
-        mixture = self._mixture(file, sha256) if file.suffix == ".json" else Mixture([self._model(file, sha256)], [1.0])
+        mixture = (
+            self._mixture(file, sha256)
+            if file.suffix == MIXTURE_SUFFIX
+            else Mixture([self._model(file, sha256)], [1.0])
+        )
         self._arms[arm] = mixture
         return {"models": [describe(model) for model in mixture.models]}
 

@@ -18,7 +18,6 @@ from nodes.zoo.skills.skill import Question
 MAX_ANSWER_TOKENS = 16
 
 
-@torch.no_grad()
 def greedy_answers(network: Decoder, tokenizer: Tokenizer, prompts: Sequence[str]) -> list[str]:
     """The network's answers. Cost: one pass over the prompts and one step per token of the longest answer."""
     rows = [tokenizer.prompt(prompt) for prompt in prompts]
@@ -27,7 +26,8 @@ def greedy_answers(network: Decoder, tokenizer: Tokenizer, prompts: Sequence[str
     new_b = torch.tensor([len(row) for row in rows])
     answers: list[list[int]] = [[] for _ in rows]
     for _ in range(MAX_ANSWER_TOKENS):
-        logits_btv, added = network(tokens_bt, past_b, cache)
+        with torch.no_grad():
+            logits_btv, added = network(tokens_bt, past_b, cache)
         cache = merged(cache, added, past_b, new_b)
         past_b = past_b + new_b
         chosen_b = logits_btv[torch.arange(len(rows)), new_b - 1].argmax(-1)

@@ -22,6 +22,7 @@ from nodes.zoo.language.batches import NO_TARGET, Batch, batches
 from nodes.zoo.language.network import Decoder, Shape
 from nodes.zoo.language.settings import Recipe
 from nodes.zoo.language.vocabulary import shipped_tokenizer
+from nodes.zoo.skills.skill import Question
 from nodes.zoo.skills.suites import Split, judging_questions
 
 WARM_UP_STEPS = 60
@@ -91,7 +92,7 @@ class Training:
         rate = self.recipe.learning_rate * rate_fraction(progress.step, self.recipe.steps)
         loss = answer_loss(self.network, batch)
         self.network.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_LIMIT)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
@@ -100,12 +101,12 @@ class Training:
         progress.step += 1
         progress.questions += len(batch.tokens_bt)
         progress.tokens += batch.tokens
-        return loss.item()
+        return float(loss)
 
-    def _judge(self, judged: list, loss: float, report: Callable[[str], None]) -> None:  # type: ignore[type-arg]
+    def _judge(self, judged: list[Question], loss: float, report: Callable[[str], None]) -> None:
         counts = right_by_suite(self.network, self.tokenizer, judged)
         progress = self.progress
-        row = {"step": progress.step, "questions": progress.questions, "tokens": progress.tokens}
+        row: dict[str, float] = {"step": progress.step, "questions": progress.questions, "tokens": progress.tokens}
         row |= {"seconds": round(progress.seconds, 1), "loss": round(loss, 4)}
         row |= {suite: round(right / total, 4) for suite, (right, total) in sorted(counts.items())}
         progress.curve.append(row)

@@ -68,14 +68,22 @@ def judging_questions(split: Split, count: int, *, seed: int = 0, suites: Sequen
     if split not in JUDGING:
         raise ValueError(f"{split} is not for judging")
     random = Random(f"{split}-{seed}")  # noqa: S311
+    columns = [
+        _different(suite, split, count=-(-(count - place) // len(suites)), random=random)
+        for place, suite in enumerate(suites)
+    ]
+    return [columns[i % len(suites)][i // len(suites)] for i in range(count)]
+
+
+def _different(suite: str, split: Split, *, count: int, random: Random) -> list[Question]:
     found: dict[str, Question] = {}
-    for attempt in range(200 * count):
+    for _ in range(1000 * count):
         if len(found) == count:
             return list(found.values())
-        question = _drawn(suites[attempt % len(suites)], split, random)
+        question = _drawn(suite, split, random)
         if question is not None:
             found.setdefault(question.prompt, question)
-    raise ValueError(f"the suites hold only {len(found)} of {count} questions for {split}")
+    raise ValueError(f"{suite} holds only {len(found)} of {count} questions for {split}")
 
 
 def _drawn(suite: str, split: Split, random: Random) -> Question | None:

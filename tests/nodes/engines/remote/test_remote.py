@@ -14,11 +14,11 @@ import pytest
 
 from nodes.arms import TextCost
 from nodes.config import parse_config
-from nodes.energy.contract import EnergyReading, Provenance
+from nodes.energy.contract import Provenance
 from nodes.energy.meters.unmeasured import UnmeasuredMeter
 from nodes.engines.contract import EngineState, TextEnd, TextJob, TextPiece
 from nodes.engines.remote.engine import RemoteEngine
-from nodes.engines.remote.measuring import TRIALS, Trial, fit, profile_texts
+from nodes.engines.remote.measuring import TRIALS, profile_texts
 from nodes.engines.remote.offer import RemoteModel, discover, parse_model, remote_inventory
 from nodes.engines.remote.parts import remote_energy
 from nodes.engines.remote.server import Address, Server
@@ -279,24 +279,6 @@ def test_a_model_on_the_command_line() -> None:
     for wrong in (",quality=0.7", "x,quality=2", "x,quality=nan", "x,colour=red", "x,context=-1", "x,context"):
         with pytest.raises(ConfigError):
             parse_model(wrong)
-
-
-def trial(prompt: int, completion: int) -> Trial:
-    """A text that takes 5 ms, 0.25 ms a token to read and 4 ms a token to write, at 2 W."""
-    ms = 5.0 + 0.25 * prompt + 4.0 * completion
-    end = TextEnd("stop", prompt, completion, 0.0, ms)
-    return Trial(end, EnergyReading(0.002 * ms, 0.0, Provenance.MEASURED, "rapl"))
-
-
-def test_costs_are_fitted() -> None:
-    profile = fit([trial(10, 2), trial(10, 24), trial(240, 2), trial(240, 24)])
-    text = profile.text
-    assert text is not None
-    assert text.overhead_ms == pytest.approx(5.0)
-    assert text.prefill_ms_per_token == pytest.approx(0.25)
-    assert text.decode_ms_per_token == pytest.approx(4.0)
-    assert text.decode_j_per_token == pytest.approx(0.008)
-    assert profile.energy.provenance is Provenance.MEASURED
 
 
 async def test_costs_are_measured_with_a_few_texts() -> None:
