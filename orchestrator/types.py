@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.text_profile import TextProfile
+
 NAME_PATTERN = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
 
 Array = NDArray[Any]
@@ -45,6 +47,8 @@ class FusionChoice(Enum):
     NONE = "none"
     MIXTURE = "mixture"
     VOTE = "vote"
+    JUDGE = "judge"
+    TOKEN = "token"  # noqa: S105
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,8 @@ class Arm:
     quality_fraction: float
     quality_samples: int
     evidence_digest: str
+    text: TextProfile | None = None
+    tags: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -193,10 +199,11 @@ class Query:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation; `extra_json` is what OpenAI's message has beside role and text."""
 
     role: str
     content: str
+    extra_json: str = ""
 
 
 @dataclass(frozen=True)
@@ -208,11 +215,22 @@ class GenerationParameters:
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    tools_json: str = ""
+    tool_choice_json: str = ""
+    response_format_json: str = ""
 
 
 @dataclass(frozen=True)
 class TextQuery:
-    """One text query, validated."""
+    """One text query, validated.
+
+    Args:
+        needs: Capabilities that an arm must declare.
+        allowed_nodes: Where it may run; empty for anywhere.
+        required_tags: What an arm must carry.
+        max_ttft_ms: Most milliseconds until the first token; None for no limit.
+        max_tpot_ms: Most milliseconds per further token; None for no limit.
+    """
 
     request_id: str
     task: Task
@@ -221,6 +239,19 @@ class TextQuery:
     parameters: GenerationParameters
     budget: BudgetRequest
     deadline_s: float
+    fusion: FusionChoice = FusionChoice.AUTO
+    max_experts: int = 0
+    needs: frozenset[str] = frozenset()
+    allowed_nodes: frozenset[str] = frozenset()
+    required_tags: frozenset[str] = frozenset()
+    max_ttft_ms: float | None = None
+    max_tpot_ms: float | None = None
+
+    @property
+    def prompt(self) -> str:
+        """What is asked, as the gate reads it: what the user said last, or everything where no user spoke."""
+        asked = [message.content for message in self.messages if message.role == "user"]
+        return asked[-1] if asked else "\n".join(message.content for message in self.messages)
 
 
 @dataclass(frozen=True)
@@ -236,6 +267,9 @@ class Done:
     energy: Energy
     queue_ms: float
     compute_ms: float
+    margin_fraction: float | None = None
+    first_token_ms: float | None = None
+    tool_calls_json: str = ""
 
 
 @dataclass(frozen=True)

@@ -36,14 +36,7 @@ class Sessions:
         Raises:
             LoadRefused: if the digest differs or the provider is not the one asked for.
         """
-        model = Path(path).read_bytes()
-        found = hashlib.sha256(model).hexdigest()
-        if found != sha256:
-            raise LoadRefused(f"digest of {Path(path).name} is {found}; the catalogue says {sha256}")
-        session = onnxruntime.InferenceSession(model, sess_options=_options(), providers=list(PROVIDERS))
-        # ONNX Runtime falls back to another provider without an exception.
-        if tuple(session.get_providers()) != PROVIDERS:
-            raise LoadRefused(f"runs on {session.get_providers()}; asked for {list(PROVIDERS)}")
+        session = open_session(Path(path), sha256)
         self._by_arm[arm] = session, [output.name for output in session.get_outputs()]
         return {"inputs": _describe(session.get_inputs()), "outputs": _describe(session.get_outputs())}
 
@@ -58,6 +51,33 @@ class Sessions:
         values = session.run(names, dict(inputs))
         compute_ms = (perf_counter() - started_s) * 1e3
         return dict(zip(names, values, strict=True)), compute_ms
+
+
+def read_verified(path: Path, sha256: str) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        LoadRefused: if their digest is another one.
+    """
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise LoadRefused(f"digest of {path.name} is {found}; the catalogue says {sha256}")
+    return content
+
+
+def open_session(path: Path, sha256: str) -> Any:
+    """A session on one thread of the CPU, from verified bytes.
+
+    Raises:
+        LoadRefused: if the digest differs or the provider is not the one asked for.
+    """
+    model = read_verified(path, sha256)
+    session = onnxruntime.InferenceSession(model, sess_options=_options(), providers=list(PROVIDERS))
+    # ONNX Runtime falls back to another provider without an exception.
+    if tuple(session.get_providers()) != PROVIDERS:
+        raise LoadRefused(f"runs on {session.get_providers()}; asked for {list(PROVIDERS)}")
+    return session
 
 
 def _options() -> Any:

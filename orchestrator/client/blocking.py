@@ -104,6 +104,7 @@ class Client(Session):
         parameters: GenerationParameters = DEFAULT_PARAMETERS,
         budget: Budget | None = None,
         expert: str | None = None,
+        fusion: FusionChoice | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> Generator[TextDelta | Generated, None, None]:
@@ -114,7 +115,7 @@ class Client(Session):
         Raises:
             EdgewiseError: Before or between pieces; see `orchestrator.errors`.
         """
-        ask = wire.Ask(task, budget, expert, None, None, request_id)
+        ask = wire.Ask(task, budget, expert, fusion, None, request_id)
         call = wire.generate(messages, parameters, ask)
         open_stream = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.fusion import Fused
@@ -18,10 +17,12 @@ from orchestrator.admission import Admission, overloaded
 from orchestrator.budgets import Budgets
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
 from orchestrator.execution.attempt import Attempts
+from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Decide, Progress, Runner, bound_of, total_energy
 from orchestrator.execution.text import TextEnd, TextRunner
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.session import NodeSession
+from orchestrator.gateway import texts
 from orchestrator.gateway.accounts import (
     ANYBODY,
     Payer,
@@ -112,7 +113,7 @@ class Service:
         self.started_s = time.monotonic()
         self._unpublished: list[tuple[Entry, Progress | None]] = []
         self._runner = Runner(fleet.board, attempts, max_attempts=max_attempts)
-        self._text_runner = TextRunner(attempts, max_attempts=max_attempts)
+        self._text_runner = TextRunner(fleet.board, attempts, max_attempts=max_attempts)
         self._max_experts = max_experts
 
     # ---- tensor queries
@@ -153,7 +154,13 @@ class Service:
         return await self._runner.run(query, progress, again)
 
     def _again(
-        self, task: Task, features_f: NDArray[np.floating[Any]], wish: Wish, *, pace: Pace | None = None
+        self,
+        task: Task,
+        features_f: NDArray[Any],
+        wish: Wish,
+        *,
+        pace: Pace | None = None,
+        shape: texts.Shape | None = None,
     ) -> Decide:
         """Routes what is left of a query around the arms that failed it, on the plan of that later moment."""
 
@@ -161,7 +168,9 @@ class Service:
             standing = self._standing(task, wish.expert)
             if standing is None:
                 return None
-            retry = replace(wish, avoid=avoid)
+            if shape is not None:
+                standing = shape(standing)
+            retry = replace(wish, avoid=wish.avoid | avoid)
             return route(features_f, plan=standing.plan, table=standing.table, limits=left, wish=retry, pace=pace)
 
         return decide
@@ -169,13 +178,22 @@ class Service:
     def decide(
         self,
         ticket: Ticket,
-        features_f: NDArray[np.floating[Any]],
+        features_f: NDArray[Any],
         budget: BudgetRequest,
         *,
         deadline_s: float,
         wish: Wish,
+        shape: texts.Shape | None = None,
     ) -> tuple[Decision, Limits]:
         """The route for a query and the limits that hold for it; notes both on the ticket.
+
+        Args:
+            ticket: The request.
+            features_f: What the gate reads.
+            budget: What the client allows.
+            deadline_s: Of the call.
+            wish: What the client asks of the route.
+            shape: Prices the plan in force for this query; None takes it as it stands.
 
         Raises:
             RequestError: EXPERT_NOT_FOUND.
@@ -192,6 +210,8 @@ class Service:
         standing = self._standing(task, wish.expert)
         if standing is None:
             raise self._nobody(task, wish.expert)
+        if shape is not None:
+            standing = shape(standing)
         ticket.plan = standing.plan
         pace = self.pacing.arrive(task.name, started_s)
         decision = route(features_f, plan=standing.plan, table=standing.table, limits=limits, wish=wish, pace=pace)
@@ -210,7 +230,7 @@ class Service:
         self,
         ticket: Ticket,
         gate: Decision,
-        features_f: NDArray[np.floating[Any]],
+        features_f: NDArray[Any],
         *,
         wish: Wish,
         standing: Standing,
@@ -285,14 +305,23 @@ class Service:
         yield reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
     async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
-        features_f = np.zeros(0)
-        wish = Wish(query.expert)
-        decision, limits = self.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
-        again = self._again(query.task, features_f, wish, pace=decision.pace)
-        ticket.tokens = tokens = most_tokens(query)
+        demand = texts.demand_of(query, self.fleet.board)
+        prompt = texts.features(query)
+        most = query.max_experts or self._max_experts
+        wish = Wish(query.expert, query.fusion, most, demand.unfit, texts=True)
+
+        def shape(standing: Standing) -> Standing:
+            return demand.shape(standing, self.fleet.board)
+
+        decision, limits = self.decide(
+            ticket, prompt, query.budget, deadline_s=query.deadline_s, wish=wish, shape=shape
+        )
+        again = self._again(query.task, prompt, wish, pace=decision.pace, shape=shape)
+        ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
-        async for piece in self._text_runner.run(query, progress, again):
+        panel = Panel(texts.confidence_of(ticket.plan) if ticket.plan else lambda _expert, margin: margin)
+        async for piece in self._text_runner.run(query, progress, again, panel=panel, figures=demand.figures):
             yield piece
 
     def feedback(self, request_id: str, score: float, tenant: str | None = None) -> bool:
@@ -362,11 +391,6 @@ class Service:
             self.metrics.refused(entry.outcome)
         else:
             self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
-
-
-def most_tokens(query: TextQuery) -> int:
-    """Tokens that a query can cost at most: no tokenizer makes more than one of a byte."""
-    return query.parameters.max_tokens + sum(len(message.content.encode()) + 8 for message in query.messages)
 
 
 def _outcome(error: BaseException, ticket: Ticket) -> str:
