@@ -122,6 +122,10 @@ class AsyncClient(Session):
         self.specs.update(await self._run(wire.tasks()))
         return dict(self.specs)
 
+    async def text_tasks(self) -> tuple[str, ...]:
+        """The tasks that take texts."""
+        return await self._run(wire.text_tasks())
+
     async def budgets(self) -> tuple[TaskBudget, ...]:
         """The budgets in force, the default first."""
         return await self._run(admin.budgets())

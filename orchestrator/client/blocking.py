@@ -149,6 +149,10 @@ class Client(Session):
         self.specs.update(self._run(wire.tasks()))
         return dict(self.specs)
 
+    def text_tasks(self) -> tuple[str, ...]:
+        """The tasks that take texts."""
+        return self._run(wire.text_tasks())
+
     def budgets(self) -> tuple[TaskBudget, ...]:
         """The budgets in force, the default first."""
         return self._run(admin.budgets())

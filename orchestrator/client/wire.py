@@ -120,6 +120,16 @@ def tasks() -> Call[dict[str, own.TensorSpec]]:
     )
 
 
+def text_tasks() -> Call[tuple[str, ...]]:
+    """The call that lists the tasks that take texts."""
+    return Call(
+        f"/{GATEWAY}/ListTasks",
+        gateway_pb2.ListTasksRequest(),
+        gateway_pb2.ListTasksResponse,
+        lambda reply: tuple(entry.task for entry in reply.tasks if entry.text),
+    )
+
+
 def feedback(request_id: str, score: float) -> Call[bool]:
     """The call that tells how good an answer was; its reply is whether the guard of the gate took it."""
     request = gateway_pb2.FeedbackRequest(request_id=request_id, score=score)
