@@ -89,7 +89,7 @@ class Training:
 
     def _step(self, batch: Batch) -> float:
         progress = self.progress
-        rate = self.recipe.learning_rate * rate_fraction(progress.step, self.recipe.steps)
+        rate = self.recipe.learning_rate * rate_fraction(progress.step, planned_steps(self.recipe, progress.step))
         loss = answer_loss(self.network, batch)
         self.network.zero_grad()
         loss.backward()
@@ -101,7 +101,7 @@ class Training:
         progress.step += 1
         progress.questions += len(batch.tokens_bt)
         progress.tokens += batch.tokens
-        return float(loss)
+        return loss.item()  # type: ignore[no-any-return]
 
     def _judge(self, judged: list[Question], loss: float, report: Callable[[str], None]) -> None:
         counts = right_by_suite(self.network, self.tokenizer, judged)
@@ -136,6 +136,12 @@ def answer_loss(network: Decoder, batch: Batch) -> torch.Tensor:
     wanted_bt = batch.targets_bt != NO_TARGET
     logits = network.logits(network.hidden(batch.tokens_bt)[wanted_bt])
     return functional.cross_entropy(logits, batch.targets_bt[wanted_bt])
+
+
+def planned_steps(recipe: Recipe, step: int) -> int:
+    """Length of the schedule that a step followed."""
+    until, steps = recipe.longer_until
+    return steps if step < until else recipe.steps
 
 
 def rate_fraction(step: int, steps: int) -> float:
