@@ -88,6 +88,7 @@ class ArmSpec:
         quality_fraction: Share of right answers on `quality_samples` samples that the expert never saw.
         evidence_digest: Key of its answers (n, c) to the reference set in `Inventory.evidence`.
         text: Set for arms that write text.
+        tags: Free words that requests may ask for, such as "private".
     """
 
     expert: str
@@ -102,6 +103,7 @@ class ArmSpec:
     model_digest: str = ""
     evidence_digest: str = ""
     text: TextTraits | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -56,6 +56,10 @@ class NodeConfig(BaseModel):
         noise_seed: Of a profile's noise, where it has any.
         profiling_s: How long every arm is measured at the start.
         key_file: File of the key that the node shows to its gateway; read anew for every connection.
+        openai: Address of an OpenAI-compatible server whose models are offered instead of the catalogue's experts.
+        openai_key_file: File of the key that the server wants.
+        openai_task: Task class that its models serve.
+        model: Its models that are offered, each with what is known of it; empty for all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,6 +80,10 @@ class NodeConfig(BaseModel):
     noise_seed: int = Field(default=0, ge=0)
     profiling_s: float = Field(default=0.3, ge=0.05, le=10.0, allow_inf_nan=False)
     key_file: Path | None = None
+    openai: str | None = None
+    openai_key_file: Path | None = None
+    openai_task: Name = "chat"
+    model: tuple[str, ...] = ()
 
     def key(self) -> str:
         """The node's key; "" where it has none or its file cannot be read: the gateway then says what it misses."""

@@ -20,6 +20,7 @@ from nodes.agent.session import Session, SessionEnd
 from nodes.agent.wire import FleetStream
 from nodes.arms import ArmProfile, Inventory
 from nodes.config import NodeConfig
+from nodes.energy.contract import Meter
 from nodes.energy.discovery import EnergySource, RunsOn, Wanted, discover
 from nodes.energy.profile import load_profile
 from nodes.energy.sources import Places
@@ -28,6 +29,8 @@ from nodes.engines.child import Limits
 from nodes.engines.contract import Engine
 from nodes.engines.onnx import OnnxEngine
 from nodes.engines.process import WorkerCommand
+from nodes.engines.remote.measuring import profile_texts
+from nodes.engines.remote.parts import remote_parts
 from nodes.engines.several import SeveralEngines
 from nodes.errors import ConfigError, EnergySourceMissing
 from nodes.inventory import load_inventory
@@ -44,11 +47,16 @@ log = structlog.get_logger("nodes.agent")
 
 @dataclass(frozen=True)
 class Parts:
-    """What an agent is made of; tests bring their own."""
+    """What an agent is made of; tests bring their own.
+
+    Attributes:
+        measure: Measures the arms where the usual way does not do; None takes that.
+    """
 
     engine: Engine
     energy: EnergySource
     inventory: Inventory
+    measure: Callable[[Engine, Meter, Inventory], Awaitable[dict[str, ArmProfile]]] | None = None
 
 
 def build_parts(config: NodeConfig) -> Parts:
@@ -58,6 +66,8 @@ def build_parts(config: NodeConfig) -> Parts:
         ConfigError: if a profile, an expert or the memory limit does not fit.
         EnergySourceMissing: if the energy source that was asked for cannot be read.
     """
+    if config.openai is not None:
+        return Parts(*remote_parts(config, config.openai), measure=profile_texts)
     profile = None if config.profile is None else load_profile(config.profile)
     inventory = load_inventory(config.models, config.experts)
     _check_memory(inventory, config.memory_limit_bytes)
@@ -135,9 +145,12 @@ class Agent:
         parts.engine.events.on_arms_lost = self._arms_lost
         parts.energy.start()
         await parts.engine.load(parts.inventory.arms)
-        self._profiles = await profile_arms(
-            parts.engine, parts.energy.meter, parts.inventory, seconds_per_arm=self._config.profiling_s
-        )
+        if parts.measure is not None:
+            self._profiles = await parts.measure(parts.engine, parts.energy.meter, parts.inventory)
+        else:
+            self._profiles = await profile_arms(
+                parts.engine, parts.energy.meter, parts.inventory, seconds_per_arm=self._config.profiling_s
+            )
         log.info(
             "ready",
             node=self._config.name,

@@ -206,6 +206,10 @@ class Desk:
             start_by_s=run.start_by_s,
             on_start=lambda: self._open(run),
             cost=profile.text if profile else None,
+            extras=request.extras,
+            tools_json=request.tools_json,
+            tool_choice_json=request.tool_choice_json,
+            response_format_json=request.response_format_json,
         )
 
     def _text_done(self, run: _Run, end: TextEnd, text: str) -> m.WorkDone:
@@ -220,6 +224,7 @@ class Desk:
             completion_tokens=end.completion_tokens,
             margin_fraction=end.margin_fraction,
             first_token_ms=end.first_token_ms,
+            tool_calls_json=end.tool_calls_json,
         )
 
     # ---- joules

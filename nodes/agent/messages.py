@@ -102,6 +102,7 @@ class WorkDone:
     completion_tokens: int = 0
     margin_fraction: float | None = None
     first_token_ms: float | None = None
+    tool_calls_json: str = ""
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,10 @@ class TextRequest:
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+    tools_json: str = ""
+    tool_choice_json: str = ""
+    response_format_json: str = ""
 
 
 @dataclass(frozen=True)

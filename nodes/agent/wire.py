@@ -190,6 +190,7 @@ def _arm(arm: m.OfferedArm) -> fleet.Arm:
         latency=latency,
         energy=energy_profile,
         text=_text_profile(arm),
+        tags=spec.tags,
     )
 
 
@@ -241,6 +242,7 @@ def _done(done: m.WorkDone) -> fleet.WorkDone:
         compute_ms=done.compute_ms,
         margin_fraction=done.margin_fraction,
         first_token_ms=done.first_token_ms,
+        tool_calls_json=done.tool_calls_json,
     )
 
 
@@ -312,4 +314,12 @@ def _text(text: fleet.TextWork) -> m.TextRequest:
         top_p=parameters.top_p if parameters.HasField("top_p") else None,
         seed=parameters.seed if parameters.HasField("seed") else None,
         stop=tuple(parameters.stop),
+        extras=tuple(message.extra_json for message in text.messages) if _has_extras(text) else (),
+        tools_json=parameters.tools_json,
+        tool_choice_json=parameters.tool_choice_json,
+        response_format_json=parameters.response_format_json,
     )
+
+
+def _has_extras(text: fleet.TextWork) -> bool:
+    return any(message.extra_json for message in text.messages)

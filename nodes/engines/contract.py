@@ -66,6 +66,9 @@ class TextJob:
         cost: What the arm costs on this node, by which an engine foresees the joules of the next token; None where
             nobody measured it.
         min_tokens: Tokens before which the text does not end by itself.
+        extras: What OpenAI's messages have beside role and text, as JSON objects in the order of `messages`; empty
+            where none has anything.
+        tools_json: OpenAI's `tools`; "" for none. Likewise the next two.
     """
 
     arm: str
@@ -80,6 +83,10 @@ class TextJob:
     on_start: Callable[[], None] = _not_watched
     cost: TextCost | None = None
     min_tokens: int = 0
+    extras: tuple[str, ...] = ()
+    tools_json: str = ""
+    tool_choice_json: str = ""
+    response_format_json: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,7 @@ class TextEnd:
         macs: Work that was really done; 0 where the engine does not count it.
         margin_fraction: Mean over the tokens of the largest probability minus the second; None where nobody knows.
         first_token_ms: From the start of computing to the first token; None where nobody measured it.
+        tool_calls_json: Where the model calls tools: OpenAI's `tool_calls`.
     """
 
     finish: str
@@ -109,6 +117,7 @@ class TextEnd:
     macs: int = 0
     margin_fraction: float | None = None
     first_token_ms: float | None = None
+    tool_calls_json: str = ""
 
 
 @dataclass
