@@ -230,6 +230,7 @@ class TextQuery:
         required_tags: What an arm must carry.
         max_ttft_ms: Most milliseconds until the first token; None for no limit.
         max_tpot_ms: Most milliseconds per further token; None for no limit.
+        whole: Nobody reads the text before it is complete.
     """
 
     request_id: str
@@ -246,6 +247,7 @@ class TextQuery:
     required_tags: frozenset[str] = frozenset()
     max_ttft_ms: float | None = None
     max_tpot_ms: float | None = None
+    whole: bool = False
 
     @property
     def prompt(self) -> str:

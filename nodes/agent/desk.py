@@ -189,7 +189,8 @@ class Desk:
                     return self._text_done(run, item, "".join(pieces))
                 self._decoding(run)
                 pieces.append(item.text)
-                await self._say(m.TextDelta(run.work.work_id, item.text, item.token_ids))
+                if not request.whole:
+                    await self._say(m.TextDelta(run.work.work_id, item.text, item.token_ids))
         raise errors.EngineError(f"{run.arm.key} ended its text without an end")
 
     def _text_job(self, run: _Run, request: m.TextRequest) -> TextJob:
@@ -210,6 +211,7 @@ class Desk:
             tools_json=request.tools_json,
             tool_choice_json=request.tool_choice_json,
             response_format_json=request.response_format_json,
+            whole=request.whole,
         )
 
     def _text_done(self, run: _Run, end: TextEnd, text: str) -> m.WorkDone:

@@ -199,6 +199,7 @@ class TextRequest:
     tools_json: str = ""
     tool_choice_json: str = ""
     response_format_json: str = ""
+    whole: bool = False
 
 
 @dataclass(frozen=True)

@@ -318,6 +318,7 @@ def _text(text: fleet.TextWork) -> m.TextRequest:
         tools_json=parameters.tools_json,
         tool_choice_json=parameters.tool_choice_json,
         response_format_json=parameters.response_format_json,
+        whole=text.whole,
     )
 
 
