@@ -27,12 +27,22 @@ ConvRun edgewise_conv_for(int32_t isa)
 
 EXPORT int32_t edgewise_isa_runs(int32_t isa) { return edgewise_conv_for(isa) != NULL; }
 
-/* One convolution. Returns 0, or 1 where `isa` does not run here. */
+static int32_t all_below(const int32_t *list, int32_t count, int32_t limit)
+{
+    for (int32_t i = 0; i < count; i++)
+        if (list[i] < 0 || list[i] >= limit)
+            return 0;
+    return 1;
+}
+
+/* One convolution. Returns 0, or 1 where `isa` does not run here, or 2 where a list points outside. */
 EXPORT int32_t edgewise_conv(int32_t isa, const Conv *conv, const Call *call)
 {
     ConvRun run = edgewise_conv_for(isa);
     if (!run)
         return 1;
+    if (!all_below(call->in, call->in_count, conv->inputs) || !all_below(call->out, call->out_count, conv->outputs / GROUP))
+        return 2;
     run(conv, call);
     return 0;
 }
