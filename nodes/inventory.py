@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
+from kernels.native.library import available as kernels_built
 from nodes.arms import ArmSpec, Inventory, TaskSpec, Tensors, TensorSpec
 from nodes.errors import ConfigError
 from nodes.zoo.catalog import Catalog, CatalogError, ExpertCard, TensorCard, load_catalog
 from nodes.zoo.digest import tensor_digest
+
+CHAIN = "chain"
+
+log = structlog.get_logger("nodes.inventory")
 
 
 def load_inventory(folder: Path | None, experts: Sequence[str]) -> Inventory:
@@ -22,10 +29,21 @@ def load_inventory(folder: Path | None, experts: Sequence[str]) -> Inventory:
     """
     try:
         catalog = load_catalog(folder)
-        cards = [catalog.expert(name) for name in dict.fromkeys(experts)] or list(catalog.experts)
+        cards = [catalog.expert(name) for name in dict.fromkeys(experts)] or runnable(catalog.experts)
         return _inventory(catalog, cards)
     except CatalogError as error:
         raise ConfigError(str(error)) from error
+
+
+def runnable(cards: Sequence[ExpertCard]) -> list[ExpertCard]:
+    """Those of all experts that this machine can run: chains need the compiled kernels. An expert that is named is
+    never left out; it fails to load, and says why."""
+    if kernels_built():
+        return list(cards)
+    left_out = [card.name for card in cards if card.engine == CHAIN]
+    if left_out:
+        log.warning("experts left out", experts=left_out, why="the compiled kernels are not built on this machine")
+    return [card for card in cards if card.engine != CHAIN]
 
 
 def _inventory(catalog: Catalog, cards: Sequence[ExpertCard]) -> Inventory:

@@ -59,7 +59,9 @@ class Chain:
         self._image_floats = 0
         steps = list(self._steps())
         channels = max(groups_of(channels) * GROUP for channels in (plan.inputs, *map(_outputs, plan.steps)))
-        channels = max(channels, *(_padded(step.predictor) for step in plan.steps), groups_of(len(plan.head_bias_p)) * GROUP)
+        channels = max(
+            channels, *(_padded(step.predictor) for step in plan.steps), groups_of(len(plan.head_bias_p)) * GROUP
+        )
         self._program = _Program(
             steps=(_Step * len(steps))(*steps),
             count=len(steps),

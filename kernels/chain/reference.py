@@ -19,25 +19,26 @@ def classify(
     plan: ChainPlan, image_chw: Floats, *, masks: Sequence[Bools] | None = None
 ) -> tuple[Doubles, list[Bools]]:
     """Probabilities (p) and the mask (g) of each step; with `masks`, those instead of the predictors'."""
-    active = np.arange(plan.inputs, dtype=np.int32)
+    active: NDArray[np.int32] = np.arange(plan.inputs, dtype=np.int32)
+    image: Doubles = image_chw.astype(np.float64)
     used: list[Bools] = []
     for index, step in enumerate(plan.steps):
-        peak_c = image_chw.max(axis=(1, 2)).astype(np.float64)
+        peak_c: Doubles = image.max(axis=(1, 2))
         mask_g = np.ones(step.groups, dtype=bool) if step.predictor is None else predict(step.predictor, peak_c)
         mask_g = mask_g if masks is None else masks[index]
         groups = np.flatnonzero(mask_g).astype(np.int32)
-        image_chw = masked_conv(
-            image_chw,
+        image = masked_conv(
+            image,
             step.weights_oikk,
             step.bias_o,
             active_in=active,
             active_groups=groups,
             stride=step.stride,
         )
-        image_chw = halved(image_chw) if step.halve else image_chw
+        image = halved(image) if step.halve else image
         active = (groups[:, None] * GROUP + np.arange(GROUP)).ravel().astype(np.int32)
         used.append(mask_g)
-    return softmax(plan.head_pc @ image_chw.mean(axis=(1, 2)) + plan.head_bias_p), used
+    return softmax(plan.head_pc @ image.mean(axis=(1, 2)) + plan.head_bias_p), used
 
 
 def predict(predictor: Predictor, peak_c: Doubles) -> Bools:
@@ -53,10 +54,12 @@ def predict(predictor: Predictor, peak_c: Doubles) -> Bools:
 def softmax(values: Doubles) -> Doubles:
     """Positive shares that add up to 1."""
     raised = np.exp(values - values.max())
-    return raised / raised.sum()
+    shares: Doubles = raised / raised.sum()
+    return shares
 
 
 def halved(image_chw: Doubles) -> Doubles:
     """Maxima of 2x2 pixels."""
     channels, height, width = image_chw.shape
-    return image_chw.reshape(channels, height // 2, 2, width // 2, 2).max(axis=(2, 4))
+    largest: Doubles = image_chw.reshape(channels, height // 2, 2, width // 2, 2).max(axis=(2, 4))
+    return largest

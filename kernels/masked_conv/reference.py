@@ -14,7 +14,7 @@ Doubles = NDArray[np.float64]
 
 
 def masked_conv(
-    image_ihw: Floats,
+    image_ihw: Floats | Doubles,
     weights_oikk: Floats,
     bias_o: Floats,
     *,
@@ -32,4 +32,5 @@ def masked_conv(
     out += bias_o[:, None, None]
     active_o = np.isin(np.arange(len(bias_o)) // GROUP, active_groups)
     out[~active_o] = 0.0
-    return np.maximum(out, 0.0) if relu else out
+    result: Doubles = np.maximum(out, 0.0) if relu else out
+    return result

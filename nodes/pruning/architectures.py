@@ -164,8 +164,8 @@ BUILDERS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
     {
         "digits": digits_net,
         "vgg16": vgg16,
-        "resnet20": lambda *, classes=10, rank=None, width=1.0: ResNet(3, classes=classes, rank=rank),
-        "resnet56": lambda *, classes=10, rank=None, width=1.0: ResNet(9, classes=classes, rank=rank),
-        "mobilenet": lambda *, classes=10, rank=None, width=1.0: MobileNet(width=width, classes=classes, rank=rank),
+        "resnet20": lambda **given: ResNet(3, **given),
+        "resnet56": lambda **given: ResNet(9, **given),
+        "mobilenet": lambda **given: MobileNet(**{"width": 1.0, **given}),
     }
 )

@@ -23,7 +23,7 @@ class Layer:
     Attributes:
         taps: Weights per input and output channel.
         pixels: Of the output.
-        source: Gated layer whose mask the input wears; None where nothing of the input is pruned, as on a residual path.
+        source: Gated layer whose mask the input wears; None where nothing of it is pruned, as on a residual path.
         gated: Whether its own output is masked.
         predictor_macs: Of its gate.
         depthwise: Every output channel reads its own input channel alone.
@@ -67,7 +67,7 @@ def sample_macs(layers: Sequence[Layer], masks: Masks, samples: int) -> NDArray[
 def channels_kept(mask_ng: Bools, layer: Layer) -> NDArray[np.int64]:
     """Output channels that each sample computes."""
     sizes_g = np.minimum(layer.group, layer.outputs - layer.group * np.arange(mask_ng.shape[1]))
-    kept_n: NDArray[np.int64] = mask_ng @ sizes_g
+    kept_n: NDArray[np.int64] = mask_ng.astype(np.int64) @ sizes_g
     return kept_n
 
 

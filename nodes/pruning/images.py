@@ -44,5 +44,5 @@ def _read(files: list[Path]) -> Images:
         labels += table.column("label").to_pylist()
         pixels += [np.asarray(Image.open(io.BytesIO(raw))) for raw in table.column("jpeg").to_pylist()]
     unit_nhwc = np.stack(pixels).astype(np.float32) / 255
-    normal_nhwc = (unit_nhwc - np.float32(CIFAR_MEAN)) / np.float32(CIFAR_SPREAD)
+    normal_nhwc = (unit_nhwc - np.array(CIFAR_MEAN, dtype=np.float32)) / np.array(CIFAR_SPREAD, dtype=np.float32)
     return Images(np.ascontiguousarray(normal_nhwc.transpose(0, 3, 1, 2)), np.array(labels, dtype=np.int64))

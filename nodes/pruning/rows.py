@@ -47,8 +47,11 @@ def example(data: Data) -> torch.Tensor:
 
 def prepare(dense: Chain, data: Data) -> Chain:
     """Drop filters that never fire, then put those together which fire together."""
-    slim = drop_silent(dense.eval(), firing(dense, data.surveyed)).eval()
-    return gather_firing(slim, firing(slim, data.surveyed)).eval()
+    slim = drop_silent(dense, firing(dense, data.surveyed))
+    slim.eval()
+    gathered = gather_firing(slim, firing(slim, data.surveyed))
+    gathered.eval()
+    return gathered
 
 
 def prune(network: Chain, data: Data, course: Course, *, report: Report = print) -> Checkpoint:

@@ -40,15 +40,13 @@ def _notes(name: str, pixels: dict[str, int]) -> Callable[..., None]:
     return note
 
 
-def _layer(
-    name: str, part: nn.Module, pixels: int, *, gates: dict[str, Gate], sources: dict[str, str | None]
-) -> Layer:
+def _layer(name: str, part: nn.Module, pixels: int, *, gates: dict[str, Gate], sources: dict[str, str | None]) -> Layer:
     name = name.removesuffix(".conv")
     source = sources.get(name)
     if isinstance(part, nn.Linear):
         return Layer(name, part.in_features, part.out_features, taps=1, pixels=1, source=source)
     gate = gates.get(name)
-    predictor = 0 if gate is None else sum(map.weight.numel() for map in gate.predictor.children())
+    predictor = 0 if gate is None else sum(linear.weight.numel() for linear in gate.predictor.children())
     return Layer(
         name,
         part.in_channels,

@@ -153,7 +153,10 @@ def batches(images: Images, schedule: Schedule, epoch: int) -> Iterator[tuple[to
         for row, ((y, x), mirror) in enumerate(zip(shifts, mirrored, strict=True)):
             window = padded[row, :, y : y + height, x : x + width]
             out[row] = window[:, :, ::-1] if mirror else window
-        yield torch.from_numpy(out).contiguous(memory_format=torch.channels_last), torch.from_numpy(images.labels_n[rows_b])
+        yield (
+            torch.from_numpy(out).contiguous(memory_format=torch.channels_last),
+            torch.from_numpy(images.labels_n[rows_b]),
+        )
 
 
 def accuracy(network: nn.Module, images: Images) -> float:
@@ -187,7 +190,7 @@ def _save(network: nn.Module, optimizer: torch.optim.Optimizer, state: Path | No
     for key, buffers in optimizer.state_dict()["state"].items():
         if buffers.get("momentum_buffer") is not None:
             arrays[f"momentum/{key}"] = buffers["momentum_buffer"].numpy()
-    arrays["epochs"] = np.array(epochs)
+    arrays["epochs"] = np.array([epochs])
     state.parent.mkdir(parents=True, exist_ok=True)
     fresh = state.with_suffix(".new")
     write_arrays(fresh, arrays)
@@ -206,4 +209,4 @@ def _restore(network: nn.Module, optimizer: torch.optim.Optimizer, state: Path |
         if key.startswith("momentum/")
     }
     optimizer.load_state_dict(held)
-    return int(arrays["epochs"])
+    return int(arrays["epochs"][0])

@@ -1,6 +1,8 @@
-"""ONNX Runtime sessions of the worker: loaded from verified bytes, single-threaded, CPU only.
+"""Loaded models of the worker: verified bytes, one thread a run, CPU only.
 
-Needs Python 3.10, numpy and onnxruntime; nothing else of this project but its neighbours in `nodes.worker`.
+``.onnx`` files run in ONNX Runtime, ``.npz`` files as pruned chains in our own kernels.
+Needs Python 3.10, numpy and onnxruntime; nothing else of this project but its neighbours in `nodes.worker` and, for
+chains, `kernels`.
 """
 
 from __future__ import annotations
@@ -9,43 +11,52 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import onnxruntime
 from numpy.typing import NDArray
 
 PROVIDERS = ("CPUExecutionProvider",)
+CHAIN_SUFFIX = ".npz"
 
 
 class LoadRefused(Exception):
     """The file is not what the agent announced, or the runtime would run it elsewhere."""
 
 
+class Model(Protocol):
+    """What every kind of model can do."""
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs by name."""
+        ...
+
+
 class Sessions:
     """All loaded models by arm. `load` is called before work for the arm arrives; `run` from several threads."""
 
     def __init__(self) -> None:
-        self._by_arm: dict[str, tuple[Any, list[str]]] = {}
+        self._by_arm: dict[str, Model] = {}
 
     def load(self, arm: str, path: str, sha256: str) -> dict[str, Any]:
         """Make the session of one arm; replaces an older one.
 
         Returns:
-            What the model really takes and gives: names, dtypes and shapes as ONNX Runtime reports them.
+            What the model really takes and gives: names, dtypes and shapes.
 
         Raises:
             LoadRefused: if the digest differs or the provider is not the one asked for.
         """
-        model = Path(path).read_bytes()
-        found = hashlib.sha256(model).hexdigest()
+        content = Path(path).read_bytes()
+        found = hashlib.sha256(content).hexdigest()
         if found != sha256:
             raise LoadRefused(f"digest of {Path(path).name} is {found}; the catalogue says {sha256}")
-        session = onnxruntime.InferenceSession(model, sess_options=_options(), providers=list(PROVIDERS))
-        # ONNX Runtime falls back to another provider without an exception.
-        if tuple(session.get_providers()) != PROVIDERS:
-            raise LoadRefused(f"runs on {session.get_providers()}; asked for {list(PROVIDERS)}")
-        self._by_arm[arm] = session, [output.name for output in session.get_outputs()]
-        return {"inputs": _describe(session.get_inputs()), "outputs": _describe(session.get_outputs())}
+        if path.endswith(CHAIN_SUFFIX):
+            self._by_arm[arm], described = _chain(content)
+        else:
+            session = _OnnxSession(content)
+            self._by_arm[arm], described = session, session.described
+        return described
 
     def run(self, arm: str, inputs: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], float]:
         """Outputs by name and the milliseconds that the run took.
@@ -53,11 +64,34 @@ class Sessions:
         Raises:
             KeyError: if the arm is not loaded.
         """
-        session, names = self._by_arm[arm]
+        model = self._by_arm[arm]
         started_s = perf_counter()
-        values = session.run(names, dict(inputs))
-        compute_ms = (perf_counter() - started_s) * 1e3
-        return dict(zip(names, values, strict=True)), compute_ms
+        outputs = model.run(inputs)
+        return outputs, (perf_counter() - started_s) * 1e3
+
+
+class _OnnxSession:
+    def __init__(self, content: bytes) -> None:
+        session = onnxruntime.InferenceSession(content, sess_options=_options(), providers=list(PROVIDERS))
+        # ONNX Runtime falls back to another provider without an exception.
+        if tuple(session.get_providers()) != PROVIDERS:
+            raise LoadRefused(f"runs on {session.get_providers()}; asked for {list(PROVIDERS)}")
+        self._session = session
+        self._names = [output.name for output in session.get_outputs()]
+        self.described = {"inputs": _describe(session.get_inputs()), "outputs": _describe(session.get_outputs())}
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
+
+
+def _chain(content: bytes) -> tuple[Model, dict[str, Any]]:
+    # Imported for those who have a chain: the kernels may not be built here, and nobody else needs them.
+    from nodes.worker.chains import ChainModel
+
+    model = ChainModel(content)
+    taken = {"name": model.input_name, "type": "tensor(float)", "shape": list(model.input_shape)}
+    given = {"name": model.output_name, "type": "tensor(float)", "shape": list(model.output_shape)}
+    return model, {"inputs": [taken], "outputs": [given]}
 
 
 def _options() -> Any:

@@ -91,9 +91,7 @@ def error_of(layer: Layer, conv: MaskedConv) -> float:
     for mask in layer.masks[:CHECKED]:
         output = conv.output()
         conv(pack_image(layer.image), mask.inputs, mask.groups, output)
-        expected = masked_conv(
-            layer.image, layer.weights, layer.bias, active_in=mask.inputs, active_groups=mask.groups
-        )
+        expected = masked_conv(layer.image, layer.weights, layer.bias, active_in=mask.inputs, active_groups=mask.groups)
         found = unpack_image(output, len(layer.bias))
         worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
     return worst
@@ -175,7 +173,9 @@ def summary(kept: str, layers: list[dict[str, float]]) -> list[Row]:
             "over_dense": mean([us["dense"] / us[name] for us in layers]),
             "over_gathered": mean([us["gathered"] / us[name] for us in layers]),
         }
-        rows += [Row(f"{name}_{kept}_{figure}", value, "x", {"layers": len(layers)}) for figure, value in figures.items()]
+        rows += [
+            Row(f"{name}_{kept}_{figure}", value, "x", {"layers": len(layers)}) for figure, value in figures.items()
+        ]
     return rows
 
 

@@ -18,7 +18,8 @@ def random_chain(
 
     def numbers(*shape: int) -> Floats:
         fan = np.prod(shape[1:]) if len(shape) > 1 else 100
-        return (chance.standard_normal(shape) * np.sqrt(2 / fan)).astype(np.float32)
+        drawn: Floats = (chance.standard_normal(shape) * np.sqrt(2 / fan)).astype(np.float32)
+        return drawn
 
     steps: list[Step] = []
     channels = inputs

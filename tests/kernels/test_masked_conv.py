@@ -18,15 +18,25 @@ SETS = [
     pytest.param(isa, marks=pytest.mark.skipif(not runs(isa), reason=f"not run: no {isa.name} here")) for isa in Isa
 ]
 # inputs, outputs, height, width: odd, tiny, wide and narrow ones.
-SIZES = [(1, 16, 1, 1), (3, 16, 8, 8), (20, 40, 7, 5), (33, 80, 9, 13), (64, 64, 4, 4), (48, 112, 2, 2), (17, 32, 3, 31)]
+SIZES = [
+    (1, 16, 1, 1),
+    (3, 16, 8, 8),
+    (20, 40, 7, 5),
+    (33, 80, 9, 13),
+    (64, 64, 4, 4),
+    (48, 112, 2, 2),
+    (17, 32, 3, 31),
+]
 SIZES += [(16, 48, 1, 4), (16, 96, 5, 1), (32, 64, 6, 3)]
 
 
 def problem(seed: int, inputs: int, outputs: int, *image: int, side: int = 3) -> tuple[Floats, Floats, Floats]:
     chance = np.random.default_rng(seed)
     weights = chance.standard_normal((outputs, inputs, side, side)).astype(np.float32)
-    return chance.standard_normal((inputs, *image)).astype(np.float32), weights, chance.standard_normal(outputs).astype(
-        np.float32
+    return (
+        chance.standard_normal((inputs, *image)).astype(np.float32),
+        weights,
+        chance.standard_normal(outputs).astype(np.float32),
     )
 
 
