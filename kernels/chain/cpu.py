@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +75,8 @@ class Chain:
             head_bias=self._keep(pad_outputs(plan.head_bias_p)),
         )
         self._room = threading.local()
-        self._run = library().edgewise_program_run
+        self._passed = ctypes.byref(self._program)
+        self._run = _entry()
 
     def _steps(self) -> Iterator[_Step]:
         side, inputs = self.plan.side, self.plan.inputs
@@ -118,22 +121,11 @@ class Chain:
         """
         images_nchw = np.ascontiguousarray(images_nchw, dtype=np.float32)
         self._check(images_nchw, masks_ng)
-        scratch = self._scratch()
         probabilities_np = np.empty((len(images_nchw), len(self.plan.head_bias_p)), dtype=np.float32)
         used_ng = np.empty((len(images_nchw), self.mask_size), dtype=np.uint8)
-        program = ctypes.byref(self._program)
-        for n, image_chw in enumerate(images_nchw):
-            given = None if masks_ng is None else masks_ng[n].ctypes.data_as(ctypes.c_void_p)
-            failed = self._run(
-                program,
-                image_chw.ctypes.data_as(ctypes.c_void_p),
-                scratch.ctypes.data_as(ctypes.c_void_p),
-                given,
-                used_ng[n].ctypes.data_as(ctypes.c_void_p),
-                probabilities_np[n].ctypes.data_as(ctypes.c_void_p),
-            )
-            if failed:
-                raise KernelError(f"{self.isa.name} stopped running")
+        arrays = images_nchw, self._scratch(), masks_ng, used_ng, probabilities_np
+        if self._run(self._passed, len(images_nchw), *map(_address, arrays)):
+            raise KernelError(f"{self.isa.name} stopped running")
         return probabilities_np, used_ng
 
     def _check(self, images_nchw: Floats, masks_ng: Masks | None) -> None:
@@ -151,6 +143,19 @@ class Chain:
         if found is None:
             found = self._room.scratch = aligned(2 * self._image_floats + 6 * self._program.channels)
         return found
+
+
+@cache
+def _entry() -> Any:
+    run = library().edgewise_program_run
+    run.argtypes = [ctypes.POINTER(_Program), ctypes.c_int64, *[ctypes.c_void_p] * 5]
+    run.restype = ctypes.c_int32
+    return run
+
+
+def _address(array: NDArray[Any] | None) -> int | None:
+    # Three times faster than `array.ctypes.data`, which matters beside runs of 0.1 ms.
+    return None if array is None else array.__array_interface__["data"][0]
 
 
 def _outputs(step: object) -> int:

@@ -113,17 +113,25 @@ INLINE void finish(const Tile *tile, const int R, const int C, const int B, VEC 
         const VEC bias = LOAD(tile->bias[b] + lane);
         float *out = tile->output[b] + (tile->y * width + tile->x) * GROUP + lane;
         float *pooled = tile->pooled[b] + lane;
-        VEC most = floor, sum = SET1(0.0f);
+        const int mean = conv->pooling == POOL_MEAN;
+        VEC most = LOAD(pooled);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++)
 #pragma GCC unroll 24
             for (int c = 0; c < C; c++) {
-                const VEC value = MAX(ADD(acc[(r * C + c) * B * VECS + i], bias), floor);
-                STORE(out + (r * width + c) * GROUP, value);
-                most = MAX(most, value);
-                sum = ADD(sum, value);
+                VEC *value = &acc[(r * C + c) * B * VECS + i];
+                *value = MAX(ADD(*value, bias), floor);
+                STORE(out + (r * width + c) * GROUP, *value);
             }
-        STORE(pooled, conv->pooling == POOL_MEAN ? ADD(LOAD(pooled), sum) : MAX(LOAD(pooled), most));
+        if (mean)
+#pragma GCC unroll 32
+            for (int p = 0; p < R * C; p++)
+                most = ADD(most, acc[p * B * VECS + i]);
+        else
+#pragma GCC unroll 32
+            for (int p = 0; p < R * C; p++)
+                most = MAX(most, acc[p * B * VECS + i]);
+        STORE(pooled, most);
     }
 }
 

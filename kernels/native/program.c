@@ -197,14 +197,9 @@ static State laid_out(const Program *program, float *scratch)
     return state;
 }
 
-/* Classify one image [plane][y][x]. `masks` takes the mask of every layer's groups, one after the other. With `given`
-   those masks are used instead; the predictors run all the same. Returns 0, or 1 where `isa` does not run here. */
-EXPORT int32_t edgewise_program_run(const Program *program, const float *image, float *scratch, const uint8_t *given,
-                                    uint8_t *masks, float *probabilities)
+static void classify(const Program *program, ConvRun run, const float *image, float *scratch, const uint8_t *given,
+                     uint8_t *masks, float *probabilities)
 {
-    ConvRun run = edgewise_conv_for(program->isa);
-    if (!run)
-        return 1;
     State state = laid_out(program, scratch);
     take_image(program, image, &state);
     for (int32_t s = 0; s < program->count; s++) {
@@ -222,5 +217,24 @@ EXPORT int32_t edgewise_program_run(const Program *program, const float *image, 
         masks += groups;
     }
     answer(program, &state, probabilities);
+}
+
+/* Classify images [plane][y][x], one after the other. `masks` takes the mask of every layer's groups, one after the
+   other. With `given` those masks are used instead; the predictors run all the same. Returns 0, or 1 where `isa` does
+   not run here. */
+EXPORT int32_t edgewise_program_run(const Program *program, int64_t images, const float *image, float *scratch,
+                                    const uint8_t *given, uint8_t *masks, float *probabilities)
+{
+    ConvRun run = edgewise_conv_for(program->isa);
+    if (!run)
+        return 1;
+    const Conv *first = &program->steps[0].conv;
+    const int64_t image_size = (int64_t)first->inputs * first->height * first->width;
+    int64_t mask_size = 0;
+    for (int32_t s = 0; s < program->count; s++)
+        mask_size += program->steps[s].conv.outputs / GROUP;
+    for (int64_t n = 0; n < images; n++)
+        classify(program, run, image + n * image_size, scratch, given ? given + n * mask_size : NULL,
+                 masks + n * mask_size, probabilities + n * program->classes);
     return 0;
 }
