@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from nodes.pruning.cost import Layer, reduction
+from nodes.pruning.cost import Layer, Masks, reduction
 from nodes.pruning.gates import Masking, gates_of, set_masking
+from nodes.pruning.mass import threshold_for
 from nodes.pruning.tracing import firing, passes, target_masks
 
 HALVINGS = 24
@@ -36,12 +37,15 @@ class Forecast:
 
     def reduction(self, mass: float) -> float:
         """Share of multiply-accumulates that will be saved."""
-        return reduction(self._layers, target_masks(self._scores, mass, self._group))
+        return reduction(self._layers, self.masks(mass))
+
+    def masks(self, mass: float) -> Masks:
+        """The masks that the images will have."""
+        return target_masks(self._scores, mass, self._group)
 
     def keep(self, mass: float) -> dict[str, float]:
         """Share of groups that each gate will keep."""
-        masks = target_masks(self._scores, mass, self._group)
-        return {name: float(mask_ng.mean()) for name, mask_ng in masks.items()}
+        return {name: float(mask_ng.mean()) for name, mask_ng in self.masks(mass).items()}
 
     def mass_for(self, wanted: float) -> float:
         """The largest mass that saves at least `wanted`; the smallest there is where none does."""
@@ -67,17 +71,3 @@ def hold(network: nn.Module, keep: Mapping[str, float], images_nchw: NDArray[np.
             assert gate.logits_bg is not None
             margins.append(gate.logits_bg.numpy())
         gate.threshold_g.fill_(threshold_for(np.concatenate(margins), keep[name]))
-
-
-def threshold_for(logits_ng: NDArray[np.float32], keep: float) -> float:
-    """Threshold above which this share of all logits lies, the best of each row counted in any case."""
-    best_n = logits_ng.argmax(axis=1)
-    others = np.ones_like(logits_ng, dtype=bool)
-    others[np.arange(len(best_n)), best_n] = False
-    rest = np.sort(logits_ng[others])[::-1]
-    wanted = round(keep * logits_ng.size) - len(best_n)
-    if wanted <= 0 or not len(rest):
-        return float(logits_ng.max()) + 1.0
-    if wanted >= len(rest):
-        return float(logits_ng.min()) - 1.0
-    return float(rest[wanted - 1] + rest[wanted]) / 2

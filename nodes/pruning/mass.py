@@ -40,6 +40,20 @@ def keep_by_mass(score_bg: Floats, mass: float) -> Bools:
     return mask_bg
 
 
+def threshold_for(logits_ng: NDArray[np.float32], keep: float) -> float:
+    """Threshold above which this share of all logits lies, the best of each row counted in any case."""
+    best_n = logits_ng.argmax(axis=1)
+    others = np.ones_like(logits_ng, dtype=bool)
+    others[np.arange(len(best_n)), best_n] = False
+    rest = np.sort(logits_ng[others])[::-1]
+    wanted = round(keep * logits_ng.size) - len(best_n)
+    if wanted <= 0 or not len(rest):
+        return float(logits_ng.max()) + 1.0
+    if wanted >= len(rest):
+        return float(logits_ng.min()) - 1.0
+    return float(rest[wanted - 1] + rest[wanted]) / 2
+
+
 def firing_order(score_bc: Floats) -> NDArray[np.int64]:
     """An order of channels that puts those next to each other which fire for the same inputs.
 

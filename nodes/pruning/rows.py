@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from nodes.pruning.architectures import Chain
 from nodes.pruning.budget import Forecast, hold
@@ -54,8 +55,8 @@ def prepare(dense: Chain, data: Data) -> Chain:
     return gathered
 
 
-def prune(network: Chain, data: Data, course: Course, *, report: Report = print) -> Checkpoint:
-    """Train a prepared network's gates for the mass of `course`, and hold the forecast."""
+def prune(network: nn.Module, data: Data, course: Course, *, report: Report = print) -> dict[str, Any]:
+    """Train a network's gates for the mass of `course`, hold the forecast, and say how it went."""
     mass = 1.0 if course.mass is None else course.mass
     layers = layers_of(network, example(data))
     forecast = Forecast(network, layers, data.surveyed)
@@ -77,10 +78,10 @@ def prune(network: Chain, data: Data, course: Course, *, report: Report = print)
         **held,
     }
     report(f"accuracy {held['accuracy']:.2%} at {held['reduction']:.1%} (without hold {raw['accuracy']:.2%})")
-    return Checkpoint(net_of_chain(network, side=data.train.images_nchw.shape[2]), network, facts)
+    return facts
 
 
-def judged(network: Chain, layers: Sequence[Layer], data: Data) -> dict[str, Any]:
+def judged(network: nn.Module, layers: Sequence[Layer], data: Data) -> dict[str, Any]:
     """Accuracy and honest savings on the test images."""
     set_masking(network, Masking.PREDICTED)
     masks = predicted_masks(network, data.test.images_nchw)

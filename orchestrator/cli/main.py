@@ -15,6 +15,7 @@ VERBS = {
     "gateway": "orchestrator.cli.gateway:gateway",
     "node": "orchestrator.cli.node:node",
     "profile": "orchestrator.cli.node:profile",
+    "prune": "orchestrator.cli.node:prune",
     "infer": "orchestrator.cli.infer:infer",
     "why": "orchestrator.cli.why:why",
     "feedback": "orchestrator.cli.feedback:feedback",
