@@ -6,14 +6,14 @@ Shape letters: o outputs, i inputs, k side of the kernel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from kernels.chain.plan import ChainPlan
+from kernels.chain.plan import Step
 
 OPSET, IR = 17, 8
 Floats = NDArray[np.float32]
@@ -63,7 +63,22 @@ def gathered_conv(weights_oikk: Floats, bias_o: Floats, side: int) -> Any:
     return session(nodes, inputs, {"w": weights_oikk, "b": bias_o})
 
 
-def chain(plan: ChainPlan) -> Any:
+class Stack(Protocol):
+    """What a dense network is made from: a plan of the kernels, or anything of its shape."""
+
+    @property
+    def steps(self) -> tuple[Step, ...]: ...
+    @property
+    def head_pc(self) -> Any: ...
+    @property
+    def head_bias_p(self) -> Any: ...
+    @property
+    def side(self) -> int: ...
+    @property
+    def inputs(self) -> int: ...
+
+
+def chain(plan: Stack) -> Any:
     """The dense network: every group of every step, no predictors."""
     nodes: list[Any] = []
     constants: dict[str, NDArray[Any]] = {"head": np.ascontiguousarray(plan.head_pc.T), "head_b": plan.head_bias_p}

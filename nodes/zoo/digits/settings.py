@@ -51,5 +51,5 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
 # Self-pruning experts: the share of the activations that each keeps. None is their network before pruning, in the same
 # kernels.
 MASSES: Mapping[str, float | None] = MappingProxyType(
-    {"digits-gated-m60": 0.6, "digits-gated-m80": 0.8, "digits-gated-m100": 1.0, "digits-gated": None}
+    {"digits-gated-m60": 0.6, "digits-gated-m80": 0.8, "digits-gated": None}
 )

@@ -33,13 +33,13 @@ def test_shipped_evidence_is_the_inner_answers_of_fold_0(folds: Arrays, catalog:
     rows = folds["fold"] != 0
     np.testing.assert_array_equal(folds["labels"][rows], catalog.reference.labels_n)
     shipped = read_arrays(catalog.folder / catalog.task.evidence.file)
-    for card in catalog.experts:
+    for card in (card for card in catalog.experts if card.engine == "onnx"):
         np.testing.assert_array_equal(folds[f"inner_{card.name}"][0][rows], shipped[card.evidence_key])
 
 
 def test_shipped_experts_are_the_outer_models_of_fold_0(folds: Arrays, catalog: Catalog) -> None:
     rows = folds["fold"] == 0
-    for card in catalog.experts:
+    for card in (card for card in catalog.experts if card.engine == "onnx"):
         right = folds[f"outer_{card.name}"][rows].argmax(1) == folds["labels"][rows]
         assert right.mean() == pytest.approx(card.quality.accuracy_fraction, abs=1e-12)
 
