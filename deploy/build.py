@@ -88,7 +88,7 @@ def build(root: Path) -> list[Path]:
         if wish == "require":
             raise RuntimeError(f"compiled parts could not be built: {error}") from error
         print(
-            f"edgewise: installing without compiled parts ({error}); slower solvers and samplers are used, and no kernels",
+            f"edgewise: installing without compiled parts ({error}); slower solvers, samplers and no kernels",
             file=sys.stderr,
         )
         return []
