@@ -78,7 +78,7 @@ class ResNet(nn.Module):
     Source: He et al., arXiv 1512.03385, section 4.2, with parameter-free shortcuts.
     """
 
-    def __init__(self, blocks: int, *, classes: int, rank: int | None = None) -> None:
+    def __init__(self, blocks: int, *, classes: int = 10, rank: int | None = None) -> None:
         super().__init__()
         self.stem = GatedConv(3, 16, gated=False)
         stages: list[Residual] = []
@@ -121,7 +121,7 @@ class MobileNet(nn.Module):
     Source: Howard et al., arXiv 1704.04861.
     """
 
-    def __init__(self, *, width: float, classes: int, rank: int | None = None) -> None:
+    def __init__(self, *, width: float = 1.0, classes: int = 10, rank: int | None = None) -> None:
         super().__init__()
         inputs = scaled(32, width)
         self.stem = GatedConv(3, inputs, gated=False)
@@ -166,6 +166,6 @@ BUILDERS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "vgg16": vgg16,
         "resnet20": lambda **given: ResNet(3, **given),
         "resnet56": lambda **given: ResNet(9, **given),
-        "mobilenet": lambda **given: MobileNet(**{"width": 1.0, **given}),
+        "mobilenet": MobileNet,
     }
 )

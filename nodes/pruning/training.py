@@ -6,6 +6,7 @@ Shapes: n images, b batch, c channels, h and w pixels.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,12 +73,11 @@ def train(network: nn.Module, images: Images, course: Course, *, report: Report 
     optimizer = _optimizer(network, schedule)
     steps = -(-len(images.labels_n) // schedule.batch)
     rates = [group["max_lr"] for group in optimizer.param_groups]
+    done = _restore(network, optimizer, course.state)
     cycle = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rates, total_steps=schedule.epochs * steps, pct_start=0.2, cycle_momentum=False
     )
-    done = _restore(network, optimizer, course.state)
-    for _ in range(done * steps):
-        cycle.last_epoch += 1
+    _catch_up(cycle, done * steps)
     for epoch in range(done, schedule.epochs):
         started_s = time.perf_counter()
         _prepare(network, course, epoch)
@@ -195,6 +195,14 @@ def _save(network: nn.Module, optimizer: torch.optim.Optimizer, state: Path | No
     fresh = state.with_suffix(".new")
     write_arrays(fresh, arrays)
     fresh.replace(state)
+
+
+def _catch_up(cycle: torch.optim.lr_scheduler.LRScheduler, steps: int) -> None:
+    with warnings.catch_warnings():
+        # It warns of steps without the optimizer's, which were made before the stop.
+        warnings.simplefilter("ignore", UserWarning)
+        for _ in range(steps):
+            cycle.step()
 
 
 def _restore(network: nn.Module, optimizer: torch.optim.Optimizer, state: Path | None) -> int:
