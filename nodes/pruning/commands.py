@@ -71,17 +71,27 @@ def profile(source: Path, data: Path | None) -> None:
 
 @prune.command()
 @click.option("--from", "source", type=FILE, required=True, metavar="FILE", help="Pruned checkpoint.")
-@click.option("--to", type=FILE, required=True, metavar="FILE", help="File for the node (.npz).")
+@click.option("--to", type=FILE, required=True, metavar="FILE", help="File for the node (.npz, or .onnx of a bucket).")
+@click.option(
+    "--bucket",
+    type=click.FloatRange(0.0, 1.0, min_open=True),
+    metavar="SHARE",
+    help="Write an ONNX graph instead that computes this share of every layer's groups, for runtimes such as TensorRT.",
+)
 @click.option("--input", "input_name", default="image", show_default=True)
 @click.option("--output", "output_name", default="probabilities", show_default=True)
-def export(source: Path, to: Path, input_name: str, output_name: str) -> None:
+def export(source: Path, to: Path, bucket: float | None, input_name: str, output_name: str) -> None:
     """Write what a node runs: folded weights, predictors, thresholds. Prints the digest for the expert's card."""
     _require_torch()
     from nodes.pruning.checkpoints import load
-    from nodes.pruning.jobs import exported
+    from nodes.pruning.jobs import exported, exported_bucket
 
-    exported(load(source), to, input_name=input_name, output_name=output_name)
-    click.echo(f"{to}: engine chain, sha256 {hashlib.sha256(to.read_bytes()).hexdigest()}")
+    if bucket is None:
+        exported(load(source), to, input_name=input_name, output_name=output_name)
+    else:
+        exported_bucket(load(source), to, bucket)
+    engine = "chain" if bucket is None else "onnx"
+    click.echo(f"{to}: engine {engine}, sha256 {hashlib.sha256(to.read_bytes()).hexdigest()}")
 
 
 def _tell(checkpoint: Checkpoint, to: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from kernels.chain.plan import ChainPlan
 from kernels.native.library import available
 from nodes.errors import ConfigError
 from nodes.pruning.architectures import BUILDERS, Chain
@@ -77,13 +78,25 @@ def exported(checkpoint: Checkpoint, to: Path, *, input_name: str, output_name: 
     Raises:
         ConfigError: Only chains are served.
     """
+    write_chain(to, _served(checkpoint), input_name=input_name, output_name=output_name)
+
+
+def exported_bucket(checkpoint: Checkpoint, to: Path, share: float) -> None:
+    """Write an ONNX graph with a fixed number of groups a layer.
+
+    Raises:
+        ConfigError: Only chains are served.
+    """
+    from nodes.pruning.buckets import bucket
+
+    to.write_bytes(bucket(_served(checkpoint), share))
+
+
+def _served(checkpoint: Checkpoint) -> ChainPlan:
     if not isinstance(checkpoint.network, Chain):
         raise ConfigError("export: only chains (vgg16, digits) can be served; residual networks cannot yet")
-    pruned = "mass" in checkpoint.facts
-    set_masking(checkpoint.network, Masking.PREDICTED if pruned else Masking.OFF)
-    write_chain(
-        to, plan_of(checkpoint.network, side=checkpoint.net.side), input_name=input_name, output_name=output_name
-    )
+    set_masking(checkpoint.network, Masking.PREDICTED if "mass" in checkpoint.facts else Masking.OFF)
+    return plan_of(checkpoint.network, side=checkpoint.net.side)
 
 
 def data_of(net: Net, folder: Path | None) -> Data:
