@@ -38,7 +38,7 @@ def _models_option() -> Callable[[Command], Command]:
         "--models",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Folder of experts.  [default: the digit classifiers that ship]",
+        help="Folder of experts.  [default: the digit classifiers and language models that ship]",
     )
 
 
@@ -92,8 +92,13 @@ def cli() -> None:
 @_models_option()
 @_python_option()
 @_option("--concurrency", type=int, metavar="C", help="Models that run at once.  [default: 1]")
+@_option("--texts-at-once", type=int, metavar="N", help="Texts that language models write at once.  [default: 8]")
 @_option("--queue-limit", type=int, metavar="Q", help="Work that may wait; more is refused.  [default: 64]")
 @_option("--key-file", type=click.Path(path_type=Path, dir_okay=False), help="File of the key to show.")
+@_option("--openai", metavar="URL", help="Offer the models of this OpenAI-compatible server (http://HOST:PORT/v1).")
+@_option("--openai-key-file", type=click.Path(path_type=Path, dir_okay=False), help="File of the key that it wants.")
+@_option("--openai-task", metavar="TASK", help="Task that its models serve.  [default: chat]")
+@_option("--model", multiple=True, metavar="M", help="One of its models: NAME,quality=0.7,context=8192,can=tools.")
 @_option("--memory-limit", type=int, metavar="BYTES", help="What the experts may take together.")
 @_energy_option()
 @_trace_option()

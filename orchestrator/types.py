@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.text_profile import TextProfile
+
 NAME_PATTERN = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
 
 Array = NDArray[Any]
@@ -45,6 +47,8 @@ class FusionChoice(Enum):
     NONE = "none"
     MIXTURE = "mixture"
     VOTE = "vote"
+    JUDGE = "judge"
+    TOKEN = "token"  # noqa: S105
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,25 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Energy:
-    """Joules with their source. `energy_j` is NaN where the provenance is UNMEASURED."""
+    """Joules with their source.
+
+    Args:
+        energy_j: Active joules; NaN where the provenance is UNMEASURED.
+        provenance: Where they come from.
+        method: How they were obtained.
+        uncertainty_j: One standard deviation.
+        idle_j: Idle power's joules of the same time, not in `energy_j`; None where nobody knows.
+        share: How the device's joules were split among what ran; "" where nobody says.
+        preliminary: A better figure follows once the sensor has caught up.
+    """
 
     energy_j: float
     provenance: Provenance
     method: str
     uncertainty_j: float = 0.0
+    idle_j: float | None = None
+    share: str = ""
+    preliminary: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,6 +124,8 @@ class Arm:
     quality_fraction: float
     quality_samples: int
     evidence_digest: str
+    text: TextProfile | None = None
+    tags: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -180,10 +199,11 @@ class Query:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation; `extra_json` is what OpenAI's message has beside role and text."""
 
     role: str
     content: str
+    extra_json: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,11 +215,22 @@ class GenerationParameters:
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    tools_json: str = ""
+    tool_choice_json: str = ""
+    response_format_json: str = ""
 
 
 @dataclass(frozen=True)
 class TextQuery:
-    """One text query, validated."""
+    """One text query, validated.
+
+    Args:
+        needs: Capabilities that an arm must declare.
+        allowed_nodes: Where it may run; empty for anywhere.
+        required_tags: What an arm must carry.
+        max_ttft_ms: Most milliseconds until the first token; None for no limit.
+        max_tpot_ms: Most milliseconds per further token; None for no limit.
+    """
 
     request_id: str
     task: Task
@@ -208,6 +239,19 @@ class TextQuery:
     parameters: GenerationParameters
     budget: BudgetRequest
     deadline_s: float
+    fusion: FusionChoice = FusionChoice.AUTO
+    max_experts: int = 0
+    needs: frozenset[str] = frozenset()
+    allowed_nodes: frozenset[str] = frozenset()
+    required_tags: frozenset[str] = frozenset()
+    max_ttft_ms: float | None = None
+    max_tpot_ms: float | None = None
+
+    @property
+    def prompt(self) -> str:
+        """What is asked, as the gate reads it: what the user said last, or everything where no user spoke."""
+        asked = [message.content for message in self.messages if message.role == "user"]
+        return asked[-1] if asked else "\n".join(message.content for message in self.messages)
 
 
 @dataclass(frozen=True)
@@ -223,6 +267,9 @@ class Done:
     energy: Energy
     queue_ms: float
     compute_ms: float
+    margin_fraction: float | None = None
+    first_token_ms: float | None = None
+    tool_calls_json: str = ""
 
 
 @dataclass(frozen=True)
@@ -257,6 +304,7 @@ class AttemptRecord:
     ms: float
     outcome: str
     reason: str = ""
+    work_id: int = 0
 
 
 @dataclass(frozen=True)

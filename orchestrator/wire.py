@@ -63,6 +63,8 @@ FUSIONS = {
     common_pb2.FUSION_MODE_NONE: FusionChoice.NONE,
     common_pb2.FUSION_MODE_MIXTURE: FusionChoice.MIXTURE,
     common_pb2.FUSION_MODE_VOTE: FusionChoice.VOTE,
+    common_pb2.FUSION_MODE_JUDGE: FusionChoice.JUDGE,
+    common_pb2.FUSION_MODE_TOKEN: FusionChoice.TOKEN,
 }
 FUSION_NUMBERS = {value: number for number, value in FUSIONS.items()}
 FINISH_REASONS = {
@@ -265,7 +267,15 @@ def decode_energy(message: common_pb2.Energy) -> Energy:
     value, doubt = message.energy_j, message.uncertainty_j
     if provenance is Provenance.UNMEASURED or not (math.isfinite(value) and value >= 0):
         return Energy(math.nan, Provenance.UNMEASURED, message.method[:64])
-    return Energy(value, provenance, message.method[:64], doubt if math.isfinite(doubt) and doubt > 0 else 0.0)
+    return Energy(
+        value,
+        provenance,
+        message.method[:64],
+        doubt if math.isfinite(doubt) and doubt > 0 else 0.0,
+        message.idle_j if message.HasField("idle_j") and 0.0 <= message.idle_j < math.inf else None,
+        message.share[:32],
+        message.preliminary,
+    )
 
 
 def encode_energy(energy: Energy) -> common_pb2.Energy:
@@ -276,6 +286,9 @@ def encode_energy(energy: Energy) -> common_pb2.Energy:
         provenance=PROVENANCE_NUMBERS[energy.provenance],
         method=energy.method,
         uncertainty_j=energy.uncertainty_j,
+        idle_j=energy.idle_j,
+        share=energy.share,
+        preliminary=energy.preliminary,
     )
 
 

@@ -20,13 +20,18 @@ from nodes.agent.session import Session, SessionEnd
 from nodes.agent.wire import FleetStream
 from nodes.arms import ArmProfile, Inventory
 from nodes.config import NodeConfig
+from nodes.energy.contract import Meter
 from nodes.energy.discovery import EnergySource, RunsOn, Wanted, discover
 from nodes.energy.profile import load_profile
 from nodes.energy.sources import Places
+from nodes.engines import onnx_lm
 from nodes.engines.child import Limits
 from nodes.engines.contract import Engine
 from nodes.engines.onnx import OnnxEngine
 from nodes.engines.process import WorkerCommand
+from nodes.engines.remote.measuring import profile_texts
+from nodes.engines.remote.parts import remote_parts
+from nodes.engines.several import SeveralEngines
 from nodes.errors import ConfigError, EnergySourceMissing
 from nodes.inventory import load_inventory
 from nodes.profiling import profile_arms
@@ -37,16 +42,23 @@ SETTLED_S = 5.0
 # How often joules of a late sensor are attributed.
 SETTLE_S = 2.0
 
+TENSOR_ENGINES = {"onnx", "chain"}
+
 log = structlog.get_logger("nodes.agent")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What an agent is made of; tests bring their own."""
+    """What an agent is made of; tests bring their own.
+
+    Attributes:
+        measure: Measures the arms where the usual way does not do; None takes that.
+    """
 
     engine: Engine
     energy: EnergySource
     inventory: Inventory
+    measure: Callable[[Engine, Meter, Inventory], Awaitable[dict[str, ArmProfile]]] | None = None
 
 
 def build_parts(config: NodeConfig) -> Parts:
@@ -56,15 +68,32 @@ def build_parts(config: NodeConfig) -> Parts:
         ConfigError: if a profile, an expert or the memory limit does not fit.
         EnergySourceMissing: if the energy source that was asked for cannot be read.
     """
+    if config.openai is not None:
+        return Parts(*remote_parts(config, config.openai), measure=profile_texts)
     profile = None if config.profile is None else load_profile(config.profile)
     inventory = load_inventory(config.models, config.experts)
     _check_memory(inventory, config.memory_limit_bytes)
-    command = WorkerCommand(config.worker_python, config.concurrency)
-    engine = OnnxEngine(command, Limits(queue_limit=config.queue_limit))
+    engine = _build_engine(config, inventory)
     # This engine runs on the CPU: what a GPU draws is not its doing.
     wanted = Wanted(config.energy, profile, RunsOn.CPU, config.noise_seed)
     places = Places(trace=config.energy_trace, calibration=config.calibration)
     return Parts(engine, discover(wanted, places), inventory)
+
+
+def _build_engine(config: NodeConfig, inventory: Inventory) -> Engine:
+    """The engines that the arms need; one that is alone needs nobody to hand it its jobs."""
+    limits = Limits(queue_limit=config.queue_limit)
+    needed = {arm.engine for arm in inventory.arms}
+    engines: dict[str, Engine] = {}
+    tensors = needed & TENSOR_ENGINES
+    if tensors:
+        # One process runs files of both kinds.
+        engines |= dict.fromkeys(tensors, OnnxEngine(WorkerCommand(config.worker_python, config.concurrency), limits))
+    if "onnx-lm" in needed:
+        command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE)
+        engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, limits)
+    alone = set(engines.values())
+    return alone.pop() if len(alone) == 1 else SeveralEngines(engines)
 
 
 def _check_memory(inventory: Inventory, limit_bytes: int) -> None:
@@ -121,9 +150,12 @@ class Agent:
         parts.engine.events.on_arms_lost = self._arms_lost
         parts.energy.start()
         await parts.engine.load(parts.inventory.arms)
-        self._profiles = await profile_arms(
-            parts.engine, parts.energy.meter, parts.inventory, seconds_per_arm=self._config.profiling_s
-        )
+        if parts.measure is not None:
+            self._profiles = await parts.measure(parts.engine, parts.energy.meter, parts.inventory)
+        else:
+            self._profiles = await profile_arms(
+                parts.engine, parts.energy.meter, parts.inventory, seconds_per_arm=self._config.profiling_s
+            )
         log.info(
             "ready",
             node=self._config.name,
@@ -216,7 +248,7 @@ class Agent:
 
     def _make_desk(self, send: Callable[[m.Event], Awaitable[None]]) -> Desk:
         parts = self._parts
-        return Desk(parts.engine, parts.energy.meter, inventory=parts.inventory, send=send)
+        return Desk(parts.engine, parts.energy.meter, inventory=parts.inventory, send=send, profiles=self._profiles)
 
     def _beat(self) -> m.Heartbeat:
         engine = self._parts.engine

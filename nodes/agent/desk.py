@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from nodes import errors
 from nodes.agent import checks, outcomes
 from nodes.agent import messages as m
 from nodes.agent.outbox import OutboxClosed, weight_bytes
-from nodes.arms import ArmSpec, Inventory
+from nodes.arms import ArmProfile, ArmSpec, Inventory
 from nodes.energy.contract import EnergyReading, Meter, Provenance, Settlement, Span
 from nodes.engines.contract import Engine, Job, TextEnd, TextJob
 
@@ -58,16 +58,24 @@ class Desk:
         meter: Charges it.
         inventory: What this node offers.
         send: Queues an event for the gateway; raises OutboxClosed when the session is over.
+        profiles: What the arms cost here, by key; texts with an energy limit need it.
     """
 
     def __init__(
-        self, engine: Engine, meter: Meter, *, inventory: Inventory, send: Callable[[m.Event], Awaitable[None]]
+        self,
+        engine: Engine,
+        meter: Meter,
+        *,
+        inventory: Inventory,
+        send: Callable[[m.Event], Awaitable[None]],
+        profiles: Mapping[str, ArmProfile] | None = None,
     ) -> None:
         self._engine = engine
         self._meter = meter
         self._task_specs = {task.name: task for task in inventory.tasks}
         self._arms = {arm.key: arm for arm in inventory.arms}
         self._send = send
+        self._profiles = profiles or {}
         self._runs: dict[int, _Run] = {}
         self._open_tasks: set[asyncio.Task[None]] = set()
         self._unsettled: dict[Span, int] = {}
@@ -185,6 +193,7 @@ class Desk:
         raise errors.EngineError(f"{run.arm.key} ended its text without an end")
 
     def _text_job(self, run: _Run, request: m.TextRequest) -> TextJob:
+        profile = self._profiles.get(run.arm.key)
         return TextJob(
             arm=run.arm.key,
             messages=request.messages,
@@ -196,6 +205,11 @@ class Desk:
             energy_limit_j=run.work.energy_limit_j,
             start_by_s=run.start_by_s,
             on_start=lambda: self._open(run),
+            cost=profile.text if profile else None,
+            extras=request.extras,
+            tools_json=request.tools_json,
+            tool_choice_json=request.tool_choice_json,
+            response_format_json=request.response_format_json,
         )
 
     def _text_done(self, run: _Run, end: TextEnd, text: str) -> m.WorkDone:
@@ -208,6 +222,9 @@ class Desk:
             finish=end.finish,
             prompt_tokens=end.prompt_tokens,
             completion_tokens=end.completion_tokens,
+            margin_fraction=end.margin_fraction,
+            first_token_ms=end.first_token_ms,
+            tool_calls_json=end.tool_calls_json,
         )
 
     # ---- joules

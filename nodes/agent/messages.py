@@ -100,6 +100,9 @@ class WorkDone:
     finish: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    margin_fraction: float | None = None
+    first_token_ms: float | None = None
+    tool_calls_json: str = ""
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,10 @@ class TextRequest:
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+    tools_json: str = ""
+    tool_choice_json: str = ""
+    response_format_json: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import grpc.aio
 
@@ -189,7 +189,25 @@ def _arm(arm: m.OfferedArm) -> fleet.Arm:
         evidence_digest=spec.evidence_digest,
         latency=latency,
         energy=energy_profile,
+        text=_text_profile(arm),
+        tags=spec.tags,
     )
+
+
+def _text_profile(arm: m.OfferedArm) -> fleet.TextProfile | None:
+    traits, cost = arm.spec.text, arm.profile.text if arm.profile else None
+    if traits is None:
+        return None
+    profile = fleet.TextProfile(
+        context_tokens=traits.context_tokens,
+        completion_tokens=traits.completion_tokens,
+        completion_p95_tokens=traits.completion_p95_tokens,
+        tokenizer_digest=traits.tokenizer_digest,
+        capabilities=traits.capabilities,
+    )
+    if cost is not None:
+        profile.MergeFrom(fleet.TextProfile(**asdict(cost)))
+    return profile
 
 
 def _profiles(arm: m.OfferedArm) -> tuple[fleet.LatencyProfile, fleet.EnergyProfile]:
@@ -222,6 +240,9 @@ def _done(done: m.WorkDone) -> fleet.WorkDone:
         energy=energy(done.energy),
         queue_ms=done.queue_ms,
         compute_ms=done.compute_ms,
+        margin_fraction=done.margin_fraction,
+        first_token_ms=done.first_token_ms,
+        tool_calls_json=done.tool_calls_json,
     )
 
 
@@ -293,4 +314,12 @@ def _text(text: fleet.TextWork) -> m.TextRequest:
         top_p=parameters.top_p if parameters.HasField("top_p") else None,
         seed=parameters.seed if parameters.HasField("seed") else None,
         stop=tuple(parameters.stop),
+        extras=tuple(message.extra_json for message in text.messages) if _has_extras(text) else (),
+        tools_json=parameters.tools_json,
+        tool_choice_json=parameters.tool_choice_json,
+        response_format_json=parameters.response_format_json,
     )
+
+
+def _has_extras(text: fleet.TextWork) -> bool:
+    return any(message.extra_json for message in text.messages)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
-from nodes.engines.contract import EngineState, Job
+from nodes.engines.contract import EngineState, Job, TextJob
 from nodes.engines.crashes import CrashLog, CrashPolicy
 from nodes.engines.process import WorkerCommand, WorkerProcess
 from nodes.engines.slots import Slots
@@ -114,6 +114,34 @@ class Supervisor:
             raise
         return _successful(await answer), (started_s - submitted_s) * 1e3
 
+    async def stream(self, job: TextJob, order: Mapping[str, Any]) -> AsyncGenerator[tuple[Frame, float]]:
+        """Every frame that the process sends for one text, the last one included, and the milliseconds it waited.
+
+        Leaving the generator early asks the process to stop the text at its next token.
+
+        Raises:
+            As `run`.
+        """
+        submitted_s = time.monotonic()
+        self._check(job)
+        await self._slots.take()
+        started_s = time.monotonic()
+        queue_ms = (started_s - submitted_s) * 1e3
+        frames: asyncio.Queue[Frame | None] = asyncio.Queue()
+        try:
+            answer = self._begin_text(job, {**order, "op": "generate", "arm": job.arm}, frames)
+        except BaseException:
+            self._slots.give_back()
+            raise
+        process = self._process
+        try:
+            while (piece := await frames.get()) is not None:
+                yield piece, queue_ms
+            yield _successful(await answer), queue_ms
+        finally:
+            if not answer.done() and process is not None:
+                process.cancel(answer)
+
     async def close(self) -> None:
         """End the process; what runs or waits fails with EngineDied."""
         self.state = EngineState.CLOSED
@@ -126,7 +154,7 @@ class Supervisor:
 
     # ---- one job
 
-    def _check(self, job: Job) -> WorkerProcess:
+    def _check(self, job: Job | TextJob) -> WorkerProcess:
         if job.arm in self._quarantined:
             raise ArmQuarantined(f"{job.arm} is in quarantine: the engine died repeatedly while it ran")
         if self.state is not EngineState.READY or self._process is None:
@@ -134,10 +162,7 @@ class Supervisor:
         return self._process
 
     def _begin(self, job: Job, now_s: float) -> asyncio.Future[Frame]:
-        process = self._check(job)
-        if job.start_by_s is not None and now_s >= job.start_by_s:
-            raise DeadlinePassed("The work's time ran out before it could start")
-        job.on_start()
+        process = self._admit(job, now_s)
         header, run = {"op": "infer", "arm": job.arm}, object()
         try:
             # The slot stays taken until the process has answered, also where the caller leaves before.
@@ -146,6 +171,34 @@ class Supervisor:
             raise InputInvalid(str(error)) from error
         self._running[run] = job.arm, now_s
         return answer
+
+    def _begin_text(
+        self, job: TextJob, header: Mapping[str, Any], frames: asyncio.Queue[Frame | None]
+    ) -> asyncio.Future[Frame]:
+        process, run = self._admit(job, time.monotonic()), object()
+
+        def progressed(frame: Frame) -> None:
+            # A long text is no hang as long as it goes on.
+            self._running[run] = job.arm, time.monotonic()
+            frames.put_nowait(frame)
+
+        def ended() -> None:
+            self._finished(run)
+            frames.put_nowait(None)
+
+        try:
+            answer = process.request(header, on_end=ended, on_piece=progressed)
+        except FrameError as error:
+            raise InputInvalid(str(error)) from error
+        self._running[run] = job.arm, time.monotonic()
+        return answer
+
+    def _admit(self, job: Job | TextJob, now_s: float) -> WorkerProcess:
+        process = self._check(job)
+        if job.start_by_s is not None and now_s >= job.start_by_s:
+            raise DeadlinePassed("The work's time ran out before it could start")
+        job.on_start()
+        return process
 
     def _finished(self, run: object) -> None:
         del self._running[run]

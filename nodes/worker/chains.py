@@ -46,8 +46,15 @@ class ChainModel:
             raise KernelError(f"not a chain that can be run: {error}") from error
         plan = self._chain.plan
         self._channels = () if plan.inputs == 1 else (plan.inputs,)
-        self.input_shape = ("n", *map(str, (*self._channels, plan.side, plan.side)))
-        self.output_shape = ("n", str(len(plan.head_bias_p)))
+        self._shape = (*self._channels, plan.side, plan.side)
+
+    def described(self) -> dict[str, Any]:
+        """Names, dtypes and shapes of input and output."""
+        tensors = {self.input_name: self._shape, self.output_name: (len(self._chain.plan.head_bias_p),)}
+        taken, given = (
+            {"name": name, "type": "tensor(float)", "shape": ["n", *map(str, shape)]} for name, shape in tensors.items()
+        )
+        return {"inputs": [taken], "outputs": [given]}
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Probabilities (n, p) of images (n, h, w) or (n, c, h, w).
@@ -58,9 +65,8 @@ class ChainModel:
         if set(inputs) != {self.input_name}:
             raise ShapeError(f"the input is {self.input_name}, not {', '.join(sorted(inputs))}")
         images = inputs[self.input_name]
-        side = self._chain.plan.side
-        if images.dtype != np.float32 or images.shape[1:] != (*self._channels, side, side):
-            raise ShapeError(f"{self.input_name} must be float32 {self.input_shape}")
+        if images.dtype != np.float32 or images.shape[1:] != self._shape:
+            raise ShapeError(f"{self.input_name} must be float32 (n, *{self._shape})")
         images_nchw = images[:, None] if not self._channels else images
         return {self.output_name: self._chain(images_nchw)[0]}
 

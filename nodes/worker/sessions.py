@@ -31,6 +31,10 @@ class Model(Protocol):
         """Outputs by name."""
         ...
 
+    def described(self) -> dict[str, Any]:
+        """Names, dtypes and shapes of inputs and outputs."""
+        ...
+
 
 class Sessions:
     """All loaded models by arm. `load` is called before work for the arm arrives; `run` from several threads."""
@@ -47,16 +51,10 @@ class Sessions:
         Raises:
             LoadRefused: if the digest differs or the provider is not the one asked for.
         """
-        content = Path(path).read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-        if found != sha256:
-            raise LoadRefused(f"digest of {Path(path).name} is {found}; the catalogue says {sha256}")
-        if path.endswith(CHAIN_SUFFIX):
-            self._by_arm[arm], described = _chain(content)
-        else:
-            session = _OnnxSession(content)
-            self._by_arm[arm], described = session, session.described
-        return described
+        file = Path(path)
+        model = _chain(read_verified(file, sha256)) if file.suffix == CHAIN_SUFFIX else _OnnxModel(file, sha256)
+        self._by_arm[arm] = model
+        return model.described()
 
     def run(self, arm: str, inputs: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], float]:
         """Outputs by name and the milliseconds that the run took.
@@ -70,28 +68,53 @@ class Sessions:
         return outputs, (perf_counter() - started_s) * 1e3
 
 
-class _OnnxSession:
-    def __init__(self, content: bytes) -> None:
-        session = onnxruntime.InferenceSession(content, sess_options=_options(), providers=list(PROVIDERS))
-        # ONNX Runtime falls back to another provider without an exception.
-        if tuple(session.get_providers()) != PROVIDERS:
-            raise LoadRefused(f"runs on {session.get_providers()}; asked for {list(PROVIDERS)}")
-        self._session = session
-        self._names = [output.name for output in session.get_outputs()]
-        self.described = {"inputs": _describe(session.get_inputs()), "outputs": _describe(session.get_outputs())}
+class _OnnxModel:
+    def __init__(self, file: Path, sha256: str) -> None:
+        self._session = open_session(file, sha256)
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def described(self) -> dict[str, Any]:
+        return {
+            "inputs": _describe(self._session.get_inputs()),
+            "outputs": _describe(self._session.get_outputs()),
+        }
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
 
 
-def _chain(content: bytes) -> tuple[Model, dict[str, Any]]:
+def _chain(content: bytes) -> Model:
     # Imported for those who have a chain: the kernels may not be built here, and nobody else needs them.
     from nodes.worker.chains import ChainModel
 
-    model = ChainModel(content)
-    taken = {"name": model.input_name, "type": "tensor(float)", "shape": list(model.input_shape)}
-    given = {"name": model.output_name, "type": "tensor(float)", "shape": list(model.output_shape)}
-    return model, {"inputs": [taken], "outputs": [given]}
+    return ChainModel(content)
+
+
+def read_verified(path: Path, sha256: str) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        LoadRefused: if their digest is another one.
+    """
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise LoadRefused(f"digest of {path.name} is {found}; the catalogue says {sha256}")
+    return content
+
+
+def open_session(path: Path, sha256: str) -> Any:
+    """A session on one thread of the CPU, from verified bytes.
+
+    Raises:
+        LoadRefused: if the digest differs or the provider is not the one asked for.
+    """
+    model = read_verified(path, sha256)
+    session = onnxruntime.InferenceSession(model, sess_options=_options(), providers=list(PROVIDERS))
+    # ONNX Runtime falls back to another provider without an exception.
+    if tuple(session.get_providers()) != PROVIDERS:
+        raise LoadRefused(f"runs on {session.get_providers()}; asked for {list(PROVIDERS)}")
+    return session
 
 
 def _options() -> Any:

@@ -11,6 +11,8 @@ import click
 
 from nodes.zoo.catalog import DEFAULT_FOLDER, CatalogError, load_catalog
 from nodes.zoo.digits.settings import MASSES, RECIPES
+from nodes.zoo.language.catalog import TEXT_FOLDER
+from nodes.zoo.language.settings import RECIPES as LANGUAGE_RECIPES
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -41,6 +43,33 @@ def train(out: Path, names: tuple[str, ...], folds_file: Path | None) -> None:
     chosen = [name for name in (*RECIPES, *MASSES) if not names or name in names]
     build(out, chosen, folds_file=folds_file, report=click.echo)
     click.echo(f"written to {out} in {time.perf_counter() - started:.0f} s")
+
+
+@main.command()
+@click.option("--work", type=FOLDER, default=Path("build/language"), show_default=True, help="Of checkpoints.")
+@click.option("--only", "names", multiple=True, type=click.Choice(list(LANGUAGE_RECIPES)), help="Train this one only.")
+def train_language(work: Path, names: tuple[str, ...]) -> None:
+    """Train the text experts, each on one core; stopped and started again, it goes on where it was.
+
+    Takes about an hour for all. `export-language` then writes what ships.
+    """
+    _require("torch", extra="edgewise[train,node]")
+    from nodes.zoo.language.train import Training  # torch takes seconds to import
+
+    for name in names or LANGUAGE_RECIPES:
+        click.echo(f"training {name}")
+        Training(name, LANGUAGE_RECIPES[name], work).run(click.echo)
+
+
+@main.command()
+@click.option("--work", type=FOLDER, default=Path("build/language"), show_default=True, help="Of checkpoints.")
+@click.option("--out", type=FOLDER, default=TEXT_FOLDER, show_default="the shipped folder")
+def export_language(work: Path, out: Path) -> None:
+    """Write weights, cards, questions and evidence of the text experts from their checkpoints, finished or not."""
+    _require("torch", "onnx", "onnxruntime", extra="edgewise[train,node]")
+    from nodes.zoo.language.build import Builder
+
+    Builder(work, out, click.echo).build()
 
 
 @main.command()

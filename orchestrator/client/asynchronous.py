@@ -83,11 +83,12 @@ class AsyncClient(Session):
         parameters: GenerationParameters = DEFAULT_PARAMETERS,
         budget: Budget | None = None,
         expert: str | None = None,
+        fusion: FusionChoice | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[TextDelta | Generated, None]:
         """Generate text, as `Client.generate`."""
-        ask = wire.Ask(task, budget, expert, None, None, request_id)
+        ask = wire.Ask(task, budget, expert, fusion, None, request_id)
         call = wire.generate(messages, parameters, ask)
         open_stream: Any = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString
@@ -120,6 +121,10 @@ class AsyncClient(Session):
         """The inputs of all tensor tasks, by task."""
         self.specs.update(await self._run(wire.tasks()))
         return dict(self.specs)
+
+    async def text_tasks(self) -> tuple[str, ...]:
+        """The tasks that take texts."""
+        return await self._run(wire.text_tasks())
 
     async def budgets(self) -> tuple[TaskBudget, ...]:
         """The budgets in force, the default first."""

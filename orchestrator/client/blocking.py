@@ -104,6 +104,7 @@ class Client(Session):
         parameters: GenerationParameters = DEFAULT_PARAMETERS,
         budget: Budget | None = None,
         expert: str | None = None,
+        fusion: FusionChoice | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> Generator[TextDelta | Generated, None, None]:
@@ -114,7 +115,7 @@ class Client(Session):
         Raises:
             EdgewiseError: Before or between pieces; see `orchestrator.errors`.
         """
-        ask = wire.Ask(task, budget, expert, None, None, request_id)
+        ask = wire.Ask(task, budget, expert, fusion, None, request_id)
         call = wire.generate(messages, parameters, ask)
         open_stream = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString
@@ -147,6 +148,10 @@ class Client(Session):
         """The inputs of all tensor tasks, by task."""
         self.specs.update(self._run(wire.tasks()))
         return dict(self.specs)
+
+    def text_tasks(self) -> tuple[str, ...]:
+        """The tasks that take texts."""
+        return self._run(wire.text_tasks())
 
     def budgets(self) -> tuple[TaskBudget, ...]:
         """The budgets in force, the default first."""

@@ -58,6 +58,7 @@ class Progress:
         written_off_j: Of what is reserved, what attempts may have taken that did not tell.
         told_from: Attempts from this one on are not in `written_off_j`.
         fused: The answer so far, None before the first.
+        voices: How many experts' texts are in the answer to a text query.
     """
 
     limits: Limits
@@ -73,6 +74,7 @@ class Progress:
     told_from: int = 0
     infer_s: float = 0.0
     fuse_s: float = 0.0
+    voices: int = 0
 
     @property
     def elapsed_ms(self) -> float:
@@ -163,7 +165,15 @@ def total_energy(attempts: list[AttemptRecord]) -> Energy:
         provenance,
         methods,
         math.sqrt(math.fsum(part.uncertainty_j**2 for part in parts)),
+        _idle_j(parts),
+        "+".join(sorted({part.share for part in parts if part.share})),
+        any(part.preliminary for part in parts),
     )
+
+
+def _idle_j(parts: list[Energy]) -> float | None:
+    told = [part.idle_j for part in parts if part.idle_j is not None]
+    return math.fsum(told) if told else None
 
 
 class Runner:
@@ -351,8 +361,12 @@ def _fuse(route: Route, progress: Progress) -> Fused:
 def fusion_of(progress: Progress) -> FusionChoice:
     """How the answer came about: more than one expert's answer in it, or one expert's alone."""
     bound = progress.decision.route
-    if bound is None or len(progress.answers) < 2 or bound.route.fusion is Fusion.NONE:
+    if bound is None or max(len(progress.answers), progress.voices) < 2 or bound.route.fusion is Fusion.NONE:
         return FusionChoice.NONE
+    if bound.route.fusion is Fusion.JUDGE:
+        return FusionChoice.JUDGE
+    if progress.voices:
+        return FusionChoice.VOTE
     return FusionChoice.VOTE if bound.route.fusion is Fusion.VOTE else FusionChoice.MIXTURE
 
 

@@ -61,7 +61,10 @@ from orchestrator.types import BudgetRequest, OnInfeasible
 events = structlog.get_logger("gateway")
 
 DRAIN_S = 10.0
-HTTP_READ_TIMEOUT_S = 5
+# A connection that says nothing is closed; while a request is answered its client has nothing to say.
+HTTP_IDLE_S = 15.0
+# How long a request over HTTP may take where it does not say.
+MAX_HTTP_S = 600.0
 SERVICES = ("edgewise.v1.Gateway", "edgewise.v1.Admin", "edgewise.v1.Accounts", "edgewise.v1.Fleet")
 
 
@@ -100,7 +103,7 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
     metrics = Metrics()
     plan = config.plan
     limits = PlanLimits(plan.max_active_energy_j, plan.max_active, plan.mean_energy_j, plan.drift_fraction)
-    budgets = _budgets(config)
+    budgets = _budgets(config, lambda name: name in fleet.tasks and fleet.tasks[name].text)
     planner = Planner(
         fleet,
         limits=limits,
@@ -129,7 +132,7 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
         metrics=metrics,
         max_experts=config.fusion.max_experts,
     )
-    joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s)
+    joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s, afterwards=service)
     required = config.auth.keys == "required" or not _on_loopback(config)
     return Gateway(config, service, joiner, planner, KeyRing([], required=required, clock_unix_s=time.time))
 
@@ -138,10 +141,11 @@ def _on_loopback(config: GatewayConfig) -> bool:
     return is_loopback(config.listen) and is_loopback(config.http_listen)
 
 
-def _budgets(config: GatewayConfig) -> Budgets:
+def _budgets(config: GatewayConfig, is_text: Callable[[str], bool]) -> Budgets:
     default = _budget(config.budgets.default.model_dump())
     by_task = {name: _budget(budget.model_dump()) for name, budget in config.budgets.tasks.items()}
-    return Budgets(default, by_task, config.state_dir / "budgets.json")
+    text = _budget(config.budgets.text.model_dump())
+    return Budgets(default, by_task, config.state_dir / "budgets.json", text=text, is_text=is_text)
 
 
 def _budget(fields: dict[str, object]) -> BudgetRequest:
@@ -200,6 +204,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         await _drain(service)
         await server.stop(grace=1.0)
         service.publish()
+        service.idle.write()
         service.pacing.keep(asyncio.get_running_loop().time(), force=True)
         service.probing.keep()
         stop_http.set()
@@ -242,7 +247,8 @@ def _http_config(address: str) -> HttpConfig:
         raise CannotListen(f"cannot listen on {address}: another process has it, or it is not ours") from error
     http = HttpConfig()
     http.bind = [f"fd://{listener.detach()}"]
-    http.read_timeout = HTTP_READ_TIMEOUT_S
+    http.read_timeout = None
+    http.keep_alive_timeout = HTTP_IDLE_S
     http.graceful_timeout = 1.0
     http.accesslog = http.errorlog = None
     http.include_server_header = False
@@ -250,7 +256,9 @@ def _http_config(address: str) -> HttpConfig:
 
 
 async def _serve_http(gateway: Gateway, http: HttpConfig, stop: asyncio.Event, doorman: Doorman) -> None:
-    app: Any = Guarded(http_app(gateway.service), doorman)
+    admission = gateway.config.admission
+    limit_bytes, deadline_s = admission.max_message_bytes, min(MAX_HTTP_S, admission.max_deadline_s)
+    app: Any = Guarded(http_app(gateway.service, limit_bytes=limit_bytes, max_deadline_s=deadline_s), doorman)
     await serve_http(app, http, shutdown_trigger=stop.wait)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -12,13 +11,15 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from orchestrator import __version__
+from orchestrator.door.problems import oip_problem, openai_problem, plain_problem
+from orchestrator.door.routes import door_routes
 from orchestrator.errors import EdgewiseError
 from orchestrator.gateway.policy import Doorman
 from orchestrator.gateway.service import Service
 from orchestrator.metrics import CONTENT_TYPE
 
-UNAUTHORIZED = 401
-
+DEFAULT_BODY_BYTES = 4_194_304
+DEFAULT_DEADLINE_S = 600.0
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -37,7 +38,7 @@ class Guarded:
             try:
                 listed = self._doorman.admit_request(scope["path"], scope["headers"])
             except EdgewiseError as error:
-                await problem(error)(scope, receive, send)
+                await problem(error, scope["path"])(scope, receive, send)
                 return
             if not listed:
                 await PlainTextResponse("Not Found", 404)(scope, receive, send)
@@ -45,23 +46,23 @@ class Guarded:
         await self.app(scope, receive, send)
 
 
-def problem(error: EdgewiseError) -> Response:
-    """An error as RFC 9457 has it."""
-    surface = error.surface
-    body = {
-        "type": "about:blank",
-        "title": surface.http_code.replace("_", " "),
-        "status": surface.http_status,
-        "detail": error.message,
-        "code": surface.http_code,
-        "requestId": uuid.uuid4().hex,
-    }
-    headers = {"www-authenticate": "Bearer"} if surface.http_status == UNAUTHORIZED else None
-    return JSONResponse(body, surface.http_status, headers, media_type="application/problem+json")
+def problem(error: EdgewiseError, path: str) -> Response:
+    """An error as the clients of a path read it."""
+    told = openai_problem if path.startswith("/v1/") else oip_problem if path.startswith("/v2") else plain_problem
+    status, body, headers = told(error)
+    return JSONResponse(body, status, headers)
 
 
-def http_app(service: Service) -> Starlette:
-    """The ASGI application, unguarded."""
+def http_app(
+    service: Service, *, limit_bytes: int = DEFAULT_BODY_BYTES, max_deadline_s: float = DEFAULT_DEADLINE_S
+) -> Starlette:
+    """The ASGI application, unguarded.
+
+    Args:
+        service: Does the work.
+        limit_bytes: Most bytes of a body.
+        max_deadline_s: The longest that a request may take.
+    """
 
     async def live(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -91,6 +92,7 @@ def http_app(service: Service) -> Starlette:
             Route("/readyz", ready),
             Route("/version", version),
             Route("/metrics", metrics),
+            *door_routes(service, limit_bytes=limit_bytes, max_deadline_s=max_deadline_s),
         ]
     )
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.fusion import Fused
@@ -18,9 +17,12 @@ from orchestrator.admission import Admission, overloaded
 from orchestrator.budgets import Budgets
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
 from orchestrator.execution.attempt import Attempts
+from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Decide, Progress, Runner, bound_of, total_energy
 from orchestrator.execution.text import TextEnd, TextRunner
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.session import NodeSession
+from orchestrator.gateway import texts
 from orchestrator.gateway.accounts import (
     ANYBODY,
     Payer,
@@ -31,6 +33,8 @@ from orchestrator.gateway.accounts import (
     routing_record,
     timings,
 )
+from orchestrator.gateway.final_joules import FinalJoules
+from orchestrator.gateway.idle_joules import IdleJoules
 from orchestrator.gateway.till import Till, forgetful_ledger
 from orchestrator.journal import Entry, Journal
 from orchestrator.metrics import Metrics
@@ -45,6 +49,7 @@ from orchestrator.routing.route import Decision, Wish, route
 from orchestrator.types import (
     BudgetRequest,
     Delta,
+    Energy,
     Limits,
     Query,
     Reply,
@@ -103,10 +108,12 @@ class Service:
         self.attempts = attempts
         self.journal = journal
         self.metrics = metrics
+        self.finals = FinalJoules(self.till, journal, metrics=metrics, pacing=self.pacing, board=fleet.board)
+        self.idle = IdleJoules(self.till, metrics)
         self.started_s = time.monotonic()
         self._unpublished: list[tuple[Entry, Progress | None]] = []
         self._runner = Runner(fleet.board, attempts, max_attempts=max_attempts)
-        self._text_runner = TextRunner(attempts, max_attempts=max_attempts)
+        self._text_runner = TextRunner(fleet.board, attempts, max_attempts=max_attempts)
         self._max_experts = max_experts
 
     # ---- tensor queries
@@ -130,12 +137,12 @@ class Service:
                 ticket.wait_s = time.monotonic() - ticket.started_s
                 fused = await self._infer(query, ticket)
         except BaseException as error:
-            self.till.settle(ticket, self.conclude(ticket, _outcome(error, ticket)))
+            self._settle(ticket, self.conclude(ticket, _outcome(error, ticket)))
             raise
         self.outcomes.answered_tensor(query.request_id, next(iter(query.inputs.values())))
         entry = self.conclude(ticket, "answered")
         reply = make_reply(query, fused, entry)
-        kept = self.till.settle(ticket, entry, result=encode(reply) if encode else None)
+        kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
         return reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
@@ -147,7 +154,13 @@ class Service:
         return await self._runner.run(query, progress, again)
 
     def _again(
-        self, task: Task, features_f: NDArray[np.floating[Any]], wish: Wish, *, pace: Pace | None = None
+        self,
+        task: Task,
+        features_f: NDArray[Any],
+        wish: Wish,
+        *,
+        pace: Pace | None = None,
+        shape: texts.Shape | None = None,
     ) -> Decide:
         """Routes what is left of a query around the arms that failed it, on the plan of that later moment."""
 
@@ -155,7 +168,9 @@ class Service:
             standing = self._standing(task, wish.expert)
             if standing is None:
                 return None
-            retry = replace(wish, avoid=avoid)
+            if shape is not None:
+                standing = shape(standing)
+            retry = replace(wish, avoid=wish.avoid | avoid)
             return route(features_f, plan=standing.plan, table=standing.table, limits=left, wish=retry, pace=pace)
 
         return decide
@@ -163,13 +178,22 @@ class Service:
     def decide(
         self,
         ticket: Ticket,
-        features_f: NDArray[np.floating[Any]],
+        features_f: NDArray[Any],
         budget: BudgetRequest,
         *,
         deadline_s: float,
         wish: Wish,
+        shape: texts.Shape | None = None,
     ) -> tuple[Decision, Limits]:
         """The route for a query and the limits that hold for it; notes both on the ticket.
+
+        Args:
+            ticket: The request.
+            features_f: What the gate reads.
+            budget: What the client allows.
+            deadline_s: Of the call.
+            wish: What the client asks of the route.
+            shape: Prices the plan in force for this query; None takes it as it stands.
 
         Raises:
             RequestError: EXPERT_NOT_FOUND.
@@ -186,6 +210,8 @@ class Service:
         standing = self._standing(task, wish.expert)
         if standing is None:
             raise self._nobody(task, wish.expert)
+        if shape is not None:
+            standing = shape(standing)
         ticket.plan = standing.plan
         pace = self.pacing.arrive(task.name, started_s)
         decision = route(features_f, plan=standing.plan, table=standing.table, limits=limits, wish=wish, pace=pace)
@@ -204,7 +230,7 @@ class Service:
         self,
         ticket: Ticket,
         gate: Decision,
-        features_f: NDArray[np.floating[Any]],
+        features_f: NDArray[Any],
         *,
         wish: Wish,
         standing: Standing,
@@ -266,27 +292,36 @@ class Service:
                     else:
                         yield piece
         except BaseException as error:
-            self.till.settle(ticket, self.conclude(ticket, _outcome(error, ticket)))
+            self._settle(ticket, self.conclude(ticket, _outcome(error, ticket)))
             raise
         self.outcomes.answered_text(query.request_id, "\n".join(message.content for message in query.messages))
         entry = self.conclude(ticket, "answered")
         if end is None:
-            self.till.settle(ticket, entry)
+            self._settle(ticket, entry)
             return
         ticket.tokens = end.prompt_tokens + end.completion_tokens
         reply = TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings, entry.account)
-        kept = self.till.settle(ticket, entry, result=encode(reply) if encode else None)
+        kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
         yield reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
     async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
-        features_f = np.zeros(0)
-        wish = Wish(query.expert)
-        decision, limits = self.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
-        again = self._again(query.task, features_f, wish, pace=decision.pace)
-        ticket.tokens = tokens = most_tokens(query)
+        demand = texts.demand_of(query, self.fleet.board)
+        prompt = texts.features(query)
+        most = query.max_experts or self._max_experts
+        wish = Wish(query.expert, query.fusion, most, demand.unfit, texts=True)
+
+        def shape(standing: Standing) -> Standing:
+            return demand.shape(standing, self.fleet.board)
+
+        decision, limits = self.decide(
+            ticket, prompt, query.budget, deadline_s=query.deadline_s, wish=wish, shape=shape
+        )
+        again = self._again(query.task, prompt, wish, pace=decision.pace, shape=shape)
+        ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
-        async for piece in self._text_runner.run(query, progress, again):
+        panel = Panel(texts.confidence_of(ticket.plan) if ticket.plan else lambda _expert, margin: margin)
+        async for piece in self._text_runner.run(query, progress, again, panel=panel, figures=demand.figures):
             yield piece
 
     def feedback(self, request_id: str, score: float, tenant: str | None = None) -> bool:
@@ -326,12 +361,29 @@ class Service:
         self._unpublished.append((entry, progress))
         return entry
 
+    def _settle(self, ticket: Ticket, entry: Entry, *, result: bytes | None = None) -> Awaitable[float] | None:
+        """See `Till.settle`; joules that a late sensor will correct are noted first."""
+        if entry.energy.preliminary:
+            self.finals.expect(ticket, entry, ticket.reservation)
+        return self.till.settle(ticket, entry, result=result)
+
+    def take_finals(self, finals: Sequence[tuple[int, Energy]]) -> None:
+        """Final joules of works whose first figures were preliminary."""
+        # Counters must have seen the preliminary attempts first.
+        self.publish()
+        self.finals.settle(finals)
+
+    def take_idle(self, session: NodeSession, sum_j: float) -> None:
+        """The running sum of a node's idle joules."""
+        self.idle.told(session, sum_j)
+
     def publish(self) -> None:
         """Count and log what has ended since the last time."""
         ended, self._unpublished = self._unpublished, []
         for entry, progress in ended:
             self._count(entry, progress)
         log.requests.write([log_line(entry) for entry, _ in ended])
+        self.finals.expire()
         self.pacing.keep(time.monotonic())
 
     def _count(self, entry: Entry, progress: Progress | None) -> None:
@@ -339,11 +391,6 @@ class Service:
             self.metrics.refused(entry.outcome)
         else:
             self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
-
-
-def most_tokens(query: TextQuery) -> int:
-    """Tokens that a query can cost at most: no tokenizer makes more than one of a byte."""
-    return query.parameters.max_tokens + sum(len(message.content.encode()) + 8 for message in query.messages)
 
 
 def _outcome(error: BaseException, ticket: Ticket) -> str:
