@@ -14,6 +14,7 @@ from nodes.config import default_name, parse_config
 from nodes.energy.discovery import EnergyMode
 from nodes.energy.profile import profile_names
 from nodes.errors import ExitCode, NodeError
+from nodes.pruning.commands import prune
 
 ENVIRONMENT_PREFIX = "EDGEWISE_NODE_"
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -182,6 +183,9 @@ def profile(to: Path, output: str, **given: Any) -> None:
     keys = ("arm", "batch", "concurrency", "runs", "p50_ms", "energy_j", "uncertainty_j", "provenance", "share")
     _print(output, keys, document["points"])
     click.echo(f"written to {to}", err=True)
+
+
+cli.add_command(prune)
 
 
 def _print(output: str, keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

@@ -28,7 +28,7 @@ FIRST_PARTY = {
 THIRD_PARTY = {
     "optimizer": {"numpy", "scipy", "numba", "cvxpy"},
     "kernels": {"numpy", "torch", "triton"},
-    "nodes.worker": {"numpy", "onnxruntime"},
+    "nodes.worker": {"numpy", "onnxruntime", "kernels"},
 }
 NO_WORLD = {
     "asyncio",

@@ -42,6 +42,8 @@ SETTLED_S = 5.0
 # How often joules of a late sensor are attributed.
 SETTLE_S = 2.0
 
+TENSOR_ENGINES = {"onnx", "chain"}
+
 log = structlog.get_logger("nodes.agent")
 
 
@@ -83,12 +85,15 @@ def _build_engine(config: NodeConfig, inventory: Inventory) -> Engine:
     limits = Limits(queue_limit=config.queue_limit)
     needed = {arm.engine for arm in inventory.arms}
     engines: dict[str, Engine] = {}
-    if "onnx" in needed:
-        engines["onnx"] = OnnxEngine(WorkerCommand(config.worker_python, config.concurrency), limits)
+    tensors = needed & TENSOR_ENGINES
+    if tensors:
+        # One process runs files of both kinds.
+        engines |= dict.fromkeys(tensors, OnnxEngine(WorkerCommand(config.worker_python, config.concurrency), limits))
     if "onnx-lm" in needed:
         command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE)
         engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, limits)
-    return next(iter(engines.values())) if len(engines) == 1 else SeveralEngines(engines)
+    alone = set(engines.values())
+    return alone.pop() if len(alone) == 1 else SeveralEngines(engines)
 
 
 def _check_memory(inventory: Inventory, limit_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""ONNX Runtime in a child process: the first engine. Tensors only."""
+"""ONNX Runtime, and our own kernels for pruned chains, in a child process. Tensors only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nodes.worker.frames import FrameError
 
 
 class OnnxEngine:
-    """Runs `.onnx` files on the CPU, each run single-threaded, `command.slots` of them at once.
+    """Runs `.onnx` files and chains (`.npz`) on the CPU, each run single-threaded, `command.slots` of them at once.
 
     Args:
         command: Interpreter and slots of the child process.

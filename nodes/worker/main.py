@@ -159,7 +159,7 @@ def _answer(sessions: Sessions, frame: Frame) -> tuple[dict[str, Any], Any]:
 def failure(frame: Frame, error: Exception) -> dict[str, Any]:
     """The frame that tells the agent what went wrong."""
     text = f"{type(error).__name__}: {error}"[:500]
-    # ONNX Runtime's InvalidArgument is a class made at run time, so it is known by name.
-    refused = type(error).__name__ in ("InvalidArgument", "FrameError", "PromptRefused")
+    # By name: ONNX Runtime's InvalidArgument is a class made at run time, and not everybody has kernels.
+    refused = type(error).__name__ in ("InvalidArgument", "FrameError", "PromptRefused", "ShapeError")
     reason = "INPUT_INVALID" if refused and frame.op in ("infer", "generate") else "ENGINE_ERROR"
     return {"op": "failed", "id": frame.header.get("id"), "reason": reason, "text": text}

@@ -1,6 +1,8 @@
-"""ONNX Runtime sessions of the worker: loaded from verified bytes, single-threaded, CPU only.
+"""Loaded models of the worker: verified bytes, one thread a run, CPU only.
 
-Needs Python 3.10, numpy and onnxruntime; nothing else of this project but its neighbours in `nodes.worker`.
+``.onnx`` files run in ONNX Runtime, ``.npz`` files as pruned chains in our own kernels.
+Needs Python 3.10, numpy and onnxruntime; nothing else of this project but its neighbours in `nodes.worker` and, for
+chains, `kernels`.
 """
 
 from __future__ import annotations
@@ -9,36 +11,50 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import onnxruntime
 from numpy.typing import NDArray
 
 PROVIDERS = ("CPUExecutionProvider",)
+CHAIN_SUFFIX = ".npz"
 
 
 class LoadRefused(Exception):
     """The file is not what the agent announced, or the runtime would run it elsewhere."""
 
 
+class Model(Protocol):
+    """What every kind of model can do."""
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs by name."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """Names, dtypes and shapes of inputs and outputs."""
+        ...
+
+
 class Sessions:
     """All loaded models by arm. `load` is called before work for the arm arrives; `run` from several threads."""
 
     def __init__(self) -> None:
-        self._by_arm: dict[str, tuple[Any, list[str]]] = {}
+        self._by_arm: dict[str, Model] = {}
 
     def load(self, arm: str, path: str, sha256: str) -> dict[str, Any]:
         """Make the session of one arm; replaces an older one.
 
         Returns:
-            What the model really takes and gives: names, dtypes and shapes as ONNX Runtime reports them.
+            What the model really takes and gives: names, dtypes and shapes.
 
         Raises:
             LoadRefused: if the digest differs or the provider is not the one asked for.
         """
-        session = open_session(Path(path), sha256)
-        self._by_arm[arm] = session, [output.name for output in session.get_outputs()]
-        return {"inputs": _describe(session.get_inputs()), "outputs": _describe(session.get_outputs())}
+        file = Path(path)
+        model = _chain(read_verified(file, sha256)) if file.suffix == CHAIN_SUFFIX else _OnnxModel(file, sha256)
+        self._by_arm[arm] = model
+        return model.described()
 
     def run(self, arm: str, inputs: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], float]:
         """Outputs by name and the milliseconds that the run took.
@@ -46,11 +62,32 @@ class Sessions:
         Raises:
             KeyError: if the arm is not loaded.
         """
-        session, names = self._by_arm[arm]
+        model = self._by_arm[arm]
         started_s = perf_counter()
-        values = session.run(names, dict(inputs))
-        compute_ms = (perf_counter() - started_s) * 1e3
-        return dict(zip(names, values, strict=True)), compute_ms
+        outputs = model.run(inputs)
+        return outputs, (perf_counter() - started_s) * 1e3
+
+
+class _OnnxModel:
+    def __init__(self, file: Path, sha256: str) -> None:
+        self._session = open_session(file, sha256)
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def described(self) -> dict[str, Any]:
+        return {
+            "inputs": _describe(self._session.get_inputs()),
+            "outputs": _describe(self._session.get_outputs()),
+        }
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
+
+
+def _chain(content: bytes) -> Model:
+    # Imported for those who have a chain: the kernels may not be built here, and nobody else needs them.
+    from nodes.worker.chains import ChainModel
+
+    return ChainModel(content)
 
 
 def read_verified(path: Path, sha256: str) -> bytes:
