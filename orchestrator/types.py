@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.personal.types import Owner, PersonalNote
+
 NAME_PATTERN = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
 
 Array = NDArray[Any]
@@ -142,6 +144,7 @@ class NodeHello:
     queue_limit: int
     memory_limit_bytes: int
     energy_source: EnergySource = EnergySource()
+    personal_experts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Query:
-    """One tensor query, validated against its task."""
+    """One tensor query, validated against its task.
+
+    Args:
+        user: As the client says; "" for nobody.
+        owner: That user of the authenticated tenant, and `home` the node that may be told.
+    """
 
     request_id: str
     task: Task
@@ -176,6 +184,9 @@ class Query:
     fusion: FusionChoice
     max_experts: int
     deadline_s: float
+    user: str = ""
+    owner: Owner | None = None
+    home: str = ""
 
 
 @dataclass(frozen=True)
@@ -223,6 +234,7 @@ class Done:
     energy: Energy
     queue_ms: float
     compute_ms: float
+    personal: PersonalNote | None = None
 
 
 @dataclass(frozen=True)
@@ -295,6 +307,7 @@ class RoutingRecord:
     budget_met: bool
     plan_id: str
     certificate: CertificateRecord
+    overlay: str = ""
 
 
 @dataclass(frozen=True)
@@ -344,3 +357,4 @@ class Reply:
     routing: RoutingRecord
     timings: Timings
     account: Account = NO_ACCOUNT
+    needs_feedback: bool = False

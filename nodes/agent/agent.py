@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import grpc.aio
 import structlog
@@ -29,6 +30,8 @@ from nodes.engines.onnx import OnnxEngine
 from nodes.engines.process import WorkerCommand
 from nodes.errors import ConfigError, EnergySourceMissing
 from nodes.inventory import load_inventory
+from nodes.personal.keeping import HOUR_S, MIB, Bounds
+from nodes.personal.office import Office, Settings
 from nodes.profiling import profile_arms
 
 DRAIN_TIMEOUT_S = 10.0
@@ -47,6 +50,7 @@ class Parts:
     engine: Engine
     energy: EnergySource
     inventory: Inventory
+    personal: Office | None = None
 
 
 def build_parts(config: NodeConfig) -> Parts:
@@ -64,7 +68,22 @@ def build_parts(config: NodeConfig) -> Parts:
     # This engine runs on the CPU: what a GPU draws is not its doing.
     wanted = Wanted(config.energy, profile, RunsOn.CPU, config.noise_seed)
     places = Places(trace=config.energy_trace, calibration=config.calibration)
-    return Parts(engine, discover(wanted, places), inventory)
+    source = discover(wanted, places)
+    personal = None
+    if config.personal is not None:
+        personal = Office(_personal_settings(config, config.personal), inventory, engine, source.meter)
+    return Parts(engine, source, inventory, personal)
+
+
+def _personal_settings(config: NodeConfig, folder: Path) -> Settings:
+    return Settings(
+        folder=folder,
+        node=config.name,
+        expert=config.personal_expert,
+        bounds=Bounds(config.personal_keep_h * HOUR_S, config.personal_keep_mib * MIB),
+        day_j=config.personal_day_j,
+        models=config.models,
+    )
 
 
 def _check_memory(inventory: Inventory, limit_bytes: int) -> None:
@@ -121,6 +140,8 @@ class Agent:
         parts.engine.events.on_arms_lost = self._arms_lost
         parts.energy.start()
         await parts.engine.load(parts.inventory.arms)
+        if parts.personal is not None:
+            await parts.personal.prepare()
         self._profiles = await profile_arms(
             parts.engine, parts.energy.meter, parts.inventory, seconds_per_arm=self._config.profiling_s
         )
@@ -174,6 +195,8 @@ class Agent:
     async def close(self) -> None:
         """Stop the engine and the sampling of its energy."""
         self._parts.energy.stop()
+        if self._parts.personal is not None:
+            await self._parts.personal.close()
         await self._parts.engine.close()
 
     async def _one_session(self) -> tuple[Session, SessionEnd]:
@@ -216,7 +239,7 @@ class Agent:
 
     def _make_desk(self, send: Callable[[m.Event], Awaitable[None]]) -> Desk:
         parts = self._parts
-        return Desk(parts.engine, parts.energy.meter, inventory=parts.inventory, send=send)
+        return Desk(parts.engine, parts.energy.meter, inventory=parts.inventory, send=send, personal=parts.personal)
 
     def _beat(self) -> m.Heartbeat:
         engine = self._parts.engine
@@ -245,6 +268,7 @@ class Agent:
                 cure=parts.energy.cure,
                 profile_digest=parts.energy.digest,
             ),
+            personal_experts=() if parts.personal is None else (parts.personal.arm.expert,),
         )
 
     def _offer(self) -> tuple[m.OfferedArm, ...]:

@@ -16,7 +16,7 @@ from nodes.personal.network import Floats
 
 Doubles = NDArray[np.float64]
 
-HIDDEN = 6
+HIDDEN = 5
 ROUNDS = 150
 LEARNING_RATE = 0.05
 DECAY = 1e-3
@@ -48,7 +48,9 @@ class Gate:
 
 def closed(features: int) -> Gate:
     """The gate that always asks the global expert."""
-    return Gate(np.zeros((features, HIDDEN), np.float32), np.zeros(HIDDEN, np.float32), np.zeros(HIDDEN, np.float32), -1)
+    return Gate(
+        np.zeros((features, HIDDEN), np.float32), np.zeros(HIDDEN, np.float32), np.zeros(HIDDEN, np.float32), -1
+    )
 
 
 def discriminate(own_nf: Floats, generic_nf: Floats, *, seed: int = 0) -> Gate:

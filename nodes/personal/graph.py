@@ -64,7 +64,8 @@ def with_inputs(network: Network, weights: Weights) -> tuple[bytes, dict[str, tu
     A scale of 1 and a shift of 0 are the global expert itself.
     """
     nodes, tensors = _stem(network, weights)
-    value, shapes = "stem", {}
+    value = "stem"
+    shapes: dict[str, tuple[int, ...]] = {}
     for stage in network.hidden:
         outputs = len(weights[stage.bias])
         shape = (outputs, 1, 1) if stage.conv else (outputs,)
@@ -111,8 +112,12 @@ def _seen(network: Network, weights: Weights) -> list[bytes]:
     kernel = weights[first.weight].shape[2]
     side = ((side + 2 * first.padding - kernel) // first.stride + 1) // first.pool
     cell = side // network.gate_cells
-    pooled = _node("AveragePool", ("stem",), ("seen.map",), kernel_shape=[cell, cell], strides=[cell, cell])
-    return [pooled, _node("Flatten", ("seen.map",), (SEEN,), axis=1)]
+    return [
+        _node("AveragePool", ("stem",), ("seen.map",), kernel_shape=[cell, cell], strides=[cell, cell]),
+        _node("Flatten", ("seen.map",), ("seen.means",), axis=1),
+        _node("ReduceL2", ("stem",), ("seen.lengths",), axes=[2, 3], keepdims=0),
+        _node("Concat", ("seen.means", "seen.lengths"), (SEEN,), axis=1),
+    ]
 
 
 def _rest(

@@ -21,8 +21,6 @@ Doubles = NDArray[np.float64]
 RIDGE = 1.0
 # How much a stored generic sample counts against a correction.
 GENERIC_WEIGHT = 0.02
-# A local answer needs this much more than the global expert's margin.
-MARGIN_STEP = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +104,15 @@ class InstantHead:
         scores_nc: Doubles = probabilities_nc + _rows(features_nf, self._scale) @ self._weight_fc
         return scores_nc
 
+    def left_out(self, features_nf: Floats, probabilities_nc: Floats, labels_n: NDArray[np.int64]) -> Doubles:
+        """Local scores of samples that were all learned, each as if it alone had not been."""
+        rows_nf = _rows(features_nf, self._scale)
+        error_nc = residual(probabilities_nc, labels_n) - rows_nf @ self._weight_fc
+        leverage_n = np.einsum("nf,fg,ng->n", rows_nf, self._covariance_ff, rows_nf, optimize=True)
+        target_nc = residual(probabilities_nc, labels_n)
+        scores_nc: Doubles = probabilities_nc + target_nc - error_nc / (1.0 - leverage_n)[:, None]
+        return scores_nc
+
     def _row(self, feature_f: Floats) -> Doubles:
         np.divide(feature_f, self._scale, out=self._row_f[:-1])
         return self._row_f
@@ -123,7 +130,8 @@ def refit(
     rows_nf, stored_nf = _rows(features_nf, prior.scale), _rows(generic["features"], prior.scale)
     precision_ff = RIDGE * np.eye(rows_nf.shape[1]) + GENERIC_WEIGHT * stored_nf.T @ stored_nf + rows_nf.T @ rows_nf
     target_fc = GENERIC_WEIGHT * stored_nf.T @ residual(generic["probabilities"], labels_n) + rows_nf.T @ residuals_nc
-    return np.linalg.solve(precision_ff, target_fc)
+    weight_fc: Doubles = np.linalg.solve(precision_ff, target_fc)
+    return weight_fc
 
 
 def _rows(features_nf: Floats, scale: float) -> Doubles:

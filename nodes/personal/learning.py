@@ -1,7 +1,7 @@
 """Trains a local expert by back-propagation, on the node, from a handful of corrections. Needs torch.
 
-The first layer and the user's geometry are fixed while the rest trains, so its answers are computed once. Stored generic
-samples are replayed beside the corrections: they stand for the classes that the user has not corrected yet.
+The first layer and the user's geometry are fixed while the rest trains, so its answers are computed once. Stored
+generic samples are replayed beside the corrections: they stand for the classes that the user has not corrected yet.
 Shapes: n samples, b batch, h and w pixels.
 """
 
@@ -54,9 +54,9 @@ class Recipe:
     """
 
     learning_rate: float = 1e-2
-    steps: int = 110
-    batch: int = 32
-    replay_batch: int = 16
+    steps: int = 70
+    batch: int = 24
+    replay_batch: int = 8
     replay_weight: float = 0.5
     check_every: int = 10
     patience_steps: int = 30
@@ -210,10 +210,11 @@ def stem(network: Network, weights: Mapping[str, Any], images: Floats) -> torch.
 
 
 def gate_features(network: Network, stem_map: torch.Tensor) -> Floats:
-    """The first layer's means over a few cells, (n, c * cells * cells)."""
+    """The first layer's means over a few cells and its length per channel, (n, c * cells * cells + c)."""
     cell = stem_map.shape[-1] // network.gate_cells
-    pooled: Floats = functional.avg_pool2d(stem_map, cell).flatten(1).numpy()
-    return pooled
+    means = functional.avg_pool2d(stem_map, cell).flatten(1)
+    seen: Floats = torch.cat([means, stem_map.flatten(2).norm(dim=2)], 1).numpy()
+    return seen
 
 
 def answer(network: Network, weights: Tensors, stem_map: torch.Tensor) -> tuple[Floats, Floats]:
@@ -230,7 +231,7 @@ def answer(network: Network, weights: Tensors, stem_map: torch.Tensor) -> tuple[
 
 
 def _rest(network: Network, weights: Tensors, stem_map: torch.Tensor, delta: Tensors) -> torch.Tensor:
-    """The layers behind the stem with a delta. It is applied to what flows: that spares the gradients of the weights."""
+    """The layers behind the stem with a delta. Applied to what flows: that spares the weights' gradients."""
     value = stem_map
     for stage in network.hidden:
         enter = delta.get(f"{stage.name}.enter")

@@ -54,7 +54,7 @@ class Network:
         stages: Its layers; the last gives logits, what comes into it are the penultimate features.
         channels: Of the input.
         upsample: Bilinear enlargement of the input before the first layer.
-        gate_cells: The gate sees the first layer's means over so many by so many cells.
+        gate_cells: The gate sees the first layer's means over so many by so many cells, and its length per channel.
     """
 
     side: int

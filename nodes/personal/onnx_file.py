@@ -80,7 +80,11 @@ def _conv(chain: _Chain, node: _Node) -> None:
     if len({*pads}) != 1 or len({*strides}) != 1 or {*node.attributes.get("dilations", [1])} != {1}:
         raise NotPersonal("a convolution is not the same in all directions")
     stage = Stage(
-        f"layer{len(chain.stages)}", conv=True, padding=pads[0], stride=strides[0], groups=node.attributes.get("group", 1)
+        f"layer{len(chain.stages)}",
+        conv=True,
+        padding=pads[0],
+        stride=strides[0],
+        groups=node.attributes.get("group", 1),
     )
     _add(chain, stage, node)
 
@@ -169,7 +173,8 @@ def _node(data: memoryview) -> _Node:
 
 
 def _attribute(data: memoryview) -> tuple[str, Any]:
-    name, held = "", None
+    name = ""
+    held: Any = None
     many: list[int] = []
     for number, value in protobuf.fields(data):
         if number == ATTRIBUTE_NAME and not isinstance(value, int):

@@ -85,9 +85,7 @@ def candidates(own: Floats, general: Floats) -> Sequence[Affine]:
     found = [IDENTITY]
     for share in SHARES:
         shape = (1.0 - share) * IDENTITY + share * upright
-        for turn in TURNS:
-            if share or turn:
-                found.append(_turned(shape, turn))
+        found += [_turned(shape, turn) for turn in TURNS if share or turn]
     return found
 
 
@@ -111,7 +109,8 @@ def _upright(own: Floats, general: Floats) -> Affine:
 
 def _rows_first(spread: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cholesky factor with y before x."""
-    return np.linalg.cholesky(spread[::-1, ::-1] + 1e-6 * np.eye(2))
+    factor: NDArray[np.float64] = np.linalg.cholesky(spread[::-1, ::-1] + 1e-6 * np.eye(2))
+    return factor
 
 
 def _moments(images: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -27,8 +27,11 @@ class Sessions:
     def __init__(self) -> None:
         self._by_arm: dict[str, tuple[Any, list[str]]] = {}
 
-    def load(self, arm: str, path: str, sha256: str) -> dict[str, Any]:
+    def load(self, arm: str, path: str, sha256: str, *, model: bytes | None = None) -> dict[str, Any]:
         """Make the session of one arm; replaces an older one.
+
+        Args:
+            model: The file's bytes where it is kept in memory alone, as what belongs to a user is.
 
         Returns:
             What the model really takes and gives: names, dtypes and shapes as ONNX Runtime reports them.
@@ -36,7 +39,7 @@ class Sessions:
         Raises:
             LoadRefused: if the digest differs or the provider is not the one asked for.
         """
-        model = Path(path).read_bytes()
+        model = Path(path).read_bytes() if model is None else model
         found = hashlib.sha256(model).hexdigest()
         if found != sha256:
             raise LoadRefused(f"digest of {Path(path).name} is {found}; the catalogue says {sha256}")
@@ -46,6 +49,10 @@ class Sessions:
             raise LoadRefused(f"runs on {session.get_providers()}; asked for {list(PROVIDERS)}")
         self._by_arm[arm] = session, [output.name for output in session.get_outputs()]
         return {"inputs": _describe(session.get_inputs()), "outputs": _describe(session.get_outputs())}
+
+    def unload(self, arm: str) -> None:
+        """Forget the session of an arm; its memory is free once no run uses it."""
+        self._by_arm.pop(arm, None)
 
     def run(self, arm: str, inputs: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], float]:
         """Outputs by name and the milliseconds that the run took.

@@ -18,6 +18,7 @@ VERBS = {
     "infer": "orchestrator.cli.infer:infer",
     "why": "orchestrator.cli.why:why",
     "feedback": "orchestrator.cli.feedback:feedback",
+    "personalize": "orchestrator.cli.personalize:personalize",
     "status": "orchestrator.cli.status:status",
     "budget": "orchestrator.cli.budget:budget",
     "energy": "orchestrator.cli.energy:energy",

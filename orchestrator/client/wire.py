@@ -56,6 +56,7 @@ class Ask:
     fusion: own.FusionChoice | None = None
     max_experts: int | None = None
     request_id: str | None = None
+    user: str | None = None
 
 
 def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
@@ -69,6 +70,7 @@ def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
         fusion=common_pb2.Fusion(
             mode=FUSION_NUMBERS[ask.fusion or own.FusionChoice.AUTO], max_experts=ask.max_experts or 0
         ),
+        user=ask.user or "",
     )
     return Call(f"/{GATEWAY}/Infer", request, gateway_pb2.InferResponse, _answer)
 
@@ -156,6 +158,7 @@ def _answer(reply: gateway_pb2.InferResponse) -> own.Answer:
         energy=decode_energy(reply.energy),
         routing=_routing(reply.routing),
         timing=_timing(reply.timing),
+        needs_feedback=reply.needs_feedback,
     )
 
 
@@ -209,6 +212,7 @@ def _routing(message: gateway_pb2.Routing) -> own.RoutingRecord:
         budget_met=message.budget_met,
         plan_id=message.plan_id,
         certificate=read_certificate(message.certificate),
+        overlay=message.overlay,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgewise.v1 import fleet_pb2
 from orchestrator.errors import RequestError
+from orchestrator.personal.wire import decode_note
 from orchestrator.types import Arm, Delta, Done, Energy, EnergySource, Failed, NodeHello, Provenance, Task, TensorSpec
 from orchestrator.wire import (
     FINISH_REASONS,
@@ -25,6 +26,7 @@ MAX_TASKS = 64
 MAX_REMARK = 300
 MAX_THROTTLES = 8
 MAX_LABELS = 100_000
+MAX_PERSONAL = 16
 
 
 def decode_task(message: fleet_pb2.TaskSpec) -> Task:
@@ -105,6 +107,7 @@ def decode_hello(message: fleet_pb2.Hello) -> NodeHello:
         queue_limit=min(message.queue_limit, 65536),
         memory_limit_bytes=message.memory_limit_bytes,
         energy_source=_decode_source(message.energy_source),
+        personal_experts=tuple(check_name(name, "personal") for name in message.personal_experts[:MAX_PERSONAL]),
     )
 
 
@@ -138,6 +141,7 @@ def decode_done(message: fleet_pb2.WorkDone) -> Done:
         energy=decode_energy(message.energy),
         queue_ms=message.queue_ms,
         compute_ms=message.compute_ms,
+        personal=decode_note(message.personal) if message.HasField("personal") else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -15,6 +16,8 @@ from orchestrator.fleet.fleet import Fleet, Refusal
 from orchestrator.fleet.session import NodeSession
 from orchestrator.fleet.wire import decode_arms, decode_delta, decode_done, decode_failed, decode_hello, decode_signals
 from orchestrator.gateway.guard import Malformed
+from orchestrator.personal.types import PersonalReport
+from orchestrator.personal.wire import decode_report
 from orchestrator.types import Failed, NodeHello
 from orchestrator.wire import decode_energy, decode_tensors
 
@@ -23,6 +26,11 @@ log = structlog.get_logger("fleet")
 END = grpc.aio.EOF  # type: ignore[attr-defined]
 HELLO_TIMEOUT_S = 10.0
 SWEEP_S = 0.5
+
+
+def _unasked(node: str, report: PersonalReport) -> None:
+    """Where nobody gives orders, nobody waits for reports."""
+    log.debug("node.report_unasked", node=node, order=report.order_id)
 
 
 class Joiner:
@@ -38,6 +46,7 @@ class Joiner:
         self._fleet = fleet
         self._heartbeat_s = heartbeat_s
         self._lease_s = lease_s
+        self.reported: Callable[[str, PersonalReport], None] = _unasked
 
     async def serve(self, context: Any) -> None:
         """Serve one node until its stream ends."""
@@ -132,6 +141,8 @@ class Joiner:
                     log.debug("node.energy_settled", node=session.name, works=len(event.settled.works))
                 case "draining":
                     self._fleet.drain(session)
+                case "personal":
+                    self.reported(session.name, decode_report(event.personal))
                 case _:
                     log.warning("node.event_unknown", node=session.name)
         except RequestError as error:

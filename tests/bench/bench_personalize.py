@@ -226,9 +226,7 @@ def _calibrated(scene: Scene, gate: gates.Gate, local_n: NDArray[np.int64]) -> g
     return gates.calibrate(gate, scene.stored.gate_nf, loss_n, bound_fraction=BOUND_FRACTION)
 
 
-def _routed(
-    scene: Scene, gate: gates.Gate, label: Callable[[Answers], NDArray[np.int64]], cpu_s: float
-) -> Score:
+def _routed(scene: Scene, gate: gates.Gate, label: Callable[[Answers], NDArray[np.int64]], cpu_s: float) -> Score:
     def both(answers: Answers) -> NDArray[np.int64]:
         return np.where(gate.score(answers.gate_nf) > 0.0, label(answers), answers.logits_nc.argmax(axis=1))
 
@@ -309,7 +307,14 @@ def _rows(table: Table, names: list[str]) -> list[Row]:
             if method == "served":
                 worst_drop = max(worst_drop, drop)
                 below += sum(np.mean([upper for upper, _ in table["served.below", size, n]]) < 0 for n in writers)
-        rows.append(Row(f"custom.ge.{size}", float(np.mean([b for n in writers for b, _ in table["full", size, n]])), "fraction", sizes))
+        rows.append(
+            Row(
+                f"custom.ge.{size}",
+                float(np.mean([b for n in writers for b, _ in table["full", size, n]])),
+                "fraction",
+                sizes,
+            )
+        )
         rows.append(Row(f"cpu_s.full.{size}", float(full_s), "s", sizes))
         rows += _user_rows(table, names, size)
     rows.append(Row("generic_drop.served.worst_mean", worst_drop, "fraction", sizes))
@@ -326,7 +331,10 @@ def _user_rows(table: Table, names: list[str], size: int) -> list[Row]:
     rows = []
     for name in names:
         base = float(np.mean([b for b, _ in table["full", size, name]]))
-        told = {method: round(float(np.mean([s.right_n.mean() for _, s in table[method, size, name]])), 5) for method in METHODS}
+        told = {
+            method: round(float(np.mean([s.right_n.mean() for _, s in table[method, size, name]])), 5)
+            for method in METHODS
+        }
         drop = round(float(np.mean([s.generic_drop for _, s in table["served", size, name]])), 6)
         rows.append(Row(f"user.{name}.{size}", base, "fraction of GE", {**told, "generic_drop": drop}))
     return rows
@@ -337,8 +345,8 @@ def _overheads(world: World, learned: deltas.Delta, gate: gates.Gate) -> list[Ro
     whole, work = parameters(LENET5, weights), macs(LENET5, weights)
     features, classes = weights[LENET5.last.weight].shape[1], weights[LENET5.last.weight].shape[0]
     side = as_input(LENET5, world.test.images[:1]).shape[-1] // LENET5.first.pool
-    # Pooling adds once per value of the first layer's answer; counted as if it multiplied.
-    gate_macs = side * side * len(weights[LENET5.first.bias]) + gate.parameters
+    # Pooling adds once per value of the first layer's answer; counted as if it multiplied, as its length does.
+    gate_macs = 2 * side * side * len(weights[LENET5.first.bias]) + gate.parameters
     head = instant.InstantHead(instant.Prior(np.eye(features + 1), np.zeros((features + 1, classes)), 1.0))
     linear_gate = gate.first_fh.shape[0] + 1
     return [

@@ -43,7 +43,7 @@ def test_observed_answers_as_the_shipped_file(expert: str, images: np.ndarray) -
     expected = _session(_model(expert)).run(None, {"image": images})[0]
     np.testing.assert_allclose(told[0], expected, atol=1e-5)
     assert told[1].shape == (40, weights[network.last.weight].shape[1])
-    assert told[2].shape == (40, 4 * len(weights[network.first.bias]))
+    assert told[2].shape == (40, 5 * len(weights[network.first.bias]))
 
 
 @pytest.mark.parametrize("expert", CHAINS)
@@ -52,7 +52,7 @@ def test_the_gate_decides_between_global_and_local_weights(expert: str, images: 
     rng = np.random.default_rng(0)
     arrays = {n: rng.normal(0, 0.05, s).astype(np.float32) for n, s in shapes(network, weights).items()}
     local = fold(network, weights, Delta(arrays, IDENTITY))
-    seen = 4 * len(weights[network.first.bias])
+    seen = 5 * len(weights[network.first.bias])
     open_gate = Gate(
         np.zeros((seen, HIDDEN), np.float32), np.zeros(HIDDEN, np.float32), np.zeros(HIDDEN, np.float32), 1.0
     )
