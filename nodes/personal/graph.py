@@ -1,5 +1,6 @@
 """ONNX graphs that personalising needs, written on the node from layers and weights; nothing is shipped for it.
 
+* `plain`: the global expert, to compare with.
 * `observed`: the global expert, which also tells its penultimate features and what the gate sees.
 * `personal`: one pass through the first layer, then the gate, then the layers of one of the two experts. The local
   expert's deltas are folded into weights of its own: for nets that are small against the cost of a graph node.
@@ -34,6 +35,13 @@ def observed(network: Network, weights: Weights) -> bytes:
     tensors |= held
     outputs = (PROBABILITIES, FEATURES, SEEN)
     return _model(network, [*nodes, *seen_nodes, *rest], tensors, outputs, batch=True)
+
+
+def plain(network: Network, weights: Weights) -> bytes:
+    """The global expert as it ships: image (b, side, side) in, probabilities out."""
+    nodes, tensors = _stem(network, weights)
+    rest, held = _rest(network.stages[1:], weights, network, prefix="")
+    return _model(network, [*nodes, *rest], tensors | held, (PROBABILITIES,), batch=True)
 
 
 def personal(network: Network, weights: Weights, local: Weights, gate: Gate) -> bytes:

@@ -130,8 +130,7 @@ def refit(
     rows_nf, stored_nf = _rows(features_nf, prior.scale), _rows(generic["features"], prior.scale)
     precision_ff = RIDGE * np.eye(rows_nf.shape[1]) + GENERIC_WEIGHT * stored_nf.T @ stored_nf + rows_nf.T @ rows_nf
     target_fc = GENERIC_WEIGHT * stored_nf.T @ residual(generic["probabilities"], labels_n) + rows_nf.T @ residuals_nc
-    weight_fc: Doubles = np.linalg.solve(precision_ff, target_fc)
-    return weight_fc
+    return np.asarray(np.linalg.solve(precision_ff, target_fc), np.float64)
 
 
 def _rows(features_nf: Floats, scale: float) -> Doubles:

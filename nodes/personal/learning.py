@@ -26,7 +26,9 @@ Forward = Callable[[Tensors, torch.Tensor], torch.Tensor]
 VALIDATED_FROM = 40
 VALIDATED_FRACTION = 0.2
 WARPED_FROM = 8
-WARP_SAMPLES = 64
+WARP_SAMPLES = 48
+# Stored samples that one training replays.
+REPLAYED = 400
 # Mean probability of the right label that another geometry must gain before it replaces none at all.
 WARP_GAIN = 0.02
 CHUNK = 512
@@ -54,7 +56,7 @@ class Recipe:
     """
 
     learning_rate: float = 1e-2
-    steps: int = 70
+    steps: int = 64
     batch: int = 24
     replay_batch: int = 8
     replay_weight: float = 0.5
@@ -78,6 +80,7 @@ def learn(
 ) -> Delta:
     """The local expert for these corrections. Cost: under a second for LeNet-5."""
     torch.set_num_threads(1)
+    replay = Samples(replay.images[:REPLAYED], replay.labels_n[:REPLAYED])
     geometry = choose_geometry(network, weights, corrections, replay)
     placed = as_tensors(place(network, weights, geometry))
     # Generic samples in the user's geometry: what the user might have written.

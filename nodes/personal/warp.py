@@ -18,7 +18,7 @@ from nodes.personal.network import Floats
 Affine = NDArray[np.float64]
 IDENTITY: Affine = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
-TURNS = (-0.3, -0.15, 0.0, 0.15, 0.3)
+TURNS = (-0.25, 0.0, 0.25)
 SHARES = (0.0, 0.5, 1.0)
 # A map that shrinks or stretches by more than this is a misreading of few samples.
 MAX_STRETCH = 2.5
@@ -109,8 +109,7 @@ def _upright(own: Floats, general: Floats) -> Affine:
 
 def _rows_first(spread: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cholesky factor with y before x."""
-    factor: NDArray[np.float64] = np.linalg.cholesky(spread[::-1, ::-1] + 1e-6 * np.eye(2))
-    return factor
+    return np.asarray(np.linalg.cholesky(spread[::-1, ::-1] + 1e-6 * np.eye(2)), np.float64)
 
 
 def _moments(images: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -93,7 +93,8 @@ def routing_record(ticket: Ticket, energy: Energy, spent: Timings) -> RoutingRec
     """How a request was routed, as far as it came."""
     decision, progress = ticket.decision, ticket.progress
     plan_id = ticket.plan.plan_id if ticket.plan else ""
-    certificate = ticket.plan.certificate if ticket.plan else NO_CERTIFICATE
+    # The plan certifies generic arms; a personal expert that stands in is outside of that.
+    certificate = ticket.plan.certificate if ticket.plan and not ticket.overlay else NO_CERTIFICATE
     if decision is None or decision.index is None or progress is None:
         return RoutingRecord((), FusionChoice.NONE, 0.0, 0.0, 0.0, 0.0, False, plan_id, certificate)
     index, offer = decision.index, decision.offer
