@@ -45,7 +45,7 @@ class LocalExpert:
     Attributes:
         tier: ``instant``: residual weights on the global expert's features; ``delta``: a delta of its weights.
         model_digest: Of the global expert that it belongs to.
-        residual_fc: Of the instant tier.
+        residual_fc: Of the instant tier, as `scale` (of its features) and `coverage_fraction` (see `instant.open_to`).
         learned: Corrections that it was made from.
     """
 
@@ -57,6 +57,7 @@ class LocalExpert:
     learned: int
     residual_fc: NDArray[np.float64] | None = None
     scale: float = 1.0
+    coverage_fraction: float = 1.0
     delta: Delta | None = None
 
 
@@ -71,6 +72,7 @@ def encode(expert: LocalExpert) -> bytes:
         "learned": expert.learned,
         "threshold": gate.threshold,
         "scale": expert.scale,
+        "coverage": expert.coverage_fraction,
         "judgement": [
             judgement.judged,
             judgement.global_fraction,
@@ -113,6 +115,7 @@ def decode(data: bytes) -> LocalExpert:
             learned=int(held["learned"]),
             residual_fc=tensors.get("residual"),
             scale=float(held["scale"]),
+            coverage_fraction=float(held["coverage"]),
             delta=Delta(arrays, IDENTITY if np.array_equal(geometry, IDENTITY) else geometry) if arrays else None,
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -156,6 +159,12 @@ class Shelf:
             os.link(current, spare)
             spare.replace(previous)
         write_whole(current, self._seal.close(encode(expert), CURRENT))
+
+    def withdraw(self) -> None:
+        """Have the global expert alone answer."""
+        for name in (CURRENT, PREVIOUS):
+            (self._folder / name).unlink(missing_ok=True)
+        sync_folder(self._folder)
 
     def rollback(self) -> LocalExpert | None:
         """Put the version before this one back in service; without one, the global expert alone answers."""

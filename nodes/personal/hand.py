@@ -18,8 +18,8 @@ from nodes.personal.base import Base, Looks, join
 from nodes.personal.delta import fold
 from nodes.personal.drift import Watch
 from nodes.personal.expert import DELTA, INSTANT, LocalExpert, Shelf
-from nodes.personal.instant import InstantHead, residual
-from nodes.personal.judging import judge_instant
+from nodes.personal.instant import InstantHead, coverage, open_to, residual
+from nodes.personal.judging import Verdict, judge_instant
 from nodes.personal.keeping import Bounds, Correction, Corrections, Inputs
 from nodes.personal.sealing import Seal, destroy, owner_key
 
@@ -63,13 +63,13 @@ class Hand:
         self.state = "idle"
         self.trained_on = 0 if self.expert is None or self.expert.tier != DELTA else self.expert.learned
         self.training_energy_j = 0.0
-        self._own: Looks | None = None
-        self._head = InstantHead(base.prior)
+        self.own: Looks | None = None
+        self.head = InstantHead(base.prior)
 
     @property
     def count(self) -> int:
         """Corrections in memory."""
-        return 0 if self._own is None else len(self._own)
+        return 0 if self.own is None else len(self.own)
 
     @property
     def due(self) -> bool:
@@ -78,25 +78,25 @@ class Hand:
 
     def kept(self) -> list[Correction]:
         """Corrections on disk that memory does not hold yet."""
-        return [] if self._own is not None else self.corrections.all()
+        return [] if self.own is not None else self.corrections.all()
 
     def remember(self, own: Looks) -> None:
         """Take in what the global expert makes of corrections, and let the instant head learn them."""
         lacks_nc = residual(own.probabilities_nc, own.labels_n)
         for feature_f, lack_c in zip(own.features_nf, lacks_nc, strict=True):
-            self._head.update(feature_f, lack_c)
-        self._own = own if self._own is None else join([self._own, own])
+            self.head.update(feature_f, lack_c)
+        self.own = own if self.own is None else join([self.own, own])
 
     def consider(self) -> bool:
         """Judge the instant head; put it in service where it may answer. True where something changed.
 
         A delta in service stays: it has seen more, and the next training learns the new corrections too.
         """
-        if self._own is None or (self.expert is not None and self.expert.tier == DELTA):
+        if self.own is None or (self.expert is not None and self.expert.tier == DELTA):
             return False
-        verdict = judge_instant(self.base, self._head, self._own)
+        verdict = judge_instant(self.base, self.head, self.own)
         if not verdict.promoted:
-            return False
+            return self._withdraw(verdict)
         self.expert = LocalExpert(
             version=1 if self.expert is None else self.expert.version + 1,
             tier=INSTANT,
@@ -104,10 +104,19 @@ class Hand:
             gate=verdict.gate,
             judgement=verdict.judgement,
             learned=self.count,
-            residual_fc=self._head.weight_fc.copy(),
+            residual_fc=self.head.weight_fc.copy(),
             scale=self.base.prior.scale,
+            coverage_fraction=coverage(self.own.labels_n, len(self.base.labels)),
         )
         self.shelf.promote(self.expert)
+        return True
+
+    def _withdraw(self, verdict: Verdict) -> bool:
+        """Take an instant expert out of service that more corrections show to be worse than the global one."""
+        if self.expert is None or verdict.judgement.local_fraction >= verdict.judgement.global_fraction:
+            return False
+        self.shelf.withdraw()
+        self.expert = None
         return True
 
     def reload(self) -> None:
@@ -134,6 +143,8 @@ class Hand:
         probabilities_c = outputs[graph.PROBABILITIES][0]
         expert = self.expert
         if expert is None or expert.residual_fc is None or not expert.gate.score(outputs[graph.SEEN])[0] > 0.0:
+            return outputs[graph.PROBABILITIES], False
+        if not open_to(outputs[graph.PROBABILITIES], expert.coverage_fraction)[0]:
             return outputs[graph.PROBABILITIES], False
         row_f = np.append(outputs[graph.FEATURES][0] / expert.scale, 1.0)
         raw_c = np.maximum(probabilities_c + row_f @ expert.residual_fc, 0.0)

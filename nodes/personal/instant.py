@@ -56,6 +56,27 @@ def residual(probabilities_nc: Floats, labels_n: NDArray[np.int64]) -> Doubles:
     return target_nc
 
 
+def open_to(probabilities_nc: Floats, coverage_fraction: float) -> NDArray[np.bool_]:
+    """Where a local answer may replace the global one: nowhere that the global expert is surer than this covers.
+
+    A user who corrected one class of ten tells nothing about the other nine: their head speaks only where the two
+    most probable classes are within a tenth of each other. All classes corrected: everywhere.
+
+    Args:
+        coverage_fraction: Share of the classes that were corrected.
+    """
+    if coverage_fraction >= 1.0:
+        return np.ones(len(probabilities_nc), np.bool_)
+    first_two_n2 = np.partition(probabilities_nc, -2, axis=1)[:, -2:]
+    open_n: NDArray[np.bool_] = first_two_n2[:, 1] - first_two_n2[:, 0] < coverage_fraction
+    return open_n
+
+
+def coverage(labels_n: NDArray[np.int64], classes: int) -> float:
+    """Share of the classes that occur."""
+    return len(np.unique(labels_n)) / classes
+
+
 class InstantHead:
     """One user's head. Not safe for several threads.
 
@@ -114,7 +135,7 @@ class InstantHead:
         return scores_nc
 
     def _row(self, feature_f: Floats) -> Doubles:
-        np.divide(feature_f, self._scale, out=self._row_f[:-1])
+        np.divide(feature_f, self._scale, out=self._row_f[:-1], dtype=np.float64)
         return self._row_f
 
 

@@ -124,7 +124,7 @@ class Correction:
 
 
 class Corrections:
-    """A user's corrections: a reservoir, so that old ones keep their chance and the disk its size.
+    """A user's corrections: a reservoir of fixed size in which the old make way for the new at random.
 
     Args:
         folder: The user's.
@@ -145,11 +145,11 @@ class Corrections:
         kept = self._slots()
         serial = max((one.serial for one in self.all()), default=-1) + 1
         correction = Correction(image, label, serial)
-        slot = len(kept) if len(kept) < self._limit else int(self._rng.integers(serial + 1))
-        if slot < self._limit:
-            file = self._folder / f"{slot:04d}"
-            header = {"op": "correction", "label": label, "serial": serial}
-            write_whole(file, self._seal.close(encode(header, {"image": image}), file.name))
+        # The newest is always kept: it tells how many there were, and hands move on.
+        slot = len(kept) if len(kept) < self._limit else int(self._rng.integers(self._limit))
+        file = self._folder / f"{slot:04d}"
+        header = {"op": "correction", "label": label, "serial": serial}
+        write_whole(file, self._seal.close(encode(header, {"image": image}), file.name))
         return correction
 
     def all(self) -> list[Correction]:

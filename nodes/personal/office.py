@@ -130,6 +130,7 @@ class Office:
         self._locks: dict[str, asyncio.Lock] = {}
         self._attached: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sweeping: asyncio.Task[None] | None = None
         self._training = asyncio.Lock()
         self._spent: tuple[int, float] = (0, 0.0)
         self.trains = can_train()
@@ -152,7 +153,7 @@ class Office:
             prior=prior(replay),
         )
         self._settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._spawn(self._sweep_forever())
+        self._sweeping = self._spawn(self._sweep_forever())
         log.info("personal experts", expert=self.arm.expert, tier="delta" if self.trains else "instant, no torch")
 
     async def close(self) -> None:
@@ -199,6 +200,21 @@ class Office:
             hand = self._hands.get(mark)
             if hand is not None:
                 await asyncio.to_thread(hand.inputs.put, request_id, image)
+
+    async def settled(self) -> None:
+        """Wait until everything that was begun and will end by itself has ended."""
+        while busy := [task for task in self._tasks if not task.done() and task is not self._sweeping]:
+            await asyncio.gather(*busy, return_exceptions=True)
+
+    def looked(self, owner: m.Owner) -> Looks | None:
+        """What is held in memory of an owner's corrections; None for nothing. It never leaves the node."""
+        hand = self._hands.get(owner_mark(owner.tenant, owner.user))
+        return None if hand is None else hand.own
+
+    def weights_of(self, owner: m.Owner) -> NDArray[np.float64] | None:
+        """The owner's instant head as it stands, promoted or not."""
+        hand = self._hands.get(owner_mark(owner.tenant, owner.user))
+        return None if hand is None else hand.head.weight_fc
 
     # ---- orders
 
@@ -433,10 +449,11 @@ class Office:
             )
             await asyncio.sleep(SWEEP_S)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _margin(probabilities: NDArray[np.floating[Any]]) -> float:

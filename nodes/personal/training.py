@@ -21,7 +21,7 @@ from nodes.personal import gate as gates
 from nodes.personal.base import Base, Looks, looks, prior, split
 from nodes.personal.delta import Delta, fold
 from nodes.personal.expert import DELTA, INSTANT, LocalExpert, Shelf
-from nodes.personal.instant import InstantHead, residual
+from nodes.personal.instant import InstantHead, open_to, residual
 from nodes.personal.judging import Verdict, beats, judge
 from nodes.personal.keeping import Corrections
 from nodes.personal.network import Weights
@@ -95,7 +95,8 @@ def _still_better(base: Base, current: LocalExpert, own: Looks, judges_n: NDArra
         for feature_f, lack_c in zip(mine.features_nf, residual(mine.probabilities_nc, mine.labels_n), strict=True):
             head.update(feature_f, lack_c)
         scores_nc = head.correct_many(judged.features_nf, judged.probabilities_nc)
-        local_n = scores_nc.argmax(axis=1) == judged.labels_n
+        open_n = open_to(judged.probabilities_nc, current.coverage_fraction)
+        local_n = np.where(open_n, scores_nc.argmax(axis=1) == judged.labels_n, judged.right_n)
     else:
         return False
     now_n = np.where(current.gate.score(judged.seen_ng) > 0.0, local_n, judged.right_n)

@@ -201,12 +201,15 @@ def _instant(scene: Scene, rows: int) -> Score:
         return gates.discriminate_linear(own.gate_nf, scene.replay.gate_nf)
 
     gate, cpu_s = _timed(work)
-    gate = _calibrated(scene, gate, _corrected(head, scene.stored))
-    return _routed(scene, gate, lambda answers: _corrected(head, answers), cpu_s)
+    covered = instant.coverage(own.samples.labels_n, own.logits_nc.shape[1])
+    gate = _calibrated(scene, gate, _corrected(head, scene.stored, covered))
+    return _routed(scene, gate, lambda answers: _corrected(head, answers, covered), cpu_s)
 
 
-def _corrected(head: instant.InstantHead, answers: Answers) -> NDArray[np.int64]:
-    return head.correct_many(answers.features_nf, answers.probabilities_nc).argmax(axis=1)
+def _corrected(head: instant.InstantHead, answers: Answers, covered: float) -> NDArray[np.int64]:
+    own_n = head.correct_many(answers.features_nf, answers.probabilities_nc).argmax(axis=1)
+    open_n = instant.open_to(answers.probabilities_nc, covered)
+    return np.where(open_n, own_n, answers.logits_nc.argmax(axis=1))
 
 
 def _delta(scene: Scene, rows: int) -> tuple[Score, Score, deltas.Delta, gates.Gate]:
