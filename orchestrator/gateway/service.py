@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.fusion import Fused
@@ -40,6 +41,7 @@ from orchestrator.journal import Entry, Journal
 from orchestrator.metrics import Metrics
 from orchestrator.outcomes import Outcomes
 from orchestrator.pacing import Pacing
+from orchestrator.personal.desk import PersonalDesk
 from orchestrator.planning.planner import Planner, Standing
 from orchestrator.probing import Probing
 from orchestrator.routing.model import AnnouncedModel
@@ -78,6 +80,7 @@ class Service:
         outcomes: Writes feedback down; None is off.
         max_experts: Most experts that may run for one request.
         till: Reserves and charges; None keeps no books.
+        personal: Users' own experts; None keeps their homes in memory.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Service:
         probing: Probing | None = None,
         outcomes: Outcomes | None = None,
         till: Till | None = None,
+        personal: PersonalDesk | None = None,
     ) -> None:
         self.fleet = fleet
         self.planner = planner
@@ -104,6 +108,7 @@ class Service:
         self.probing = Probing() if probing is None else probing
         self.outcomes = Outcomes() if outcomes is None else outcomes
         self.till = Till(forgetful_ledger()) if till is None else till
+        self.personal = PersonalDesk(fleet) if personal is None else personal
         self.admission = admission
         self.attempts = attempts
         self.journal = journal
@@ -132,6 +137,9 @@ class Service:
             EdgewiseError: See the catalogue; nothing else.
         """
         ticket = Ticket(query.request_id, query.task.name, time.monotonic(), payer=payer)
+        if query.user:
+            query = self.personal.claim(query, payer.spender.tenant)
+            ticket.owner = query.owner
         try:
             async with self.admission.enter(query.deadline_s):
                 ticket.wait_s = time.monotonic() - ticket.started_s
@@ -141,7 +149,10 @@ class Service:
             raise
         self.outcomes.answered_tensor(query.request_id, next(iter(query.inputs.values())))
         entry = self.conclude(ticket, "answered")
-        reply = make_reply(query, fused, entry)
+        note = ticket.progress.personal if ticket.progress is not None else None
+        if query.owner is not None:
+            self.personal.answered(query.owner, query, note)
+        reply = make_reply(query, fused, entry, needs_feedback=note is not None and note.needs_feedback)
         kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
         return reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
@@ -217,6 +228,8 @@ class Service:
         decision = route(features_f, plan=standing.plan, table=standing.table, limits=limits, wish=wish, pace=pace)
         if self.probing.on and wish.expert is None:
             decision = self._probe(ticket, decision, features_f, wish=wish, standing=standing)
+        if ticket.owner is not None:
+            decision = self._overlaid(ticket, decision, features_f, wish=wish)
         ticket.decision = decision
         if pace is not None:
             ticket.charge = self.pacing.routed(task.name, decision)
@@ -245,6 +258,17 @@ class Service:
             return route(features_f, plan=plan, table=table, limits=limits, wish=wanted, pace=gate.pace)
 
         return self.probing.decide(ticket.request_id, gate, task=ticket.task, expert=plan.best_single, single=alone)
+
+    def _overlaid(
+        self, ticket: Ticket, generic: Decision, features_f: NDArray[np.floating[Any]], *, wish: Wish
+    ) -> Decision:
+        """The decision for the owner's expert where that is worth more to them than the plan's choice."""
+        owner, limits = ticket.owner, ticket.limits
+        if owner is None or limits is None:
+            return generic
+        found = self.personal.overlay(owner, generic, features_f, task=ticket.task, limits=limits, wish=wish)
+        ticket.overlay = "" if found is None else found.text
+        return generic if found is None else found.decision
 
     def _standing(self, task: Task, expert: str | None) -> Standing | None:
         """The plan in force; for an expert by name, if the plan does not hold it, its arms alone."""
