@@ -235,7 +235,9 @@ class Trial:
         if self.ask.figures is None:
             self._board.answered(self.ask.index, service_ms=service_ms, energy_j=result.energy.energy_j)
         else:
-            self._board.generated(self.ask.index, result, service_ms=service_ms)
+            # How long a text waited its node knows; a prediction of it would feed back into the next one.
+            waited_ms = result.queue_ms if result.compute_ms > 0.0 else self._wait_ms
+            self._board.generated(self.ask.index, result, service_ms=elapsed_ms - waited_ms)
         return result, self._record("answered", "", result.energy, elapsed_ms)
 
     def failure(self, reason: str, *, outcome: str = "failed", energy: Energy | None = None) -> AttemptFailed:
