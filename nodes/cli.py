@@ -129,7 +129,7 @@ def experts(models: Path | None, output: str) -> None:
     """List the experts of a folder, cheapest first."""
     from nodes.inventory import load_inventory
 
-    arms = load_inventory(models, ()).arms
+    arms = sorted(load_inventory(models, ()).arms, key=lambda arm: arm.macs)
     keys = ("expert", "variant", "task", "engine", "macs", "memory_bytes", "quality_fraction")
     _print(output, keys, [{key: getattr(arm, key) for key in keys} for arm in arms])
 

@@ -24,6 +24,8 @@ CORNERS = (("What is 3 plus 4?", 2), ("What is " + "3 plus 4 plus " * 8 + "1?", 
 TYPICAL_PROMPT_TOKENS = 16
 MIN_ROUNDS = 2
 Floats = NDArray[np.float64]
+# Of prompt and completion.
+Tokens = tuple[int, int]
 # Overhead, per prompt token, per completion token.
 Line = tuple[float, float, float]
 
@@ -38,6 +40,11 @@ class TextRun:
     span: Span
     reading: EnergyReading
 
+    @property
+    def tokens(self) -> Tokens:
+        """Of prompt and completion."""
+        return self.prompt_tokens, self.completion_tokens
+
 
 async def measure_text(engine: Engine, meter: Meter, arm: ArmSpec, *, seconds: float) -> list[TextRun]:
     """Texts at every corner, in turn, for so long; the first round only warms up.
@@ -45,10 +52,10 @@ async def measure_text(engine: Engine, meter: Meter, arm: ArmSpec, *, seconds: f
     Raises:
         EngineError: if the arm cannot be run.
     """
+    until_s = time.perf_counter() + seconds
     for question, tokens in CORNERS:
         await _write(engine, meter, arm, question, tokens)
     runs: list[TextRun] = []
-    until_s = time.perf_counter() + seconds
     for question, tokens in cycle(CORNERS):
         if len(runs) >= MIN_ROUNDS * len(CORNERS) and time.perf_counter() >= until_s:
             return runs
@@ -72,7 +79,7 @@ async def _write(engine: Engine, meter: Meter, arm: ArmSpec, question: str, toke
 def text_profile(arm: ArmSpec, meter: Meter, runs: Sequence[TextRun], final: dict[Span, EnergyReading]) -> ArmProfile:
     """The fitted cost, and what a typical answer takes by it."""
     readings = [final.get(run.span, run.reading) for run in runs]
-    ms_line = fit_line(runs, [run.ms for run in runs])
+    ms_line = fit_line(*_middles(runs, [run.ms for run in runs]))
     joules_line = _modelled_line(arm, meter) or _measured_line(runs, readings)
     cost = TextCost(*ms_line, *(joules_line or (0.0, 0.0, 0.0)))
     mean, p95 = (arm.text.completion_tokens, arm.text.completion_p95_tokens) if arm.text else (8.0, 16.0)
@@ -83,9 +90,14 @@ def text_profile(arm: ArmSpec, meter: Meter, runs: Sequence[TextRun], final: dic
     return ArmProfile(typical_ms[0], typical_ms[1], len(runs), Provenance.MEASURED, energy, cost)
 
 
-def fit_line(runs: Sequence[TextRun], value_r: Sequence[float]) -> Line:
-    """Overhead, per prompt token and per completion token: the best that has no negative part."""
-    columns_r3 = np.array([[1.0, run.prompt_tokens, run.completion_tokens] for run in runs])
+def fit_line(tokens: Sequence[Tokens], value_r: Sequence[float]) -> Line:
+    """Overhead, per prompt token and per completion token: the best that has no negative part.
+
+    Args:
+        tokens: Of prompt and completion, by run.
+        value_r: What each run took.
+    """
+    columns_r3 = np.array([[1.0, prompt, completion] for prompt, completion in tokens])
     best, least = (0.0, 0.0, 0.0), np.inf
     # With three columns, trying every set of them is the whole of non-negative least squares.
     for used in product((True, False), repeat=3):
@@ -115,7 +127,14 @@ def _measured_line(runs: Sequence[TextRun], readings: Sequence[EnergyReading]) -
     known = [
         (run, reading.energy_j) for run, reading in zip(runs, readings, strict=True) if reading.energy_j is not None
     ]
-    return fit_line([run for run, _ in known], [joules for _, joules in known]) if known else None
+    return fit_line([run.tokens for run, _ in known], [joules for _, joules in known]) if known else None
+
+
+def _middles(runs: Sequence[TextRun], value_r: Sequence[float]) -> tuple[list[Tokens], list[float]]:
+    """The median of each corner: what else the machine did meanwhile must not bend the line."""
+    corners = sorted({run.tokens for run in runs})
+    values = [[value for run, value in zip(runs, value_r, strict=True) if run.tokens == corner] for corner in corners]
+    return corners, [float(np.median(corner)) for corner in values]
 
 
 def _at(line: Line, prompt_tokens: float, completion_tokens: float) -> float:

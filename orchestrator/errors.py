@@ -93,7 +93,7 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "DUPLICATE_KEY": _request("duplicate_key"),
         "INVALID_TEXT": _request("invalid_text"),
         "BODY_TOO_LARGE": Surface(_INVALID, 413, "body_too_large", ExitCode.USAGE, False),
-        "BODY_TOO_SLOW": Surface(_INVALID, 408, "body_too_slow", ExitCode.USAGE, True),
+        "BODY_TOO_SLOW": Surface(_INVALID, 408, "body_too_slow", ExitCode.USAGE, False),
         "MEDIA_TYPE_NOT_ALLOWED": Surface(_INVALID, 415, "media_type_not_allowed", ExitCode.USAGE, False),
         "METHOD_NOT_ALLOWED": Surface(_INVALID, 405, "method_not_allowed", ExitCode.USAGE, False),
         "TASK_NOT_FOUND": _not_found("task_not_found"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.errors import RequestError
@@ -59,6 +60,12 @@ class Journal:
         self._entries[name] = entry
         if len(self._entries) > self._keep:
             self._entries.popitem(last=False)
+
+    def amend(self, request_id: str, tenant: str, change: Callable[[Entry], Entry]) -> None:
+        """Replace what is remembered of a request, if anything is."""
+        entry = self._entries.get((tenant, request_id))
+        if entry is not None:
+            self._entries[tenant, request_id] = change(entry)
 
     def get(self, request_id: str, tenant: str | None = None) -> Entry:
         """The entry of a request; that of another tenant is as if there were none.

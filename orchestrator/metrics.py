@@ -65,6 +65,7 @@ class Metrics:
         self.pacing: dict[str, PacingRecord] = {}
         self._requests: defaultdict[str, int] = defaultdict(int)
         self._energy_j: defaultdict[tuple[str, Provenance], float] = defaultdict(float)
+        self._idle_j: defaultdict[tuple[str, Provenance], float] = defaultdict(float)
         self._violations: defaultdict[str, int] = defaultdict(int)
         self._retries = 0
         self._duration_s = Tally(LATENCY_BUCKETS_S)
@@ -93,16 +94,24 @@ class Metrics:
         self._solver_s.observe(seconds)
 
     def _count_attempt(self, attempt: AttemptRecord) -> None:
-        energy_j = attempt.energy.energy_j
-        known = attempt.energy.provenance is not Provenance.UNMEASURED
-        if known:
-            self._energy_j[attempt.arm, attempt.energy.provenance] += energy_j
-        if attempt.outcome != "answered":
-            return
-        if known and attempt.predicted_energy_j > 0:
-            self._error["energy"].observe(energy_j / attempt.predicted_energy_j)
-        if attempt.predicted_ms > 0:
+        # A counter never falls: joules that may still be corrected are counted once they are final.
+        if not attempt.energy.preliminary:
+            self.measured(attempt)
+        if attempt.outcome == "answered" and attempt.predicted_ms > 0:
             self._error["latency"].observe(attempt.ms / attempt.predicted_ms)
+
+    def measured(self, attempt: AttemptRecord) -> None:
+        """Count the joules of one attempt."""
+        energy_j = attempt.energy.energy_j
+        if attempt.energy.provenance is Provenance.UNMEASURED:
+            return
+        self._energy_j[attempt.arm, attempt.energy.provenance] += energy_j
+        if attempt.outcome == "answered" and attempt.predicted_energy_j > 0:
+            self._error["energy"].observe(energy_j / attempt.predicted_energy_j)
+
+    def idled(self, node: str, provenance: Provenance, energy_j: float) -> None:
+        """Count joules of a node's idle power."""
+        self._idle_j[node, provenance] += energy_j
 
     def _count_violations(self, limits: Limits, energy: Energy, seconds: float) -> None:
         if energy.energy_j > limits.max_energy_j:
@@ -123,7 +132,7 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """All metrics; called by `prometheus_client`."""
         yield _counter("edgewise_requests", "Requests by outcome.", ("outcome",), self._by_label(self._requests))
-        text = "Joules by node, expert and source; state is active."
+        text = "Joules by node, expert and source; idle power's have no expert."
         labels = ("node", "expert", "source", "state")
         yield _counter("edgewise_energy_joules", text, labels, self._energy_by_labels())
         text = "Admitted requests beyond their budget, by kind: energy or latency."
@@ -177,6 +186,8 @@ class Metrics:
         for (arm, provenance), energy_j in self._energy_j.items():
             variant, _, node = arm.partition("@")
             sums[node, variant.partition(":")[0], provenance.value, "active"] += energy_j
+        for (node, provenance), energy_j in self._idle_j.items():
+            sums[node, "", provenance.value, "idle"] += energy_j
         return sums
 
 

@@ -85,6 +85,12 @@ class Pacing:
         if known is not None:
             self._safely(task, lambda: known[1].settle(charge, energy_j))
 
+    def correct(self, task: str, joules: float) -> None:
+        """What was settled before took so many joules more, or fewer."""
+        known = self._pacers.get(task)
+        if known is not None:
+            self._safely(task, lambda: known[1].correct(joules))
+
     def record(self, task: str) -> PacingRecord | None:
         """How a task's long-run budget stands; None where it has none or was not asked since it was set."""
         budget, known = self._budgets.long_run(task), self._pacers.get(task)

@@ -72,11 +72,16 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Energy:
-    """Joules with their source. `energy_j` is NaN where the provenance is UNMEASURED.
+    """Joules with their source.
 
     Args:
-        idle_j: Joules of idle power over the same time, not in `energy_j`; None where nobody knows.
-        share: How the device's joules were split among what ran.
+        energy_j: Active joules; NaN where the provenance is UNMEASURED.
+        provenance: Where they come from.
+        method: How they were obtained.
+        uncertainty_j: One standard deviation.
+        idle_j: Idle power's joules of the same time, not in `energy_j`; None where nobody knows.
+        share: How the device's joules were split among what ran; "" where nobody says.
+        preliminary: A better figure follows once the sensor has caught up.
     """
 
     energy_j: float
@@ -85,6 +90,7 @@ class Energy:
     uncertainty_j: float = 0.0
     idle_j: float | None = None
     share: str = ""
+    preliminary: bool = False
 
 
 @dataclass(frozen=True)
@@ -300,6 +306,7 @@ class AttemptRecord:
     ms: float
     outcome: str
     reason: str = ""
+    work_id: int = 0
 
 
 @dataclass(frozen=True)

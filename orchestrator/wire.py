@@ -267,9 +267,15 @@ def decode_energy(message: common_pb2.Energy) -> Energy:
     value, doubt = message.energy_j, message.uncertainty_j
     if provenance is Provenance.UNMEASURED or not (math.isfinite(value) and value >= 0):
         return Energy(math.nan, Provenance.UNMEASURED, message.method[:64])
-    known_doubt = doubt if math.isfinite(doubt) and doubt > 0 else 0.0
-    idle_j = message.idle_j if message.HasField("idle_j") and math.isfinite(message.idle_j) else None
-    return Energy(value, provenance, message.method[:64], known_doubt, idle_j, message.share[:32])
+    return Energy(
+        value,
+        provenance,
+        message.method[:64],
+        doubt if math.isfinite(doubt) and doubt > 0 else 0.0,
+        message.idle_j if message.HasField("idle_j") and 0.0 <= message.idle_j < math.inf else None,
+        message.share[:32],
+        message.preliminary,
+    )
 
 
 def encode_energy(energy: Energy) -> common_pb2.Energy:
@@ -282,6 +288,7 @@ def encode_energy(energy: Energy) -> common_pb2.Energy:
         uncertainty_j=energy.uncertainty_j,
         idle_j=energy.idle_j,
         share=energy.share,
+        preliminary=energy.preliminary,
     )
 
 

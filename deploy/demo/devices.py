@@ -19,19 +19,16 @@ class Device:
     Args:
         node: What the gateway calls it; says that the device is simulated, because arms carry the name everywhere.
         profile: Shipped device profile.
-        experts: What it offers.
+        experts: What it offers for digits.
+        texts: What it offers for questions.
         noise_seed: Of the draws that make actual joules differ from predicted ones.
     """
 
     node: str
     profile: str
     experts: tuple[str, ...]
+    texts: tuple[str, ...]
     noise_seed: int
-
-    @property
-    def arms(self) -> int:
-        """How many arms it announces."""
-        return len(self.experts)
 
 
 DEVICES = (
@@ -39,10 +36,23 @@ DEVICES = (
         "orin-sim",
         "jetson-agx-orin",
         ("digits-linear", "digits-mlp", "digits-tinyconv", "digits-conv8", "digits-lenet5"),
+        ("skills-arithmetic", "skills-dates"),
         noise_seed=1,
     ),
-    Device("rtx4090-sim", "rtx-4090", ("digits-conv8", "digits-lenet5", "digits-wide"), noise_seed=2),
-    Device("laptop-sim", "laptop-cpu", ("digits-linear", "digits-mlp", "digits-tinyconv"), noise_seed=3),
+    Device(
+        "rtx4090-sim",
+        "rtx-4090",
+        ("digits-conv8", "digits-lenet5", "digits-wide"),
+        ("skills-general", "skills-mixture"),
+        noise_seed=2,
+    ),
+    Device(
+        "laptop-sim",
+        "laptop-cpu",
+        ("digits-linear", "digits-mlp", "digits-tinyconv"),
+        ("skills-strings",),
+        noise_seed=3,
+    ),
 )
 
 

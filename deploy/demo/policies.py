@@ -20,6 +20,7 @@ from optimizer.simulate import POLICIES, Policy, baselines
 from orchestrator.client.types import ArmStatus, FleetStatus
 
 EDGEWISE = "edgewise"
+TASK = "digits"
 
 __all__ = ["EDGEWISE", "POLICIES", "Policy", "cheapest_arms", "choose_baselines"]
 
@@ -27,7 +28,7 @@ __all__ = ["EDGEWISE", "POLICIES", "Policy", "cheapest_arms", "choose_baselines"
 def cheapest_arms(status: FleetStatus) -> tuple[ArmStatus, ...]:
     """The arm with the fewest joules of each expert, by rising joules."""
     arms: dict[str, ArmStatus] = {}
-    for arm in (arm for node in status.nodes for arm in node.arms):
+    for arm in (arm for node in status.nodes for arm in node.arms if arm.task == TASK):
         best = arms.get(arm.expert)
         if best is None or arm.predicted_energy_j < best.predicted_energy_j:
             arms[arm.expert] = arm

@@ -68,9 +68,9 @@ class SeveralEngines:
         if unknown:
             raise EngineError(f"no such engine: {', '.join(unknown)}; there are {', '.join(self._engines)}")
         self._by_arm = {arm.key: self._engines[arm.engine] for arm in arms}
-        async with asyncio.TaskGroup() as group:
-            for name, engine in self._engines.items():
-                group.create_task(engine.load([arm for arm in arms if arm.engine == name]))
+        await asyncio.gather(
+            *(engine.load([arm for arm in arms if arm.engine == name]) for name, engine in self._engines.items())
+        )
 
     async def infer(self, job: Job) -> JobResult:
         """See `Engine`."""

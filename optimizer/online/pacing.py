@@ -282,6 +282,10 @@ class Pacer:
         state.actual_j += BIAS_SMOOTHING * (actual_j - state.actual_j)
         state.expected_j += BIAS_SMOOTHING * (charge.expected_j - state.expected_j)
 
+    def correct(self, joules: float) -> None:
+        """A charge that was settled took so many joules more (negative: fewer) than was said then."""
+        self._pay(joules)
+
     def _pay(self, joules: float) -> None:
         state = self.state
         state.spent_j += joules

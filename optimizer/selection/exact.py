@@ -17,7 +17,7 @@ from optimizer.native.select import Found, Instance, Settings, Tree, head, padde
 from optimizer.selection.problem import ROUNDING, Problem
 from optimizer.selection.proof import BRANCH, DOMINATED, DOMINATOR, Proof
 from optimizer.selection.solution import Solution, Status
-from optimizer.selection.utility import AnyRight, Bools, Floats, Table
+from optimizer.selection.utility import AnyRight, Bools, Floats, Table, any_right_q
 
 # Relative to the worth of all arms together.
 TOLERANCE = 1e-11
@@ -101,28 +101,33 @@ def settings_of(search: Search) -> Settings:
 
 def scaled_problem(problem: Problem, known: float | None = None) -> Scaled:
     """The problem in the solver's units; a known scale keeps the units of an earlier run."""
+    utility = problem.utility
+    assert not isinstance(utility, Table)
     eligible = list(problem.eligible)
-    assert not isinstance(problem.utility, Table)
-    any_right = isinstance(problem.utility, AnyRight)
-    values_qn = problem.utility.right_qn if isinstance(problem.utility, AnyRight) else problem.utility.quality_qn
-    worth_qe = np.where(problem.allowed_qn, values_qn, 0.0)[:, eligible]
+    # Copies are made only where there is something to leave out: at 20 arms they cost as much as the search.
+    every = len(eligible) == len(problem.arms)
+    values_qe = utility.right_qn if isinstance(utility, AnyRight) else utility.quality_qn
+    if not problem.allowed_qn.all():
+        values_qe = np.where(problem.allowed_qn, values_qe, 0.0)
+    if not every:
+        values_qe = values_qe[:, eligible]
     costs = problem.set_costs
-    cost_ke = costs.cost_kn[:, eligible]
+    cost_ke = costs.cost_kn if every else costs.cost_kn[:, eligible]
     binding_k = np.asarray((costs.limit_k > 0.0) & (cost_ke.sum(axis=1) > costs.limit_k))
-    cost_ek = (cost_ke[binding_k] / costs.limit_k[binding_k, None]).T
-    if any_right:
-        scale = known or float(problem.weights_q @ problem.utility.worth_q(tuple(eligible), problem.allowed_qn))
+    cost_ek = np.divide(cost_ke[binding_k].T, costs.limit_k[binding_k], order="C")
+    if isinstance(utility, AnyRight):
+        scale = known or float(problem.weights_q @ any_right_q(values_qe))
         weight_q = problem.weights_q / (scale or 1.0)
-        instance = Instance(np.ascontiguousarray(worth_qe.T), cost_ek, None, weight_q, any_right=True)
+        instance = Instance(np.ascontiguousarray(values_qe.T), cost_ek, None, weight_q, any_right=True)
         return Scaled(tuple(eligible), binding_k, scale, instance, _price_unit(problem, binding_k, scale))
-    worth_qe = problem.weights_q[:, None] * worth_qe
-    joules_qe = None if problem.routing is None else _joules(problem, eligible)
-    if joules_qe is not None and problem.routing is not None and problem.routing.mean_energy_j <= 0.0:
+    worth_eq = np.multiply(values_qe.T, problem.weights_q, order="C")
+    joules_eq = None if problem.routing is None else _joules(problem, eligible)
+    if joules_eq is not None and problem.routing is not None and problem.routing.mean_energy_j <= 0.0:
         # Only what costs nothing may run.
-        worth_qe, joules_qe = np.where(joules_qe > 0.0, 0.0, worth_qe), None
-    scale = known or float(worth_qe.max(axis=1).sum())
-    joules_eq = None if joules_qe is None else np.ascontiguousarray(joules_qe.T)
-    instance = Instance(np.ascontiguousarray(worth_qe.T) / (scale or 1.0), cost_ek, joules_eq)
+        worth_eq, joules_eq = np.where(joules_eq > 0.0, 0.0, worth_eq), None
+    scale = known or float(worth_eq.max(axis=0).sum())
+    worth_eq /= scale or 1.0
+    instance = Instance(worth_eq, cost_ek, joules_eq)
     return Scaled(tuple(eligible), binding_k, scale, instance, _price_unit(problem, binding_k, scale))
 
 
@@ -130,7 +135,8 @@ def _joules(problem: Problem, eligible: list[int]) -> Floats:
     """Share of the mean limit that an arm takes on each query; plain weighted joules where the limit is 0."""
     assert problem.routing is not None
     joules_qe = np.where(problem.allowed_qn, problem.run_energy_qn, 0.0)[:, eligible]
-    return np.asarray(problem.weights_q[:, None] * joules_qe / (problem.routing.mean_energy_j or 1.0))
+    joules_qe = problem.weights_q[:, None] * joules_qe / (problem.routing.mean_energy_j or 1.0)
+    return np.ascontiguousarray(joules_qe.T)
 
 
 def solution_of(problem: Problem, scaled: Scaled, found: Found) -> Solution:

@@ -135,6 +135,8 @@ class Problem:
     @cached_property
     def allowed_qn(self) -> Bools:
         """Whether each arm is fast enough for each query's class."""
+        if all(one.latency_limit_ms is None for one in self.classes):
+            return np.ones((self.utility.queries, len(self.arms)), dtype=bool)
         latency_cn = self.latency_cn
         if latency_cn is None:
             latency_cn = np.tile(np.array([arm.latency_ms for arm in self.arms]), (len(self.classes), 1))

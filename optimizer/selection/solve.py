@@ -54,7 +54,9 @@ def _for_compiled(problem: Problem) -> Problem | None:
 def _filled(problem: Problem, found: Solution) -> Solution:
     """With the arms that still fit; where the search was stopped early they may even add something."""
     active = _maximal(problem, found.active)
-    if found.status is Status.OPTIMAL or active == found.active:
+    if active == found.active:
+        return found
+    if found.status is Status.OPTIMAL:
         return replace(found, active=active)
     objective = problem.value(active)
     return replace(found, active=active, objective=objective, bound=max(found.bound, objective))
@@ -65,6 +67,8 @@ def _maximal(problem: Problem, active: tuple[int, ...]) -> tuple[int, ...]:
     left_k = costs.limit_k * (1.0 + ROUNDING) - costs.cost_kn[:, list(active)].sum(axis=1)
     out_n: Bools = np.asarray(problem.allowed_qn.any(axis=0))
     out_n[list(active)] = False
+    if not len(left_k) and not out_n.any():
+        return active
     while (fits := np.flatnonzero(out_n & (costs.cost_kn <= left_k[:, None]).all(axis=0))).size:
         chosen = int(min(fits.tolist(), key=lambda n: (problem.arms[n].energy_j, n)))
         active, out_n[chosen] = (*active, chosen), False

@@ -128,9 +128,13 @@ class AnyRight:
     def worth_q(self, active: tuple[int, ...], allowed_qn: Bools) -> Floats:
         """Worth of the set to each query, (q,)."""
         arms = list(active)
-        with np.errstate(divide="ignore"):
-            wrong_qn = np.log1p(-np.where(allowed_qn[:, arms], self.right_qn[:, arms], 0.0))
-        return np.asarray(-np.expm1(wrong_qn.sum(axis=1)))
+        return any_right_q(np.where(allowed_qn[:, arms], self.right_qn[:, arms], 0.0))
+
+
+def any_right_q(right_qn: Floats) -> Floats:
+    """Probability that at least one of the columns is right, exact also where all of them are tiny."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(-np.expm1(np.log1p(-right_qn).sum(axis=1)))
 
 
 @dataclass(frozen=True)

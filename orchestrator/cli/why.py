@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from orchestrator.client.types import Candidate, Explanation
+    from orchestrator.types import Energy
 
 SHOWN = 12
 BINDING = {
@@ -120,7 +121,7 @@ def _cost_table(explanation: Explanation) -> Table:
         energy_or_dash(routing.predicted_energy_j),
         f"≤ {energy_or_dash(routing.bound_energy_j)}",
         energy_text(explanation.energy),
-        explanation.energy.method,
+        _source(explanation.energy),
     )
     parts = {"route": timing.route_ms, "wait": timing.wait_ms, "infer": timing.infer_ms, "fuse": timing.fuse_ms}
     rows.add_row(
@@ -132,6 +133,23 @@ def _cost_table(explanation: Explanation) -> Table:
     )
     rows.caption = None if routing.budget_met else "the budget was not met"
     return rows
+
+
+def _source(energy: Energy) -> str:
+    """Method, interval, how it was shared, and what idle power took beside it."""
+    from orchestrator.cli.output import safe
+    from orchestrator.units import format_energy_j
+
+    parts = [safe(energy.method)]
+    if energy.uncertainty_j:
+        parts.append(f"± {format_energy_j(2.0 * energy.uncertainty_j)}")
+    if energy.share:
+        parts.append(f"share: {safe(energy.share)}")
+    if energy.idle_j is not None:
+        parts.append(f"idle {format_energy_j(energy.idle_j)} beside it")
+    if energy.preliminary:
+        parts.append("the final figure has not come yet")
+    return ", ".join(parts)
 
 
 def _candidates_table(explanation: Explanation, shown: int) -> Table:

@@ -233,7 +233,9 @@ class Trial:
         elapsed_ms = self._elapsed_ms()
         service_ms = elapsed_ms - self._wait_ms
         if self.ask.figures is None:
-            self._board.answered(self.ask.index, service_ms=service_ms, energy_j=result.energy.energy_j)
+            # From joules that were themselves predicted there is nothing to learn; the final ones follow.
+            energy_j = math.nan if result.energy.preliminary else result.energy.energy_j
+            self._board.answered(self.ask.index, service_ms=service_ms, energy_j=energy_j)
         else:
             # How long a text waited its node knows; a prediction of it would feed back into the next one.
             waited_ms = result.queue_ms if result.compute_ms > 0.0 else self._wait_ms
@@ -279,4 +281,5 @@ class Trial:
             ms=ms,
             outcome=outcome,
             reason=reason,
+            work_id=0 if self._pending is None else self._pending.work_id,
         )

@@ -167,6 +167,7 @@ def total_energy(attempts: list[AttemptRecord]) -> Energy:
         math.sqrt(math.fsum(part.uncertainty_j**2 for part in parts)),
         _idle_j(parts),
         "+".join(sorted({part.share for part in parts if part.share})),
+        any(part.preliminary for part in parts),
     )
 
 

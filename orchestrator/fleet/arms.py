@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from orchestrator.fleet.text_arms import TextTrack
+from orchestrator.fleet.text_arms import TYPICAL_COMPLETION_TOKENS, TYPICAL_PROMPT_TOKENS, TextTrack
 from orchestrator.routing.margins import ConformalBound
 from orchestrator.types import Arm, Done, Provenance
 
+# Expectations of texts are learned themselves; how far off they were before says little later.
+TEXT_WINDOW = 256
 # Before an arm was observed: announced p95 times this (99 % of lognormal times up to a sigma of 0.6) ...
 PRIOR_LATENCY_FACTOR = 1.5
 # ... and the hop between gateway and node, until it is known.
@@ -121,7 +123,7 @@ class ArmBoard:
             return index
         index = len(self.states)
         quantile = self._latency_quantile
-        track = TextTrack(ConformalBound(quantile=quantile, prior=PRIOR_LATENCY_FACTOR))
+        track = TextTrack(ConformalBound(quantile=quantile, prior=PRIOR_LATENCY_FACTOR, window=TEXT_WINDOW))
         self.states.append(ArmState(arm, index, ConformalBound(quantile=quantile, prior=0.0), track))
         self._by_name[arm.name] = index
         self._grow()
@@ -153,6 +155,14 @@ class ArmBoard:
     def arms(self, task: str) -> list[ArmState]:
         """The arms of a task whose node is routable."""
         return [state for state in self.states if state.arm.task == task and self.available_n[state.index]]
+
+    def forget(self, node: str) -> None:
+        """A node's device works differently from now on: what was observed of it counts no longer."""
+        load = self.nodes[node]
+        load.energy_ratio.forget()
+        load.added_ms.forget()
+        for index in load.arms:
+            self.states[index].service_ms.forget()
 
     # ---- load
 
@@ -193,6 +203,14 @@ class ArmBoard:
         state = self.states[index]
         state.answered += 1
         self._learn_latency(state, max(0.0, service_ms))
+        self.measured(index, energy_j)
+
+    def measured(self, index: int, energy_j: float) -> None:
+        """Learn the joules of a run of an arm; NaN: unmeasured."""
+        state = self.states[index]
+        if state.arm.text is not None:
+            # Joules of a text are compared with what its tokens lead to expect, see `generated`.
+            return
         predicted_j = state.arm.energy.energy_j
         if predicted_j > 0 and math.isfinite(energy_j):
             load = self.nodes[state.arm.node]
@@ -208,16 +226,14 @@ class ArmBoard:
             self.answered(index, service_ms=service_ms, energy_j=done.energy.energy_j)
             return
         state.answered += 1
-        prompt_tokens, completion_tokens = done.prompt_tokens, done.completion_tokens
-        state.text.observe(
-            profile, service_ms=service_ms, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens
-        )
-        expected_j = profile.cost_j(prompt_tokens, completion_tokens)
-        if expected_j > 0 and math.isfinite(done.energy.energy_j):
-            load = self.nodes[state.arm.node]
-            if load.energy_ratio.observe(done.energy.energy_j / expected_j):
-                for other in load.arms:
-                    self._refresh_energy(other)
+        load = self.nodes[state.arm.node]
+        expected_j = state.text.profile(profile).cost_j(done.prompt_tokens, done.completion_tokens)
+        state.text.observe(profile, done, service_ms=service_ms, together=max(1, load.pending))
+        # From joules that were themselves predicted there is nothing to learn.
+        known = expected_j > 0 and math.isfinite(done.energy.energy_j) and not done.energy.preliminary
+        moved = known and load.energy_ratio.observe(done.energy.energy_j / expected_j)
+        for other in load.arms if moved else (index,):
+            self._refresh_energy(other)
 
     def energy_factors(self, index: int) -> tuple[float, float]:
         """By what a node's joules exceed those announced: typically, and at the promise's quantile."""
@@ -280,5 +296,15 @@ class ArmBoard:
             self.energy_bound_j_n[index] = math.inf
             return
         typical, bound = self.energy_factors(index)
-        self.energy_j_n[index] = energy.energy_j * typical
-        self.energy_bound_j_n[index] = energy.energy_j * bound
+        energy_j = energy.energy_j * self._learned_part(self.states[index])
+        self.energy_j_n[index] = energy_j * typical
+        self.energy_bound_j_n[index] = energy_j * bound
+
+    def _learned_part(self, state: ArmState) -> float:
+        """What an arm's typical text costs by what its generations showed, over what was announced."""
+        announced = state.arm.text
+        if announced is None:
+            return 1.0
+        tokens = TYPICAL_PROMPT_TOKENS, announced.completion_tokens or TYPICAL_COMPLETION_TOKENS
+        announced_j = announced.cost_j(*tokens)
+        return state.text.profile(announced).cost_j(*tokens) / announced_j if announced_j > 0.0 else 1.0

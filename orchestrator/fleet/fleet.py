@@ -11,11 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
+import structlog
+
 from orchestrator.errors import RequestError
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.evidence import EvidenceStore
 from orchestrator.fleet.session import NodeSession
 from orchestrator.types import Arm, Array, NodeHello, Task
+
+log = structlog.get_logger("fleet")
 
 PROTOCOL_VERSION = 1
 
@@ -38,6 +42,8 @@ class Change(Enum):
     ROUTABLE = "routable"
     # A reference set or an expert's answers arrived.
     EVIDENCE = "evidence"
+    # A device began to slow itself down, or ceased to.
+    CONDITIONS = "conditions"
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,16 @@ class Fleet:
             self._suspects.discard(session.name)
             if not session.draining and self.board.set_routable(session.name, True):
                 self._changed(Change.ROUTABLE)
+
+    def signalled(self, session: NodeSession, temperature_c: float | None, throttles: tuple[str, ...]) -> None:
+        """A node told its device's temperature and what slows it down."""
+        session.temperature_c = temperature_c
+        if frozenset(throttles) == frozenset(session.throttles):
+            return
+        log.warning("node.throttles", node=session.name, throttles=throttles, before=session.throttles)
+        session.throttles = throttles
+        self.board.forget(session.name)
+        self._changed(Change.CONDITIONS)
 
     def suspect(self, session: NodeSession) -> None:
         """Work on a node ran out of time while the node was silent: route around it until it is heard.

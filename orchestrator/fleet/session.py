@@ -64,6 +64,7 @@ class NodeSession:
         self.epoch = epoch
         self.draining = False
         self.running = 0
+        self.idle_j: float | None = None
         self.temperature_c: float | None = None
         self.throttles: tuple[str, ...] = ()
         self.queued = 0

@@ -195,6 +195,11 @@ def decode_signals(message: fleet_pb2.Heartbeat) -> tuple[float | None, tuple[st
     return (message.temperature_c if known else None), throttles
 
 
+def decode_finals(message: fleet_pb2.EnergySettled) -> list[tuple[int, Energy]]:
+    """Final joules of works, by their ids."""
+    return [(work.work_id, decode_energy(work.energy)) for work in message.works]
+
+
 def decode_delta(message: fleet_pb2.TextDelta) -> Delta:
     """A piece of generated text."""
     return Delta(message.work_id, message.text, tuple(message.token_ids))

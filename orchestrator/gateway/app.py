@@ -129,7 +129,7 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
         metrics=metrics,
         max_experts=config.fusion.max_experts,
     )
-    joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s)
+    joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s, afterwards=service)
     required = config.auth.keys == "required" or not _on_loopback(config)
     return Gateway(config, service, joiner, planner, KeyRing([], required=required, clock_unix_s=time.time))
 
@@ -200,6 +200,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         await _drain(service)
         await server.stop(grace=1.0)
         service.publish()
+        service.idle.write()
         service.pacing.keep(asyncio.get_running_loop().time(), force=True)
         service.probing.keep()
         await http.close()

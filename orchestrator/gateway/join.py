@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import grpc
 import structlog
@@ -13,9 +14,17 @@ from orchestrator import __version__
 from orchestrator.errors import RequestError
 from orchestrator.fleet.fleet import Fleet, Refusal
 from orchestrator.fleet.session import NodeSession
-from orchestrator.fleet.wire import decode_arms, decode_delta, decode_done, decode_failed, decode_hello, decode_signals
+from orchestrator.fleet.wire import (
+    decode_arms,
+    decode_delta,
+    decode_done,
+    decode_failed,
+    decode_finals,
+    decode_hello,
+    decode_signals,
+)
 from orchestrator.gateway.guard import Malformed
-from orchestrator.types import Failed, NodeHello
+from orchestrator.types import Energy, Failed, NodeHello
 from orchestrator.wire import decode_energy, decode_tensors
 
 log = structlog.get_logger("fleet")
@@ -25,6 +34,16 @@ HELLO_TIMEOUT_S = 10.0
 SWEEP_S = 0.5
 
 
+class Afterwards(Protocol):
+    """Takes what nodes tell of joules after the fact."""
+
+    def take_finals(self, finals: Sequence[tuple[int, Energy]]) -> None:
+        """Final joules of works, by their ids."""
+
+    def take_idle(self, session: NodeSession, sum_j: float) -> None:
+        """The running sum of a node's idle joules."""
+
+
 class Joiner:
     """Takes nodes in, feeds their events to the fleet, sweeps leases.
 
@@ -32,10 +51,12 @@ class Joiner:
         fleet: Registry.
         heartbeat_s: How often nodes must say something.
         lease_s: How long a silent node is kept.
+        afterwards: Takes joules that come after the answers.
     """
 
-    def __init__(self, fleet: Fleet, *, heartbeat_s: float, lease_s: float) -> None:
+    def __init__(self, fleet: Fleet, *, heartbeat_s: float, lease_s: float, afterwards: Afterwards) -> None:
         self._fleet = fleet
+        self._afterwards = afterwards
         self._heartbeat_s = heartbeat_s
         self._lease_s = lease_s
 
@@ -121,15 +142,15 @@ class Joiner:
                     session.running = event.heartbeat.running
                     session.queued = event.heartbeat.queued
                     session.engine_restarts = event.heartbeat.engine_restarts
-                    session.temperature_c, session.throttles = decode_signals(event.heartbeat)
+                    self._fleet.signalled(session, *decode_signals(event.heartbeat))
+                    self._afterwards.take_idle(session, event.heartbeat.idle_energy_j)
                 case "evidence":
                     tensors = decode_tensors(event.evidence.tensors, "evidence")
                     self._fleet.take_evidence(event.evidence.digest, tensors)
                 case "arms_changed":
                     self._fleet.change_arms(session, decode_arms(event.arms_changed.arms, session.name))
                 case "settled":
-                    # Nothing here keeps accounts that a later figure could correct.
-                    log.debug("node.energy_settled", node=session.name, works=len(event.settled.works))
+                    self._afterwards.take_finals(decode_finals(event.settled))
                 case "draining":
                     self._fleet.drain(session)
                 case _:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Decide, Progress, Runner, bound_of, total_energy
 from orchestrator.execution.text import TextEnd, TextRunner
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.session import NodeSession
 from orchestrator.gateway import texts
 from orchestrator.gateway.accounts import (
     ANYBODY,
@@ -32,6 +33,8 @@ from orchestrator.gateway.accounts import (
     routing_record,
     timings,
 )
+from orchestrator.gateway.final_joules import FinalJoules
+from orchestrator.gateway.idle_joules import IdleJoules
 from orchestrator.gateway.till import Till, forgetful_ledger
 from orchestrator.journal import Entry, Journal
 from orchestrator.metrics import Metrics
@@ -46,6 +49,7 @@ from orchestrator.routing.route import Decision, Wish, route
 from orchestrator.types import (
     BudgetRequest,
     Delta,
+    Energy,
     Limits,
     Query,
     Reply,
@@ -104,6 +108,8 @@ class Service:
         self.attempts = attempts
         self.journal = journal
         self.metrics = metrics
+        self.finals = FinalJoules(self.till, journal, metrics=metrics, pacing=self.pacing, board=fleet.board)
+        self.idle = IdleJoules(self.till, metrics)
         self.started_s = time.monotonic()
         self._unpublished: list[tuple[Entry, Progress | None]] = []
         self._runner = Runner(fleet.board, attempts, max_attempts=max_attempts)
@@ -131,12 +137,12 @@ class Service:
                 ticket.wait_s = time.monotonic() - ticket.started_s
                 fused = await self._infer(query, ticket)
         except BaseException as error:
-            self.till.settle(ticket, self.conclude(ticket, _outcome(error, ticket)))
+            self._settle(ticket, self.conclude(ticket, _outcome(error, ticket)))
             raise
         self.outcomes.answered_tensor(query.request_id, next(iter(query.inputs.values())))
         entry = self.conclude(ticket, "answered")
         reply = make_reply(query, fused, entry)
-        kept = self.till.settle(ticket, entry, result=encode(reply) if encode else None)
+        kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
         return reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
@@ -286,16 +292,16 @@ class Service:
                     else:
                         yield piece
         except BaseException as error:
-            self.till.settle(ticket, self.conclude(ticket, _outcome(error, ticket)))
+            self._settle(ticket, self.conclude(ticket, _outcome(error, ticket)))
             raise
         self.outcomes.answered_text(query.request_id, "\n".join(message.content for message in query.messages))
         entry = self.conclude(ticket, "answered")
         if end is None:
-            self.till.settle(ticket, entry)
+            self._settle(ticket, entry)
             return
         ticket.tokens = end.prompt_tokens + end.completion_tokens
         reply = TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings, entry.account)
-        kept = self.till.settle(ticket, entry, result=encode(reply) if encode else None)
+        kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
         yield reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
     async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
@@ -355,12 +361,29 @@ class Service:
         self._unpublished.append((entry, progress))
         return entry
 
+    def _settle(self, ticket: Ticket, entry: Entry, *, result: bytes | None = None) -> Awaitable[float] | None:
+        """See `Till.settle`; joules that a late sensor will correct are noted first."""
+        if entry.energy.preliminary:
+            self.finals.expect(ticket, entry, ticket.reservation)
+        return self.till.settle(ticket, entry, result=result)
+
+    def take_finals(self, finals: Sequence[tuple[int, Energy]]) -> None:
+        """Final joules of works whose first figures were preliminary."""
+        # Counters must have seen the preliminary attempts first.
+        self.publish()
+        self.finals.settle(finals)
+
+    def take_idle(self, session: NodeSession, sum_j: float) -> None:
+        """The running sum of a node's idle joules."""
+        self.idle.told(session, sum_j)
+
     def publish(self) -> None:
         """Count and log what has ended since the last time."""
         ended, self._unpublished = self._unpublished, []
         for entry, progress in ended:
             self._count(entry, progress)
         log.requests.write([log_line(entry) for entry, _ in ended])
+        self.finals.expire()
         self.pacing.keep(time.monotonic())
 
     def _count(self, entry: Entry, progress: Progress | None) -> None:

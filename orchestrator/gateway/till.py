@@ -19,9 +19,9 @@ from orchestrator.ledger.ledger import Ledger, Terms
 from orchestrator.ledger.spenders import NOBODY, Reservation
 from orchestrator.routing.route import Decision
 from orchestrator.store.memory import MemoryDesk
-from orchestrator.store.records import DAY_TOKENS, Settlement
+from orchestrator.store.records import CORRECTED, DAY_TOKENS, IDLE, Settlement
 from orchestrator.store.service import InlineStore
-from orchestrator.types import NO_ACCOUNT, Account, Limits, Provenance
+from orchestrator.types import NO_ACCOUNT, Account, Energy, Limits, Provenance
 
 Clock = Callable[[], float]
 
@@ -120,6 +120,39 @@ class Till:
         held.claim = claim
         record = self._record(ticket, entry, held)
         return self.ledger.settle(held, record, charge_j=entry.account.charged_j, result=result)
+
+    def correct(self, ticket: Ticket, held: Reservation, *, told: tuple[float, float, float], energy: Energy) -> None:
+        """Charge what final joules add to a request that was settled with preliminary ones.
+
+        Args:
+            ticket: The request.
+            held: Its reservation.
+            told: Joules that its work took more than was said; that its budgets are charged more; that they were
+                charged before.
+            energy: The final figure of the work.
+        """
+        difference_j, charge_j, before_j = told
+        record = Settlement(
+            at_unix_s=self._now(),
+            request_id=ticket.request_id,
+            tenant=held.spender.tenant,
+            key_id=held.spender.key_id,
+            task=ticket.task,
+            outcome=CORRECTED,
+            arms="",
+            energy_j=difference_j,
+            provenance=energy.provenance.value,
+            reserved_j=math.inf,
+            tokens=0,
+        )
+        beyond_j = before_j + charge_j - max(before_j, held.energy_j)
+        self.ledger.correct(held, record, charge_j=charge_j, beyond_j=beyond_j if held.limited else 0.0)
+
+    def idle(self, node: str, provenance: Provenance, energy_j: float) -> None:
+        """Write down joules of a node's idle power."""
+        self.ledger.note(
+            Settlement(self._now(), "", "", "", "", IDLE, f"idle@{node}", energy_j, provenance.value, math.inf, 0)
+        )
 
     def _record(self, ticket: Ticket, entry: Entry, held: Reservation) -> Settlement:
         energy, spender = entry.energy, held.spender

@@ -281,6 +281,28 @@ class Ledger:
 
         return self._postings.keep([posting], step)
 
+    def correct(self, reservation: Reservation, record: Settlement, *, charge_j: float, beyond_j: float = 0.0) -> None:
+        """Charge what a request that was settled took beyond what was said then; negative where it took less.
+
+        Args:
+            reservation: As it was made; its meters are charged, in the windows of then.
+            record: The correction, written down beside the settlement.
+            charge_j: The difference.
+            beyond_j: What of it lies beyond the reservation.
+        """
+        self.overshoot_j += max(0.0, beyond_j)
+        self.overshoot_max_j = max(self.overshoot_max_j, beyond_j)
+        amounts = {meter: charge_j for meter in reservation.amounts if meter.unit != DAY_TOKENS}
+        posting = Posting(self._holder, {}, amounts, record)
+        if amounts:
+            self._postings.keep([posting])
+        else:
+            self._postings.write_behind(posting)
+
+    def note(self, record: Settlement) -> None:
+        """Write down what no request took and no budget is charged."""
+        self._postings.write_behind(Posting(self._holder, {}, {}, record))
+
     def release(self, reservation: Reservation) -> None:
         """Give a reservation back of which nothing was spent, and its request id with it."""
         releases = self._wallet.close(reservation.amounts, {})

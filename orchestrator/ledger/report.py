@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
-from orchestrator.store.records import Settlement
+from orchestrator.store.records import NO_REQUEST, Settlement
 
 BY: Mapping[str, str] = {
     "tenant": "tenant",
@@ -42,9 +42,11 @@ class Share:
     unmeasured: int = 0
 
     def add(self, row: Settlement) -> None:
-        """Count one settlement."""
-        self.requests += 1
+        """Count one settlement; corrections and idle power belong to no request of their own."""
         self.energy_j += row.energy_j
+        if row.outcome in NO_REQUEST:
+            return
+        self.requests += 1
         self.reserved_j += row.reserved_j if math.isfinite(row.reserved_j) else 0.0
         self.overshoot_j += row.overshoot_j
         self.tokens += row.tokens

@@ -116,7 +116,7 @@ class Planner:
         return self._standing.get(task)
 
     def _on_change(self, change: Change) -> None:
-        if change is not Change.EVIDENCE:
+        if change in (Change.ARMS, Change.ROUTABLE):
             self.rebind()
         if change is not Change.ROUTABLE:
             self._wanted.set()

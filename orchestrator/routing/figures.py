@@ -90,13 +90,15 @@ def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
 
 
 def _price(figures: TextFigures, board: ArmBoard, state: ArmState, *, prompt_tokens: float, max_tokens: int) -> None:
-    profile, track, n = state.arm.text, state.text, state.index
-    if profile is None:
+    track, n = state.text, state.index
+    if state.arm.text is None:
         return
+    profile = track.profile(state.arm.text)
     mean, high = completions(profile, max_tokens)
     figures.prompt_tokens_n[n] = prompt_tokens
-    figures.service_ms_n[n] = (HOP_MS + profile.cost_ms(prompt_tokens, mean)) * track.slowness
-    bound_ms = (HOP_MS + profile.cost_ms(prompt_tokens * TOKENS_MARGIN, high)) * track.slowness_bound
+    together = track.factor(1 + board.nodes[state.arm.node].pending)
+    figures.service_ms_n[n] = (HOP_MS + profile.cost_ms(prompt_tokens, mean)) * track.slowness * together
+    bound_ms = (HOP_MS + profile.cost_ms(prompt_tokens * TOKENS_MARGIN, high)) * track.slowness_bound * together
     figures.service_bound_ms_n[n] = max(bound_ms, figures.service_ms_n[n])
     if state.arm.energy.provenance is not Provenance.UNMEASURED:
         typical, bound = board.energy_factors(n)
@@ -110,19 +112,22 @@ def first_token_ms(figures: TextFigures, n: int) -> float:
     state = figures.states[n]
     if state.arm.text is None:
         return 0.0
-    prefill_ms = HOP_MS + state.arm.text.cost_ms(figures.prompt_tokens_n[n] * TOKENS_MARGIN, 1.0)
+    prefill_ms = HOP_MS + state.text.profile(state.arm.text).cost_ms(figures.prompt_tokens_n[n] * TOKENS_MARGIN, 1.0)
     return float(figures.wait_ms_n[n]) + prefill_ms * state.text.slowness_bound
 
 
 def next_token_ms(figures: TextFigures, n: int) -> float:
     """Milliseconds of every further token at the promise's quantile; 0 where nobody knows."""
     state = figures.states[n]
-    return 0.0 if state.arm.text is None else float(state.arm.text.decode_ms_per_token * state.text.slowness_bound)
+    if state.arm.text is None:
+        return 0.0
+    return float(state.text.profile(state.arm.text).decode_ms_per_token * state.text.slowness_bound)
 
 
 def affordable_tokens(board: ArmBoard, n: int, *, allowed_j: float, prompt_tokens: float) -> float:
     """Tokens that an arm may generate at most for so many joules at the promise's quantile; infinite without limit."""
-    profile = board.states[n].arm.text
+    announced = board.states[n].arm.text
+    profile = None if announced is None else board.states[n].text.profile(announced)
     known = board.states[n].arm.energy.provenance is not Provenance.UNMEASURED
     if profile is None or not known or profile.decode_j_per_token <= 0.0 or allowed_j == np.inf:
         return np.inf

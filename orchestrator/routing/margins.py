@@ -63,6 +63,12 @@ class ConformalBound:
         """The median of the window; NaN before the first observation."""
         return self._typical
 
+    def forget(self) -> None:
+        """What was observed no longer holds; the bound stays until there are enough new observations."""
+        self._prior = max(self._prior, self._bound)
+        self._confirmed = 0.0
+        self._count = 0
+
     def observe(self, value: float) -> bool:
         """Take one observation; true when the bound was recomputed."""
         self._values[self._count % self._values.size] = value

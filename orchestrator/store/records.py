@@ -19,6 +19,10 @@ MEAN_WINDOW_S = 60.0
 FLEET = "fleet"
 CHECKSUM_BYTES = 8
 
+# Outcomes of rows that are no request's end: final joules that differ from those that were settled, and idle power.
+CORRECTED, IDLE = "corrected", "idle"
+NO_REQUEST = frozenset((CORRECTED, IDLE))
+
 DAY_J, MEAN_J, DAY_TOKENS = "day_j", "mean_j", "day_tokens"
 WINDOW_S: Mapping[str, float] = {DAY_J: DAY_S, MEAN_J: MEAN_WINDOW_S, DAY_TOKENS: DAY_S}
 
@@ -99,7 +103,8 @@ class Settlement:
         tenant: Whose request; "" where no key was shown.
         key_id: The key; "" where none was shown.
         task: The task class.
-        outcome: "answered" or the error's reason.
+        outcome: "answered" or the error's reason; "corrected" for a difference that follows a settlement, "idle" for
+            a node's idle power.
         arms: Arms that were tried, joined by commas.
         energy_j: All attempts together: retries, cascades and cancelled losers as well; 0 where nobody knows.
         provenance: The worst among the attempts; "unmeasured" says that `energy_j` means nothing.

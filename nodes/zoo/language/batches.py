@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nodes.worker.text.tokens import END, Tokenizer
 from nodes.zoo.language.settings import Recipe
-from nodes.zoo.skills.skill import Question
+from nodes.zoo.skills.skill import OPENINGS, PLAIN_OPENINGS, Question
 from nodes.zoo.skills.suites import training_questions
 
 # Questions of so many steps are drawn together and sorted by length, so that little is padding.
@@ -40,7 +40,8 @@ def batches(recipe: Recipe, tokenizer: Tokenizer, *, first_step: int) -> Iterato
 
 
 def _pool(recipe: Recipe, tokenizer: Tokenizer, pool: int) -> list[Batch]:
-    drawn = training_questions(recipe.suites, seed=recipe.seed * 1_000_000 + pool)
+    openings = PLAIN_OPENINGS if pool * STEPS_PER_POOL < recipe.plain_until else OPENINGS
+    drawn = training_questions(recipe.suites, seed=recipe.seed * 1_000_000 + pool, openings=openings)
     rows = [_row(tokenizer, question) for question in islice(drawn, STEPS_PER_POOL * recipe.batch_questions)]
     rows.sort(key=lambda row: len(row[0]) + len(row[1]))
     size = recipe.batch_questions

@@ -18,7 +18,7 @@ from nodes.zoo.language.cards import Learned, TextExpertCard
 from nodes.zoo.language.export import export_onnx
 from nodes.zoo.language.judging import Answers, answer_all, score, scores_by_suite
 from nodes.zoo.language.network import parameters
-from nodes.zoo.language.settings import CONTEXT_TOKENS, RECIPES
+from nodes.zoo.language.settings import CONTEXT_TOKENS, RECIPES, Recipe
 from nodes.zoo.language.texts import question_tensors
 from nodes.zoo.language.train import Training
 from nodes.zoo.skills.skill import Question
@@ -50,7 +50,7 @@ class Builder:
     def build(self) -> None:
         """Write everything. Cost: a minute or two."""
         self._out.mkdir(parents=True, exist_ok=True)
-        names = [name for name in RECIPES if (self._work / f"{name}.pt").exists()]
+        names = [name for name in RECIPES if (self._work / f"{name}.npz").exists()]
         for name in names:
             self._ship(name)
         self._ship_mixture(names)
@@ -71,7 +71,7 @@ class Builder:
                     RECIPES[name].suites, progress.step, progress.questions, progress.tokens, round(progress.seconds, 1)
                 )
             ),
-            "recipe": {key: value for key, value in asdict(RECIPES[name]).items() if key != "suites"},
+            "recipe": _recipe(RECIPES[name]),
         }
         self._judge(name, "fp16", found)
         self._report(f"{name}: differs from torch by {difference:.1g} at most")
@@ -144,6 +144,12 @@ class Builder:
 
     def _write_questions(self, name: str, questions: Sequence[Question]) -> None:
         write_arrays(self._out / f"{name}.npz", question_tensors(questions))
+
+
+def _recipe(recipe: Recipe) -> dict[str, float | int | str]:
+    plain = {key: value for key, value in asdict(recipe).items() if isinstance(value, int | float)}
+    cuts = ", ".join(f"of {steps} steps until step {until}" for until, steps in recipe.longer_until)
+    return {**plain, **({"schedule": cuts} if cuts else {})}
 
 
 def _memory_bytes(file: Path, weights: int, models: Sequence[Mapping[str, int]]) -> int:

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from nodes.worker.text.tokens import Tokenizer
+from nodes.zoo.skills.skill import PLAIN_OPENINGS
 from nodes.zoo.skills.suites import NAMES, training_questions
 
 VOCABULARY_FILE = Path(__file__).parent / "vocabulary.json"
@@ -26,7 +27,7 @@ def shipped_tokenizer() -> Tokenizer:
 def common_words() -> list[str]:
     """The words, in alphabetical order. Cost: about 3 s."""
     counts: Counter[str] = Counter()
-    for question in islice(training_questions(NAMES, seed=0), COUNTED_QUESTIONS):
+    for question in islice(training_questions(NAMES, seed=0, openings=PLAIN_OPENINGS), COUNTED_QUESTIONS):
         counts.update(_WORDS.findall(question.prompt))
         counts.update(_WORDS.findall(question.answer))
     return sorted(word for word, count in counts.items() if count >= COMMON_COUNT)

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from random import Random
 
 # What a question begins and ends with.
-OPENINGS = (("What is", "?"), ("Find", "."), ("Give", "."), ("Tell me", "."), ("I need", "."))
+PLAIN_OPENINGS = (("What is", "?"), ("Find", "."), ("Give", "."), ("Tell me", "."), ("I need", "."))
+OPENINGS = (
+    *PLAIN_OPENINGS,
+    ("Give me", "."),
+    ("Find me", "."),
+    ("So what is", "?"),
+    ("Say what is", "."),
+    ("I want", "."),
+    ("Then find", "."),
+    ("Now tell me", "."),
+    ("Please give", "."),
+)
 HELD_OUT_OPENINGS = (("Now give me", "."), ("Find out what is", "."))
 # One case in so many is kept from training.
 HELD_OUT_EVERY = 8

@@ -47,7 +47,9 @@ def split_of(skill: Skill, prompt: str) -> Split:
     return JUDGING[zlib.crc32(f"{skill.name}|{prompt}".encode()) % len(JUDGING)]
 
 
-def training_questions(suites: Sequence[str], seed: int) -> Iterator[Question]:
+def training_questions(
+    suites: Sequence[str], seed: int, openings: Sequence[tuple[str, str]] = OPENINGS
+) -> Iterator[Question]:
     """Questions to learn from, without end."""
     random = Random(f"train-{seed}")  # noqa: S311
     while True:
@@ -55,7 +57,7 @@ def training_questions(suites: Sequence[str], seed: int) -> Iterator[Question]:
         skill = random.choice(SUITES[suite])
         case = skill.draw(random)
         if not skill.holds_out(case):
-            prompt = say(random.choice(skill.phrasings), random.choice(OPENINGS), case)
+            prompt = say(random.choice(skill.phrasings), random.choice(openings), case)
             yield Question(suite, skill.name, prompt, case.answer)
 
 

@@ -256,3 +256,35 @@ def test_evidence_that_is_not_what_was_announced_is_refused(case: str) -> None:
         fleet.take_evidence(digest, sent)
     assert caught.value.reason == "INPUT_INVALID"
     assert fleet.evidence.get(digest) is None
+
+
+# ---- what a device says of itself
+
+
+def test_a_device_that_slows_itself_down_is_learned_anew() -> None:
+    """Of the median of a long history a device that throttles would be seen after hundreds of answers only."""
+    fleet = a_fleet()
+    session = joined(fleet, a_hello("n1", (an_arm(energy_j=0.01),)))
+    for _ in range(600):
+        fleet.board.answered(0, service_ms=5.0, energy_j=0.01)
+    changes: list[Change] = []
+    fleet.subscribe(changes.append)
+    fleet.signalled(session, 92.0, ("hardware-thermal",))
+    assert changes == [Change.CONDITIONS]
+    assert session.temperature_c == 92.0
+    for _ in range(5):
+        fleet.board.answered(0, service_ms=20.0, energy_j=0.03)
+    assert fleet.board.service_ms_n[0] == 20.0
+    assert fleet.board.energy_j_n[0] == pytest.approx(0.03)
+    assert fleet.board.energy_bound_j_n[0] >= 0.03
+
+
+def test_the_same_signals_again_change_nothing() -> None:
+    fleet = a_fleet()
+    session = joined(fleet, a_hello("n1"))
+    changes: list[Change] = []
+    fleet.subscribe(changes.append)
+    fleet.signalled(session, 60.0, ())
+    fleet.signalled(session, 90.0, ("power-cap", "software-thermal"))
+    fleet.signalled(session, 91.0, ("software-thermal", "power-cap"))
+    assert changes == [Change.CONDITIONS]

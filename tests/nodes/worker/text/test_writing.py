@@ -14,7 +14,9 @@ class _Model:
 
     tokenizer = Tokenizer(["abc"])
     context_tokens = 40
-    sizes = {"context_tokens": 40, "layers": 1, "kv_heads": 1, "head_width": 2}
+
+    def __init__(self) -> None:
+        self.sizes = {"context_tokens": 40, "layers": 1, "kv_heads": 1, "head_width": 2}
 
 
 def writing(order: Order) -> Writing:
