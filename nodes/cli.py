@@ -14,6 +14,7 @@ from nodes.config import default_name, parse_config
 from nodes.energy.discovery import EnergyMode
 from nodes.energy.profile import profile_names
 from nodes.errors import ExitCode, NodeError
+from nodes.pruning.commands import prune
 
 ENVIRONMENT_PREFIX = "EDGEWISE_NODE_"
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -104,6 +105,11 @@ def cli() -> None:
 @_calibration_option()
 @_option("--noise-seed", type=int, help="Seed of the profile's noise, where it has any.  [default: 0]")
 @_option("--profiling-s", type=float, metavar="S", help="Seconds of measuring per expert.  [default: 0.3]")
+@_option("--personal", type=click.Path(path_type=Path), metavar="DIR", help="Let experts learn their users; kept here.")
+@_option("--personal-expert", metavar="NAME", help="Which expert learns.  [default: the best that can]")
+@_option("--personal-keep-h", type=float, metavar="H", help="Hours an input waits for a correction.  [default: 24]")
+@_option("--personal-keep-mib", type=int, metavar="MIB", help="What waiting inputs may take.  [default: 64]")
+@_option("--personal-day-j", type=float, metavar="J", help="Joules a day for training.  [default: 200]")
 @_option("--log", type=click.Choice(["console", "json"]), default="console", help="Form of the log.")
 def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -> None:
     """Join a gateway and work until stopped.
@@ -182,6 +188,9 @@ def profile(to: Path, output: str, **given: Any) -> None:
     keys = ("arm", "batch", "concurrency", "runs", "p50_ms", "energy_j", "uncertainty_j", "provenance", "share")
     _print(output, keys, document["points"])
     click.echo(f"written to {to}", err=True)
+
+
+cli.add_command(prune)
 
 
 def _print(output: str, keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import structlog
 from numpy.typing import NDArray
 
+from kernels.native.library import available as kernels_built
 from nodes.arms import ArmSpec, Inventory, TaskSpec, TensorSpec, TextTraits
 from nodes.errors import ConfigError
 from nodes.zoo.catalog import Catalog, CatalogError, ExpertCard, TensorCard, load_catalog
@@ -17,6 +19,10 @@ from nodes.zoo.language.cards import TextExpertCard
 from nodes.zoo.language.catalog import TASK_FILE, TextCatalog, load_text_catalog
 
 Evidence = dict[str, dict[str, NDArray[Any]]]
+
+CHAIN = "chain"
+
+log = structlog.get_logger("nodes.inventory")
 
 
 def load_inventory(folder: Path | None, experts: Sequence[str]) -> Inventory:
@@ -34,6 +40,17 @@ def load_inventory(folder: Path | None, experts: Sequence[str]) -> Inventory:
         return _joined([_inventory(catalog, frozenset(experts)) for catalog in catalogs])
     except CatalogError as error:
         raise ConfigError(str(error)) from error
+
+
+def runnable(cards: Sequence[ExpertCard]) -> list[ExpertCard]:
+    """Those of all experts that this machine can run: chains need the compiled kernels. An expert that is named is
+    never left out; it fails to load, and says why."""
+    if kernels_built():
+        return list(cards)
+    left_out = [card.name for card in cards if card.engine == CHAIN]
+    if left_out:
+        log.warning("experts left out", experts=left_out, why="the compiled kernels are not built on this machine")
+    return [card for card in cards if card.engine != CHAIN]
 
 
 def _catalogs(folder: Path | None) -> list[Catalog | TextCatalog]:
@@ -76,11 +93,8 @@ def _inventory(catalog: Catalog | TextCatalog, names: Collection[str]) -> Invent
         ]
     else:
         task = _tensor_task(catalog, _kept(evidence, catalog.reference.tensors))
-        arms = [
-            _tensor_arm(catalog, card, _kept(evidence, catalog.evidence_tensors(card)))
-            for card in catalog.experts
-            if not names or card.name in names
-        ]
+        cards = [card for card in catalog.experts if card.name in names] if names else runnable(catalog.experts)
+        arms = [_tensor_arm(catalog, card, _kept(evidence, catalog.evidence_tensors(card))) for card in cards]
     return Inventory((task,), tuple(arms), evidence)
 
 

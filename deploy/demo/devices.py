@@ -6,10 +6,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernels.native.library import available
 from nodes.energy.profile import PROFILES
 
 # Real joules differ from predicted ones; promises that hold only where predictions are exact would show here.
 NOISE = {"lognormal_sigma": 0.3, "outlier_fraction": 0.005, "outlier_factor": 3.0}
+# One network at two operating points of its dynamic pruning; they need the compiled kernels.
+GATED = ("digits-gated-m60", "digits-gated-m80") if available() else ()
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ DEVICES = (
     Device(
         "orin-sim",
         "jetson-agx-orin",
-        ("digits-linear", "digits-mlp", "digits-tinyconv", "digits-conv8", "digits-lenet5"),
+        ("digits-linear", "digits-mlp", "digits-tinyconv", "digits-conv8", *GATED, "digits-lenet5"),
         ("skills-arithmetic", "skills-dates"),
         noise_seed=1,
     ),
@@ -54,6 +57,8 @@ DEVICES = (
         noise_seed=3,
     ),
 )
+
+OFFERED = frozenset(expert for device in DEVICES for expert in device.experts)
 
 
 def write_profile(device: Device, folder: Path) -> Path:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deploy.demo import report
 from deploy.demo.asking import Asked, Asker, ask_all
+from deploy.demo.devices import OFFERED
 from deploy.demo.fleet import EDGEWISE as COMMAND
 from deploy.demo.fleet import Running, start_fleet
 from deploy.demo.levels import UNLIMITED, Level, energy_levels, tight_ms
@@ -119,11 +120,7 @@ async def _run_queries(running: Running, setting: Setting) -> Results:
             advance=lambda: bar.advance(task),
         )
         with bar:
-            total = (
-                asking.total
-                + WARM_UP * len(setting.catalog.experts)
-                + setting.queries * (len(POLICIES) + 2 * len(joules))
-            )
+            total = asking.total + WARM_UP * len(OFFERED) + setting.queries * (len(POLICIES) + 2 * len(joules))
             task = bar.add_task("queries", total=total)
             runs = Runs(client, setting, lambda: bar.advance(task), lambda text: bar.update(task, description=text))
             await runs.warm_up()
@@ -151,7 +148,7 @@ class Runs:
     ) -> None:
         catalog = setting.catalog
         self._advance, self._announce = advance, announce
-        self._experts = [card.name for card in catalog.experts]
+        self._experts = [card.name for card in catalog.experts if card.name in OFFERED]
         self._reference = Asker(client, catalog.reference, catalog.task.labels, prefix="warm-up")
         self._held_out = Asker(client, catalog.held_out, catalog.task.labels, prefix="demo")
         self._queries = range(setting.queries)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import kernels
 import nodes.worker
 from nodes.arms import Tensors
 from nodes.errors import EngineDied, EngineError
@@ -18,14 +19,14 @@ from nodes.worker.frames import Frame, FrameDecoder, FrameError, encode
 STDERR_TAIL_BYTES = 4096
 CLOSE_TIMEOUT_S = 0.5
 
-# `nodes` is made by hand and holds only the worker, so that another interpreter sees nothing of the packages that
-# the agent's interpreter has installed beside it.
+# `nodes` and `kernels` are made by hand and hold only the worker and what it runs, so that another interpreter sees
+# nothing of the packages that the agent's interpreter has installed beside it.
 _BOOTSTRAP = """
 import sys, types
 sys.path[:] = [p for p in sys.path if p]
-nodes = types.ModuleType("nodes")
-nodes.__path__ = [{folder!r}]
-sys.modules["nodes"] = nodes
+for name, folder in {folders!r}.items():
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [folder]
 from {serve} import main
 main(slots={slots}, parent_pid={parent_pid})
 """
@@ -47,8 +48,8 @@ class WorkerCommand:
 
     def arguments(self) -> list[str]:
         """The command line."""
-        folder = str(Path(nodes.worker.__path__[0]).parent)
-        code = _BOOTSTRAP.format(folder=folder, serve=self.serve, slots=self.slots, parent_pid=os.getpid())
+        folders = {"nodes": str(Path(nodes.worker.__path__[0]).parent), "kernels": str(kernels.__path__[0])}
+        code = _BOOTSTRAP.format(folders=folders, serve=self.serve, slots=self.slots, parent_pid=os.getpid())
         return [str(self.python), "-c", code]
 
     def environment(self) -> dict[str, str]:

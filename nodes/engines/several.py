@@ -17,14 +17,15 @@ class SeveralEngines:
     """Hands each job to its arm's engine.
 
     Args:
-        engines: By the name that cards use, such as "onnx".
+        engines: By the name that cards use, such as "onnx"; one engine may have several names.
     """
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self.events = EngineEvents()
         self._engines = dict(engines)
+        self._each = tuple(dict.fromkeys(self._engines.values()))
         self._by_arm: dict[str, Engine] = {}
-        for engine in self._engines.values():
+        for engine in self._each:
             engine.events.on_arms_lost = self._tell_lost
 
     def _tell_lost(self, arms: Sequence[str]) -> None:
@@ -33,23 +34,23 @@ class SeveralEngines:
     @property
     def state(self) -> EngineState:
         """See `Engine`."""
-        states = {engine.state for engine in self._engines.values()}
+        states = {engine.state for engine in self._each}
         return next(state for state in _WORST_FIRST if state in states)
 
     @property
     def restarts(self) -> int:
         """See `Engine`."""
-        return sum(engine.restarts for engine in self._engines.values())
+        return sum(engine.restarts for engine in self._each)
 
     @property
     def running(self) -> int:
         """See `Engine`."""
-        return sum(engine.running for engine in self._engines.values())
+        return sum(engine.running for engine in self._each)
 
     @property
     def queued(self) -> int:
         """See `Engine`."""
-        return sum(engine.queued for engine in self._engines.values())
+        return sum(engine.queued for engine in self._each)
 
     def engine_of(self, arm: str) -> Engine:
         """The engine that runs an arm.
@@ -69,7 +70,7 @@ class SeveralEngines:
             raise EngineError(f"no such engine: {', '.join(unknown)}; there are {', '.join(self._engines)}")
         self._by_arm = {arm.key: self._engines[arm.engine] for arm in arms}
         await asyncio.gather(
-            *(engine.load([arm for arm in arms if arm.engine == name]) for name, engine in self._engines.items())
+            *(engine.load([arm for arm in arms if self._engines[arm.engine] is engine]) for engine in self._each)
         )
 
     async def infer(self, job: Job) -> JobResult:
@@ -82,4 +83,4 @@ class SeveralEngines:
 
     async def close(self) -> None:
         """See `Engine`."""
-        await asyncio.gather(*(engine.close() for engine in self._engines.values()))
+        await asyncio.gather(*(engine.close() for engine in self._each))

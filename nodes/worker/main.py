@@ -1,6 +1,7 @@
 """The engine process: reads frames from stdin, runs models, writes frames to the stdout it was born with.
 
-Operations: ``load`` {id, arm, path, sha256} -> ``loaded``; ``infer`` {id, arm} + tensors -> ``done`` + tensors;
+Operations: ``load`` {id, arm, path, sha256} (+ the tensor ``model`` in place of the file) -> ``loaded``; ``unload``
+{id, arm} -> ``unloaded``; ``infer`` {id, arm} + tensors -> ``done`` + tensors;
 any of them -> ``failed`` {id, reason, text}. The first frame out is ``ready`` with the versions found.
 
 The process ends when stdin closes (its agent is gone) and ignores SIGINT and SIGTERM, which a terminal or a
@@ -151,15 +152,20 @@ def _answer(sessions: Sessions, frame: Frame) -> tuple[dict[str, Any], Any]:
         outputs, compute_ms = sessions.run(header["arm"], frame.tensors())
         return {"op": "done", "id": header["id"], "compute_ms": compute_ms}, outputs
     if frame.op == "load":
-        found = sessions.load(header["arm"], header["path"], header["sha256"])
+        held = frame.tensors().get("model")
+        model = None if held is None else held.tobytes()
+        found = sessions.load(header["arm"], header["path"], header["sha256"], model=model)
         return {"op": "loaded", "id": header["id"], **found}, None
+    if frame.op == "unload":
+        sessions.unload(header["arm"])
+        return {"op": "unloaded", "id": header["id"]}, None
     raise ValueError(f"no operation {frame.op}")
 
 
 def failure(frame: Frame, error: Exception) -> dict[str, Any]:
     """The frame that tells the agent what went wrong."""
     text = f"{type(error).__name__}: {error}"[:500]
-    # ONNX Runtime's InvalidArgument is a class made at run time, so it is known by name.
-    refused = type(error).__name__ in ("InvalidArgument", "FrameError", "PromptRefused")
+    # By name: ONNX Runtime's InvalidArgument is a class made at run time, and not everybody has kernels.
+    refused = type(error).__name__ in ("InvalidArgument", "FrameError", "PromptRefused", "ShapeError")
     reason = "INPUT_INVALID" if refused and frame.op in ("infer", "generate") else "ENGINE_ERROR"
     return {"op": "failed", "id": frame.header.get("id"), "reason": reason, "text": text}
