@@ -121,7 +121,7 @@ def _best(graph: _Graph, at: str, predictor: Predictor, kept: int, before: tuple
     silence = graph.keep(at + "silence", np.zeros(inputs, dtype=np.float32))
     full = graph.add("ScatterElements", [silence, active, flat], at + "peak_i", axis=0)
     share = graph.add("Softmax", [full], at + "softmax", axis=0)
-    share = graph.add("Mul", [share, graph.keep(at + "count", np.float32(inputs).reshape(()))], at + "share")
+    share = graph.add("Mul", [share, graph.keep(at + "count", np.array(inputs, dtype=np.float32))], at + "share")
     if predictor.down_ri is not None:
         share = graph.add("MatMul", [graph.keep(at + "down", predictor.down_ri), share], at + "hidden")
     logits = graph.add("MatMul", [graph.keep(at + "up", predictor.up_gr), share], at + "up_share")
