@@ -110,8 +110,6 @@ def rows_of(row: Recorded, ms: dict[str, float]) -> list[Row]:
         named += [
             ("of_ideal", ms[DENSE] * float(macs) / whole / ms[row.name], "x"),
             ("forecast_error", abs(facts["reduction_forecast"] - facts["reduction"]), "1"),
-            ("forecast_error_without_hold", abs(facts["reduction_forecast"] - facts["reduction_without_hold"]), "1"),
-            ("accuracy_without_hold", facts["accuracy_without_hold"], "1"),
         ]
     return [Row(f"{row.name}_{name}", value, unit, sizes) for name, value, unit in named]
 
