@@ -71,8 +71,8 @@ def pruned(plan: tuple[int | str, ...], masks_ng: Masks8) -> Callable[[int], obj
     """The pruned network, with the next image's masks each time."""
     chain = Chain(random_plan(plan))
     order = np.random.default_rng(1).permutation(len(masks_ng))
-    images = pictures()
-    return lambda turn: chain(images, masks_ng=masks_ng[order[turn % len(order)]][None])
+    images, masks = pictures(), [masks_ng[n : n + 1] for n in order]
+    return lambda turn: chain(images, masks_ng=masks[turn % len(masks)])
 
 
 def dense(plan: tuple[int | str, ...]) -> Callable[[int], object]:
