@@ -21,7 +21,7 @@ typedef struct {
 /* `scratch` is room for two images of `image_floats`, and for `channels` four times and once more as integers. */
 typedef struct {
     const Step *steps;
-    int32_t count, isa, classes, channels, planes, reserved;
+    int32_t count, isa, classes, channels;
     int64_t image_floats;
     const float *head, *head_bias;
 } Program;
