@@ -105,6 +105,11 @@ def cli() -> None:
 @_calibration_option()
 @_option("--noise-seed", type=int, help="Seed of the profile's noise, where it has any.  [default: 0]")
 @_option("--profiling-s", type=float, metavar="S", help="Seconds of measuring per expert.  [default: 0.3]")
+@_option("--personal", type=click.Path(path_type=Path), metavar="DIR", help="Let experts learn their users; kept here.")
+@_option("--personal-expert", metavar="NAME", help="Which expert learns.  [default: the best that can]")
+@_option("--personal-keep-h", type=float, metavar="H", help="Hours an input waits for a correction.  [default: 24]")
+@_option("--personal-keep-mib", type=int, metavar="MIB", help="What waiting inputs may take.  [default: 64]")
+@_option("--personal-day-j", type=float, metavar="J", help="Joules a day for training.  [default: 200]")
 @_option("--log", type=click.Choice(["console", "json"]), default="console", help="Form of the log.")
 def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -> None:
     """Join a gateway and work until stopped.
@@ -130,7 +135,7 @@ def experts(models: Path | None, output: str) -> None:
     """List the experts of a folder, cheapest first."""
     from nodes.inventory import load_inventory
 
-    arms = load_inventory(models, ()).arms
+    arms = sorted(load_inventory(models, ()).arms, key=lambda arm: arm.macs)
     keys = ("expert", "variant", "task", "engine", "macs", "memory_bytes", "quality_fraction")
     _print(output, keys, [{key: getattr(arm, key) for key in keys} for arm in arms])
 

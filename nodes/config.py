@@ -55,6 +55,11 @@ class NodeConfig(BaseModel):
         calibration: File that says what a meter at the plug showed against a board's own sensors.
         noise_seed: Of a profile's noise, where it has any.
         profiling_s: How long every arm is measured at the start.
+        personal: Folder that users' own experts are kept in; None keeps none. Naming it is the node's opt-in.
+        personal_expert: The expert that learns its users; "" for the best that can.
+        personal_keep_h: Hours that an input waits for a correction.
+        personal_keep_mib: What waiting inputs of all users may take together.
+        personal_day_j: Joules a day that training may take.
         key_file: File of the key that the node shows to its gateway; read anew for every connection.
         openai: Address of an OpenAI-compatible server whose models are offered instead of the catalogue's experts.
         openai_key_file: File of the key that the server wants.
@@ -79,6 +84,11 @@ class NodeConfig(BaseModel):
     calibration: Path | None = None
     noise_seed: int = Field(default=0, ge=0)
     profiling_s: float = Field(default=0.3, ge=0.05, le=10.0, allow_inf_nan=False)
+    personal: Path | None = None
+    personal_expert: str = ""
+    personal_keep_h: float = Field(default=24.0, ge=0.0, le=24.0, allow_inf_nan=False)
+    personal_keep_mib: int = Field(default=64, ge=0, le=64)
+    personal_day_j: float = Field(default=200.0, ge=0.0, allow_inf_nan=False)
     key_file: Path | None = None
     openai: str | None = None
     openai_key_file: Path | None = None

@@ -39,7 +39,7 @@ async def profile_arms(
     """Profile of every arm by its key.
 
     Milliseconds run from handing the job to the engine to holding its answer, one at a time, batch 1.
-    Text arms get a line over the tokens of question and answer.
+    Text arms get a line over the tokens of question and answer; those without traits have no profile.
 
     Raises:
         EngineError: if an arm cannot be run.
@@ -48,9 +48,9 @@ async def profile_arms(
     texts: list[tuple[ArmSpec, list[TextRun]]] = []
     for arm in inventory.arms:
         task = inventory.task(arm.task)
-        if task.text:
+        if arm.text is not None:
             texts.append((arm, await measure_text(engine, meter, arm, seconds=seconds_per_arm)))
-        else:
+        elif not task.text:
             inputs = sample(task, inventory.evidence)
             measured.append((arm, await _measure(engine, meter, arm, inputs, seconds_per_arm)))
     written = [Runs([], {run.span: run.reading for run in runs}) for _, runs in texts]

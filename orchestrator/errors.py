@@ -100,6 +100,12 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "EXPERT_NOT_FOUND": _not_found("model_not_found"),
         "REQUEST_NOT_FOUND": _not_found("request_not_found"),
         "NODE_NOT_FOUND": _not_found("node_not_found"),
+        "FEEDBACK_EXPIRED": Surface(
+            grpc.StatusCode.FAILED_PRECONDITION, 410, "feedback_expired", ExitCode.NOT_FOUND, False
+        ),
+        "PERSONAL_OFF": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "personal_off", ExitCode.CONFIG, False),
+        "PERSONAL_FAILED": Surface(grpc.StatusCode.ABORTED, 502, "personal_failed", ExitCode.FAILED, False),
+        "HOME_AWAY": _unavailable("home_away"),
         "BUDGET_INFEASIBLE": Surface(
             grpc.StatusCode.FAILED_PRECONDITION, 422, "budget_infeasible", ExitCode.BUDGET_INFEASIBLE, False
         ),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.personal.types import Owner, PersonalNote
 from orchestrator.text_profile import TextProfile
 
 NAME_PATTERN = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
@@ -161,6 +162,7 @@ class NodeHello:
     queue_limit: int
     memory_limit_bytes: int
     energy_source: EnergySource = EnergySource()
+    personal_experts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Query:
-    """One tensor query, validated against its task."""
+    """One tensor query, validated against its task.
+
+    Args:
+        user: As the client says; "" for nobody.
+        owner: That user of the authenticated tenant, and `home` the node that may be told.
+    """
 
     request_id: str
     task: Task
@@ -195,6 +202,9 @@ class Query:
     fusion: FusionChoice
     max_experts: int
     deadline_s: float
+    user: str = ""
+    owner: Owner | None = None
+    home: str = ""
 
 
 @dataclass(frozen=True)
@@ -230,6 +240,7 @@ class TextQuery:
         required_tags: What an arm must carry.
         max_ttft_ms: Most milliseconds until the first token; None for no limit.
         max_tpot_ms: Most milliseconds per further token; None for no limit.
+        whole: Nobody reads the text before it is complete.
     """
 
     request_id: str
@@ -246,6 +257,7 @@ class TextQuery:
     required_tags: frozenset[str] = frozenset()
     max_ttft_ms: float | None = None
     max_tpot_ms: float | None = None
+    whole: bool = False
 
     @property
     def prompt(self) -> str:
@@ -270,6 +282,7 @@ class Done:
     margin_fraction: float | None = None
     first_token_ms: float | None = None
     tool_calls_json: str = ""
+    personal: PersonalNote | None = None
 
 
 @dataclass(frozen=True)
@@ -343,6 +356,7 @@ class RoutingRecord:
     budget_met: bool
     plan_id: str
     certificate: CertificateRecord
+    overlay: str = ""
 
 
 @dataclass(frozen=True)
@@ -392,3 +406,4 @@ class Reply:
     routing: RoutingRecord
     timings: Timings
     account: Account = NO_ACCOUNT
+    needs_feedback: bool = False

@@ -70,6 +70,9 @@ GENERATED = {
     "orchestrator.execution.text": "fills text into it",
     "nodes.wire": "the node's translation of tensors",
     "nodes.agent.wire": "the agent's translation",
+    "nodes.agent.personal_wire": "the agent's translation of what concerns users' own experts",
+    "orchestrator.personal.wire": "the gateway's translation of what concerns users' own experts",
+    "orchestrator.client.personal": "the client's translation of what concerns users' own experts",
 }
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
 NEVER = {"pickle", "cPickle", "cloudpickle", "dill", "shelve", "marshal"}

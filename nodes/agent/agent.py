@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import grpc.aio
 import structlog
@@ -34,6 +35,8 @@ from nodes.engines.remote.parts import remote_parts
 from nodes.engines.several import SeveralEngines
 from nodes.errors import ConfigError, EnergySourceMissing
 from nodes.inventory import load_inventory
+from nodes.personal.keeping import HOUR_S, MIB, Bounds
+from nodes.personal.office import Office, Settings
 from nodes.profiling import profile_arms
 
 DRAIN_TIMEOUT_S = 10.0
@@ -59,6 +62,7 @@ class Parts:
     energy: EnergySource
     inventory: Inventory
     measure: Callable[[Engine, Meter, Inventory], Awaitable[dict[str, ArmProfile]]] | None = None
+    personal: Office | None = None
 
 
 def build_parts(config: NodeConfig) -> Parts:
@@ -73,25 +77,47 @@ def build_parts(config: NodeConfig) -> Parts:
     profile = None if config.profile is None else load_profile(config.profile)
     inventory = load_inventory(config.models, config.experts)
     _check_memory(inventory, config.memory_limit_bytes)
-    engine = _build_engine(config, inventory)
+    tensors = _tensor_engine(config, inventory)
+    engine = _joined_engine(config, inventory, tensors)
     # This engine runs on the CPU: what a GPU draws is not its doing.
     wanted = Wanted(config.energy, profile, RunsOn.CPU, config.noise_seed)
     places = Places(trace=config.energy_trace, calibration=config.calibration)
-    return Parts(engine, discover(wanted, places), inventory)
+    source = discover(wanted, places)
+    personal = None
+    if config.personal is not None:
+        if tensors is None:
+            raise ConfigError("--personal: this node has no experts for tensors, which are the ones that learn a user")
+        personal = Office(_personal_settings(config, config.personal), inventory, tensors, source.meter)
+    return Parts(engine, source, inventory, personal=personal)
 
 
-def _build_engine(config: NodeConfig, inventory: Inventory) -> Engine:
+def _personal_settings(config: NodeConfig, folder: Path) -> Settings:
+    return Settings(
+        folder=folder,
+        node=config.name,
+        expert=config.personal_expert,
+        bounds=Bounds(config.personal_keep_h * HOUR_S, config.personal_keep_mib * MIB),
+        day_j=config.personal_day_j,
+        models=config.models,
+    )
+
+
+def _tensor_engine(config: NodeConfig, inventory: Inventory) -> OnnxEngine | None:
+    """The engine of experts that take tensors, if there are any; one process runs files of every such kind."""
+    if not any(arm.engine in TENSOR_ENGINES for arm in inventory.arms):
+        return None
+    return OnnxEngine(WorkerCommand(config.worker_python, config.concurrency), Limits(queue_limit=config.queue_limit))
+
+
+def _joined_engine(config: NodeConfig, inventory: Inventory, tensors: OnnxEngine | None) -> Engine:
     """The engines that the arms need; one that is alone needs nobody to hand it its jobs."""
-    limits = Limits(queue_limit=config.queue_limit)
     needed = {arm.engine for arm in inventory.arms}
     engines: dict[str, Engine] = {}
-    tensors = needed & TENSOR_ENGINES
-    if tensors:
-        # One process runs files of both kinds.
-        engines |= dict.fromkeys(tensors, OnnxEngine(WorkerCommand(config.worker_python, config.concurrency), limits))
+    if tensors is not None:
+        engines |= dict.fromkeys(needed & TENSOR_ENGINES, tensors)
     if "onnx-lm" in needed:
         command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE)
-        engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, limits)
+        engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, Limits(queue_limit=config.queue_limit))
     alone = set(engines.values())
     return alone.pop() if len(alone) == 1 else SeveralEngines(engines)
 
@@ -150,6 +176,8 @@ class Agent:
         parts.engine.events.on_arms_lost = self._arms_lost
         parts.energy.start()
         await parts.engine.load(parts.inventory.arms)
+        if parts.personal is not None:
+            await parts.personal.prepare()
         if parts.measure is not None:
             self._profiles = await parts.measure(parts.engine, parts.energy.meter, parts.inventory)
         else:
@@ -206,6 +234,8 @@ class Agent:
     async def close(self) -> None:
         """Stop the engine and the sampling of its energy."""
         self._parts.energy.stop()
+        if self._parts.personal is not None:
+            await self._parts.personal.close()
         await self._parts.engine.close()
 
     async def _one_session(self) -> tuple[Session, SessionEnd]:
@@ -248,7 +278,14 @@ class Agent:
 
     def _make_desk(self, send: Callable[[m.Event], Awaitable[None]]) -> Desk:
         parts = self._parts
-        return Desk(parts.engine, parts.energy.meter, inventory=parts.inventory, send=send, profiles=self._profiles)
+        return Desk(
+            parts.engine,
+            parts.energy.meter,
+            inventory=parts.inventory,
+            send=send,
+            profiles=self._profiles,
+            personal=parts.personal,
+        )
 
     def _beat(self) -> m.Heartbeat:
         engine = self._parts.engine
@@ -277,6 +314,7 @@ class Agent:
                 cure=parts.energy.cure,
                 profile_digest=parts.energy.digest,
             ),
+            personal_experts=() if parts.personal is None else (parts.personal.arm.expert,),
         )
 
     def _offer(self) -> tuple[m.OfferedArm, ...]:

@@ -12,6 +12,7 @@ from edgewise.v1 import common_pb2 as common
 from edgewise.v1 import fleet_pb2 as fleet
 from edgewise.v1 import fleet_pb2_grpc as fleet_grpc
 from nodes.agent import messages as m
+from nodes.agent import personal_wire as personal
 from nodes.arms import TaskSpec
 from nodes.wire import DTYPE_NAMES, PROVENANCES, energy, tensor_messages, tensor_spec
 
@@ -121,6 +122,8 @@ def _event(event: m.Event) -> fleet.NodeEvent:
             return fleet.NodeEvent(arms_changed=fleet.ArmsChanged(arms=map(_arm, arms)))
         case m.Draining(reason):
             return fleet.NodeEvent(draining=fleet.Draining(reason=reason))
+        case m.PersonalReport():
+            return fleet.NodeEvent(personal=personal.report(event))
 
 
 def _hello(hello: m.Hello) -> fleet.Hello:
@@ -138,6 +141,7 @@ def _hello(hello: m.Hello) -> fleet.Hello:
         queue_limit=hello.queue_limit,
         memory_limit_bytes=hello.memory_limit_bytes,
         energy_source=_source(hello.energy_source),
+        personal_experts=hello.personal_experts,
     )
 
 
@@ -243,6 +247,7 @@ def _done(done: m.WorkDone) -> fleet.WorkDone:
         margin_fraction=done.margin_fraction,
         first_token_ms=done.first_token_ms,
         tool_calls_json=done.tool_calls_json,
+        personal=None if done.personal is None else personal.note(done.personal),
     )
 
 
@@ -269,6 +274,11 @@ def _command(command: fleet.NodeCommand) -> m.Command | None:
         case "rejected":
             rejected = command.rejected
             return m.Rejected(rejected.reason, rejected.message, rejected.retryable)
+        case "keep":
+            inputs = tuple(_raw(tensor) for tensor in command.keep.inputs)
+            return personal.keep(command.keep, inputs)
+        case "personal":
+            return personal.order(command.personal)
         case _:
             return None
 
@@ -298,6 +308,7 @@ def _work(work: fleet.Work) -> m.Work:
         deadline_ms=work.deadline_ms,
         energy_limit_j=work.energy_limit_j,
         input=given,
+        owner=personal.owner(work.owner) if work.HasField("owner") else None,
     )
 
 
@@ -318,6 +329,7 @@ def _text(text: fleet.TextWork) -> m.TextRequest:
         tools_json=parameters.tools_json,
         tool_choice_json=parameters.tool_choice_json,
         response_format_json=parameters.response_format_json,
+        whole=text.whole,
     )
 
 

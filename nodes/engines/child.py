@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequen
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import structlog
 
 from nodes.engines.contract import EngineState, Job, TextJob
@@ -26,11 +27,12 @@ log = structlog.get_logger("nodes.engine")
 
 @dataclass(frozen=True)
 class LoadOrder:
-    """One model for the process to load."""
+    """One model for the process to load: a file, or bytes that are kept in memory alone."""
 
     arm: str
     path: str
     sha256: str
+    model: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,23 @@ class Supervisor:
         self._orders = {order.arm: order for order in orders}
         await self._bring_up()
         self._spawn(self._watch_stalls())
+
+    async def attach(self, order: LoadOrder) -> None:
+        """Load one more model; it is loaded again after a restart.
+
+        Raises:
+            EngineError: if it does not load, or the process is not ready.
+        """
+        if self.state is not EngineState.READY or self._process is None:
+            raise EngineDied(f"The engine is {self.state}")
+        await self._load(self._process, order)
+        self._orders[order.arm] = order
+
+    def detach(self, arm: str) -> None:
+        """Forget a model that was attached."""
+        self._orders.pop(arm, None)
+        if self._process is not None and self._process.alive:
+            self._process.request({"op": "unload", "arm": arm})
 
     async def run(self, job: Job) -> tuple[Frame, float]:
         """The process's answer to one job, and the milliseconds that the job waited.
@@ -222,7 +241,8 @@ class Supervisor:
         self.state = EngineState.READY
 
     async def _load(self, process: WorkerProcess, order: LoadOrder) -> None:
-        answer = process.request({"op": "load", "arm": order.arm, "path": order.path, "sha256": order.sha256})
+        held = None if order.model is None else {"model": np.frombuffer(order.model, np.uint8)}
+        answer = process.request({"op": "load", "arm": order.arm, "path": order.path, "sha256": order.sha256}, held)
         try:
             async with asyncio.timeout(self._limits.load_timeout_s):
                 _successful(await answer)

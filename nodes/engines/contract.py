@@ -69,6 +69,7 @@ class TextJob:
         extras: What OpenAI's messages have beside role and text, as JSON objects in the order of `messages`; empty
             where none has anything.
         tools_json: OpenAI's `tools`; "" for none. Likewise the next two.
+        whole: Nobody reads the text before it is complete: it may come in one piece.
     """
 
     arm: str
@@ -87,6 +88,7 @@ class TextJob:
     tools_json: str = ""
     tool_choice_json: str = ""
     response_format_json: str = ""
+    whole: bool = False
 
 
 @dataclass(frozen=True)

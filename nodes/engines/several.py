@@ -69,9 +69,9 @@ class SeveralEngines:
         if unknown:
             raise EngineError(f"no such engine: {', '.join(unknown)}; there are {', '.join(self._engines)}")
         self._by_arm = {arm.key: self._engines[arm.engine] for arm in arms}
-        async with asyncio.TaskGroup() as group:
-            for engine in self._each:
-                group.create_task(engine.load([arm for arm in arms if self._engines[arm.engine] is engine]))
+        await asyncio.gather(
+            *(engine.load([arm for arm in arms if self._engines[arm.engine] is engine]) for engine in self._each)
+        )
 
     async def infer(self, job: Job) -> JobResult:
         """See `Engine`."""

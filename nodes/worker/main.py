@@ -1,6 +1,7 @@
 """The engine process: reads frames from stdin, runs models, writes frames to the stdout it was born with.
 
-Operations: ``load`` {id, arm, path, sha256} -> ``loaded``; ``infer`` {id, arm} + tensors -> ``done`` + tensors;
+Operations: ``load`` {id, arm, path, sha256} (+ the tensor ``model`` in place of the file) -> ``loaded``; ``unload``
+{id, arm} -> ``unloaded``; ``infer`` {id, arm} + tensors -> ``done`` + tensors;
 any of them -> ``failed`` {id, reason, text}. The first frame out is ``ready`` with the versions found.
 
 The process ends when stdin closes (its agent is gone) and ignores SIGINT and SIGTERM, which a terminal or a
@@ -151,8 +152,13 @@ def _answer(sessions: Sessions, frame: Frame) -> tuple[dict[str, Any], Any]:
         outputs, compute_ms = sessions.run(header["arm"], frame.tensors())
         return {"op": "done", "id": header["id"], "compute_ms": compute_ms}, outputs
     if frame.op == "load":
-        found = sessions.load(header["arm"], header["path"], header["sha256"])
+        held = frame.tensors().get("model")
+        model = None if held is None else held.tobytes()
+        found = sessions.load(header["arm"], header["path"], header["sha256"], model=model)
         return {"op": "loaded", "id": header["id"], **found}, None
+    if frame.op == "unload":
+        sessions.unload(header["arm"])
+        return {"op": "unloaded", "id": header["id"]}, None
     raise ValueError(f"no operation {frame.op}")
 
 

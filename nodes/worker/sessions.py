@@ -42,8 +42,11 @@ class Sessions:
     def __init__(self) -> None:
         self._by_arm: dict[str, Model] = {}
 
-    def load(self, arm: str, path: str, sha256: str) -> dict[str, Any]:
+    def load(self, arm: str, path: str, sha256: str, *, model: bytes | None = None) -> dict[str, Any]:
         """Make the session of one arm; replaces an older one.
+
+        Args:
+            model: The file's bytes where it is kept in memory alone, as what belongs to a user is.
 
         Returns:
             What the model really takes and gives: names, dtypes and shapes.
@@ -52,9 +55,14 @@ class Sessions:
             LoadRefused: if the digest differs or the provider is not the one asked for.
         """
         file = Path(path)
-        model = _chain(read_verified(file, sha256)) if file.suffix == CHAIN_SUFFIX else _OnnxModel(file, sha256)
-        self._by_arm[arm] = model
-        return model.described()
+        data = read_verified(file, sha256) if model is None else verified(model, sha256, name=file.name)
+        loaded = _chain(data) if file.suffix == CHAIN_SUFFIX else _OnnxModel(data)
+        self._by_arm[arm] = loaded
+        return loaded.described()
+
+    def unload(self, arm: str) -> None:
+        """Forget the session of an arm; its memory is free once no run uses it."""
+        self._by_arm.pop(arm, None)
 
     def run(self, arm: str, inputs: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], float]:
         """Outputs by name and the milliseconds that the run took.
@@ -69,8 +77,8 @@ class Sessions:
 
 
 class _OnnxModel:
-    def __init__(self, file: Path, sha256: str) -> None:
-        self._session = open_session(file, sha256)
+    def __init__(self, content: bytes) -> None:
+        self._session = session_of(content)
         self._names = [output.name for output in self._session.get_outputs()]
 
     def described(self) -> dict[str, Any]:
@@ -96,10 +104,18 @@ def read_verified(path: Path, sha256: str) -> bytes:
     Raises:
         LoadRefused: if their digest is another one.
     """
-    content = path.read_bytes()
+    return verified(path.read_bytes(), sha256, name=path.name)
+
+
+def verified(content: bytes, sha256: str, *, name: str) -> bytes:
+    """The bytes, if their digest is the one that was announced.
+
+    Raises:
+        LoadRefused: It is another one.
+    """
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise LoadRefused(f"digest of {path.name} is {found}; the catalogue says {sha256}")
+        raise LoadRefused(f"digest of {name} is {found}; the catalogue says {sha256}")
     return content
 
 
@@ -109,8 +125,16 @@ def open_session(path: Path, sha256: str) -> Any:
     Raises:
         LoadRefused: if the digest differs or the provider is not the one asked for.
     """
-    model = read_verified(path, sha256)
-    session = onnxruntime.InferenceSession(model, sess_options=_options(), providers=list(PROVIDERS))
+    return session_of(read_verified(path, sha256))
+
+
+def session_of(content: bytes) -> Any:
+    """A session on one thread of the CPU.
+
+    Raises:
+        LoadRefused: if the provider is not the one asked for.
+    """
+    session = onnxruntime.InferenceSession(content, sess_options=_options(), providers=list(PROVIDERS))
     # ONNX Runtime falls back to another provider without an exception.
     if tuple(session.get_providers()) != PROVIDERS:
         raise LoadRefused(f"runs on {session.get_providers()}; asked for {list(PROVIDERS)}")

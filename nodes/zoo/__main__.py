@@ -11,7 +11,7 @@ import click
 
 from nodes.zoo.catalog import DEFAULT_FOLDER, CatalogError, load_catalog
 from nodes.zoo.digits.settings import MASSES, RECIPES
-from nodes.zoo.language.catalog import TEXT_FOLDER
+from nodes.zoo.language.catalog import TEXT_FOLDER, load_text_catalog
 from nodes.zoo.language.settings import RECIPES as LANGUAGE_RECIPES
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -89,6 +89,26 @@ def verify(models: Path) -> None:
             f"{found.expert:17s} {card.macs:>9,d} MACs  held out {found.held_out_fraction:.2%}"
             f"  evidence {found.evidence_fraction:.2%}  {'as stated' if found.as_stated else 'NOT AS STATED'}"
         )
+    if not all(found.as_stated for found in findings):
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--models", type=FOLDER, default=TEXT_FOLDER, show_default="the shipped folder")
+@click.option("--only", "names", multiple=True, help="Check this one only.")
+def verify_language(models: Path, names: tuple[str, ...]) -> None:
+    """Check every digest, then every text expert on the questions that it never saw."""
+    _require("onnxruntime", extra="edgewise[node]")
+    from nodes.zoo.language.check import check_text_expert  # the runtime is optional
+
+    try:
+        catalog = load_text_catalog(models)
+    except CatalogError as problem:
+        raise click.ClickException(str(problem)) from None
+    findings = [check_text_expert(catalog, card) for card in catalog.experts if not names or card.name in names]
+    for found in findings:
+        state = "as stated" if found.as_stated else "NOT AS STATED"
+        click.echo(f"{found.expert:18s} {found.right_fraction:.2%} of the test questions right, {state}")
     if not all(found.as_stated for found in findings):
         sys.exit(1)
 

@@ -22,6 +22,7 @@ VERBS = {
     "models": "orchestrator.cli.models:models",
     "why": "orchestrator.cli.why:why",
     "feedback": "orchestrator.cli.feedback:feedback",
+    "personalize": "orchestrator.cli.personalize:personalize",
     "status": "orchestrator.cli.status:status",
     "budget": "orchestrator.cli.budget:budget",
     "energy": "orchestrator.cli.energy:energy",

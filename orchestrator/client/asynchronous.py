@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from orchestrator.client import wire
+from orchestrator.client import personal, wire
 from orchestrator.client.admin import wire as admin
 from orchestrator.client.session import (
     CHANNEL_OPTIONS,
@@ -33,6 +33,7 @@ from orchestrator.client.types import (
     TensorSpec,
     TextDelta,
 )
+from orchestrator.personal.types import PersonalStatus
 
 Reply = TypeVar("Reply")
 
@@ -68,10 +69,11 @@ class AsyncClient(Session):
         fusion: FusionChoice | None = None,
         max_experts: int | None = None,
         request_id: str | None = None,
+        user: str | None = None,
         timeout_s: float | None = None,
     ) -> Answer:
         """Answer one tensor query, as `Client.infer`."""
-        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id)
+        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user)
         named = inputs if isinstance(inputs, Mapping) else wire.fit(inputs, await self._spec(task))
         return await self._run(wire.infer(named, ask), timeout_s)
 
@@ -110,6 +112,14 @@ class AsyncClient(Session):
     async def feedback(self, request_id: str, score: float) -> bool:
         """How good an answer was, 0 (wrong) to 1 (right); true where the guard of the gate took it."""
         return await self._run(wire.feedback(request_id, score))
+
+    async def correct(self, request_id: str, label: str) -> PersonalStatus:
+        """Tell the right label of a request that carried a user; how that user's expert stands then."""
+        return await self._run(personal.correct(request_id, label))
+
+    async def personal(self, user: str, verb: str, *, task: str = "digits") -> PersonalStatus:
+        """Have a user's home node train, say the status of, roll back, export or forget the user's expert."""
+        return await self._run(personal.order(user, task, verb))
 
     async def status(self) -> FleetStatus:
         """Nodes, tasks and totals."""

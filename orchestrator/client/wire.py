@@ -56,6 +56,7 @@ class Ask:
     fusion: own.FusionChoice | None = None
     max_experts: int | None = None
     request_id: str | None = None
+    user: str | None = None
 
 
 def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
@@ -67,6 +68,7 @@ def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
         inputs=[_tensor(name, array) for name, array in inputs.items()],
         budget=_budget(ask.budget),
         fusion=_fusion(ask),
+        user=ask.user or "",
     )
     return Call(f"/{GATEWAY}/Infer", request, gateway_pb2.InferResponse, _answer)
 
@@ -176,6 +178,7 @@ def _answer(reply: gateway_pb2.InferResponse) -> own.Answer:
         energy=decode_energy(reply.energy),
         routing=_routing(reply.routing),
         timing=_timing(reply.timing),
+        needs_feedback=reply.needs_feedback,
     )
 
 
@@ -229,6 +232,7 @@ def _routing(message: gateway_pb2.Routing) -> own.RoutingRecord:
         budget_met=message.budget_met,
         plan_id=message.plan_id,
         certificate=read_certificate(message.certificate),
+        overlay=message.overlay,
     )
 
 

@@ -109,6 +109,7 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
         required_tags=_names(fields, setting, "required_tags", requests.MAX_TAGS),
         max_ttft_ms=allowance.max_ttft_ms,
         max_tpot_ms=allowance.max_tpot_ms,
+        whole=not fields.flag("stream"),
     )
     options = fields.inner("stream_options")
     include_usage = options is not None and options.flag("include_usage")

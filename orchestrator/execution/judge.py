@@ -31,7 +31,7 @@ def judge_query(query: TextQuery, answers: Sequence[str]) -> TextQuery:
         tool_choice_json="",
         response_format_json="",
     )
-    return replace(query, messages=(Message("user", content),), parameters=parameters)
+    return replace(query, messages=(Message("user", content),), parameters=parameters, whole=True)
 
 
 def verdict(text: str, answers: int) -> int | None:

@@ -21,6 +21,8 @@ from orchestrator.errors import DeadlineExceeded, EdgewiseError, Unavailable
 from orchestrator.execution.attempt import UNTOLD, Ask, AttemptFailed, Attempts
 from orchestrator.execution.window import Window
 from orchestrator.fleet.arms import ArmBoard
+from orchestrator.personal.types import PersonalNote
+from orchestrator.personal.wire import encode_owner
 from orchestrator.routing.route import Decision
 from orchestrator.types import Array, AttemptRecord, Energy, FusionChoice, Limits, Provenance, Query
 from orchestrator.wire import encode_tensor
@@ -59,6 +61,7 @@ class Progress:
         told_from: Attempts from this one on are not in `written_off_j`.
         fused: The answer so far, None before the first.
         voices: How many experts' texts are in the answer to a text query.
+        personal: What the owner's home node says of its answer.
     """
 
     limits: Limits
@@ -75,6 +78,7 @@ class Progress:
     infer_s: float = 0.0
     fuse_s: float = 0.0
     voices: int = 0
+    personal: PersonalNote | None = None
 
     @property
     def elapsed_ms(self) -> float:
@@ -293,7 +297,7 @@ class Runner:
             index=index,
             stage=stage,
             request_id=query.request_id,
-            fill=lambda work: _fill(work, query),
+            fill=lambda work: _fill(work, query, self._board.states[index].arm.node),
             deadline_s=progress.started_s + _window_ms(query, progress) / 1000.0,
             energy_limit_j=wire_limit_j(energy_left_j),
             spare=spare,
@@ -314,6 +318,7 @@ class Runner:
             progress.avoid = progress.avoid | {index}
             return AttemptFailed(record)
         progress.attempts.append(record)
+        progress.personal = done.personal or progress.personal
         progress.answers[self._board.states[index].arm.expert] = answer
         return None
 
@@ -324,7 +329,9 @@ def _window_ms(query: Query, progress: Progress) -> float:
     return whole_ms - min(REPLY_RESERVE_MS, REPLY_RESERVE_FRACTION * whole_ms)
 
 
-def _fill(work: fleet_pb2.Work, query: Query) -> None:
+def _fill(work: fleet_pb2.Work, query: Query, node: str) -> None:
+    if query.owner is not None and query.home == node:
+        work.owner.CopyFrom(encode_owner(query.owner))
     work.tensors.inputs.extend([encode_tensor(name, array) for name, array in query.inputs.items()])
 
 

@@ -20,6 +20,7 @@ from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts, Trial
 from orchestrator.execution.judge import judge_query, verdict
 from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Decide, Progress, bound_of, wire_limit_j
+from orchestrator.execution.window import Window
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.session import SessionEnded
 from orchestrator.routing.figures import TextFigures, affordable_tokens, text_figures
@@ -139,7 +140,7 @@ class TextRunner:
                 break
             if stage == last and judged and stage:
                 await self._judge(course, arms[0], stage)
-            elif stage == last and len(arms) == 1 and bound.route.fusion is Fusion.NONE:
+            elif stage == last and len(arms) == 1 and bound.route.fusion is Fusion.NONE and not course.query.whole:
                 async for piece in self._stream(course, arms[0], stage):
                     yield piece
                 return
@@ -209,6 +210,9 @@ class TextRunner:
         missing = {index: self._board.states[index].arm.expert for index in arms}
         missing = {index: expert for index, expert in missing.items() if expert not in panel.answered}
         started_s, allowed_j = time.monotonic(), progress.allowed_j
+        if len(missing) == 1:
+            await self._hear_one(course, next(iter(missing)), stage)
+            return
         tasks = {}
         for index in missing:
             own_j = float(course.figures.energy_bound_j_n[index])
@@ -226,6 +230,18 @@ class TextRunner:
             await asyncio.gather(*tasks, return_exceptions=True)
         if failures and not panel.answered:
             raise failures[0]
+
+    async def _hear_one(self, course: Course, index: int, stage: int) -> None:
+        """The same for one expert: nothing is set up that only several need."""
+        progress, started_s = course.progress, time.monotonic()
+        try:
+            with Window(course.deadline_s - started_s):
+                listening = self._listen(course, course.query, index, stage=stage, share_j=progress.allowed_j)
+                failure = await listening
+        finally:
+            progress.infer_s += time.monotonic() - started_s
+        if failure is not None and not course.panel.answered:
+            raise failure
 
     async def _collect(
         self,
@@ -248,6 +264,7 @@ class TextRunner:
     async def _listen(
         self, course: Course, query: TextQuery, index: int, *, stage: int, share_j: float
     ) -> AttemptFailed | None:
+        query = query if query.whole else replace(query, whole=True)
         ask, asked_tokens = self._ask(course, query, index, stage=stage, share_j=share_j)
         progress = course.progress
         try:
@@ -347,6 +364,7 @@ def _fill(work: fleet_pb2.Work, query: TextQuery, tokens: int) -> None:
     parameters = query.parameters
     for message in query.messages:
         work.text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)
+    work.text.whole = query.whole
     sent = work.text.parameters
     sent.max_tokens = tokens
     sent.stop.extend(parameters.stop)

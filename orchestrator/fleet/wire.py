@@ -10,6 +10,7 @@ import numpy as np
 from edgewise.v1 import fleet_pb2
 from orchestrator.errors import RequestError
 from orchestrator.fleet.text_arms import with_typical_cost
+from orchestrator.personal.wire import decode_note
 from orchestrator.text_profile import TextProfile
 from orchestrator.types import Arm, Delta, Done, Energy, EnergySource, Failed, NodeHello, Provenance, Task, TensorSpec
 from orchestrator.wire import (
@@ -28,6 +29,7 @@ MAX_REMARK = 300
 MAX_TAGS = 64
 MAX_THROTTLES = 8
 MAX_LABELS = 100_000
+MAX_PERSONAL = 16
 
 
 def decode_task(message: fleet_pb2.TaskSpec) -> Task:
@@ -133,6 +135,7 @@ def decode_hello(message: fleet_pb2.Hello) -> NodeHello:
         queue_limit=min(message.queue_limit, 65536),
         memory_limit_bytes=message.memory_limit_bytes,
         energy_source=_decode_source(message.energy_source),
+        personal_experts=tuple(check_name(name, "personal") for name in message.personal_experts[:MAX_PERSONAL]),
     )
 
 
@@ -169,6 +172,7 @@ def decode_done(message: fleet_pb2.WorkDone) -> Done:
         margin_fraction=_fraction(message.margin_fraction) if message.HasField("margin_fraction") else None,
         first_token_ms=message.first_token_ms if message.HasField("first_token_ms") else None,
         tool_calls_json=message.tool_calls_json,
+        personal=decode_note(message.personal) if message.HasField("personal") else None,
     )
 
 

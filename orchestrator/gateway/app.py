@@ -53,6 +53,8 @@ from orchestrator.ledger.keys import KeyRing
 from orchestrator.metrics import Metrics
 from orchestrator.outcomes import MIB, Outcomes
 from orchestrator.pacing import Pacing
+from orchestrator.personal.desk import PersonalDesk
+from orchestrator.personal.homes import Homes
 from orchestrator.planning.planner import PlanLimits, Planner, planning_process
 from orchestrator.probing import Probing
 from orchestrator.store.errors import StoreError
@@ -131,8 +133,10 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
         journal=Journal(config.explain.keep),
         metrics=metrics,
         max_experts=config.fusion.max_experts,
+        personal=PersonalDesk(fleet, Homes(config.state_dir / "homes.json")),
     )
     joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s, afterwards=service)
+    joiner.reported = service.personal.reported
     required = config.auth.keys == "required" or not _on_loopback(config)
     return Gateway(config, service, joiner, planner, KeyRing([], required=required, clock_unix_s=time.time))
 

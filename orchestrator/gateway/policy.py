@@ -26,7 +26,7 @@ class Access(Enum):
     ADMIN = frozenset({Role.ADMIN})
 
 
-_GATEWAY = dict.fromkeys(("Infer", "Generate", "Explain", "ListTasks", "Feedback"), Access.CLIENT)
+_GATEWAY = dict.fromkeys(("Infer", "Generate", "Explain", "ListTasks", "Feedback", "Personal"), Access.CLIENT)
 _ADMIN = dict.fromkeys(("GetStatus", "DrainNode", "GetBudgets", "SetBudget"), Access.ADMIN)
 _ACCOUNTS = dict.fromkeys(
     ("GetQuotas", "SetQuota", "CreateKey", "ListKeys", "RevokeKey", "GetEnergy", "ExportSettlements"), Access.ADMIN

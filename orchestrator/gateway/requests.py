@@ -28,6 +28,7 @@ from orchestrator.wire import (
 )
 
 MAX_REQUEST_ID_CHARS = 64
+MAX_USER_CHARS = 128
 MAX_TOKENS = 131_072
 MAX_MESSAGES = 4096
 MAX_STOP = 16
@@ -58,7 +59,19 @@ def decode_infer(message: gateway_pb2.InferRequest, *, tasks: dict[str, Task], d
         fusion=FUSIONS[fusion],
         max_experts=message.fusion.max_experts,
         deadline_s=deadline_s,
+        user=check_user(message.user) if message.user else "",
     )
+
+
+def check_user(user: str) -> str:
+    """`user` if it may be the name of a user.
+
+    Raises:
+        RequestError: NAME_INVALID.
+    """
+    if not 1 <= len(user) <= MAX_USER_CHARS or not user.isprintable():
+        raise RequestError("NAME_INVALID", f"user must be 1 to {MAX_USER_CHARS} printable characters.", field="user")
+    return user
 
 
 def decode_generate(message: gateway_pb2.GenerateRequest, *, tasks: dict[str, Task], deadline_s: float) -> TextQuery:

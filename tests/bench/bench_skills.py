@@ -2,7 +2,8 @@
 
 All figures are of the test split, which no training and no evidence has seen; what is chosen, such as the expert of
 each suite, is chosen on the reference. Greedy answers, exact match. Joules are modelled: multiply-accumulates times a
-published constant of `skills_table.DEVICE`.
+published constant of `skills_table.DEVICE`. `auto` is the gate with its cascades and votes, by profile; its own
+arithmetic is not charged.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from nodes.zoo.skills.checking import is_right, normalised, wilson_interval
 from nodes.zoo.skills.suites import NAMES
 from tests.bench.harness import Bar, Row, main
+from tests.bench.skills_gate import outcomes
 from tests.bench.skills_table import DEVICE, Table, evidence_tables
 
 BARS = (
@@ -39,6 +41,7 @@ def run() -> list[Row]:
         "vote_of_all": (_votes(test, reference), test.energy_j_qe[:, _alone_columns(test)].sum(axis=1)),
         "oracle": _oracle(test),
     }
+    quality |= {f"auto_{name}": (done.correct_q, done.energy_q) for name, done in outcomes(reference, test).items()}
     for name, (right_q, energy_j_q) in quality.items():
         rows += _share(name, right_q, energy_j_q, {"chosen": test.experts[best]} if name == "best_single" else {})
     return rows + _gains({name: float(right_q.mean()) for name, (right_q, _) in quality.items()}, test, best)
@@ -103,6 +106,8 @@ def _gains(share: dict[str, float], test: Table, best: int) -> list[Row]:
         Row("oracle_minus_best_single_points", points["oracle"], "points"),
         Row("lookup_minus_best_single_points", points["task_lookup"], "points"),
         Row("vote_minus_best_single_points", points["vote_of_all"], "points"),
+        Row("auto_balanced_minus_best_single_points", points["auto_balanced"], "points"),
+        Row("auto_best_minus_best_single_points", points["auto_best"], "points"),
         Row("best_single_is_the_mixture", float(test.experts[best].endswith("mixture")), "truth value"),
     ]
 

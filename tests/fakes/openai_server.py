@@ -96,9 +96,16 @@ class FakeOpenAI:
         usage = {"prompt_tokens": prompt, "completion_tokens": len(pieces), "total_tokens": prompt + len(pieces)}
         await asyncio.sleep(prompt * script.prompt_s_per_token)
         if not body.get("stream"):
+            if script.hang_after is not None:
+                await reader.read(1)
+                raise ConnectionError
             await asyncio.sleep(script.token_s * len(pieces))
-            message = {"role": "assistant", "content": "".join(pieces)}
-            choices = [{"index": 0, "message": message, "finish_reason": finish}]
+            message: dict[str, Any] = {"role": "assistant", "content": "".join(pieces)}
+            if script.tool_calls:
+                message["tool_calls"] = script.tool_calls
+            choices: list[dict[str, Any]] = [{"index": 0, "message": message, "finish_reason": finish}]
+            if body.get("logprobs"):
+                choices[0]["logprobs"] = {"content": [_logprobs(piece, script.margin) for piece in pieces]}
             await _reply(writer, 200, {**_head(body, "chat.completion"), "choices": choices, "usage": usage})
             return
         watching = asyncio.ensure_future(reader.read(1))

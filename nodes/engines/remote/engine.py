@@ -91,7 +91,7 @@ class RemoteEngine:
             async for event in events:
                 text = reading.take(event)
                 if text:
-                    if first_token_ms is None:
+                    if first_token_ms is None and not job.whole:
                         first_token_ms = (time.monotonic() - started_s) * 1e3
                     yield TextPiece(text)
         compute_ms = (time.monotonic() - started_s) * 1e3
@@ -119,9 +119,9 @@ def request_body(job: TextJob, model: str, *, tokens: int, logprobs: bool) -> di
         "model": model,
         "messages": [_message(job, n) for n in range(len(job.messages))],
         "max_tokens": tokens,
-        "stream": True,
-        "stream_options": {"include_usage": True},
     }
+    if not job.whole:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
     for name in ("temperature", "top_p", "seed"):
         if (value := getattr(job, name)) is not None:
             body[name] = value

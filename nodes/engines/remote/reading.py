@@ -41,9 +41,10 @@ class Reading:
         if choice.get("finish_reason") == LENGTH:
             self.finish = LENGTH
         self._weigh(choice.get("logprobs"))
-        delta = choice.get("delta") or {}
-        for call in delta.get("tool_calls") or []:
-            self._call(call)
+        # A stream's part, or the whole message where no stream was asked for.
+        delta = choice.get("delta") or choice.get("message") or {}
+        for number, call in enumerate(delta.get("tool_calls") or []):
+            self._call(call, number)
         text = delta.get("content") or ""
         self.pieces += bool(text)
         return str(text)
@@ -77,9 +78,10 @@ class Reading:
                 first, second = sorted((math.exp(min(0.0, top)) for top in tops), reverse=True)[:2]
                 self.margins.append(first - second)
 
-    def _call(self, delta: Any) -> None:
+    def _call(self, delta: Any, number: int) -> None:
         """Calls of tools come in parts, each with its number."""
-        call = self.calls.setdefault(int(delta.get("index") or 0), {"id": "", "type": "function", "function": {}})
+        number = int(delta.get("index", number))
+        call = self.calls.setdefault(number, {"id": "", "type": "function", "function": {}})
         call["id"] = delta.get("id") or call["id"]
         told = delta.get("function") or {}
         function = call["function"]

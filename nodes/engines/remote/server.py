@@ -14,16 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from nodes.engines.remote.wire import ConnectionBroken, Host, Reply
 from nodes.errors import ConfigError, EngineBusy, EngineDied, EngineError, InputInvalid
 
-try:
-    import httpx2 as httpx
-except ImportError:  # said by `Server.open`, to whoever asks for such a server
-    httpx = None  # type: ignore[assignment]
-
-CONNECT_S = 5.0
-# Between two pieces of a text: a model may be loaded first.
-SILENCE_S = 300.0
 MAX_LINE_CHARS = 1_000_000
 DONE = "[DONE]"
 BUSY = (408, 425, 429, 503)
@@ -81,27 +74,18 @@ class Server:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._client: Any = None
+        self._host: Host | None = None
 
     def open(self) -> None:
-        """Make ready to ask.
-
-        Raises:
-            ConfigError: if the HTTP client is not installed.
-        """
-        if httpx is None:
-            raise ConfigError("--openai needs the extra `remote`: pip install 'edgewise[remote]'")
-        if self._client is None:
-            timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-            base = self.address.url.rstrip("/") + "/"
-            self._client = httpx.AsyncClient(base_url=base, timeout=timeout, limits=limits, trust_env=False)
+        """Make ready to ask."""
+        if self._host is None:
+            self._host = Host(self.address.url)
 
     async def close(self) -> None:
         """End all connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        host, self._host = self._host, None
+        if host is not None:
+            host.close()
 
     async def models(self) -> tuple[str, ...]:
         """What the server calls its models.
@@ -109,45 +93,48 @@ class Server:
         Raises:
             EngineDied, EngineBusy, EngineError.
         """
-        with_error = "the server's list of models cannot be read"
-        async with self._request("GET", "models") as response:
+        async with self._request("GET", "models") as reply:
             try:
-                data = json.loads(await response.aread())["data"]
-                return tuple(str(model["id"]) for model in data)
+                return tuple(str(model["id"]) for model in json.loads(await reply.body())["data"])
             except (KeyError, TypeError, ValueError) as error:
-                raise EngineError(with_error) from error
+                raise EngineError("the server's list of models cannot be read") from error
 
     async def chat(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        """The events of one chat; closing the generator closes the connection, which ends the work of most servers.
+        """The events of one chat, or its one document; closing the generator closes the connection, which ends the
+        work of most servers.
 
         Raises:
             EngineDied: if the server cannot be reached or breaks off.
             EngineBusy, EngineError, InputInvalid: what it said.
         """
-        async with self._request("POST", "chat/completions", body) as response:
+        async with self._request("POST", "chat/completions", body) as reply:
+            if not body.get("stream"):
+                yield _document(await reply.body())
+                return
             ended = False
-            async with aclosing(response.aiter_lines()) as lines:
+            async with aclosing(reply.lines()) as lines:
                 async for line in lines:
-                    event = _event(line)
+                    event = None if ended else _event(line)
                     if event is DONE:
+                        # Read on to the end of the reply: the connection can then be kept.
                         ended = True
-                        break
-                    if event is not None:
+                    elif event is not None:
                         yield event
             if not ended:
                 raise EngineDied("the server broke its answer off")
 
     @asynccontextmanager
-    async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> AsyncGenerator[Any]:
-        if self._client is None:
+    async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> AsyncGenerator[Reply]:
+        if self._host is None:
             raise EngineDied("the engine is closed")
+        data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
         try:
-            async with self._client.stream(method, path, json=body, headers=self.address.headers()) as response:
-                if response.status_code >= 300:
-                    raise _refusal(response.status_code)
-                yield response
-        except httpx.HTTPError as error:
-            raise EngineDied(f"the server cannot be asked ({type(error).__name__})") from error
+            async with self._host.request(method, path, self.address.headers(), data) as reply:
+                if reply.status >= 300:
+                    raise _refusal(reply.status)
+                yield reply
+        except ConnectionBroken as broken:
+            raise EngineDied(str(broken)) from broken
 
 
 def _refusal(status: int) -> EngineError | InputInvalid:
@@ -167,12 +154,16 @@ def _event(line: str) -> Any:
         return DONE
     if len(data) > MAX_LINE_CHARS:
         raise EngineError("the server's answer has an event without end")
+    return _document(data)
+
+
+def _document(data: str | bytes) -> dict[str, Any]:
     try:
-        event = json.loads(data)
+        document = json.loads(data)
     except ValueError as error:
         raise EngineError("the server's answer cannot be read") from error
-    if not isinstance(event, dict):
+    if not isinstance(document, dict):
         raise EngineError("the server's answer cannot be read")
-    if event.get("error"):
+    if document.get("error"):
         raise EngineError("the server failed in the middle of its answer")
-    return event
+    return document

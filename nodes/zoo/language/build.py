@@ -50,7 +50,7 @@ class Builder:
     def build(self) -> None:
         """Write everything. Cost: a minute or two."""
         self._out.mkdir(parents=True, exist_ok=True)
-        names = [name for name in RECIPES if (self._work / f"{name}.pt").exists()]
+        names = [name for name in RECIPES if (self._work / f"{name}.npz").exists()]
         for name in names:
             self._ship(name)
         self._ship_mixture(names)
@@ -147,9 +147,9 @@ class Builder:
 
 
 def _recipe(recipe: Recipe) -> dict[str, float | int | str]:
-    until, steps = recipe.longer_until
     plain = {key: value for key, value in asdict(recipe).items() if isinstance(value, int | float)}
-    return {**plain, **({"schedule": f"of {steps} steps until step {until}"} if until else {})}
+    cuts = ", ".join(f"of {steps} steps until step {until}" for until, steps in recipe.longer_until)
+    return {**plain, **({"schedule": cuts} if cuts else {})}
 
 
 def _memory_bytes(file: Path, weights: int, models: Sequence[Mapping[str, int]]) -> int:

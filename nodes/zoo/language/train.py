@@ -9,7 +9,6 @@ import csv
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from torch.nn import functional
 from nodes.worker.text.tokens import Tokenizer
 from nodes.zoo.language.answering import right_by_suite
 from nodes.zoo.language.batches import NO_TARGET, Batch, batches
+from nodes.zoo.language.checkpoint import Progress, restore, save
 from nodes.zoo.language.network import Decoder, Shape
 from nodes.zoo.language.settings import Recipe
 from nodes.zoo.language.vocabulary import shipped_tokenizer
@@ -30,17 +30,6 @@ SAVE_EVERY_STEPS = 100
 JUDGE_EVERY_STEPS = 200
 JUDGED_PER_SUITE = 40
 GRADIENT_LIMIT = 1.0
-
-
-@dataclass
-class Progress:
-    """How far a training is."""
-
-    step: int = 0
-    questions: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    curve: list[dict[str, float]] = field(default_factory=list)
 
 
 def build_network(recipe: Recipe, tokenizer: Tokenizer) -> Decoder:
@@ -64,10 +53,10 @@ class Training:
         self.network = build_network(recipe, self.tokenizer)
         self.progress = Progress()
         self._optimizers = _optimizers(self.network, recipe)
-        self._checkpoint, self._curve_file = folder / f"{name}.pt", folder / f"{name}.csv"
+        self._checkpoint, self._curve_file = folder / f"{name}.npz", folder / f"{name}.csv"
         folder.mkdir(parents=True, exist_ok=True)
         if self._checkpoint.exists():
-            self._restore()
+            self.progress = restore(self._checkpoint, self.network, self._optimizers)
 
     def run(self, report: Callable[[str], None] = print) -> None:
         """Train to the last step. Cost: 5 to 40 minutes of one core."""
@@ -113,22 +102,8 @@ class Training:
         report(" ".join(f"{key} {value}" for key, value in row.items()))
 
     def _save(self) -> None:
-        state = {
-            "progress": vars(self.progress),
-            "network": self.network.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-        }
-        fresh = self._checkpoint.with_suffix(".new")
-        torch.save(state, fresh)
-        fresh.replace(self._checkpoint)
+        save(self._checkpoint, self.progress, self.network, self._optimizers)
         write_curve(self._curve_file, self.progress)
-
-    def _restore(self) -> None:
-        state = torch.load(self._checkpoint, weights_only=True)
-        self.progress = Progress(**state["progress"])
-        self.network.load_state_dict(state["network"])
-        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
 
 
 def answer_loss(network: Decoder, batch: Batch) -> torch.Tensor:
@@ -140,8 +115,7 @@ def answer_loss(network: Decoder, batch: Batch) -> torch.Tensor:
 
 def planned_steps(recipe: Recipe, step: int) -> int:
     """Length of the schedule that a step followed."""
-    until, steps = recipe.longer_until
-    return steps if step < until else recipe.steps
+    return next((steps for until, steps in recipe.longer_until if step < until), recipe.steps)
 
 
 def rate_fraction(step: int, steps: int) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -54,3 +56,13 @@ async def test_the_worst_state_counts_and_lost_arms_are_passed_on(parts: dict[st
     assert lost == ["skills:v"]
     await both.close()
     assert both.state is EngineState.CLOSED
+
+
+async def test_what_keeps_one_engine_from_starting_is_said_as_it_is(parts: dict[str, FakeEngine]) -> None:
+    class Broken(FakeEngine):
+        async def load(self, arms: Sequence[ArmSpec]) -> None:
+            raise EngineError("no such interpreter")
+
+    both = SeveralEngines({**parts, "onnx-lm": Broken()})
+    with pytest.raises(EngineError, match="no such interpreter"):
+        await both.load([arm("digits", "onnx"), arm("skills", "onnx-lm")])

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from nodes.arms import TextTraits
 from nodes.errors import ConfigError
 from nodes.inventory import load_inventory
+from nodes.zoo import __main__ as command
 from nodes.zoo.cards import CatalogError
 from nodes.zoo.language.catalog import TEXT_FOLDER, TextCatalog, load_text_catalog
 from nodes.zoo.language.settings import RECIPES
@@ -66,6 +68,13 @@ def test_scores_lie_in_their_intervals(catalog: TextCatalog) -> None:
         assert sum(score.samples for score in card.suites.values()) == card.quality.samples
         for score in (card.quality, *card.suites.values()):
             assert score.low_fraction <= score.right_fraction <= score.high_fraction
+
+
+def test_verify_finds_the_cheapest_as_stated(catalog: TextCatalog) -> None:
+    name = catalog.experts[0].name
+    result = CliRunner().invoke(command.main, ["verify-language", "--only", name])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("as stated") == 1
 
 
 def test_texts_pack_and_unpack() -> None:

@@ -88,5 +88,5 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, monk
 def test_the_rate_rises_and_falls_and_a_schedule_that_was_cut_says_so() -> None:
     assert rate_fraction(0, 1000) < rate_fraction(59, 1000) <= 1.0
     assert rate_fraction(999, 1000) < 1e-4
-    cut = dataclasses.replace(RECIPE, longer_until=(5, 40))
-    assert [planned_steps(cut, step) for step in (0, 4, 5)] == [40, 40, 12]
+    cut = dataclasses.replace(RECIPE, longer_until=((2, 90), (5, 40)))
+    assert [planned_steps(cut, step) for step in (0, 2, 4, 5)] == [90, 40, 40, 12]
