@@ -1,8 +1,9 @@
 """What a local expert costs when it runs: milliseconds at batch 1 against the global expert, in one process.
 
-Times are CPU seconds of the one thread that runs: others may be busy on the machine. Blocks of runs are interleaved A/B/A, and a ratio is B against the mean of its two neighbours; the median over blocks is
-what counts. LeNet-5 with deltas folded into weights of the user's own, and as inputs of one graph; VGG16 for CIFAR (random
-weights, which cost the same) with deltas as inputs.
+Times are CPU seconds of the one thread that runs: others may be busy on the machine. Blocks of runs are interleaved
+A/B/A, and a ratio is B against the mean of its two neighbours; the median over blocks is what counts. LeNet-5 with
+deltas folded into weights of the user's own, and as inputs of one graph; VGG16 for CIFAR (random weights, which cost
+the same) with deltas as inputs.
 """
 
 from __future__ import annotations
