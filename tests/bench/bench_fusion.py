@@ -21,7 +21,7 @@ from scipy import stats
 
 from nodes.worker.text.library import Library
 from nodes.worker.text.mixing import Lanes, Mixture
-from nodes.worker.text.model import Cache, Row
+from nodes.worker.text.model import Cache, LanguageModel, Row
 from nodes.worker.text.sampling import Sampling, probabilities
 from nodes.zoo.language.catalog import TextCatalog, load_text_catalog
 from tests.bench.harness import Bar, main, spread
@@ -62,7 +62,8 @@ def run() -> list[Figure]:
 
 
 def _mixture(catalog: TextCatalog) -> Mixture:
-    library, models = Library(), []
+    library = Library()
+    models: list[LanguageModel] = []
     for card in catalog.experts:
         if card.learned is not None:
             library.load(card.name, str(catalog.model_path(card)), card.sha256)

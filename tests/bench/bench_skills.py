@@ -91,8 +91,8 @@ def _votes(test: Table, reference: Table) -> NDArray[np.float64]:
 def _oracle(test: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The cheapest expert that is right; the cheapest of all where none is."""
     cost_qe = np.where(test.correct_qe > 0, test.energy_j_qe, np.inf)
-    right_q = np.isfinite(cost_qe).any(axis=1)
-    energy_j_q = np.where(right_q, cost_qe.min(axis=1), test.energy_j_qe.min(axis=1))
+    right_q: NDArray[np.bool_] = np.asarray(np.isfinite(cost_qe).any(axis=1))
+    energy_j_q: NDArray[np.float64] = np.where(right_q, cost_qe.min(axis=1), test.energy_j_qe.min(axis=1))
     return right_q.astype(np.float64), energy_j_q
 
 

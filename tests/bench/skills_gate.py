@@ -16,6 +16,7 @@ from optimizer.offer import RouteTable
 from optimizer.prices import decide
 from optimizer.replay import Costs, Outcome, ReplayTable
 from optimizer.text_evidence import TextEvidence
+from optimizer.text_heads import TextHeads
 from tests.bench.skills_table import Table
 
 LEAST = 0.005
@@ -26,6 +27,8 @@ def outcomes(reference: Table, test: Table) -> Mapping[str, Outcome]:
     costs = Costs(reference.energy_j_qe.mean(axis=0), np.ones(len(reference.experts)))
     model = learn_text(_evidence(reference), costs)
     prompts = [question.prompt for question in test.questions]
+    if not isinstance(model.heads, TextHeads):
+        raise TypeError("texts have heads of texts")
     log_odds_qe = logit(np.clip(model.heads.predict_many(prompts), LEAST, 1 - LEAST))
     predictions = predict(model.links, RouteTable.of(model.routes, model.experts), costs, log_odds_qe=log_odds_qe)
     confidence_qe = np.array(

@@ -46,12 +46,12 @@ async def answer(session: PlayedSession, work_id: int) -> tuple[str, fleet.WorkD
     """The streamed text and the end of one piece of work; this node does one at a time here."""
     streamed = ""
     while True:
-        message, _ = await session.next_with_message("delta", "done", "failed")
-        for event in message.events:
-            streamed += event.delta.text if event.WhichOneof("event") == "delta" else ""
-            if event.WhichOneof("event") == "done" and event.done.work_id == work_id:
-                return streamed, event.done
-            assert event.WhichOneof("event") != "failed", event.failed
+        event = await session.next("delta", "done", "failed")
+        assert event.work_id == work_id
+        assert not isinstance(event, fleet.WorkFailed), event
+        if isinstance(event, fleet.WorkDone):
+            return streamed, event
+        streamed += event.text
 
 
 async def test_from_hello_to_joules(session: PlayedSession) -> None:

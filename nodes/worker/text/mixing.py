@@ -87,7 +87,7 @@ class Lanes:
         """The next token from the scores (v) that each planned row gave; it is appended."""
         if len(self._turn) == 1:
             plain_v = probabilities(logits[0])
-            token = self._drawn_token(logits[0])
+            token = self._drawn_token(logits[0], plain_v)
         else:
             weight_e = self._mixture.weight_e
             plain_v = sum(weight_e[e] * probabilities(logits[i]) for i, e in enumerate(self._turn))
@@ -108,8 +108,9 @@ class Lanes:
         self.counts.caught_up_tokens += max(0, len(self.tokens) - max(cache.tokens, self._prompt_tokens) - 1)
         return Row(cache, tokens)
 
-    def _drawn_token(self, logits_v: Floats) -> int:
-        if self._sampling.temperature <= 0.0:
+    def _drawn_token(self, logits_v: Floats, plain_v: Floats) -> int:
+        temperature = self._sampling.temperature
+        if temperature <= 0.0:
             return int(logits_v.argmax())
-        probability_v = kept(probabilities(logits_v, self._sampling.temperature), self._sampling.top_p)
-        return draw(probability_v, self._random.random())
+        tempered_v = plain_v if temperature == 1.0 else probabilities(logits_v, temperature)
+        return draw(kept(tempered_v, self._sampling.top_p), self._random.random())

@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ async def engine() -> AsyncIterator[OnnxTextEngine]:
     await engine.close()
 
 
-def ask(question: str, expert: str = EXPERT, **settings: object) -> TextJob:
+def ask(question: str, expert: str = EXPERT, **settings: Any) -> TextJob:
     return dataclasses.replace(TextJob(key(expert), (("user", question),)), **settings)
 
 
@@ -64,7 +65,7 @@ async def begun(engine: OnnxTextEngine, job: TextJob) -> asyncio.Task[tuple[str,
     return task
 
 
-ENDLESS = {"max_tokens": 480, "min_tokens": 480}
+ENDLESS: dict[str, Any] = {"max_tokens": 480, "min_tokens": 480}
 
 
 async def test_answers_are_those_of_the_evidence(engine: OnnxTextEngine) -> None:
@@ -114,7 +115,7 @@ async def test_texts_join_one_that_is_on_its_way(engine: OnnxTextEngine) -> None
 
 
 async def test_the_same_seed_draws_the_same_text(engine: OnnxTextEngine) -> None:
-    hot = {"max_tokens": 12, "min_tokens": 12, "temperature": 1.5, "top_p": 0.95}
+    hot: dict[str, Any] = {"max_tokens": 12, "min_tokens": 12, "temperature": 1.5, "top_p": 0.95}
     for expert in (GENERAL, MIXTURE):
         first, second, other = [
             (await write(engine, ask("Give 5 km in m.", expert, seed=seed, **hot)))[1] for seed in (7, 7, 8)

@@ -6,7 +6,7 @@ import pytest
 
 from nodes.zoo.skills.checking import is_right, normalised, wilson_interval
 from nodes.zoo.skills.skill import HELD_OUT_OPENINGS, Question
-from nodes.zoo.skills.suites import NAMES, SUITES, Split, judging_questions, training_questions
+from nodes.zoo.skills.suites import JUDGING, NAMES, SUITES, Split, judging_questions, training_questions
 
 
 def drawn(count: int = 6000, seed: int = 3) -> list[Question]:
@@ -41,7 +41,7 @@ def test_answers_are_what_arithmetic_says() -> None:
 
 
 def test_splits_share_no_prompt() -> None:
-    splits = {split: {q.prompt for q in judging_questions(split, 350)} for split in Split if split is not Split.TRAIN}
+    splits: dict[Split, set[str]] = {split: {q.prompt for q in judging_questions(split, 350)} for split in JUDGING}
     splits[Split.TRAIN] = {question.prompt for question in drawn(20_000)}
     for one in splits:
         assert all(one is other or splits[one].isdisjoint(splits[other]) for other in splits)
