@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from orchestrator.personal.types import Owner, PersonalNote
 from orchestrator.text_profile import TextProfile
+from orchestrator.text_request import GenerationParameters as GenerationParameters
+from orchestrator.text_request import Message as Message
 
 NAME_PATTERN = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
 
@@ -205,29 +207,6 @@ class Query:
     user: str = ""
     owner: Owner | None = None
     home: str = ""
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation; `extra_json` is what OpenAI's message has beside role and text."""
-
-    role: str
-    content: str
-    extra_json: str = ""
-
-
-@dataclass(frozen=True)
-class GenerationParameters:
-    """How text is to be generated; None leaves it to the engine."""
-
-    max_tokens: int
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    tools_json: str = ""
-    tool_choice_json: str = ""
-    response_format_json: str = ""
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,9 @@ class Trial:
             energy_j = math.nan if result.energy.preliminary else result.energy.energy_j
             self._board.answered(self.ask.index, service_ms=service_ms, energy_j=energy_j)
         else:
-            self._board.generated(self.ask.index, result, service_ms=service_ms)
+            # How long a text waited its node knows; a prediction of it would feed back into the next one.
+            waited_ms = result.queue_ms if result.compute_ms > 0.0 else self._wait_ms
+            self._board.generated(self.ask.index, result, service_ms=elapsed_ms - waited_ms)
         return result, self._record("answered", "", result.energy, elapsed_ms)
 
     def failure(self, reason: str, *, outcome: str = "failed", energy: Energy | None = None) -> AttemptFailed:

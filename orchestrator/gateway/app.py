@@ -18,8 +18,6 @@ import structlog
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-from hypercorn.asyncio import serve as serve_http
-from hypercorn.config import Config as HttpConfig
 
 from edgewise.v1 import (
     accounts_pb2,
@@ -35,6 +33,7 @@ from orchestrator import __version__, log
 from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
 from orchestrator.config import GatewayConfig, is_loopback, split_address
+from orchestrator.door.server import HttpServer
 from orchestrator.errors import EdgewiseError, ExitCode
 from orchestrator.execution.attempt import Attempts
 from orchestrator.fleet.arms import ArmBoard
@@ -63,8 +62,6 @@ from orchestrator.types import BudgetRequest, OnInfeasible
 events = structlog.get_logger("gateway")
 
 DRAIN_S = 10.0
-# A connection that says nothing is closed; while a request is answered its client has nothing to say.
-HTTP_IDLE_S = 15.0
 # How long a request over HTTP may take where it does not say.
 MAX_HTTP_S = 600.0
 SERVICES = ("edgewise.v1.Gateway", "edgewise.v1.Admin", "edgewise.v1.Accounts", "edgewise.v1.Fleet")
@@ -192,13 +189,12 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         port = server.add_insecure_port(config.listen)
     except RuntimeError as error:
         raise CannotListen(f"cannot listen on {config.listen}: another process has it, or it is not ours") from error
-    http = _http_config(config.http_listen)
+    http = _http_server(gateway, _http_listener(config.http_listen), doorman)
     await open_books(config, service.till, gateway.keys)
     await server.start()
     tasks = [asyncio.create_task(gateway.planner.run()), asyncio.create_task(gateway.joiner.sweep())]
-    stop_http = asyncio.Event()
     keeping = asyncio.create_task(keep_books(service.till, gateway.keys))
-    tasks.append(asyncio.create_task(_serve_http(gateway, http, stop_http, doorman)))
+    await http.start()
     _follow_health(gateway, checks)
     try:
         yield f"{config.listen.rpartition(':')[0]}:{port}"
@@ -211,9 +207,9 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         service.idle.write()
         service.pacing.keep(asyncio.get_running_loop().time(), force=True)
         service.probing.keep()
-        stop_http.set()
+        await http.close()
         keeping.cancel()
-        for task in tasks[:2]:
+        for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, keeping, return_exceptions=True)
         await service.till.ledger.close()
@@ -237,8 +233,8 @@ def _follow_health(gateway: Gateway, checks: Any) -> None:
     update()
 
 
-def _http_config(address: str) -> HttpConfig:
-    """Settings of the HTTP side, which listens already: an address that cannot be had is known before anything runs.
+def _http_listener(address: str) -> socket.socket:
+    """The socket of the HTTP side, which listens already: an address that cannot be had is known before anything runs.
 
     Raises:
         CannotListen: The address is taken or not ours.
@@ -246,24 +242,16 @@ def _http_config(address: str) -> HttpConfig:
     host, port = split_address(address)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         raise CannotListen(f"cannot listen on {address}: another process has it, or it is not ours") from error
-    http = HttpConfig()
-    http.bind = [f"fd://{listener.detach()}"]
-    http.read_timeout = None
-    http.keep_alive_timeout = HTTP_IDLE_S
-    http.graceful_timeout = 1.0
-    http.accesslog = http.errorlog = None
-    http.include_server_header = False
-    return http
 
 
-async def _serve_http(gateway: Gateway, http: HttpConfig, stop: asyncio.Event, doorman: Doorman) -> None:
+def _http_server(gateway: Gateway, listener: socket.socket, doorman: Doorman) -> HttpServer:
     admission = gateway.config.admission
     limit_bytes, deadline_s = admission.max_message_bytes, min(MAX_HTTP_S, admission.max_deadline_s)
-    app: Any = Guarded(http_app(gateway.service, limit_bytes=limit_bytes, max_deadline_s=deadline_s), doorman)
-    await serve_http(app, http, shutdown_trigger=stop.wait)
+    app = Guarded(http_app(gateway.service, limit_bytes=limit_bytes, max_deadline_s=deadline_s), doorman)
+    return HttpServer(app, listener)
 
 
 async def _drain(service: Service) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ BARS = (
 CALLERS = 16
 BLOCKS = 6
 CALLS = 25
-START_S = 120.0
+START_S = 240.0
 CALLER = Path(__file__).with_name("http_caller.py")
 GATEWAY = "from orchestrator.cli.main import main; main()"
 
@@ -86,7 +87,9 @@ def started(*command: str, log: Path) -> Iterator[subprocess.Popen[str]]:
     """A process with pipes, whose errors go to a file; ended with the block."""
     with log.open("w") as errors:
         pipe = subprocess.PIPE
-        process = subprocess.Popen(list(command), stdin=pipe, stdout=pipe, stderr=errors, text=True)
+        # LiteLLM would look its prices up elsewhere first.
+        environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        process = subprocess.Popen(list(command), stdin=pipe, stdout=pipe, stderr=errors, text=True, env=environment)
         try:
             yield process
         finally:
