@@ -35,7 +35,7 @@ class _Step(ctypes.Structure):
 class _Program(ctypes.Structure):
     _fields_ = [
         ("steps", ctypes.POINTER(_Step)),
-        *[(name, ctypes.c_int32) for name in ("count", "isa", "classes", "channels", "planes", "reserved")],
+        *[(name, ctypes.c_int32) for name in ("count", "isa", "classes", "channels")],
         ("image_floats", ctypes.c_int64),
         ("head", ctypes.c_void_p),
         ("head_bias", ctypes.c_void_p),
@@ -60,16 +60,12 @@ class Chain:
         self._kept: list[Floats] = []
         self._image_floats = 0
         steps = list(self._steps())
-        channels = max(groups_of(channels) * GROUP for channels in (plan.inputs, *map(_outputs, plan.steps)))
-        channels = max(
-            channels, *(_padded(step.predictor) for step in plan.steps), groups_of(len(plan.head_bias_p)) * GROUP
-        )
         self._program = _Program(
             steps=(_Step * len(steps))(*steps),
             count=len(steps),
             isa=int(self.isa),
             classes=len(plan.head_bias_p),
-            channels=channels,
+            channels=_widest(plan),
             image_floats=self._image_floats,
             head=self._keep(_columns(plan.head_pc)),
             head_bias=self._keep(pad_outputs(plan.head_bias_p)),
@@ -158,12 +154,11 @@ def _address(array: NDArray[Any] | None) -> int | None:
     return None if array is None else array.__array_interface__["data"][0]
 
 
-def _outputs(step: object) -> int:
-    return len(step.bias_o)  # type: ignore[attr-defined]
-
-
-def _padded(predictor: Predictor | None) -> int:
-    return 0 if predictor is None else groups_of(max(predictor.up_gr.shape)) * GROUP
+def _widest(plan: ChainPlan) -> int:
+    """Numbers that any list of channels, logits or classes needs."""
+    counts = [plan.inputs, len(plan.head_bias_p), *(len(step.bias_o) for step in plan.steps)]
+    counts += [max(step.predictor.up_gr.shape) for step in plan.steps if step.predictor is not None]
+    return groups_of(max(counts)) * GROUP
 
 
 def _columns(map_or: Floats) -> Floats:

@@ -71,6 +71,8 @@ class ChainPlan:
 
     def __post_init__(self) -> None:
         channels, side = self.inputs, self.side
+        if side < 1 or channels < 1:
+            raise ShapeError("an image needs a pixel and a channel")
         for index, step in enumerate(self.steps):
             _check(index, step, channels)
             channels, side = len(step.bias_o), -(-side // step.stride)
@@ -97,6 +99,8 @@ def _check(index: int, step: Step, inputs: int) -> None:
     outputs = len(step.bias_o)
     if step.weights_oikk.shape[:2] != (outputs, inputs) or outputs % GROUP or not outputs:
         raise ShapeError(f"step {index}: weights must be (16n, {inputs}, k, k) with as many offsets")
+    if step.stride not in (1, 2):
+        raise ShapeError(f"step {index}: strides are 1 or 2, not {step.stride}")
     if step.predictor is None:
         return
     predictor = step.predictor

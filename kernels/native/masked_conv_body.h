@@ -5,7 +5,7 @@
    LOAD, STORE, FMA(a, b, c) = a * b + c, MAX, ADD, MUL, SET1
    SPLAT(x, pointer)  x = the number at pointer in every lane, read there and then
    CONV               the name of the function
-   SHAPES(X)          X(rows, columns, groups) of each register tile; columns are 8, 4, 2 or 1
+   SHAPES(X)          X(rows, columns, groups) of each register tile; columns are 16, 8, 4, 2 or 1
    MOST_GROUPS        groups of a tile one row high
    ROWS_AT_4          rows, and GROUPS_AT_4 groups, of a tile where the image is 4 pixels wide or less
 
@@ -182,11 +182,12 @@ typedef void (*TileRun)(const Tile *);
 
 SHAPES(DEFINE_ALL)
 
-/* Index of 8, 4, 2 and 1 columns. */
-#define STEP_8 0
-#define STEP_4 1
-#define STEP_2 2
-#define STEP_1 3
+/* Index of 16, 8, 4, 2 and 1 columns. */
+#define STEP_16 0
+#define STEP_8 1
+#define STEP_4 2
+#define STEP_2 3
+#define STEP_1 4
 #define EDGES(R, C, B, S) \
     {{NAME(R, C, B, 0, 0, 3, S), NAME(R, C, B, 0, 1, 3, S)}, {NAME(R, C, B, 1, 0, 3, S), NAME(R, C, B, 1, 1, 3, S)}}
 #define POINTS(R, C, B, S) {{NAME(R, C, B, 0, 0, 1, S), NAME(R, C, B, 0, 0, 1, S)}, \
@@ -195,7 +196,7 @@ SHAPES(DEFINE_ALL)
     [R - 1][STEP_##C][B - 1] = {{POINTS(R, C, B, 1), POINTS(R, C, B, 2)}, {EDGES(R, C, B, 1), EDGES(R, C, B, 2)}},
 
 /* By rows, columns, groups, kernel, stride, left edge and right edge. */
-static const TileRun TILES[2][4][3][2][2][2][2] = {SHAPES(ENTER)};
+static const TileRun TILES[2][5][3][2][2][2][2] = {SHAPES(ENTER)};
 
 static void row_of_tiles(Tile *tile, int32_t rows, int32_t groups)
 {
@@ -205,10 +206,10 @@ static void row_of_tiles(Tile *tile, int32_t rows, int32_t groups)
     tile->bottom = (tile->y + rows - 1) * conv->stride + 1 >= conv->height;
     for (tile->x = 0; tile->x < conv->out_width;) {
         const int32_t left = conv->out_width - tile->x;
-        int32_t step = left >= 8 ? STEP_8 : left >= 4 ? STEP_4 : left >= 2 ? STEP_2 : STEP_1;
-        while (!TILES[rows - 1][step][groups - 1][k][s][0][0])
+        int32_t step = STEP_16;
+        while (16 >> step > left || !TILES[rows - 1][step][groups - 1][k][s][0][0])
             step++;
-        const int32_t columns = 8 >> step;
+        const int32_t columns = 16 >> step;
         const int32_t ends = (tile->x + columns - 1) * conv->stride + 1 >= conv->width;
         TILES[rows - 1][step][groups - 1][k][s][tile->x == 0][ends](tile);
         tile->x += columns;

@@ -21,7 +21,7 @@ typedef struct {
 /* `scratch` is room for two images of `image_floats`, and for `channels` four times and once more as integers. */
 typedef struct {
     const Step *steps;
-    int32_t count, isa, classes, channels, planes, reserved;
+    int32_t count, isa, classes, channels;
     int64_t image_floats;
     const float *head, *head_bias;
 } Program;
@@ -35,12 +35,11 @@ typedef struct {
 
 INLINE int32_t padded(int32_t count) { return (count + GROUP - 1) / GROUP * GROUP; }
 
-/* [plane][y][x] to [group][y][x][16]. */
+/* [plane][y][x] to [group][y][x][16]. Lanes beyond the last channel stay as they are: nobody reads them. */
 static void take_image(const Program *program, const float *image, State *state)
 {
     const Conv *first = &program->steps[0].conv;
     const int64_t pixels = (int64_t)first->height * first->width;
-    memset(state->front, 0, sizeof(float) * (size_t)(padded(first->inputs) * pixels));
     for (int32_t c = 0; c < first->inputs; c++) {
         const float *plane = image + c * pixels;
         float *into = state->front + c / GROUP * pixels * GROUP + c % GROUP, most = plane[0];
@@ -54,17 +53,33 @@ static void take_image(const Program *program, const float *image, State *state)
     state->active_count = first->inputs;
 }
 
+/* e^x for x from -87 to 0, to 2e-7 of its value; written so that the compiler computes several at once. The library's
+   takes longer than the predictors' maps. Source of the method: Cody and Waite, Software Manual, 1980, section 6. */
+INLINE float exponential(float x)
+{
+    x = x < -87.0f ? -87.0f : x;
+    const float turns = x * 1.44269504f;
+    const int32_t whole = (int32_t)(turns - 0.5f); /* Truncates towards zero, and x is not above zero. */
+    const float rest = (x - (float)whole * 0.693359375f) + (float)whole * 2.12194440e-4f;
+    const float tail = ((((1.9875691500e-4f * rest + 1.3981999507e-3f) * rest + 8.3334519073e-3f) * rest +
+                         4.1665795894e-2f) * rest + 1.6666665459e-1f) * rest + 5.0000001201e-1f;
+    union {
+        int32_t bits;
+        float value;
+    } power = {(whole + 127) * (1 << 23)};
+    return (tail * rest * rest + rest + 1.0f) * power.value;
+}
+
 /* Softmax over channels, times their number. */
-static void shares(const float *pooled, int32_t count, float *share)
+static void shares(const float *restrict pooled, int32_t count, float *restrict share)
 {
     float most = pooled[0], sum = 0.0f;
     for (int32_t c = 1; c < count; c++)
         most = pooled[c] > most ? pooled[c] : most;
-    const float silent = expf(-most);
-    for (int32_t c = 0; c < count; c++) {
-        share[c] = pooled[c] == 0.0f ? silent : expf(pooled[c] - most);
+    for (int32_t c = 0; c < count; c++)
+        share[c] = exponential(pooled[c] - most);
+    for (int32_t c = 0; c < count; c++)
         sum += share[c];
-    }
     const float scale = (float)count / sum;
     for (int32_t c = 0; c < count; c++)
         share[c] *= scale;
@@ -74,9 +89,14 @@ static void shares(const float *pooled, int32_t count, float *share)
 static void apply(const float *restrict map, const float *restrict from, int32_t count, int32_t width,
                   float *restrict into)
 {
-    for (int32_t i = 0; i < count; i++)
-        for (int32_t o = 0; o < width; o++)
-            into[o] += from[i] * map[(int64_t)i * width + o];
+    for (int32_t first = 0; first < width; first += GROUP) {
+        float sum[GROUP];
+        memcpy(sum, into + first, sizeof sum);
+        for (int32_t i = 0; i < count; i++)
+            for (int32_t o = 0; o < GROUP; o++)
+                sum[o] += from[i] * map[(int64_t)i * width + first + o];
+        memcpy(into + first, sum, sizeof sum);
+    }
 }
 
 /* Which groups the predictor asks for: logits above zero, and in any case the largest. */

@@ -153,9 +153,9 @@ class Hand:
             return outputs[graph.PROBABILITIES], False
         return (raw_c / total).astype(np.float32)[None], True
 
-    def note_training(self, energy_j: float) -> None:
-        """A training ended, however."""
-        self.trained_on = self.count
+    def note_training(self, count: int, energy_j: float) -> None:
+        """A training on so many corrections ended, however."""
+        self.trained_on = count
         self.training_energy_j += energy_j
 
     def asked(self, watch: Watch) -> None:

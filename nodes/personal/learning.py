@@ -23,14 +23,15 @@ from nodes.personal.network import Floats, Network, Stage, Weights
 Tensors = dict[str, torch.Tensor]
 Forward = Callable[[Tensors, torch.Tensor], torch.Tensor]
 
-VALIDATED_FROM = 40
-VALIDATED_FRACTION = 0.2
+# Fewer than these are too few to stop by.
+VALIDATED_FROM = 10
 WARPED_FROM = 8
 WARP_SAMPLES = 48
 # Stored samples that one training replays.
 REPLAYED = 400
 # Mean probability of the right label that another geometry must gain before it replaces none at all.
 WARP_GAIN = 0.02
+WARP_Z = 1.0
 CHUNK = 512
 
 
@@ -76,12 +77,24 @@ class Pool:
 
 
 def learn(
-    network: Network, weights: Weights, corrections: Samples, replay: Samples, *, recipe: Recipe, seed: int
+    network: Network,
+    weights: Weights,
+    corrections: Samples,
+    replay: Samples,
+    *,
+    judges_n: NDArray[np.bool_],
+    recipe: Recipe,
+    seed: int,
 ) -> Delta:
-    """The local expert for these corrections. Cost: under a second for LeNet-5."""
+    """The local expert for these corrections. Cost: under a second for LeNet-5.
+
+    Args:
+        judges_n: Corrections that no gradient comes from; training stops early by them where they are enough.
+    """
     torch.set_num_threads(1)
     replay = Samples(replay.images[:REPLAYED], replay.labels_n[:REPLAYED])
-    geometry = choose_geometry(network, weights, corrections, replay)
+    mine = Samples(corrections.images[~judges_n], corrections.labels_n[~judges_n])
+    geometry = choose_geometry(network, weights, mine, replay)
     placed = as_tensors(place(network, weights, geometry))
     # Generic samples in the user's geometry: what the user might have written.
     alike = warp.apply(replay.images, warp.inverse(geometry)) if geometry is not warp.IDENTITY else replay.images
@@ -92,17 +105,20 @@ def learn(
         return _rest(network, placed, stem_map, delta)
 
     start = {name: torch.zeros(shape) for name, shape in shapes(network, weights).items()}
-    learned = optimise(start, forward, pool, recipe=recipe, seed=seed)
+    learned = optimise(start, forward, pool, judges_n=judges_n, recipe=recipe, seed=seed)
     return Delta({name: value.numpy() for name, value in learned.items()}, geometry)
 
 
-def optimise(start: Tensors, forward: Forward, pool: Pool, *, recipe: Recipe, seed: int) -> Tensors:
-    """The values with the smallest loss on a part of the corrections that is not trained on.
+def optimise(
+    start: Tensors, forward: Forward, pool: Pool, *, judges_n: NDArray[np.bool_], recipe: Recipe, seed: int
+) -> Tensors:
+    """The values with the smallest loss on the corrections that judge, where there are enough of those.
 
-    With few corrections nothing is set aside, and half of the steps is made.
+    Otherwise half of the steps is made and the last values are taken.
     """
     generator = torch.Generator().manual_seed(seed)
-    train, held = _split(len(pool.own_labels), generator)
+    train = torch.from_numpy(np.flatnonzero(~judges_n))
+    held = torch.from_numpy(np.flatnonzero(judges_n)) if judges_n.sum() >= VALIDATED_FROM else train[:0]
     values = {name: value.clone().requires_grad_() for name, value in start.items()}
     steps = recipe.steps if len(held) else recipe.steps // 2
     optimizer = torch.optim.Adam(values.values(), lr=recipe.learning_rate, betas=(0.9, 0.99))
@@ -121,12 +137,6 @@ def optimise(start: Tensors, forward: Forward, pool: Pool, *, recipe: Recipe, se
             elif step - best_step >= recipe.patience_steps:
                 break
     return best if len(held) else _copy(values)
-
-
-def _split(rows: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    order = torch.randperm(rows, generator=generator)
-    held = max(2, int(rows * VALIDATED_FRACTION)) if rows >= VALIDATED_FROM else 0
-    return order[held:], order[:held]
 
 
 def _loss(
@@ -165,15 +175,21 @@ def choose_geometry(network: Network, weights: Weights, corrections: Samples, re
     value = stem(network, as_tensors(weights), images)
     labels = torch.from_numpy(labels_n)
     doubts = [_doubt(network, as_tensors(place(network, weights, option)), value, labels) for option in options]
-    best = int(np.argmin(doubts))
-    return options[best] if doubts[best] < doubts[0] - WARP_GAIN else warp.IDENTITY
+    gains = [doubts[0] - doubt for doubt in doubts]
+    best = int(np.argmax([gain.mean() for gain in gains]))
+    luck = WARP_Z * gains[best].std() / len(images) ** 0.5
+    return options[best] if gains[best].mean() > WARP_GAIN + luck else warp.IDENTITY
 
 
-def _doubt(network: Network, placed: Tensors, stem_map: torch.Tensor, labels: torch.Tensor) -> float:
-    """Mean probability that is not on the label: near errors in number, and smooth."""
+def _doubt(
+    network: Network, placed: Tensors, stem_map: torch.Tensor, labels: torch.Tensor
+) -> NDArray[np.floating[Any]]:
+    """Probability that is not on the label, per sample: near errors in number, and smooth."""
     logits, _ = answer(network, placed, stem_map)
-    chosen = torch.softmax(torch.from_numpy(logits), 1)[torch.arange(len(labels)), labels]
-    return float(1.0 - chosen.mean())
+    doubt_n: NDArray[np.floating[Any]] = (
+        1.0 - torch.softmax(torch.from_numpy(logits), 1)[torch.arange(len(labels)), labels].numpy()
+    )
+    return doubt_n
 
 
 def as_tensors(weights: Weights) -> Tensors:

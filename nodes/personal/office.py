@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -31,15 +29,12 @@ from nodes.personal.hand import Hand, Places
 from nodes.personal.keeping import Bounds, FeedbackExpired, sweep
 from nodes.personal.network import macs
 from nodes.personal.onnx_file import NotPersonal, read_network
-from nodes.personal.sealing import KeySeal, Seal, Unsealed, owner_mark
+from nodes.personal.sealing import KeySeal, Seal, Unsealed, owner_mark, write_whole
+from nodes.personal.trainer import Subject, Trainer
 
 MAX_HANDS = 64
 BATCH = 128
-IDLE_S = 0.5
 SWEEP_S = 60.0
-TRAINING_TIMEOUT_S = 300.0
-# Where no profile tells joules: what a small core draws at full load.
-CORE_W = 15.0
 
 log = structlog.get_logger("nodes.personal")
 
@@ -89,13 +84,6 @@ class Settings:
     models: Path | None = None
 
 
-def can_train() -> bool:
-    """Whether torch is here; without it there is only the instant tier."""
-    from importlib.util import find_spec
-
-    return find_spec("torch") is not None
-
-
 class Office:
     """A node's personal experts. `prepare` before anything else, `close` in the end.
 
@@ -120,7 +108,6 @@ class Office:
     ) -> None:
         self._settings = settings
         self._engine = engine
-        self._meter = meter
         self._make_seal = make_seal
         self._now_unix_s = now_unix_s
         self.arm, self._network, self._weights = _choose(settings, inventory)
@@ -131,9 +118,15 @@ class Office:
         self._attached: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeping: asyncio.Task[None] | None = None
-        self._training = asyncio.Lock()
-        self._spent: tuple[int, float] = (0, 0.0)
-        self.trains = can_train()
+        work = meter.estimate(macs(self._network, self._weights))
+        subject = Subject(self.arm.model_file, self._network.side, settings.models)
+        self._trainer = Trainer(
+            subject,
+            day_j=settings.day_j,
+            sample_j=None if work is None else work.energy_j,
+            busy=lambda: bool(engine.running or engine.queued),
+            now_unix_s=now_unix_s,
+        )
 
     async def prepare(self) -> None:
         """Load the observed graph and look at the stored generic samples. Takes well under a second."""
@@ -154,7 +147,7 @@ class Office:
         )
         self._settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._sweeping = self._spawn(self._sweep_forever())
-        log.info("personal experts", expert=self.arm.expert, tier="delta" if self.trains else "instant, no torch")
+        log.info("personal experts", expert=self.arm.expert, trains=self._trainer.able)
 
     async def close(self) -> None:
         """Stop what runs; a training is killed and leaves what was in service before."""
@@ -274,84 +267,21 @@ class Office:
         source, target = hand.folder / "expert", self._settings.folder / f"{mark}.export"
         if not source.exists():
             raise InputInvalid("there is no expert of this user to export")
-        from nodes.personal.sealing import write_whole
-
         write_whole(target, source.read_bytes())
         return target
 
     # ---- training
 
     def _maybe_train(self, mark: str, hand: Hand) -> None:
-        if not self.trains:
-            hand.state = "instant tier only: torch is not installed"
-        elif not hand.due:
-            hand.state = "idle"
-        elif self._left_j() <= 0.0:
-            hand.state = "the day's joules for training are spent"
-        elif hand.state not in ("waiting", "training"):
-            hand.state = "waiting"
+        if self._trainer.wants(hand):
             self._spawn(self._train(mark, hand))
 
     async def _train(self, mark: str, hand: Hand) -> None:
-        async with self._training:
-            idle_s = 0.0
-            while idle_s < IDLE_S:
-                await asyncio.sleep(0.1)
-                idle_s = idle_s + 0.1 if not (self._engine.running or self._engine.queued) else 0.0
-            hand.state = "training"
-            count = hand.count
-            told = await self._run_training(hand)
-            energy_j = self._cost_j(told)
-            self._spent = (self._day(), (self._spent[1] if self._spent[0] == self._day() else 0.0) + energy_j)
-            hand.note_training(energy_j)
-            hand.trained_on = count
-            hand.state = "idle" if told.get("promoted") else str(told.get("why", "training failed"))
-            log.info("personal training", promoted=bool(told.get("promoted")), energy_j=energy_j)
-            async with self._lock(mark):
-                if mark in self._hands:
-                    await asyncio.to_thread(hand.reload)
-                    await self._serve(mark, hand)
-
-    async def _run_training(self, hand: Hand) -> dict[str, Any]:
-        if self.arm.model_file is None:
-            return {}
-        models = "" if self._settings.models is None else str(self._settings.models)
-        arguments = [str(hand.folder), str(self.arm.model_file), str(self._network.side), models]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "nodes.personal.training",
-            *arguments,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        try:
-            async with asyncio.timeout(TRAINING_TIMEOUT_S):
-                out, _ = await process.communicate()
-            return dict(json.loads(out)) if process.returncode == 0 else {"why": "training failed"}
-        except (TimeoutError, ValueError):
-            return {"why": "training failed"}
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-
-    def _cost_j(self, told: dict[str, Any]) -> float:
-        cpu_s = float(told.get("cpu_s", 1.0))
-        work = self._meter.estimate(macs(self._network, self._weights))
-        if work is None or work.energy_j is None:
-            return CORE_W * cpu_s
-        from nodes.personal.learning import Recipe
-
-        recipe = Recipe()
-        # Forward, and twice as much back, of every sample of every step.
-        return work.energy_j * 3.0 * recipe.steps * (recipe.batch + recipe.replay_batch)
-
-    def _left_j(self) -> float:
-        return self._settings.day_j - (self._spent[1] if self._spent[0] == self._day() else 0.0)
-
-    def _day(self) -> int:
-        return int(self._now_unix_s() // 86_400)
+        await self._trainer.train(hand)
+        async with self._lock(mark):
+            if mark in self._hands:
+                await asyncio.to_thread(hand.reload)
+                await self._serve(mark, hand)
 
     # ---- owners
 

@@ -36,9 +36,10 @@ def train(base: Base, own: Looks, judges_n: NDArray[np.bool_], *, seed: int) -> 
     from nodes.personal.learning import Recipe, Samples, learn
 
     mine, judged = own[~judges_n], own[judges_n]
-    corrections = Samples(mine.images, mine.labels_n)
+    corrections = Samples(own.images, own.labels_n)
     replay = Samples(base.replay.images, base.replay.labels_n)
-    learned = learn(base.network, base.weights, corrections, replay, recipe=Recipe(), seed=seed)
+    recipe = Recipe()
+    learned = learn(base.network, base.weights, corrections, replay, judges_n=judges_n, recipe=recipe, seed=seed)
     local = fold(base.network, base.weights, learned)
     gate = gates.discriminate(mine.seen_ng, base.replay.seen_ng, seed=seed)
     verdict = judge(
@@ -61,9 +62,13 @@ def promote(base: Base, shelf: Shelf, own: Looks, judges_n: NDArray[np.bool_], *
     """Train and, where the result may answer, put it in service; how that went."""
     if (~judges_n).sum() < LEAST_CORRECTIONS or not judges_n.any():
         return {"promoted": False, "why": "too few corrections"}
+    from nodes.personal.learning import Recipe
+
     learned, verdict = train(base, own, judges_n, seed=seed)
     current = shelf.current()
     told = {"judged": verdict.judgement.judged, "local": verdict.judgement.local_fraction}
+    recipe = Recipe()
+    told["samples"] = recipe.steps * (recipe.batch + recipe.replay_batch)
     if not verdict.promoted:
         return {"promoted": False, "why": "not better than the global expert on judged corrections", **told}
     if current is not None and _still_better(base, current, own, judges_n, verdict):

@@ -65,8 +65,20 @@ class Course:
     state: Path | None = None
 
 
-def train(network: nn.Module, images: Images, course: Course, *, report: Report = print) -> None:
-    """Train `network` in place, in evaluation mode afterwards."""
+def train(
+    network: nn.Module,
+    images: Images,
+    course: Course,
+    *,
+    report: Report = print,
+    when_frozen: Callable[[], None] = lambda: None,
+) -> None:
+    """Train `network` in place, in evaluation mode afterwards.
+
+    Args:
+        when_frozen: Called before each epoch in which the predictors learn no more; the rest then learns to live with
+            whatever masks it leaves.
+    """
     schedule = course.schedule
     network.to(memory_format=torch.channels_last)
     set_masking(network, Masking.OFF if course.mass is None else Masking.TARGET, mass=course.mass, joint=course.joint)
@@ -80,7 +92,10 @@ def train(network: nn.Module, images: Images, course: Course, *, report: Report 
     _catch_up(cycle, done * steps)
     for epoch in range(done, schedule.epochs):
         started_s = time.perf_counter()
-        _prepare(network, course, epoch)
+        if _prepare(network, course, epoch):
+            network.eval()
+            when_frozen()
+        network.train()
         loss = _epoch(network, optimizer, cycle, batches(images, schedule, epoch), bfloat16=schedule.bfloat16)
         _save(network, optimizer, course.state, epoch + 1)
         report(f"epoch {epoch + 1}/{schedule.epochs}: loss {loss:.3f}, {time.perf_counter() - started_s:.0f} s")
@@ -89,15 +104,16 @@ def train(network: nn.Module, images: Images, course: Course, *, report: Report 
     network.eval()
 
 
-def _prepare(network: nn.Module, course: Course, epoch: int) -> None:
-    network.train()
+def _prepare(network: nn.Module, course: Course, epoch: int) -> bool:
+    """Set the gates up for an epoch; True where the predictors are frozen."""
     if course.mass is None:
-        return
+        return False
     if epoch >= course.schedule.warm_up_epochs:
         set_masking(network, Masking.PREDICTED)
     frozen = epoch >= max(course.schedule.warm_up_epochs + 1, -(-course.schedule.epochs // 2))
     for gate in gates_of(network).values():
         gate.predictor.requires_grad_(not frozen)
+    return frozen
 
 
 def _epoch(
@@ -157,6 +173,22 @@ def batches(images: Images, schedule: Schedule, epoch: int) -> Iterator[tuple[to
             torch.from_numpy(out).contiguous(memory_format=torch.channels_last),
             torch.from_numpy(images.labels_n[rows_b]),
         )
+
+
+def settle(network: nn.Module, images_nchw: np.ndarray) -> None:
+    """Measure the normalisation's means and variances anew, under the masks that are now in force."""
+    norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # A plain average over the passes.
+    network.train()
+    with torch.no_grad():
+        for start in range(0, len(images_nchw), JUDGED_AT_ONCE):
+            network(torch.from_numpy(images_nchw[start : start + JUDGED_AT_ONCE]))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
 
 
 def accuracy(network: nn.Module, images: Images) -> float:

@@ -71,8 +71,8 @@ def pruned(plan: tuple[int | str, ...], masks_ng: Masks8) -> Callable[[int], obj
     """The pruned network, with the next image's masks each time."""
     chain = Chain(random_plan(plan))
     order = np.random.default_rng(1).permutation(len(masks_ng))
-    images = pictures()
-    return lambda turn: chain(images, masks_ng=masks_ng[order[turn % len(order)]][None])
+    images, masks = pictures(), [masks_ng[n : n + 1] for n in order]
+    return lambda turn: chain(images, masks_ng=masks[turn % len(masks)])
 
 
 def dense(plan: tuple[int | str, ...]) -> Callable[[int], object]:
@@ -110,8 +110,6 @@ def rows_of(row: Recorded, ms: dict[str, float]) -> list[Row]:
         named += [
             ("of_ideal", ms[DENSE] * float(macs) / whole / ms[row.name], "x"),
             ("forecast_error", abs(facts["reduction_forecast"] - facts["reduction"]), "1"),
-            ("forecast_error_without_hold", abs(facts["reduction_forecast"] - facts["reduction_without_hold"]), "1"),
-            ("accuracy_without_hold", facts["accuracy_without_hold"], "1"),
         ]
     return [Row(f"{row.name}_{name}", value, unit, sizes) for name, value, unit in named]
 
