@@ -88,12 +88,17 @@ def _cpu_s(processes: tuple[psutil.Process, ...]) -> float:
 
 
 @contextlib.contextmanager
-def started(*command: str, log: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process with pipes, whose errors go to a file; ended with the block."""
-    with log.open("w") as errors:
-        pipe = subprocess.PIPE
-        environment = {**os.environ, **LITELLM_ENVIRONMENT}
-        process = subprocess.Popen(list(command), stdin=pipe, stdout=pipe, stderr=errors, text=True, env=environment)
+def started(*command: str, log: Path, talks: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """A process, ended with the block; what it says goes to a file, unless it is one that is talked with."""
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if talks else said,
+            stderr=said,
+            text=True,
+            env={**os.environ, **LITELLM_ENVIRONMENT},
+        )
         try:
             yield process
         finally:
@@ -124,7 +129,7 @@ def _wait(address: str) -> bool:
 
 
 def _caller(stack: contextlib.ExitStack, python: str, kind: str, target: str, *, log: Path) -> subprocess.Popen[str]:
-    caller = stack.enter_context(started(python, str(CALLER), kind, target, "mock", log=log))
+    caller = stack.enter_context(started(python, str(CALLER), kind, target, "mock", log=log, talks=True))
     # TensorZero says something of its own before.
     for line in caller.stdout or ():
         if line.strip() == "ready":
