@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from orchestrator import __version__
+from orchestrator.door.exchange import Endpoint
 from orchestrator.door.problems import oip_problem, openai_problem, plain_problem
 from orchestrator.door.routes import door_routes
 from orchestrator.errors import EdgewiseError
@@ -31,6 +32,12 @@ class Guarded:
     def __init__(self, app: Starlette, doorman: Doorman) -> None:
         self.app = app
         self._doorman = doorman
+        # Endpoints that answer every verb and error themselves need no router where their path has no variable.
+        self._direct: dict[str, Endpoint] = {}
+        for route in app.routes:
+            endpoint: object = getattr(route, "endpoint", None)
+            if isinstance(route, Route) and isinstance(endpoint, Endpoint) and "{" not in route.path:
+                self._direct[route.path] = endpoint
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -42,6 +49,10 @@ class Guarded:
                 return
             if not listed:
                 await PlainTextResponse("Not Found", 404)(scope, receive, send)
+                return
+            direct = self._direct.get(scope["path"])
+            if direct is not None:
+                await direct(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 

@@ -5,6 +5,7 @@ What is not in the tables is refused to everybody; a test lists all methods and 
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from enum import Enum
@@ -108,7 +109,10 @@ class Doorman:
 
     def admit_request(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """An HTTP request, whatever its verb; raises as `admit_call`. False where the table has no such path."""
+        headers = tuple(headers)
         shown = [value for name, value in headers if name.lower() == b"authorization"]
+        if not self.keys.required:
+            _check_host([value for name, value in headers if name.lower() == b"host"])
         if not self.keys.required and len(shown) == 1 and OURS not in shown[0]:
             # OpenAI's clients cannot do without a key: where none is asked for, one that cannot be ours is none.
             shown = []
@@ -126,6 +130,23 @@ class Doorman:
         caller.set(who)
         if access is None or not (who.anonymous or who.role in access.value):
             raise RequestError("PERMISSION_DENIED", "This key may not do that.")
+
+
+def _check_host(hosts: Sequence[bytes]) -> None:
+    """Where no key protects the gateway, it answers to names of this machine alone: the page of a site whose name was
+    bound to a loopback address anew would send that site's name.
+
+    Raises:
+        RequestError: PERMISSION_DENIED.
+    """
+    for host in hosts:
+        name = host.decode("latin-1").rpartition("]")[0].lstrip("[") or host.decode("latin-1").partition(":")[0]
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            if name.lower() != "localhost":
+                text = "Without keys this gateway answers to localhost and to addresses only; see auth.keys."
+                raise RequestError("PERMISSION_DENIED", text) from None
 
 
 def tenant_seen() -> str | None:

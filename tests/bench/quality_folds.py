@@ -99,7 +99,8 @@ def costs_of(folds: Folds, *, scale: float = 1.0, overhead_j: float = 0.0) -> Co
 def gate_macs(model: TaskModel) -> float:
     """Multiply-accumulates of one estimate: heads, then routes and reach as functions of the heads."""
     links, heads = model.links, model.heads
-    assert isinstance(heads, HeadBank)
+    if not isinstance(heads, HeadBank):
+        raise TypeError("digits have features, not texts")
     return float(heads.weights_ef.size + links.quality_re.size + links.reach_rse.size)
 
 

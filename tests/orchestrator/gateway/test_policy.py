@@ -193,3 +193,23 @@ async def test_routes_ask_for_a_key_whatever_the_verb(tmp_path: Path, path: str,
         assert (client[0] == 403) == (access is not Access.PUBLIC and Role.CLIENT not in access.value)
         operator = await asyncio.to_thread(get, port, path, verb, await key_for(live, Role.ADMIN))
         assert operator[0] not in (401, 403)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8420", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8420", 200),
+        ("192.168.1.5:8420", 200),
+        ("evil.example", 403),
+        ("localhost.evil.example:8420", 403),
+        ("", 403),
+    ],
+)
+async def test_without_keys_only_this_machines_names_are_answered(live: Live, host: str, status: int) -> None:
+    """A page of a site whose name was bound to 127.0.0.1 anew must not reach the gateway."""
+    from tests.orchestrator.door.raw import send
+
+    for path in ("/v1/models", "/healthz", "/metrics"):
+        assert (await send(live, "GET", path, {"host": host}, b"")).status == status
