@@ -8,7 +8,7 @@ promoted on the corrections that judge, else the instant head behind its gate wh
 Times are CPU seconds of one thread, taken in the same run: the machine may be shared. A *share* is a gain over GE as a
 fraction of full fine-tuning's mean gain over the users.
 
-``--quick`` takes four users and one seed.
+``--quick`` takes four users and one seed, ``--seeds=N`` another number of seeds.
 Shapes: n samples, c classes.
 """
 
@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -143,6 +143,11 @@ class Score:
     promoted: bool = True
 
 
+def labels_of(scores_nc: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """The label with the highest score."""
+    return np.asarray(scores_nc.argmax(axis=1), np.int64)
+
+
 def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
     started_s = time.process_time()
     result = work()
@@ -172,7 +177,7 @@ def _tuned(scene: Scene, rows: int) -> Score:
     )
 
     def label(samples: Samples) -> NDArray[np.int64]:
-        return answer(LENET5, tuned, stem(LENET5, tuned, samples.images))[0].argmax(axis=1)
+        return labels_of(answer(LENET5, tuned, stem(LENET5, tuned, samples.images))[0])
 
     return _score(scene, label(scene.held_out.samples), label(scene.test.samples), cpu_s)
 
@@ -194,7 +199,7 @@ def _last_layer(scene: Scene, rows: int) -> Score:
     tuned, cpu_s = _timed(lambda: optimise(start, forward, pool, judges_n=judges_n, recipe=LAST, seed=scene.seed))
 
     def label(answers: Answers) -> NDArray[np.int64]:
-        return forward(tuned, torch.from_numpy(answers.features_nf)).argmax(dim=1).numpy()
+        return labels_of(forward(tuned, torch.from_numpy(answers.features_nf)).numpy())
 
     return _score(scene, label(scene.held_out), label(scene.test), cpu_s)
 
@@ -220,9 +225,9 @@ def _instant(scene: Scene, rows: int) -> Score:
 
 
 def _corrected(head: instant.InstantHead, answers: Answers, covered: float) -> NDArray[np.int64]:
-    own_n = head.correct_many(answers.features_nf, answers.probabilities_nc).argmax(axis=1)
+    own_n = labels_of(head.correct_many(answers.features_nf, answers.probabilities_nc))
     open_n = instant.open_to(answers.probabilities_nc, covered)
-    return np.where(open_n, own_n, answers.logits_nc.argmax(axis=1))
+    return np.where(open_n, own_n, labels_of(answers.logits_nc))
 
 
 def _delta(scene: Scene, rows: int) -> tuple[Score, Score, deltas.Delta, gates.Gate]:
@@ -237,7 +242,7 @@ def _delta(scene: Scene, rows: int) -> tuple[Score, Score, deltas.Delta, gates.G
     folded = as_tensors(deltas.fold(LENET5, weights, learned))
 
     def label(answers: Answers) -> NDArray[np.int64]:
-        return answer(LENET5, folded, answers.stem_map)[0].argmax(axis=1)
+        return labels_of(answer(LENET5, folded, answers.stem_map)[0])
 
     gate, gate_s = _timed(lambda: gates.discriminate(own.gate_nf[~judges_n], scene.replay.gate_nf, seed=scene.seed))
     gate, set_s = _timed(lambda: _calibrated(scene, gate, label(scene.stored)))
@@ -281,7 +286,7 @@ def run() -> list[Row]:
     prior = instant.prior(replay.features_nf, replay.probabilities_nc, replay.samples.labels_n)
     table: Table = defaultdict(list)
     for name in names:
-        for seed in range(1 if quick else SEEDS):
+        for seed in range(_seeds(quick)):
             samples = world.users[name]
             order = np.random.default_rng(1_000 + seed).permutation(len(samples))
             seen = look(world, Samples(samples.images[order], samples.labels_n[order]))
@@ -290,6 +295,11 @@ def run() -> list[Row]:
         print(_line(table, name), file=sys.stderr, flush=True)
     speeds = [*instant_rows(), *speed_rows(LENET5, world.weights)]
     return [*_rows(table, names), *_overheads(world, *sizes), *speeds]
+
+
+def _seeds(quick: bool) -> int:
+    given = [int(flag.removeprefix("--seeds=")) for flag in sys.argv if flag.startswith("--seeds=")]
+    return given[0] if given else 1 if quick else SEEDS
 
 
 def _line(table: Table, name: str) -> str:
@@ -350,7 +360,7 @@ def _rows(table: Table, names: list[str]) -> list[Row]:
                 worst_drop = max(worst_drop, drop)
                 by_user = [np.mean([s.generic_drop for _, s in table[method, size, name]]) for name in writers]
                 worst_user = max(worst_user, float(max(by_user)))
-                below += sum(np.mean([upper for upper, _ in table["served.below", size, n]]) < 0 for n in writers)
+                below += sum(bool(np.mean([up for up, _ in table["served.below", size, n]]) < 0) for n in writers)
         rows.append(
             Row(
                 f"custom.ge.{size}",
