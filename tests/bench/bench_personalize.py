@@ -5,7 +5,8 @@ the delta LE, GE+LE+GN as it is served, last-layer and full fine-tuning. All tha
 optimiser with one early-stopping split (every fourth correction, from ten of those on; with fewer, the two kinds of
 fine-tuning learn from all). *Served* is what a node would put in service: the delta behind its gate where it is
 promoted on the corrections that judge, else the instant head behind its gate where that is, else the global expert.
-Times are CPU seconds of one thread, taken in the same run: the machine may be shared. A *share* is a gain over GE as a
+Times are CPU seconds of one thread, taken in the same run: the machine may be shared. What judging a candidate on the
+stored samples takes is told apart (``judging``); fine-tuning is not judged at all. A *share* is a gain over GE as a
 fraction of full fine-tuning's mean gain over the users.
 
 ``--quick`` takes four users and one seed, ``--seeds=N`` another number of seeds.
@@ -46,6 +47,7 @@ from nodes.personal.learning import (
     trainable,
 )
 from nodes.personal.network import Floats, macs, parameters
+from nodes.personal.training import LEAST_JUDGES
 from tests.bench.harness import Bar, Row, evaluation_data, main
 from tests.bench.personal_speed import instant_rows, speed_rows
 from tests.bench.personal_users import LENET5, USERS, World, load_world
@@ -141,6 +143,7 @@ class Score:
     cpu_s: float
     routed_fraction: float = 1.0
     promoted: bool = True
+    judging_s: float = 0.0
 
 
 def labels_of(scores_nc: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
@@ -249,8 +252,9 @@ def _delta(scene: Scene, rows: int) -> tuple[Score, Score, deltas.Delta, gates.G
     alone = _score(scene, label(scene.held_out), label(scene.test), cpu_s)
     judges = own[judges_n]
     mine_n = np.where(gate.score(judges.gate_nf) > 0.0, label(judges) == judges.samples.labels_n, judges.right_n)
-    served = _routed(scene, gate, label, cpu_s + gate_s + set_s)
-    return alone, replace(served, promoted=beats(mine_n, judges.right_n)), learned, gate
+    served = _routed(scene, gate, label, cpu_s + gate_s)
+    promoted = len(mine_n) >= LEAST_JUDGES and beats(mine_n, judges.right_n)
+    return alone, replace(served, promoted=promoted, judging_s=set_s), learned, gate
 
 
 def _judges(rows: int, *, tuned: bool = False) -> NDArray[np.bool_]:
@@ -315,7 +319,7 @@ def _judge(scene: Scene, name: str, table: Table) -> tuple[deltas.Delta, gates.G
         alone, served, learned, gate = _delta(scene, rows)
         first = _instant(scene, rows)
         chosen = served if served.promoted else first if first.promoted else _unchanged(scene)
-        chosen = replace(chosen, cpu_s=served.cpu_s + first.cpu_s)
+        chosen = replace(chosen, cpu_s=served.cpu_s + first.cpu_s, judging_s=served.judging_s)
         scores = (first, alone, chosen, _last_layer(scene, rows), _tuned(scene, rows))
         for method, score in zip(METHODS, scores, strict=True):
             table[method, rows, name].append((base, score))
@@ -370,6 +374,8 @@ def _rows(table: Table, names: list[str]) -> list[Row]:
             )
         )
         rows.append(Row(f"cpu_s.full.{size}", float(full_s), "s", sizes))
+        judging_s = [score.judging_s for name in writers for _, score in table["served", size, name]]
+        rows.append(Row(f"judging.served.{size}", float(np.mean(judging_s) / full_s), "ratio", sizes))
         rows += _user_rows(table, names, size)
     rows.append(Row("generic_drop.served.worst_mean", worst_drop, "fraction", sizes))
     rows.append(Row("generic_drop.served.worst_user", worst_user, "fraction", sizes))
