@@ -35,8 +35,9 @@ from nodes.engines.remote.parts import remote_parts
 from nodes.engines.several import SeveralEngines
 from nodes.errors import ConfigError, EnergySourceMissing
 from nodes.inventory import load_inventory
+from nodes.personal.choosing import Settings
 from nodes.personal.keeping import HOUR_S, MIB, Bounds
-from nodes.personal.office import Office, Settings
+from nodes.personal.office import Office
 from nodes.profiling import profile_arms
 
 DRAIN_TIMEOUT_S = 10.0
