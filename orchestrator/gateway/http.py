@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,7 +15,11 @@ from orchestrator import __version__
 from orchestrator.errors import EdgewiseError
 from orchestrator.gateway.policy import Doorman
 from orchestrator.gateway.service import Service
+from orchestrator.identity.routes import identity_routes
 from orchestrator.metrics import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from orchestrator.identity.opening import Identity
 
 UNAUTHORIZED = 401
 
@@ -60,7 +64,7 @@ def problem(error: EdgewiseError) -> Response:
     return JSONResponse(body, surface.http_status, headers, media_type="application/problem+json")
 
 
-def http_app(service: Service) -> Starlette:
+def http_app(service: Service, *, identity: Identity | None = None) -> Starlette:
     """The ASGI application, unguarded."""
 
     async def live(_: Request) -> Response:
@@ -91,6 +95,7 @@ def http_app(service: Service) -> Starlette:
             Route("/readyz", ready),
             Route("/version", version),
             Route("/metrics", metrics),
+            *identity_routes(identity),
         ]
     )
 

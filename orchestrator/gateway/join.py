@@ -44,6 +44,16 @@ class Afterwards(Protocol):
         """The running sum of a node's idle joules."""
 
 
+class Witness(Protocol):
+    """Knows who is at the other end of a connection."""
+
+    def refusal(self, context: Any, claimed: str) -> Refusal | None:
+        """Why the connection may not speak for the node that it claims to be; None where it may."""
+
+    def watch(self, context: Any, session: NodeSession) -> None:
+        """A session of the connection has begun."""
+
+
 class Joiner:
     """Takes nodes in, feeds their events to the fleet, sweeps leases.
 
@@ -60,16 +70,18 @@ class Joiner:
         self._heartbeat_s = heartbeat_s
         self._lease_s = lease_s
 
-    async def serve(self, context: Any) -> None:
-        """Serve one node until its stream ends."""
+    async def serve(self, context: Any, witness: Witness | None = None) -> None:
+        """Serve one node until its stream ends; without a witness nodes are who they say they are."""
         hello = await self._hello(context)
         if hello is None:
             return
-        joined = self._fleet.join(hello)
+        joined = (witness.refusal(context, hello.node) if witness else None) or self._fleet.join(hello)
         if isinstance(joined, Refusal):
             log.warning("node.refused", node=hello.node, reason=joined.reason)
             await self._reject(context, joined)
             return
+        if witness is not None:
+            witness.watch(context, joined)
         log.info("node.joined", node=hello.node, device=hello.device, simulated=hello.simulated, arms=len(hello.arms))
         await self._converse(context, joined)
 
