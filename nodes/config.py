@@ -54,6 +54,7 @@ class NodeConfig(BaseModel):
         calibration: File that says what a meter at the plug showed against a board's own sensors.
         noise_seed: Of a profile's noise, where it has any.
         profiling_s: How long every arm is measured at the start.
+        identity: Folder of the key and certificate with which the node proves who it is; None where there is no TLS.
         key_file: File of the key that the node shows to its gateway; read anew for every connection.
     """
 
@@ -73,6 +74,7 @@ class NodeConfig(BaseModel):
     calibration: Path | None = None
     noise_seed: int = Field(default=0, ge=0)
     profiling_s: float = Field(default=0.3, ge=0.05, le=10.0, allow_inf_nan=False)
+    identity: Path | None = None
     key_file: Path | None = None
 
     def key(self) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from orchestrator.places import default_state_dir
 from orchestrator.units import MAX_ENERGY_J
 
 Choice = Literal["error", "best_effort", "cheapest"]
@@ -292,12 +292,6 @@ class GatewayConfig(Section):
         """Whether connections are encrypted."""
         wanted = not self.on_loopback and not self.allow_insecure_remote
         return wanted if self.tls.mode == "auto" else self.tls.mode == "on"
-
-
-def default_state_dir(environment: Mapping[str, str]) -> Path:
-    """Where state lives by the XDG base directory rules."""
-    base = environment.get("XDG_DATA_HOME") or Path(environment.get("HOME", "~")) / ".local" / "share"
-    return Path(base).expanduser() / "edgewise"
 
 
 def split_address(address: str) -> tuple[str, int]:

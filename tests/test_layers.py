@@ -60,6 +60,10 @@ GENERATED = {
     "orchestrator.gateway.servicers": "the services",
     "orchestrator.gateway.account_servicers": "quotas, keys and history as messages",
     "orchestrator.client.accounts": "the client's translation of quotas, keys and history",
+    "orchestrator.gateway.ports": "registers the services of the nodes' port",
+    "orchestrator.identity.servicers": "tokens and identities as messages",
+    "orchestrator.identity.sentry": "tells a node why its stream ends",
+    "orchestrator.client.identity": "the client's translation of tokens and identities",
     "orchestrator.gateway.join": "reads a node's stream",
     "orchestrator.gateway.requests": "client messages to queries",
     "orchestrator.gateway.replies": "replies and explanations to messages",
@@ -70,6 +74,7 @@ GENERATED = {
     "orchestrator.execution.text": "fills text into it",
     "nodes.wire": "the node's translation of tensors",
     "nodes.agent.wire": "the agent's translation",
+    "nodes.identity.wire": "renews a certificate",
 }
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
 NEVER = {"pickle", "cPickle", "cloudpickle", "dill", "shelve", "marshal"}

@@ -28,6 +28,8 @@ from nodes.engines.contract import Engine
 from nodes.engines.onnx import OnnxEngine
 from nodes.engines.process import WorkerCommand
 from nodes.errors import ConfigError, EnergySourceMissing
+from nodes.identity.errors import IdentityProblem
+from nodes.identity.keeper import BACK_OFF_S, Keeper
 from nodes.inventory import load_inventory
 from nodes.profiling import profile_arms
 
@@ -83,7 +85,7 @@ class Agent:
     Args:
         config: Checked settings.
         parts: Engine, energy source and inventory; None makes them from the settings.
-        dial: Opens a channel to HOST:PORT.
+        dial: Opens a channel to HOST:PORT; None takes the usual way, with the identity where there is one.
         rng: Jitter of the back-off.
     """
 
@@ -92,12 +94,13 @@ class Agent:
         config: NodeConfig,
         parts: Parts | None = None,
         *,
-        dial: Callable[[str], grpc.aio.Channel] = open_channel,
+        dial: Callable[[str], grpc.aio.Channel] | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._config = config
         self._parts = parts or build_parts(config)
-        self._dial = dial
+        self._keeper = None if config.identity is None else Keeper(config.identity)
+        self._dial = dial or (self._keeper.dial if self._keeper else open_channel)
         # Jitter needs no secrecy.
         self._rng = rng or random.Random()  # noqa: S311
         self._profiles: Mapping[str, ArmProfile] = {}
@@ -141,13 +144,17 @@ class Agent:
 
         Raises:
             SessionRejected: if the gateway refuses this node for good.
+            IdentityProblem: if TLS with the gateway cannot come about.
         """
-        settling = asyncio.get_running_loop().create_task(self._settle_forever())
+        beside = [asyncio.ensure_future(self._settle_forever())]
+        if self._keeper is not None:
+            beside.append(asyncio.ensure_future(self._keeper.keep_fresh(self._config.gateway)))
         try:
             await self._serve_sessions()
         finally:
-            settling.cancel()
-            await asyncio.gather(settling, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
         log.info("left", node=self._config.name)
 
     async def _serve_sessions(self) -> None:
@@ -157,13 +164,28 @@ class Agent:
             session, end = await self._one_session()
             if end is SessionEnd.DRAINED:
                 break
+            pause_s = 0.0 if session.joined else await self._look_at_tls(session)
             # One line per change of state, however long the gateway stays away.
             if session.joined or session.why != last_why:
                 log.warning("no gateway", gateway=self._config.gateway, why=session.why, joined=session.joined)
             last_why = session.why
             settled = session.joined and time.monotonic() - started_s > SETTLED_S
             failures = 0 if settled else failures + 1
-            await self._wait(full_jitter_s(failures, self._rng))
+            await self._wait(max(pause_s, full_jitter_s(failures, self._rng)))
+
+    async def _look_at_tls(self, session: Session) -> float:
+        """Whether TLS is what failed, since gRPC does not say; returns how long to wait at least.
+
+        Raises:
+            IdentityProblem: if trying again cannot help.
+        """
+        trouble = None if self._keeper is None else await self._keeper.trouble(self._config.gateway)
+        if trouble is None:
+            return 0.0
+        if not trouble.passing:
+            raise IdentityProblem(f"{trouble.cause.value}: {trouble.text}")
+        session.why = f"{trouble.cause.value}: {trouble.text}"
+        return BACK_OFF_S
 
     def drain(self, reason: str, *, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
         """Finish what runs, take nothing new; `run` returns then."""

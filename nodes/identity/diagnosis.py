@@ -21,7 +21,8 @@ TIMEOUT_S = 3.0
 VERDICT_S = 1.0
 # Of OpenSSL's x509_vfy.h.
 NO_CHECK_TIME = 0x200000
-NOT_YET_VALID, EXPIRED, WRONG_HOST, WRONG_ADDRESS = 9, 10, 62, 64
+# "Not yet valid" and "expired"; "wrong host name" and "wrong address".
+OUT_OF_TIME, WRONG_NAME = (9, 10), (62, 64)
 
 
 class Cause(StrEnum):
@@ -62,7 +63,7 @@ def diagnose(place: Place, shown: Shown, *, clock_unix_s: Callable[[], float] = 
     except ssl.SSLCertVerificationError as error:
         return _unverified(place, shown, error, clock_unix_s())
     except ssl.SSLError as error:
-        return _refused(error) or _no_tls(place, error)
+        return _refused(error) or without_tls(place, error)
     except (ConnectionResetError, BrokenPipeError, TimeoutError):
         return None
     except OSError:
@@ -99,22 +100,14 @@ def _verdict(connection: ssl.SSLSocket) -> Trouble | None:
 
 
 def _unverified(place: Place, shown: Shown, error: ssl.SSLCertVerificationError, now_unix_s: float) -> Trouble:
-    match error.verify_code:
-        case 9 | 10:
-            return _out_of_time(_peer_certificate(place, shown, check_time=False), now_unix_s)
-        case 62 | 64:
-            names = ", ".join(_names(_peer_certificate(place, shown, check_time=True))) or "unknown"
-            return Trouble(
-                Cause.WRONG_NAME,
-                f"the gateway's certificate is not for {place.host} but for {names};"
-                " use one of these, or start the gateway with --tls-san",
-            )
-        case _:
-            return Trouble(
-                Cause.WRONG_AUTHORITY,
-                "the certificate was not signed by the gateway that this node joined"
-                f" ({error.verify_message}): another gateway answers there, or it was set up anew; if it was, join again",
-            )
+    if error.verify_code in OUT_OF_TIME:
+        return _out_of_time(_peer_certificate(place, shown, check_time=False), now_unix_s)
+    if error.verify_code in WRONG_NAME:
+        names = ", ".join(_names(_peer_certificate(place, shown, check_time=True))) or "unknown"
+        text = f"the gateway's certificate is not for {place.host} but for {names}"
+        return Trouble(Cause.WRONG_NAME, f"{text}; use one of these, or start the gateway with --tls-san")
+    text = "what answers there is not the gateway that this node joined, or that one was set up anew"
+    return Trouble(Cause.WRONG_AUTHORITY, f"{text} ({error.verify_message}); if it was, join again with a new token")
 
 
 def _out_of_time(certificate: dict[str, Any], now_unix_s: float) -> Trouble:
@@ -150,7 +143,8 @@ def own_expired_text() -> str:
     return "this node's certificate has expired, so it must join again: `edgewise token create --name` on the gateway"
 
 
-def _no_tls(place: Place, error: ssl.SSLError) -> Trouble:
+def without_tls(place: Place, error: ssl.SSLError) -> Trouble:
+    """What a handshake that did not come about says of the other end."""
     reason = error.reason or ""
     if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"):
         return _plaintext(place)

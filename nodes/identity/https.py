@@ -95,7 +95,9 @@ def ask(place: Place, path: str, *, context: ssl.SSLContext, body: dict[str, str
         raise
     except (OSError, http.client.HTTPException) as error:
         why = getattr(error, "strerror", None) or type(error).__name__
-        raise NoGateway(f"no gateway answers at https://{place.netloc} ({why}); is its --http-listen reachable?") from error
+        raise NoGateway(
+            f"no gateway answers at https://{place.netloc} ({why}); is its --http-listen reachable?"
+        ) from error
     finally:
         connection.close()
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import GatewayConfig, default_state_dir, is_loopback, split_address
+from orchestrator.config import GatewayConfig, is_loopback, split_address
 from orchestrator.config_errors import ConfigError
 from orchestrator.config_layers import load, read_file, validate_file
+from orchestrator.places import default_state_dir, local_authority
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "config"
 
@@ -165,6 +166,14 @@ def test_unreadable_files(tmp_path: Path) -> None:
 def test_state_dir_follows_xdg() -> None:
     assert default_state_dir({"XDG_DATA_HOME": "/d"}) == Path("/d/edgewise")
     assert default_state_dir({"HOME": "/h"}) == Path("/h/.local/share/edgewise")
+
+
+def test_the_authority_of_a_gateway_on_this_machine_is_found(tmp_path: Path) -> None:
+    environment = {"EDGEWISE_STATE_DIR": str(tmp_path)}
+    assert local_authority(environment) is None
+    (tmp_path / "identity").mkdir()
+    (tmp_path / "identity" / "ca.pem").write_text("")
+    assert local_authority(environment) == tmp_path / "identity" / "ca.pem"
 
 
 def test_example_holds_every_key_at_its_default() -> None:
