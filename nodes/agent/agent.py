@@ -28,12 +28,15 @@ from nodes.engines.contract import Engine
 from nodes.engines.onnx import OnnxEngine
 from nodes.engines.process import WorkerCommand
 from nodes.errors import ConfigError, EnergySourceMissing
+from nodes.identity.diagnosis import wants_tls
 from nodes.identity.errors import IdentityProblem
+from nodes.identity.https import place_of
 from nodes.identity.keeper import BACK_OFF_S, Keeper
 from nodes.inventory import load_inventory
 from nodes.profiling import profile_arms
 
 DRAIN_TIMEOUT_S = 10.0
+UNAVAILABLE = "UNAVAILABLE"
 # A session that lasted this long was a good one: the next attempt starts without a history of failures.
 SETTLED_S = 5.0
 # How often joules of a late sensor are attributed.
@@ -108,6 +111,7 @@ class Agent:
         self._session: Session | None = None
         self._announcing: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
+        self._asked_tls = False
 
     @property
     def engine(self) -> Engine:
@@ -179,7 +183,14 @@ class Agent:
         Raises:
             IdentityProblem: if trying again cannot help.
         """
-        trouble = None if self._keeper is None else await self._keeper.trouble(self._config.gateway)
+        target = self._config.gateway
+        if self._keeper is not None:
+            trouble = await self._keeper.trouble(target)
+        elif session.why == UNAVAILABLE and not self._asked_tls:
+            self._asked_tls = True
+            trouble = await asyncio.to_thread(wants_tls, place_of(target))
+        else:
+            trouble = None
         if trouble is None:
             return 0.0
         if not trouble.passing:

@@ -27,8 +27,7 @@ def with_identity(given: Mapping[str, Any], environment: Mapping[str, str] = os.
     identity = kept.load(folder)
     if given.get("name") not in (None, identity.name):
         raise ConfigError(f"--name: the identity in {folder} is that of {identity.name}; leave it out")
-    gateway = given.get("gateway") or identity.gateway
-    return {**given, "identity": folder, "name": identity.name, "gateway": gateway}
+    return {**given, "identity": folder, "name": identity.name, "gateway": identity.gateway}
 
 
 def _folder(given: Mapping[str, Any], environment: Mapping[str, str]) -> Path | None:
@@ -40,5 +39,9 @@ def _folder(given: Mapping[str, Any], environment: Mapping[str, str]) -> Path | 
     if wanted not in names:
         return None
     gateway = given.get("gateway")
-    # Another gateway is another matter: the identity is worth nothing there.
-    return root / wanted if gateway is None or gateway == kept.load(root / wanted).gateway else None
+    # On another machine the identity is worth nothing; on the same one its nodes' port is what counts.
+    return root / wanted if gateway is None or _host(gateway) == _host(kept.load(root / wanted).gateway) else None
+
+
+def _host(target: str) -> str:
+    return target.rpartition(":")[0]

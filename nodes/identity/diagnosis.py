@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from nodes.identity.https import Place, verified
+from nodes.identity.https import Place, unverified, verified
 
 TIMEOUT_S = 3.0
 # A server that does not like a certificate says so right after the handshake; one that does begins HTTP/2.
@@ -25,6 +25,11 @@ NO_CHECK_TIME = 0x200000
 OUT_OF_TIME, WRONG_NAME = (9, 10), (62, 64)
 
 
+# How a handshake with a plaintext server ends.
+NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
+CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+
 class Cause(StrEnum):
     """What is wrong."""
 
@@ -33,6 +38,7 @@ class Cause(StrEnum):
     WRONG_NAME = "wrong name"
     GATEWAY_EXPIRED = "gateway's certificate expired"
     OWN_EXPIRED = "own certificate expired"
+    UNKNOWN = "no identity"
     REFUSED = "own certificate refused"
     PLAINTEXT = "no TLS there"
     OTHER = "TLS failed"
@@ -66,6 +72,19 @@ def diagnose(place: Place, shown: Shown, *, clock_unix_s: Callable[[], float] = 
         return _refused(error) or without_tls(place, error)
     except (ConnectionResetError, BrokenPipeError, TimeoutError):
         return None
+    except OSError:
+        return None
+
+
+def wants_tls(place: Place) -> Trouble | None:
+    """Whether what answers there speaks TLS, where this node has no identity and spoke plaintext. Blocks."""
+    context = unverified()
+    try:
+        with _connected(place, context):
+            text = f"{place.netloc} speaks TLS, and this node has no identity there"
+            return Trouble(Cause.UNKNOWN, f"{text}; join: `edgewise node join https://HOST:8420 --token …`")
+    except ssl.SSLError as error:
+        return None if (error.reason or "") in NO_TLS or isinstance(error, CUT_OFF) else _refused(error)
     except OSError:
         return None
 
@@ -146,9 +165,7 @@ def own_expired_text() -> str:
 def without_tls(place: Place, error: ssl.SSLError) -> Trouble:
     """What a handshake that did not come about says of the other end."""
     reason = error.reason or ""
-    if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"):
-        return _plaintext(place)
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+    if reason in NO_TLS or isinstance(error, CUT_OFF):
         return _plaintext(place)
     return Trouble(Cause.OTHER, f"TLS with {place.netloc} fails ({reason or 'no reason'})")
 

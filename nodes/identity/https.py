@@ -29,6 +29,12 @@ class Place:
         return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
+def place_of(target: str) -> Place:
+    """HOST:PORT, taken apart."""
+    host, _, port = target.rpartition(":")
+    return Place(host.strip("[]"), int(port))
+
+
 @dataclass(frozen=True)
 class Reply:
     """An answer; `date_unix_s` is the gateway's clock, None where it does not say."""

@@ -16,7 +16,7 @@ from nodes.identity import folder as kept
 from nodes.identity import keys
 from nodes.identity.diagnosis import Cause, Shown, Trouble, diagnose, own_expired_text
 from nodes.identity.errors import IdentityProblem
-from nodes.identity.https import Place
+from nodes.identity.https import Place, place_of
 from nodes.identity.wire import RenewalFailed, renew
 
 log = structlog.get_logger("nodes.identity")
@@ -41,7 +41,7 @@ class Keeper:
     def __init__(self, folder: Path, *, clock_unix_s: Callable[[], float] = time.time) -> None:
         self._folder = folder
         self._clock_unix_s = clock_unix_s
-        self.name = kept.load(folder).name
+        log.info("identity", node=kept.load(folder).name, folder=str(folder))
 
     def dial(self, target: str) -> grpc.aio.Channel:
         """A channel to HOST:PORT on which both ends prove who they are. Connects when first used."""
@@ -51,8 +51,7 @@ class Keeper:
 
     async def trouble(self, target: str) -> Trouble | None:
         """Why TLS with HOST:PORT fails; None where it does not, or nobody answers there."""
-        host, _, port = target.rpartition(":")
-        return await asyncio.to_thread(self._trouble, Place(host.strip("[]"), int(port)))
+        return await asyncio.to_thread(self._trouble, place_of(target))
 
     def _trouble(self, place: Place) -> Trouble | None:
         identity = kept.load(self._folder)
