@@ -25,6 +25,7 @@ NO_CHECK_TIME = 0x200000
 OUT_OF_TIME, WRONG_NAME = (9, 10), (62, 64)
 
 
+NO_IDENTITY = "the gateway wants a certificate from nodes; join it: `edgewise node join https://HOST:8420 --token …`"
 # How a handshake with a plaintext server ends.
 NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
 CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
@@ -65,7 +66,7 @@ def diagnose(place: Place, shown: Shown, *, clock_unix_s: Callable[[], float] = 
     """Make a handshake and say what is wrong with it; None where nothing is, or where nobody answers. Blocks."""
     try:
         with _connected(place, _context(shown)) as connection:
-            return _verdict(connection)
+            return _verdict(connection, shown)
     except ssl.SSLCertVerificationError as error:
         return _unverified(place, shown, error, clock_unix_s())
     except ssl.SSLError as error:
@@ -106,16 +107,21 @@ def _connected(place: Place, context: ssl.SSLContext) -> ssl.SSLSocket:
         raise
 
 
-def _verdict(connection: ssl.SSLSocket) -> Trouble | None:
-    """With TLS 1.3 the other end judges our certificate only after our part of the handshake."""
+def _verdict(connection: ssl.SSLSocket, shown: Shown) -> Trouble | None:
+    """With TLS 1.3 the other end judges our certificate after our part of the handshake; gRPC then only hangs up."""
     connection.settimeout(VERDICT_S)
     try:
-        connection.recv(1)
+        said = connection.recv(1)
     except TimeoutError:
         return None
     except ssl.SSLError as error:
         return _refused(error) or Trouble(Cause.OTHER, f"the gateway broke TLS off ({error.reason or 'no reason'})")
-    return None
+    if said:
+        return None
+    if shown.own_file is None:
+        return Trouble(Cause.UNKNOWN, NO_IDENTITY)
+    text = "the gateway hangs up on this node's certificate, which is good by the clock of this machine"
+    return Trouble(Cause.REFUSED, f"{text}; compare the clocks of both", passing=True)
 
 
 def _unverified(place: Place, shown: Shown, error: ssl.SSLCertVerificationError, now_unix_s: float) -> Trouble:
@@ -151,7 +157,7 @@ def _refused(error: ssl.SSLError) -> Trouble | None:
     if "UNKNOWN_CA" in reason or "BAD_CERTIFICATE" in reason or "DECRYPT_ERROR" in reason:
         return Trouble(Cause.REFUSED, "the gateway does not know who signed this node's certificate; join again")
     if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
-        return Trouble(Cause.REFUSED, "the gateway wants a certificate from nodes; join it with a token first")
+        return Trouble(Cause.UNKNOWN, NO_IDENTITY)
     if "CERTIFICATE" in reason:
         return Trouble(Cause.REFUSED, f"the gateway refuses this node's certificate ({reason.lower()}); join again")
     return None

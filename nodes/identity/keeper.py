@@ -61,8 +61,8 @@ class Keeper:
             clock_unix_s=self._clock_unix_s,
         )
         expired = self._clock_unix_s() >= keys.validity(identity.certificate_pem).until_unix_s
-        # Where the gateway's clock says so too; else it is the clock of this machine that is wrong.
-        if expired and (found is None or found.cause is Cause.OTHER):
+        # Where the gateway hangs up too; else it is the clock of this machine that is wrong.
+        if expired and (found is None or found.cause in (Cause.OTHER, Cause.REFUSED)):
             return Trouble(Cause.OWN_EXPIRED, own_expired_text())
         return found
 

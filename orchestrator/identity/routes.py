@@ -95,12 +95,12 @@ def fields(body: bytes) -> tuple[str, str, str]:
     try:
         pairs = json.loads(body, object_pairs_hook=list)
         names, values = [key for key, _ in pairs], [value for _, value in pairs]
-        if sorted(names) == sorted(FIELDS) and all(isinstance(value, str) for value in values):
+        if sorted(names) == sorted(FIELDS) and all(isinstance(value, str) and value.isascii() for value in values):
             found = dict(zip(names, values, strict=True))
             return found["name"], found["token"], found["csr"]
     except (ValueError, TypeError, RecursionError):
         pass
-    raise RequestError("MALFORMED_MESSAGE", "The body must be JSON with the texts name, token and csr, once each.")
+    raise RequestError("MALFORMED_MESSAGE", "The body must be JSON with the ASCII texts name, token and csr, once each.")
 
 
 def told(error: EdgewiseError) -> Response:
