@@ -37,6 +37,8 @@ from nodes.profiling import profile_arms
 
 DRAIN_TIMEOUT_S = 10.0
 UNAVAILABLE = "UNAVAILABLE"
+# How long a moment without work is waited for; a renewed certificate has hours for that.
+QUIET_S = 600.0
 # A session that lasted this long was a good one: the next attempt starts without a history of failures.
 SETTLED_S = 5.0
 # How often joules of a late sensor are attributed.
@@ -112,6 +114,7 @@ class Agent:
         self._announcing: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
         self._asked_tls = False
+        self._coming_again = False
 
     @property
     def engine(self) -> Engine:
@@ -152,7 +155,7 @@ class Agent:
         """
         beside = [asyncio.ensure_future(self._settle_forever())]
         if self._keeper is not None:
-            beside.append(asyncio.ensure_future(self._keeper.keep_fresh(self._config.gateway)))
+            beside.append(asyncio.ensure_future(self._keeper.keep_fresh(self._config.gateway, self._come_again)))
         try:
             await self._serve_sessions()
         finally:
@@ -167,7 +170,10 @@ class Agent:
             started_s = time.monotonic()
             session, end = await self._one_session()
             if end is SessionEnd.DRAINED:
-                break
+                if not self._coming_again:
+                    break
+                self._coming_again = False
+                continue
             pause_s = 0.0 if session.joined else await self._look_at_tls(session)
             # One line per change of state, however long the gateway stays away.
             if session.joined or session.why != last_why:
@@ -176,6 +182,15 @@ class Agent:
             settled = session.joined and time.monotonic() - started_s > SETTLED_S
             failures = 0 if settled else failures + 1
             await self._wait(max(pause_s, full_jitter_s(failures, self._rng)))
+
+    async def _come_again(self) -> None:
+        """Connect anew with a renewed certificate, at a moment when nothing runs if there is one."""
+        engine, until_s = self._parts.engine, time.monotonic() + QUIET_S
+        while engine.running + engine.queued and time.monotonic() < until_s:  # noqa: ASYNC110 (nothing announces it)
+            await asyncio.sleep(0.05)
+        if self._session is not None and self._session.joined and not self._draining.is_set():
+            self._coming_again = True
+            self._session.drain("certificate renewed", timeout_s=DRAIN_TIMEOUT_S)
 
     async def _look_at_tls(self, session: Session) -> float:
         """Whether TLS is what failed, since gRPC does not say; returns how long to wait at least.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,15 +68,16 @@ class Keeper:
 
     # ---- renewal
 
-    async def keep_fresh(self, target: str) -> None:
-        """Renew the certificate whenever two thirds of its life are over, until cancelled."""
-        pause_s = 0.0
+    async def keep_fresh(self, target: str, then: Callable[[], Awaitable[None]]) -> None:
+        """Renew the certificate whenever two thirds of its life are over, until cancelled; `then` follows each time."""
         while True:
-            await asyncio.sleep(pause_s)
             pause_s = await self.refresh(target)
+            if pause_s == 0.0:
+                await then()
+            await asyncio.sleep(pause_s)
 
     async def refresh(self, target: str) -> float:
-        """Renew the certificate if it is time; returns the seconds until the next look."""
+        """Renew the certificate if it is time; returns the seconds until the next look, 0 after a renewal."""
         try:
             identity = kept.load(self._folder)
             left_s = keys.validity(identity.certificate_pem).renew_unix_s() - self._clock_unix_s()
@@ -87,7 +88,7 @@ class Keeper:
         except (RenewalFailed, IdentityProblem, OSError) as failed:
             log.warning("certificate not renewed", why=str(failed))
             return LOOK_S
-        return 1.0
+        return 0.0
 
     async def _renew(self, identity: kept.NodeIdentity, target: str) -> None:
         key_pem = keys.new_key()

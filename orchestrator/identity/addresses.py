@@ -13,6 +13,7 @@ from orchestrator.config import split_address
 SIOCGIFADDR = 0x8915
 IPV6_TABLE = Path("/proc/net/if_inet6")
 WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 (compared with, never bound)
+LOOPBACK = ("127.0.0.1", "::1")
 # Nothing is sent there; the kernel only says from which address it would be (RFC 5737, RFC 3849).
 SOMEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 
@@ -27,7 +28,7 @@ def own_names(further: Sequence[str], listen: Sequence[str]) -> list[str]:
     hosts = [split_address(address)[0] for address in listen]
     host = socket.gethostname().lower()
     names = [*further, *(name for name in hosts if name not in WILDCARDS), host, f"{host}.local", "localhost"]
-    addresses = ["127.0.0.1", "::1", *_outward(), *_interfaces()]
+    addresses = [*LOOPBACK, *_outward(), *_interfaces()]
     return list(dict.fromkeys(name for name in [*names, *addresses] if is_name(name)))
 
 
@@ -36,7 +37,9 @@ def reachable_host(further: Sequence[str], listen: str) -> str:
     host = split_address(listen)[0]
     if host not in WILDCARDS:
         return host
-    return next(iter([*further, *_outward()]), socket.gethostname().lower())
+    # A network without a way out has no outward address, but its interfaces have.
+    inward = (address for address in _interfaces() if address not in LOOPBACK)
+    return next(iter([*further, *_outward(), *inward]), socket.gethostname().lower())
 
 
 def is_name(text: str) -> bool:

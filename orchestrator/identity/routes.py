@@ -43,8 +43,8 @@ def identity_routes(identity: Identity | None) -> list[Route]:
                 raise tls_off()
             return await answer(identity, request, address)
         except EdgewiseError as error:
-            log.warning("join.refused", reason=error.reason, address=address)
             if identity is not None and error.reason not in NOT_COUNTED:
+                log.warning("join.refused", reason=error.reason, address=address)
                 identity.limiter.failed(address)
             return told(error)
 
@@ -100,7 +100,9 @@ def fields(body: bytes) -> tuple[str, str, str]:
             return found["name"], found["token"], found["csr"]
     except (ValueError, TypeError, RecursionError):
         pass
-    raise RequestError("MALFORMED_MESSAGE", "The body must be JSON with the ASCII texts name, token and csr, once each.")
+    raise RequestError(
+        "MALFORMED_MESSAGE", "The body must be JSON with the ASCII texts name, token and csr, once each."
+    )
 
 
 def told(error: EdgewiseError) -> Response:

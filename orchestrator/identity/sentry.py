@@ -23,8 +23,8 @@ from orchestrator.identity.registrar import Registrar
 log = structlog.get_logger("identity")
 
 SWEEP_S = 0.5
-# So long before its certificate expires a session gets no new work, so that the end hits nobody.
-DRAIN_S = 20.0
+# So long before its certificate expires a session gets no new work. Agents come back with a renewed one long before.
+DRAIN_S = 5.0
 # How long a node has to read why its stream ends.
 FAREWELL_S = 0.2
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nodes.agent.agent import Agent, Parts
@@ -25,6 +26,7 @@ from nodes.identity.join import Joining
 from nodes.identity.keeper import Keeper
 from nodes.identity.token import parse_token
 from orchestrator.identity.peers import read_peer
+from orchestrator.wire import encode_tensor
 from tests.fakes.live import live_gateway, until
 from tests.fakes.secure import Secure, secure_gateway
 from tests.orchestrator.gateway.calls import digit, infer
@@ -161,7 +163,7 @@ async def test_a_certificate_is_renewed_when_two_thirds_of_its_life_are_over(tmp
         assert kept.load(folder) == first
         # 16 h of 24 h, 5 min of which are for clocks that differ.
         late = Keeper(folder, clock_unix_s=lambda: time.time() + 16 * 3600.0)
-        assert await late.refresh(live.nodes_port) == 1.0
+        assert await late.refresh(live.nodes_port) == 0.0
         second = kept.load(folder)
         assert second.key_pem != first.key_pem
         assert keys.belong_together(second.certificate_pem, second.key_pem)
@@ -188,11 +190,35 @@ async def test_an_agent_answers_with_its_identity_and_leaves_when_it_is_revoked(
         await agent.prepare()
         running = asyncio.ensure_future(agent.run())
         await until(lambda: "n1" in live.gateway.service.fleet.sessions)
-        assert (await infer(live, digit())).label == "0"
+        # The fake engine answers with the first pixels.
+        image = np.eye(1, 64, 3, dtype=np.float32).reshape(1, 8, 8)
+        assert (await infer(live, digit(inputs=[encode_tensor("image", image)]))).label == "3"
         live.identity.registrar.revoke("n1")
         with pytest.raises(SessionRejected, match="IDENTITY_REVOKED") as caught:
             await asyncio.wait_for(running, 5)
         assert caught.value.exit_code == ExitCode.AUTH
+        await agent.close()
+
+
+async def test_an_agent_comes_again_with_its_renewed_certificate(tmp_path: Path, parts: Parts) -> None:
+    async with secure_gateway(tmp_path) as live:
+        authority = live.identity.registrar.authority
+        authority.node_life_s = 100.0
+        first = await live.join("n1")
+        authority.node_life_s = 86_400.0
+        agent = an_agent(live, "n1", parts)
+        await agent.prepare()
+        joined: set[int] = set()
+        live.gateway.service.fleet.subscribe(
+            lambda _: joined.update(session.epoch for session in live.gateway.service.fleet.sessions.values())
+        )
+        running = asyncio.ensure_future(agent.run())
+        await until(lambda: len(joined) == 2)
+        assert kept.load(tmp_path / "nodes" / "n1").certificate_pem != first.certificate_pem
+        await until(lambda: live.gateway.service.fleet.state("n1").value == "healthy")
+        agent.drain("the test is over")
+        await asyncio.wait_for(running, 5)
+        assert len(joined) == 2
         await agent.close()
 
 
