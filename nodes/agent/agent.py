@@ -137,6 +137,7 @@ class Agent:
         log.info(
             "ready",
             node=self._config.name,
+            identity=None if self._config.identity is None else str(self._config.identity),
             device=parts.energy.device + (" (simulated)" if parts.energy.simulated else ""),
             arms=len(parts.inventory.arms),
             energy=parts.energy.meter.method,

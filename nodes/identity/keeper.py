@@ -41,7 +41,7 @@ class Keeper:
     def __init__(self, folder: Path, *, clock_unix_s: Callable[[], float] = time.time) -> None:
         self._folder = folder
         self._clock_unix_s = clock_unix_s
-        log.info("identity", node=kept.load(folder).name, folder=str(folder))
+        self.name = kept.load(folder).name
 
     def dial(self, target: str) -> grpc.aio.Channel:
         """A channel to HOST:PORT on which both ends prove who they are. Connects when first used."""

@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
+from nodes.identity import folder as kept
+from nodes.identity.check import check_identities
 from nodes.identity.diagnosis import Cause, Shown, Trouble, describe_span, diagnose, wants_tls
+from nodes.identity.errors import IdentityProblem
 from nodes.identity.https import Place, place_of
 from nodes.identity.keeper import Keeper
 from orchestrator.identity.authority import Authority
@@ -170,6 +173,21 @@ async def test_what_a_real_gateway_thinks_of_a_nodes_certificate(tmp_path: Path)
         assert "clocks" in found.text
         place = place_of(live.nodes_port)
         assert cause(await asyncio.to_thread(diagnose, place, Shown(live.ca))) is Cause.UNKNOWN
+
+
+async def test_doctor_says_the_same(tmp_path: Path) -> None:
+    environment = {"XDG_DATA_HOME": str(tmp_path / "data")}
+    assert check_identities(environment) == "none; gateways without TLS need none"
+    async with secure_gateway(tmp_path) as live:
+        identity = await live.join("n1")
+        kept.save(kept.default_root(environment) / "n1", identity)
+        told = await asyncio.to_thread(check_identities, environment)
+        assert told == f"n1 at {live.nodes_port}, good for 24 h"
+        live.identity.registrar.authority.node_life_s = 0.2
+        kept.save(kept.default_root(environment) / "n2", await live.join("n2"))
+        await asyncio.sleep(0.3)
+        with pytest.raises(IdentityProblem, match="n2: own certificate expired: .* join again"):
+            await asyncio.to_thread(check_identities, environment)
 
 
 @pytest.mark.parametrize(
