@@ -15,7 +15,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Edgewise needs Python 3.11 or newer; this is %s. Use: make PYTHON=python3.11" % sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
-NATIVE := $(wildcard optimizer/native/*.[ch] nodes/energy/native/*.[ch]) deploy/build.py
+NATIVE := $(wildcard optimizer/native/*.[ch] nodes/energy/native/*.[ch] kernels/native/*.[ch]) deploy/build.py
 
 $(DEMO_STAMP): pyproject.toml constraints.txt $(NATIVE) | $(VENV)/bin/python
 	@echo "Installing Edgewise and what the demo needs into $(VENV) (about half a minute) ..."
@@ -43,6 +43,7 @@ check: $(STAMP)
 faults: $(STAMP)
 	@$(BIN)/python -m tests.faults.campaign --repeats $(N)
 	@$(BIN)/python -m tests.faults.ledger_campaign --kills $(N)
+	@$(BIN)/python -m tests.faults.personal_kills --kills $(N)
 
 bench: $(STAMP)
 	@test -n "$(NAME)" || { echo "Name a benchmark: make bench NAME=<stem>. Known:"; ls tests/bench/bench_*.py | sed 's/.*bench_\(.*\)\.py/  \1/'; exit 2; }

@@ -18,7 +18,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-ROOMS = ("optimizer/native", "nodes/energy/native")
+ROOMS = ("optimizer/native", "nodes/energy/native", "kernels/native")
 # No -march: the code picks its instruction set at run time. No fast-math: every machine computes the same bits.
 FLAGS = (
     "-std=gnu11",
@@ -88,7 +88,7 @@ def build(root: Path) -> list[Path]:
         if wish == "require":
             raise RuntimeError(f"compiled parts could not be built: {error}") from error
         print(
-            f"edgewise: installing without compiled parts ({error}); slower solvers and samplers are used",
+            f"edgewise: installing without compiled parts ({error}); slower solvers, samplers and no kernels",
             file=sys.stderr,
         )
         return []

@@ -43,16 +43,52 @@ class TaskSpec:
 
 
 @dataclass(frozen=True)
+class TextTraits:
+    """What is fixed about an arm that writes text.
+
+    Attributes:
+        context_tokens: Prompt and answer together; 0 where nobody said.
+        completion_tokens: Mean of an answer.
+        completion_p95_tokens: 95 % quantile of an answer.
+        tokenizer_digest: Arms with the same digest share a vocabulary; "" where nobody said.
+        capabilities: Such as "tools", "json_schema", "logprobs".
+    """
+
+    context_tokens: int = 0
+    completion_tokens: float = 0.0
+    completion_p95_tokens: float = 0.0
+    tokenizer_digest: str = ""
+    capabilities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TextCost:
+    """What a text costs on this node: overhead + prompt tokens x prefill + completion tokens x decode.
+
+    Joules are 0 where nobody knows them; the arm's `EnergyReading` says so.
+    """
+
+    overhead_ms: float
+    prefill_ms_per_token: float
+    decode_ms_per_token: float
+    overhead_j: float = 0.0
+    prefill_j_per_token: float = 0.0
+    decode_j_per_token: float = 0.0
+
+
+@dataclass(frozen=True)
 class ArmSpec:
     """One variant of one expert.
 
     Attributes:
         model_file: What the engine loads; None for engines without a file.
         model_digest: sha256 of that file, hex.
-        macs: Multiply-accumulates of one sample.
+        macs: Multiply-accumulates of one sample; of one token where the arm writes text.
         memory_bytes: Resident bytes of the loaded expert.
         quality_fraction: Share of right answers on `quality_samples` samples that the expert never saw.
         evidence_digest: Key of its answers (n, c) to the reference set in `Inventory.evidence`.
+        text: Set for arms that write text.
+        tags: Free words that requests may ask for, such as "private".
     """
 
     expert: str
@@ -66,6 +102,8 @@ class ArmSpec:
     model_file: Path | None = None
     model_digest: str = ""
     evidence_digest: str = ""
+    text: TextTraits | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -92,6 +130,7 @@ class ArmProfile:
 
     Attributes:
         energy: Mean of one run; its `energy_j` is None where nobody knows.
+        text: How cost grows with tokens, for arms that write text; the other figures are then of a mean answer.
     """
 
     p50_ms: float
@@ -99,3 +138,4 @@ class ArmProfile:
     samples: int
     latency_provenance: Provenance
     energy: EnergyReading
+    text: TextCost | None = None

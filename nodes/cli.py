@@ -15,6 +15,7 @@ from nodes.energy.discovery import EnergyMode
 from nodes.energy.profile import profile_names
 from nodes.errors import ExitCode, NodeError
 from nodes.identity.cli import join
+from nodes.pruning.commands import prune
 
 ENVIRONMENT_PREFIX = "EDGEWISE_NODE_"
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -38,7 +39,7 @@ def _models_option() -> Callable[[Command], Command]:
         "--models",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Folder of experts.  [default: the digit classifiers that ship]",
+        help="Folder of experts.  [default: the digit classifiers and language models that ship]",
     )
 
 
@@ -92,6 +93,7 @@ def cli() -> None:
 @_models_option()
 @_python_option()
 @_option("--concurrency", type=int, metavar="C", help="Models that run at once.  [default: 1]")
+@_option("--texts-at-once", type=int, metavar="N", help="Texts that language models write at once.  [default: 8]")
 @_option("--queue-limit", type=int, metavar="Q", help="Work that may wait; more is refused.  [default: 64]")
 @_option(
     "--identity",
@@ -100,12 +102,21 @@ def cli() -> None:
     help="Key and certificate of this node.  [default: those that `join` saved under this name, if any]",
 )
 @_option("--key-file", type=click.Path(path_type=Path, dir_okay=False), help="File of the key to show.")
+@_option("--openai", metavar="URL", help="Offer the models of this OpenAI-compatible server (http://HOST:PORT/v1).")
+@_option("--openai-key-file", type=click.Path(path_type=Path, dir_okay=False), help="File of the key that it wants.")
+@_option("--openai-task", metavar="TASK", help="Task that its models serve.  [default: chat]")
+@_option("--model", multiple=True, metavar="M", help="One of its models: NAME,quality=0.7,context=8192,can=tools.")
 @_option("--memory-limit", type=int, metavar="BYTES", help="What the experts may take together.")
 @_energy_option()
 @_trace_option()
 @_calibration_option()
 @_option("--noise-seed", type=int, help="Seed of the profile's noise, where it has any.  [default: 0]")
 @_option("--profiling-s", type=float, metavar="S", help="Seconds of measuring per expert.  [default: 0.3]")
+@_option("--personal", type=click.Path(path_type=Path), metavar="DIR", help="Let experts learn their users; kept here.")
+@_option("--personal-expert", metavar="NAME", help="Which expert learns.  [default: the best that can]")
+@_option("--personal-keep-h", type=float, metavar="H", help="Hours an input waits for a correction.  [default: 24]")
+@_option("--personal-keep-mib", type=int, metavar="MIB", help="What waiting inputs may take.  [default: 64]")
+@_option("--personal-day-j", type=float, metavar="J", help="Joules a day for training.  [default: 200]")
 @_option("--log", type=click.Choice(["console", "json"]), default="console", help="Form of the log.")
 def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -> None:
     """Join a gateway and work until stopped.
@@ -132,7 +143,7 @@ def experts(models: Path | None, output: str) -> None:
     """List the experts of a folder, cheapest first."""
     from nodes.inventory import load_inventory
 
-    arms = load_inventory(models, ()).arms
+    arms = sorted(load_inventory(models, ()).arms, key=lambda arm: arm.macs)
     keys = ("expert", "variant", "task", "engine", "macs", "memory_bytes", "quality_fraction")
     _print(output, keys, [{key: getattr(arm, key) for key in keys} for arm in arms])
 
@@ -188,6 +199,7 @@ def profile(to: Path, output: str, **given: Any) -> None:
 
 
 cli.add_command(join)
+cli.add_command(prune)
 
 
 def _print(output: str, keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

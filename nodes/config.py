@@ -49,13 +49,23 @@ class NodeConfig(BaseModel):
         models: Folder of experts; None for the ones that ship.
         worker_python: Interpreter of the engine process.
         concurrency: Runs at once, each on one thread.
+        texts_at_once: Texts that share the steps of the language models' one thread.
         memory_limit_bytes: What resident experts may take together; 0 for no limit.
         energy_trace: CSV file that the energy source `replay` follows.
         calibration: File that says what a meter at the plug showed against a board's own sensors.
         noise_seed: Of a profile's noise, where it has any.
         profiling_s: How long every arm is measured at the start.
         identity: Folder of the key and certificate with which the node proves who it is; None where there is no TLS.
+        personal: Folder that users' own experts are kept in; None keeps none. Naming it is the node's opt-in.
+        personal_expert: The expert that learns its users; "" for the best that can.
+        personal_keep_h: Hours that an input waits for a correction.
+        personal_keep_mib: What waiting inputs of all users may take together.
+        personal_day_j: Joules a day that training may take.
         key_file: File of the key that the node shows to its gateway; read anew for every connection.
+        openai: Address of an OpenAI-compatible server whose models are offered instead of the catalogue's experts.
+        openai_key_file: File of the key that the server wants.
+        openai_task: Task class that its models serve.
+        model: Its models that are offered, each with what is known of it; empty for all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,6 +77,7 @@ class NodeConfig(BaseModel):
     models: Path | None = None
     worker_python: Path = Path(sys.executable)
     concurrency: int = Field(default=1, ge=1, le=64)
+    texts_at_once: int = Field(default=8, ge=1, le=256)
     queue_limit: int = Field(default=64, ge=0, le=10_000)
     memory_limit_bytes: int = Field(default=0, ge=0)
     energy: EnergyMode = EnergyMode.AUTO
@@ -75,7 +86,16 @@ class NodeConfig(BaseModel):
     noise_seed: int = Field(default=0, ge=0)
     profiling_s: float = Field(default=0.3, ge=0.05, le=10.0, allow_inf_nan=False)
     identity: Path | None = None
+    personal: Path | None = None
+    personal_expert: str = ""
+    personal_keep_h: float = Field(default=24.0, ge=0.0, le=24.0, allow_inf_nan=False)
+    personal_keep_mib: int = Field(default=64, ge=0, le=64)
+    personal_day_j: float = Field(default=200.0, ge=0.0, allow_inf_nan=False)
     key_file: Path | None = None
+    openai: str | None = None
+    openai_key_file: Path | None = None
+    openai_task: Name = "chat"
+    model: tuple[str, ...] = ()
 
     def key(self) -> str:
         """The node's key; "" where it has none or its file cannot be read: the gateway then says what it misses."""

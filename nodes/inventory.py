@@ -1,48 +1,110 @@
-"""Turns the catalogue of experts into what this node offers: the only place that knows the catalogue's cards."""
+"""Turns catalogues of experts into what this node offers: the only place that knows the catalogues' cards."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from nodes.arms import ArmSpec, Inventory, TaskSpec, Tensors, TensorSpec
+import structlog
+from numpy.typing import NDArray
+
+from kernels.native.library import available as kernels_built
+from nodes.arms import ArmSpec, Inventory, TaskSpec, TensorSpec, TextTraits
 from nodes.errors import ConfigError
 from nodes.zoo.catalog import Catalog, CatalogError, ExpertCard, TensorCard, load_catalog
 from nodes.zoo.digest import tensor_digest
+from nodes.zoo.language.cards import TextExpertCard
+from nodes.zoo.language.catalog import TASK_FILE, TextCatalog, load_text_catalog
+
+Evidence = dict[str, dict[str, NDArray[Any]]]
+
+CHAIN = "chain"
+
+log = structlog.get_logger("nodes.inventory")
 
 
 def load_inventory(folder: Path | None, experts: Sequence[str]) -> Inventory:
     """The experts named, or all of the catalogue where none is named.
 
     Args:
-        folder: Folder of experts; None for the ones that ship.
+        folder: Folder of experts of one task; None for all that ship.
 
     Raises:
-        ConfigError: if the catalogue is damaged or an expert is not in it; the text says what to do.
+        ConfigError: if a catalogue is damaged or an expert is in none; the text says what to do.
     """
     try:
-        catalog = load_catalog(folder)
-        cards = [catalog.expert(name) for name in dict.fromkeys(experts)] or list(catalog.experts)
-        return _inventory(catalog, cards)
+        catalogs = _catalogs(folder)
+        _check_names(experts, [card.name for catalog in catalogs for card in catalog.experts])
+        return _joined([_inventory(catalog, frozenset(experts)) for catalog in catalogs])
     except CatalogError as error:
         raise ConfigError(str(error)) from error
 
 
-def _inventory(catalog: Catalog, cards: Sequence[ExpertCard]) -> Inventory:
-    evidence: dict[str, Tensors] = {}
-    reference = catalog.reference.tensors
-    reference_digest = tensor_digest(reference)
-    evidence[reference_digest] = reference
-    arms = []
-    for card in cards:
-        answers = catalog.evidence_tensors(card)
-        digest = tensor_digest(answers)
-        evidence[digest] = answers
-        arms.append(_arm(catalog, card, digest))
-    return Inventory((_task(catalog, reference_digest),), tuple(arms), evidence)
+def runnable(cards: Sequence[ExpertCard]) -> list[ExpertCard]:
+    """Those of all experts that this machine can run: chains need the compiled kernels. An expert that is named is
+    never left out; it fails to load, and says why."""
+    if kernels_built():
+        return list(cards)
+    left_out = [card.name for card in cards if card.engine == CHAIN]
+    if left_out:
+        log.warning("experts left out", experts=left_out, why="the compiled kernels are not built on this machine")
+    return [card for card in cards if card.engine != CHAIN]
 
 
-def _task(catalog: Catalog, reference_digest: str) -> TaskSpec:
+def _catalogs(folder: Path | None) -> list[Catalog | TextCatalog]:
+    if folder is None:
+        return [load_catalog(), load_text_catalog()]
+    return [load_text_catalog(folder) if _is_of_texts(folder) else load_catalog(folder)]
+
+
+def _is_of_texts(folder: Path) -> bool:
+    try:
+        task = json.loads((folder / TASK_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False  # Whoever reads it as a task of tensors says what is wrong with it.
+    return isinstance(task, dict) and task.get("text") is True
+
+
+def _check_names(experts: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in experts if name not in known]
+    if unknown:
+        raise CatalogError(f"No expert {unknown[0]!r}. Known are: {', '.join(known)}.")
+
+
+def _joined(inventories: Sequence[Inventory]) -> Inventory:
+    used = [inventory for inventory in inventories if inventory.arms]
+    return Inventory(
+        tuple(task for inventory in used for task in inventory.tasks),
+        tuple(arm for inventory in used for arm in inventory.arms),
+        {digest: tensors for inventory in used for digest, tensors in inventory.evidence.items()},
+    )
+
+
+def _inventory(catalog: Catalog | TextCatalog, names: Collection[str]) -> Inventory:
+    evidence: Evidence = {}
+    if isinstance(catalog, TextCatalog):
+        task = TaskSpec(catalog.task.name, reference_digest=_kept(evidence, dict(catalog.reference)), text=True)
+        arms = [
+            _text_arm(catalog, card, _kept(evidence, catalog.evidence_tensors(card)))
+            for card in catalog.experts
+            if not names or card.name in names
+        ]
+    else:
+        task = _tensor_task(catalog, _kept(evidence, catalog.reference.tensors))
+        cards = [card for card in catalog.experts if card.name in names] if names else runnable(catalog.experts)
+        arms = [_tensor_arm(catalog, card, _kept(evidence, catalog.evidence_tensors(card))) for card in cards]
+    return Inventory((task,), tuple(arms), evidence)
+
+
+def _kept(evidence: Evidence, tensors: dict[str, NDArray[Any]]) -> str:
+    digest = tensor_digest(tensors)
+    evidence[digest] = tensors
+    return digest
+
+
+def _tensor_task(catalog: Catalog, reference_digest: str) -> TaskSpec:
     card = catalog.task
     return TaskSpec(card.name, _spec(card.input), _spec(card.output), tuple(card.labels), reference_digest)
 
@@ -51,7 +113,7 @@ def _spec(card: TensorCard) -> TensorSpec:
     return TensorSpec(card.name, card.dtype, tuple(card.shape))
 
 
-def _arm(catalog: Catalog, card: ExpertCard, evidence_digest: str) -> ArmSpec:
+def _tensor_arm(catalog: Catalog, card: ExpertCard, evidence_digest: str) -> ArmSpec:
     return ArmSpec(
         expert=card.name,
         variant=card.variant,
@@ -64,4 +126,27 @@ def _arm(catalog: Catalog, card: ExpertCard, evidence_digest: str) -> ArmSpec:
         model_file=catalog.model_path(card),
         model_digest=card.sha256,
         evidence_digest=evidence_digest,
+    )
+
+
+def _text_arm(catalog: TextCatalog, card: TextExpertCard, evidence_digest: str) -> ArmSpec:
+    traits = TextTraits(
+        context_tokens=card.context_tokens,
+        completion_tokens=card.completion_tokens,
+        completion_p95_tokens=card.completion_p95_tokens,
+        tokenizer_digest=card.tokenizer_digest,
+    )
+    return ArmSpec(
+        expert=card.name,
+        variant=card.variant,
+        task=card.task,
+        engine=card.engine,
+        macs=card.macs,
+        memory_bytes=card.memory_bytes,
+        quality_fraction=card.quality.right_fraction,
+        quality_samples=card.quality.samples,
+        model_file=catalog.model_path(card),
+        model_digest=card.sha256,
+        evidence_digest=evidence_digest,
+        text=traits,
     )

@@ -15,6 +15,7 @@ import numpy as np
 from nodes.arms import ArmProfile, ArmSpec, Inventory, TaskSpec, Tensors
 from nodes.energy.contract import EnergyReading, Meter, Provenance, Span
 from nodes.engines.contract import Engine, Job
+from nodes.text_profiling import TextRun, measure_text, text_profile
 
 WARM_UP_FRACTION = 0.2
 MIN_RUNS = 5
@@ -35,22 +36,27 @@ class Runs:
 async def profile_arms(
     engine: Engine, meter: Meter, inventory: Inventory, *, seconds_per_arm: float
 ) -> dict[str, ArmProfile]:
-    """Profile of every tensor arm by its key.
+    """Profile of every arm by its key.
 
     Milliseconds run from handing the job to the engine to holding its answer, one at a time, batch 1.
-    Text arms have no profile: their cost depends on the text.
+    Text arms get a line over the tokens of question and answer; those without traits have no profile.
 
     Raises:
         EngineError: if an arm cannot be run.
     """
     measured: list[tuple[ArmSpec, Runs]] = []
+    texts: list[tuple[ArmSpec, list[TextRun]]] = []
     for arm in inventory.arms:
         task = inventory.task(arm.task)
-        if not task.text:
+        if arm.text is not None:
+            texts.append((arm, await measure_text(engine, meter, arm, seconds=seconds_per_arm)))
+        elif not task.text:
             inputs = sample(task, inventory.evidence)
             measured.append((arm, await _measure(engine, meter, arm, inputs, seconds_per_arm)))
-    final = await settled(meter, [runs for _, runs in measured])
-    return {arm.key: _profile(meter, arm, runs, final) for arm, runs in measured}
+    written = [Runs([], {run.span: run.reading for run in runs}) for _, runs in texts]
+    final = await settled(meter, [*(runs for _, runs in measured), *written])
+    profiles = {arm.key: _profile(meter, arm, runs, final) for arm, runs in measured}
+    return profiles | {arm.key: text_profile(arm, meter, runs, final) for arm, runs in texts}
 
 
 async def settled(

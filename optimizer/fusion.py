@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 
 # Keeps the logarithm of an expert that rules a class out finite: it can lower a class, never veto it.
 _FLOOR = 1e-4
+# The newest answer stands for all.
+_LAST_ALONE = (Fusion.NONE, Fusion.JUDGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def fuse(route: Route, answers: Sequence[tuple[str, NDArray[np.floating]]]) -> F
     for expert, _ in answers:
         if expert not in route.experts:
             raise EvidenceError(f"Expert {expert!r} is not on the route {route.name!r}.")
-    if route.fusion is Fusion.NONE or len(answers) == 1:
+    if route.fusion in _LAST_ALONE or len(answers) == 1:
         probabilities_c = np.asarray(answers[-1][1], dtype=np.float64)
     else:
         outputs_nc = np.stack([np.asarray(answer, dtype=np.float64) for _, answer in answers])

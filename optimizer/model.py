@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from optimizer.head import HeadBank
 from optimizer.logistic import sigmoid, sigmoid_of_half
 from optimizer.routes import Route
+from optimizer.text_heads import TextHeads
 
 Floats = NDArray[np.float64]
 
@@ -134,7 +136,7 @@ class TaskModel:
     Args:
         experts: Names; order of everything with an e axis.
         routes: The table: every single expert first, in the order of `experts`, then the composite routes.
-        heads: One calibrated quality head per expert.
+        heads: One calibrated quality head per expert; those of a text task read a text's bytes.
         links: From heads to routes.
         reference: What every route did on the reference evidence.
         prices: Per profile: "eco", "balanced", "best".
@@ -143,13 +145,13 @@ class TaskModel:
 
     experts: tuple[str, ...]
     routes: tuple[Route, ...]
-    heads: HeadBank
+    heads: HeadBank | TextHeads
     links: Links
     reference: Reference
     prices: Mapping[str, ProfilePrice]
     best_single: int
 
-    def estimate(self, x_f: NDArray[np.floating]) -> Estimate:
+    def estimate(self, x_f: NDArray[Any]) -> Estimate:
         """Quality and reach of every route for one query.
 
         Args:

@@ -24,6 +24,8 @@ class Fusion(StrEnum):
     VOTE = "vote"
     # Geometric mean: experts that disagree lower the confidence, none of them is outvoted by one that is sure.
     GEOMETRIC = "geometric"
+    # The last stage reads the answers of those before it and says which is right.
+    JUDGE = "judge"
     # Product of experts: like `GEOMETRIC`, but agreement of independent experts raises the confidence.
     PRODUCT = "product"
 

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.errors import EvidenceError
 from optimizer.evidence import Evidence
 from optimizer.families import cascades, singles
+from optimizer.head import HeadBank
 from optimizer.learn import LearnSettings, predict
 from optimizer.model import TaskModel
 from optimizer.offer import RouteTable
@@ -88,6 +90,8 @@ def routes_of(model: TaskModel, evidence: Evidence, costs: Costs, *, profile: st
     price = model.prices[profile]
     if price.pinned is not None:
         return np.full(evidence.queries, price.pinned)
+    if not isinstance(model.heads, HeadBank):
+        raise EvidenceError("These heads read texts; this evidence has features.")
     log_odds_qe = evidence.features_qf @ model.heads.weights_ef.T + model.heads.bias_e
     table = RouteTable.of(model.routes, model.experts)
     return decide(predict(model.links, table, costs, log_odds_qe=log_odds_qe), price.price_per_j)

@@ -90,7 +90,14 @@ class Table:
     low_r: Floats
 
 
-def build_table(trial: Trial, *, standards: Sequence[Standard], max_composites: int, max_fanout: int) -> Table:
+def build_table(
+    trial: Trial,
+    *,
+    standards: Sequence[Standard],
+    max_composites: int,
+    max_fanout: int,
+    cascading: Sequence[Fusion] = (Fusion.NONE, Fusion.GEOMETRIC, Fusion.PRODUCT),
+) -> Table:
     """Every single expert, then at most `max_composites` fan-outs and cascades.
 
     Args:
@@ -98,9 +105,10 @@ def build_table(trial: Trial, *, standards: Sequence[Standard], max_composites: 
         standards: The cheapest route that reaches each must be in the table, and the best of each fusion in `ASKABLE`.
         max_composites: Most routes beside the single experts.
         max_fanout: Most experts that may run in parallel.
+        cascading: How the answers of a cascade's stages may be combined.
     """
     alone = Pool.of(singles(trial))
-    pool = Pool.of(_composites(trial, max_fanout))
+    pool = Pool.of(_composites(trial, max_fanout, cascading))
     singled_out = [pool.cheapest(standard, trial.rival_quality) for standard in standards]
     singled_out += [pool.best_of(fusion) for fusion in ASKABLE]
     chosen = list(dict.fromkeys(k for k in singled_out if k is not None))[:max_composites]
@@ -111,9 +119,8 @@ def build_table(trial: Trial, *, standards: Sequence[Standard], max_composites: 
     return Table(routes, np.concatenate([alone.figures.low, pool.figures.low[chosen]]))
 
 
-def _composites(trial: Trial, max_fanout: int) -> list[Family]:
-    fusions = (Fusion.NONE, Fusion.GEOMETRIC, Fusion.PRODUCT)
-    return [*fanouts(trial, max_experts=max_fanout), *cascades(trial, fusions=fusions, sizes=(2, 3, 4))]
+def _composites(trial: Trial, max_fanout: int, cascading: Sequence[Fusion]) -> list[Family]:
+    return [*fanouts(trial, max_experts=max_fanout), *cascades(trial, fusions=cascading, sizes=(2, 3, 4))]
 
 
 def _fronts(figures: Figures) -> list[int]:

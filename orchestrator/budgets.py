@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,22 +51,35 @@ def merge(over: BudgetRequest, under: BudgetRequest) -> BudgetRequest:
 
 
 class Budgets:
-    """Budgets by task. Precedence: request > set for the task > set for all > configured for the task > default.
+    """Budgets by task. Precedence: request > set for the task > set for all > configured for the task > configured for
+    texts > default.
 
     Args:
         default: Configured for every task; complete but for joules, where None means no limit.
         by_task: Configured per task.
+        text: Configured for all tasks of text.
+        is_text: Whether a task is one.
         file: Where settings are kept; None keeps them in memory only.
 
     Raises:
         RequestError: INPUT_INVALID when the file exists and cannot be read.
     """
 
-    def __init__(self, default: BudgetRequest, by_task: Mapping[str, BudgetRequest], file: Path | None) -> None:
+    def __init__(
+        self,
+        default: BudgetRequest,
+        by_task: Mapping[str, BudgetRequest],
+        file: Path | None,
+        *,
+        text: BudgetRequest | None = None,
+        is_text: Callable[[str], bool] = lambda _task: False,
+    ) -> None:
         self._default = default
+        self._text = text or BudgetRequest()
+        self._is_text = is_text
         self._configured = dict(by_task)
         self._file = file
-        self._merged: dict[str, BudgetRequest] = {}
+        self._merged: dict[tuple[str, bool], BudgetRequest] = {}
         self._long_run: dict[str, LongRun] = {}
         self._set: dict[str, Setting] = _load(file) if file is not None and file.exists() else {}
 
@@ -84,14 +97,16 @@ class Budgets:
         )
 
     def _for(self, task: str) -> BudgetRequest:
-        merged = self._merged.get(task)
+        key = task, self._is_text(task)
+        merged = self._merged.get(key)
         if merged is None:
-            merged = self._merged[task] = self._merge(task)
+            merged = self._merged[key] = self._merge(task)
         return merged
 
     def _merge(self, task: str) -> BudgetRequest:
         nothing = BudgetRequest()
-        configured = merge(self._configured.get(task, nothing), self._default)
+        default = merge(self._text, self._default) if self._is_text(task) else self._default
+        configured = merge(self._configured.get(task, nothing), default)
         return merge(self._setting(task).budget, merge(self._setting(ALL_TASKS).budget, configured))
 
     def _setting(self, task: str) -> Setting:

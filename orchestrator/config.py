@@ -71,9 +71,10 @@ class TaskBudget(Section):
 
 
 class Budgets(Section):
-    """Budgets of requests that bring none: a default and, per task, what differs from it."""
+    """Budgets of requests that bring none: a default, what differs for tasks of text, and what differs per task."""
 
     default: BudgetDefaults = BudgetDefaults()
+    text: TaskBudget = TaskBudget(max_latency_ms=60_000.0)
     tasks: dict[TaskName, TaskBudget] = Field(default_factory=dict)
 
     def for_task(self, task: str) -> BudgetDefaults:

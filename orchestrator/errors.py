@@ -92,11 +92,25 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "INPUT_NOT_FINITE": _request("input_not_finite"),
         "NAME_INVALID": _request("name_invalid"),
         "INPUT_INVALID": _request("input_invalid"),
+        "PROMPT_TOO_LONG": _request("context_length_exceeded"),
+        "CAPABILITY_MISSING": _request("capability_missing"),
+        "DUPLICATE_KEY": _request("duplicate_key"),
+        "INVALID_TEXT": _request("invalid_text"),
+        "BODY_TOO_LARGE": Surface(_INVALID, 413, "body_too_large", ExitCode.USAGE, False),
+        "BODY_TOO_SLOW": Surface(_INVALID, 408, "body_too_slow", ExitCode.USAGE, False),
+        "MEDIA_TYPE_NOT_ALLOWED": Surface(_INVALID, 415, "media_type_not_allowed", ExitCode.USAGE, False),
+        "METHOD_NOT_ALLOWED": Surface(_INVALID, 405, "method_not_allowed", ExitCode.USAGE, False),
         "TASK_NOT_FOUND": _not_found("task_not_found"),
         "EXPERT_NOT_FOUND": _not_found("model_not_found"),
         "REQUEST_NOT_FOUND": _not_found("request_not_found"),
         "NODE_NOT_FOUND": _not_found("node_not_found"),
         "TOKEN_NOT_FOUND": _not_found("token_not_found"),
+        "FEEDBACK_EXPIRED": Surface(
+            grpc.StatusCode.FAILED_PRECONDITION, 410, "feedback_expired", ExitCode.NOT_FOUND, False
+        ),
+        "PERSONAL_OFF": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "personal_off", ExitCode.CONFIG, False),
+        "PERSONAL_FAILED": Surface(grpc.StatusCode.ABORTED, 502, "personal_failed", ExitCode.FAILED, False),
+        "HOME_AWAY": _unavailable("home_away"),
         "BUDGET_INFEASIBLE": Surface(
             grpc.StatusCode.FAILED_PRECONDITION, 422, "budget_infeasible", ExitCode.BUDGET_INFEASIBLE, False
         ),

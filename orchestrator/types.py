@@ -16,6 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.personal.types import Owner, PersonalNote
+from orchestrator.text_profile import TextProfile
+from orchestrator.text_request import GenerationParameters as GenerationParameters
+from orchestrator.text_request import Message as Message
+
 NAME_PATTERN = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
 
 Array = NDArray[Any]
@@ -45,6 +50,8 @@ class FusionChoice(Enum):
     NONE = "none"
     MIXTURE = "mixture"
     VOTE = "vote"
+    JUDGE = "judge"
+    TOKEN = "token"  # noqa: S105
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,8 @@ class Arm:
     quality_fraction: float
     quality_samples: int
     evidence_digest: str
+    text: TextProfile | None = None
+    tags: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -155,6 +164,7 @@ class NodeHello:
     queue_limit: int
     memory_limit_bytes: int
     energy_source: EnergySource = EnergySource()
+    personal_experts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,7 +189,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Query:
-    """One tensor query, validated against its task."""
+    """One tensor query, validated against its task.
+
+    Args:
+        user: As the client says; "" for nobody.
+        owner: That user of the authenticated tenant, and `home` the node that may be told.
+    """
 
     request_id: str
     task: Task
@@ -189,30 +204,23 @@ class Query:
     fusion: FusionChoice
     max_experts: int
     deadline_s: float
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True)
-class GenerationParameters:
-    """How text is to be generated; None leaves it to the engine."""
-
-    max_tokens: int
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
+    user: str = ""
+    owner: Owner | None = None
+    home: str = ""
 
 
 @dataclass(frozen=True)
 class TextQuery:
-    """One text query, validated."""
+    """One text query, validated.
+
+    Args:
+        needs: Capabilities that an arm must declare.
+        allowed_nodes: Where it may run; empty for anywhere.
+        required_tags: What an arm must carry.
+        max_ttft_ms: Most milliseconds until the first token; None for no limit.
+        max_tpot_ms: Most milliseconds per further token; None for no limit.
+        whole: Nobody reads the text before it is complete.
+    """
 
     request_id: str
     task: Task
@@ -221,6 +229,20 @@ class TextQuery:
     parameters: GenerationParameters
     budget: BudgetRequest
     deadline_s: float
+    fusion: FusionChoice = FusionChoice.AUTO
+    max_experts: int = 0
+    needs: frozenset[str] = frozenset()
+    allowed_nodes: frozenset[str] = frozenset()
+    required_tags: frozenset[str] = frozenset()
+    max_ttft_ms: float | None = None
+    max_tpot_ms: float | None = None
+    whole: bool = False
+
+    @property
+    def prompt(self) -> str:
+        """What is asked, as the gate reads it: what the user said last, or everything where no user spoke."""
+        asked = [message.content for message in self.messages if message.role == "user"]
+        return asked[-1] if asked else "\n".join(message.content for message in self.messages)
 
 
 @dataclass(frozen=True)
@@ -236,6 +258,10 @@ class Done:
     energy: Energy
     queue_ms: float
     compute_ms: float
+    margin_fraction: float | None = None
+    first_token_ms: float | None = None
+    tool_calls_json: str = ""
+    personal: PersonalNote | None = None
 
 
 @dataclass(frozen=True)
@@ -309,6 +335,7 @@ class RoutingRecord:
     budget_met: bool
     plan_id: str
     certificate: CertificateRecord
+    overlay: str = ""
 
 
 @dataclass(frozen=True)
@@ -358,3 +385,4 @@ class Reply:
     routing: RoutingRecord
     timings: Timings
     account: Account = NO_ACCOUNT
+    needs_feedback: bool = False

@@ -63,6 +63,8 @@ FUSIONS = {
     common_pb2.FUSION_MODE_NONE: FusionChoice.NONE,
     common_pb2.FUSION_MODE_MIXTURE: FusionChoice.MIXTURE,
     common_pb2.FUSION_MODE_VOTE: FusionChoice.VOTE,
+    common_pb2.FUSION_MODE_JUDGE: FusionChoice.JUDGE,
+    common_pb2.FUSION_MODE_TOKEN: FusionChoice.TOKEN,
 }
 FUSION_NUMBERS = {value: number for number, value in FUSIONS.items()}
 FINISH_REASONS = {

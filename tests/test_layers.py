@@ -28,7 +28,7 @@ FIRST_PARTY = {
 THIRD_PARTY = {
     "optimizer": {"numpy", "scipy", "numba", "cvxpy"},
     "kernels": {"numpy", "torch", "triton"},
-    "nodes.worker": {"numpy", "onnxruntime"},
+    "nodes.worker": {"numpy", "onnxruntime", "kernels"},
 }
 NO_WORLD = {
     "asyncio",
@@ -75,6 +75,9 @@ GENERATED = {
     "nodes.wire": "the node's translation of tensors",
     "nodes.agent.wire": "the agent's translation",
     "nodes.identity.wire": "renews a certificate",
+    "nodes.agent.personal_wire": "the agent's translation of what concerns users' own experts",
+    "orchestrator.personal.wire": "the gateway's translation of what concerns users' own experts",
+    "orchestrator.client.personal": "the client's translation of what concerns users' own experts",
 }
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
 NEVER = {"pickle", "cPickle", "cloudpickle", "dill", "shelve", "marshal"}

@@ -13,9 +13,11 @@ from deploy.demo.processes import DemoFailed, Processes
 from deploy.demo.report import make_console, next_steps
 from deploy.demo.show import Setting, digit_file, show, shown
 from nodes.zoo.catalog import load_catalog
+from nodes.zoo.language.catalog import load_text_catalog
 from orchestrator.errors import EdgewiseError
 
 DEFAULT_BUILD = Path("build") / "demo"
+QUESTIONS = 84
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -24,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     setting = _setting(arguments)
     setting.say(
         "Edgewise answers each query within the joules and milliseconds that it is allowed. This demo starts a gateway"
-        " and three simulated devices here, sends them handwritten digits under several budgets, and compares."
+        " and three simulated devices here, sends them handwritten digits and questions under several budgets, and"
+        " compares."
     )
     try:
         signalled = asyncio.run(_run(setting))
@@ -39,15 +42,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _setting(arguments: list[str] | None) -> Setting:
-    catalog = load_catalog()
+    catalog, texts = load_catalog(), load_text_catalog()
     most = len(catalog.held_out.labels_n)
     parser = argparse.ArgumentParser(prog="python -m deploy.demo", description="Show Edgewise at work on this machine.")
     parser.add_argument("--queries", type=int, default=most, metavar="N", help=f"digits per row, 1 to {most} (default)")
+    parser.add_argument(
+        "--questions", type=int, default=QUESTIONS, metavar="N", help=f"questions per row, 1 to {QUESTIONS} (default)"
+    )
     parser.add_argument("--build", type=Path, default=DEFAULT_BUILD, metavar="DIR", help=f"default: {DEFAULT_BUILD}")
     given = parser.parse_args(arguments)
     if not 1 <= given.queries <= most:
         parser.error(f"argument --queries: {given.queries} is not between 1 and {most}")
-    return Setting(make_console(), given.build.resolve(), catalog, given.queries)
+    if not 1 <= given.questions <= QUESTIONS:
+        parser.error(f"argument --questions: {given.questions} is not between 1 and {QUESTIONS}")
+    return Setting(make_console(), given.build.resolve(), catalog, texts, given.queries, given.questions)
 
 
 async def _run(setting: Setting) -> signal.Signals | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from deploy.demo.devices import DEVICES, write_profile
 from deploy.demo.processes import Child, DemoFailed, Processes
+from deploy.demo.questions import TASK as TEXTS
 from orchestrator.client import AsyncClient
 from orchestrator.client.types import FleetStatus
 
@@ -49,7 +50,7 @@ async def start_fleet(processes: Processes, build: Path, say: Say) -> Running:
     say(f"Starting three agents that join {target} ...")
     for device in DEVICES:
         profile = write_profile(device, build)
-        options = ("--profile", str(profile), "--experts", ",".join(device.experts))
+        options = ("--profile", str(profile), "--experts", ",".join((*device.experts, *device.texts)))
         seeds = ("--noise-seed", str(device.noise_seed))
         agent = (sys.executable, "-m", "nodes", "run", "--gateway", target, "--name", device.node)
         await processes.start(device.node, (*agent, *options, *seeds))
@@ -81,11 +82,12 @@ async def _planned(processes: Processes, gateway: Child, target: str) -> FleetSt
 
 def _in_force(status: FleetStatus, gateway: Child) -> bool:
     """Whether every arm of the demo is in the plan, and the plan was learned and certified."""
-    wanted = sum(device.arms for device in DEVICES)
-    task = next((task for task in status.tasks if task.task == TASK), None)
-    if task is None or len(task.active_arms) < wanted or sum(len(node.arms) for node in status.nodes) < wanted:
+    wanted = {TASK: sum(len(device.experts) for device in DEVICES), TEXTS: sum(len(device.texts) for device in DEVICES)}
+    plans = {task.task: task for task in status.tasks}
+    if any(name not in plans or len(plans[name].active_arms) < arms for name, arms in wanted.items()):
         return False
-    return any(line.get("plan") == task.plan_id and line.get("learned") for line in _events(gateway, "plan.made"))
+    learned = {line.get("plan") for line in _events(gateway, "plan.made") if line.get("learned")}
+    return all(plans[name].plan_id in learned for name in wanted)
 
 
 def _address(gateway: Child) -> str | None:

@@ -47,7 +47,7 @@ UNLIMITED = Level(None, LOOSE_MS)
 
 def energy_levels(status: FleetStatus) -> tuple[float | None, ...]:
     """One step per expert, from just above what the cheapest arm promises; the dearest expert's step has no limit."""
-    steps = [_two_digits(STEP_FACTOR * arm.predicted_energy_j) for arm in cheapest_arms(status)]
+    steps = [round_up(STEP_FACTOR * arm.predicted_energy_j) for arm in cheapest_arms(status)]
     return (*steps[:-1], None)
 
 
@@ -63,7 +63,7 @@ def tight_ms(status: FleetStatus, seen_ms: Sequence[float]) -> float:
     return min(LOOSE_MS, math.ceil(least_ms / TIGHT_STEP_MS) * TIGHT_STEP_MS)
 
 
-def _two_digits(value: float) -> float:
+def round_up(value: float) -> float:
     """Rounded up to two significant digits."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     return float(f"{math.ceil(value / unit) * unit:.2g}")

@@ -9,7 +9,7 @@ Shape letters: q reference queries, f features, e experts, c classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from optimizer.simulate import POLICIES, Policy, baselines
 from orchestrator.client.types import ArmStatus, FleetStatus
 
 EDGEWISE = "edgewise"
+TASK = "digits"
 
 __all__ = ["EDGEWISE", "POLICIES", "Policy", "cheapest_arms", "choose_baselines"]
 
@@ -27,7 +28,7 @@ __all__ = ["EDGEWISE", "POLICIES", "Policy", "cheapest_arms", "choose_baselines"
 def cheapest_arms(status: FleetStatus) -> tuple[ArmStatus, ...]:
     """The arm with the fewest joules of each expert, by rising joules."""
     arms: dict[str, ArmStatus] = {}
-    for arm in (arm for node in status.nodes for arm in node.arms):
+    for arm in (arm for node in status.nodes for arm in node.arms if arm.task == TASK):
         best = arms.get(arm.expert)
         if best is None or arm.predicted_energy_j < best.predicted_energy_j:
             arms[arm.expert] = arm
@@ -36,16 +37,16 @@ def cheapest_arms(status: FleetStatus) -> tuple[ArmStatus, ...]:
 
 def choose_baselines(catalog: Catalog, status: FleetStatus) -> Mapping[str, Policy]:
     """The alternatives, each expert at the cost of its cheapest arm."""
-    evidence = _evidence(catalog)
     arm_of = {arm.expert: arm for arm in cheapest_arms(status)}
+    evidence = _evidence(catalog, arm_of)
     arms = [arm_of[expert] for expert in evidence.experts]
     costs = Costs(np.array([arm.predicted_energy_j for arm in arms]), np.array([arm.predicted_ms for arm in arms]))
     return baselines(evidence, costs)
 
 
-def _evidence(catalog: Catalog) -> Evidence:
+def _evidence(catalog: Catalog, offered: Container[str]) -> Evidence:
     reference = catalog.reference
-    cards = sorted(catalog.experts, key=lambda card: card.name)
+    cards = sorted((card for card in catalog.experts if card.name in offered), key=lambda card: card.name)
     return Evidence(
         experts=tuple(card.name for card in cards),
         features_qf=reference.inputs.reshape(len(reference.inputs), -1),

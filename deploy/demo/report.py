@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy.demo.policies import EDGEWISE
+from deploy.demo.questions import TextRow
 from deploy.demo.rows import ENERGY_SOURCE, MS_SOURCE, Row
 from deploy.demo.summary import ENERGY_NOTE
 from optimizer.simulate import Policy
@@ -37,10 +38,9 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
-def results_table(rows: Sequence[Row], queries: int) -> Table:
-    """All rows: Edgewise by budget, then the alternatives."""
+def _table(title: str, columns: Sequence[tuple[str, str]]) -> Table:
     made = Table(
-        title=f"{queries} handwritten digits per row; {SOURCES}",
+        title=title,
         title_style="bold",
         title_justify="left",
         box=box.SIMPLE_HEAD,
@@ -48,8 +48,14 @@ def results_table(rows: Sequence[Row], queries: int) -> Table:
         show_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for name, side in COLUMNS:
+    for name, side in columns:
         made.add_column(name, justify="right" if side == "right" else "left", no_wrap=side == "right", overflow="fold")
+    return made
+
+
+def results_table(rows: Sequence[Row], queries: int) -> Table:
+    """All rows: Edgewise by budget, then the alternatives."""
+    made = _table(f"{queries} handwritten digits per row; {SOURCES}", COLUMNS)
     for policy_is_edgewise, group in itertools.groupby(rows, key=lambda row: row.policy == EDGEWISE):
         title = "Edgewise" if policy_is_edgewise else "Alternatives"
         made.add_row(f"[bold]{title}[/]", *[""] * (len(COLUMNS) - 1))
@@ -57,6 +63,36 @@ def results_table(rows: Sequence[Row], queries: int) -> Table:
             made.add_row(*_cells(row))
         made.add_section()
     return made
+
+
+TEXT_COLUMNS = (*COLUMNS[:3], (f"p50 ms\n({MS_SOURCE})", "right"), *COLUMNS[5:])
+
+
+def text_table(rows: Sequence[TextRow], questions: int) -> Table:
+    """All rows of the questions: Edgewise by budget, then the alternatives."""
+    made = _table(f"{questions} questions with exactly checkable answers per row; {SOURCES}", TEXT_COLUMNS)
+    for policy_is_edgewise, group in itertools.groupby(rows, key=lambda row: row.policy == EDGEWISE):
+        made.add_row(f"[bold]{'Edgewise' if policy_is_edgewise else 'Alternatives'}[/]", *[""] * 5)
+        for row in group:
+            made.add_row(
+                f"  {row.budget.text if policy_is_edgewise else row.policy}",
+                _percent(row.right),
+                format_energy_j(row.j_per_request),
+                f"{row.p50_ms:.1f}",
+                _percent(row.admitted_fraction),
+                arms_text(row.arms),
+            )
+        made.add_section()
+    return made
+
+
+def text_notes(questions: int) -> list[str]:
+    """How to read the table of the questions."""
+    return [
+        "Questions are generated and of seven kinds, in words that no expert was trained on, a seventh of them in two"
+        " steps; an answer is right or it is not. The experts are language models of a few megabytes, trained from"
+        f" nothing by this project: small, and not good at everything. One question is {100 / questions:.1f} points.",
+    ]
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -86,7 +122,7 @@ def arms_text(arms: Mapping[str, int]) -> str:
 
 def short_expert(expert: str) -> str:
     """An expert's name without the task, which is the same for all of them."""
-    return expert.removeprefix("digits-")
+    return expert.removeprefix("digits-").removeprefix("skills-")
 
 
 def reading_notes(rows: Sequence[Row], queries: int) -> list[str]:

@@ -13,16 +13,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deploy.demo import report
 from deploy.demo.asking import Asked, Asker, ask_all
+from deploy.demo.devices import OFFERED
 from deploy.demo.fleet import EDGEWISE as COMMAND
 from deploy.demo.fleet import Running, start_fleet
 from deploy.demo.levels import UNLIMITED, Level, energy_levels, tight_ms
 from deploy.demo.plot import write_plot
 from deploy.demo.policies import EDGEWISE, POLICIES, Policy, choose_baselines
+from deploy.demo.policies import TASK as DIGITS
 from deploy.demo.processes import DemoFailed, Processes
+from deploy.demo.questions import TASK as QUESTIONS
+from deploy.demo.questions import TextRow, TextRuns, short
 from deploy.demo.report import short_expert
 from deploy.demo.rows import Row, make_row
 from deploy.demo.summary import POLICY_SEED, write_summary
 from nodes.zoo.catalog import Catalog
+from nodes.zoo.language.catalog import TextCatalog
 from optimizer.routes import Route
 from orchestrator.client import AsyncClient
 
@@ -38,13 +43,17 @@ class Setting:
         console: Where people read.
         build: Folder of what the demo leaves.
         catalog: Experts and digits.
+        texts: Experts and questions.
         queries: Held-out digits per row.
+        questions: Questions per row.
     """
 
     console: Console
     build: Path
     catalog: Catalog
+    texts: TextCatalog
     queries: int
+    questions: int
 
     @property
     def results(self) -> tuple[Path, Path]:
@@ -66,6 +75,7 @@ class Results:
     """All rows, how the alternatives were chosen, and a request worth explaining."""
 
     rows: tuple[Row, ...]
+    texts: tuple[TextRow, ...]
     baselines: Mapping[str, Policy]
     why: str
 
@@ -80,7 +90,8 @@ async def show(processes: Processes, setting: Setting) -> None:
     running = await start_fleet(processes, setting.build, setting.say)
     setting.say(f"A learned, certified plan is in force after {time.monotonic() - started_s:.0f} s.")
     for node in running.status.nodes:
-        experts = ", ".join(short_expert(arm.expert) for arm in node.arms)
+        experts = ", ".join(short_expert(arm.expert) for arm in node.arms if arm.task == DIGITS)
+        experts += "; for questions: " + ", ".join(short(arm.expert) for arm in node.arms if arm.task == QUESTIONS)
         setting.say(f"  {node.node}: {node.device} (simulated) with {experts}")
     results = await _run_queries(running, setting)
     processes.check()
@@ -101,8 +112,15 @@ async def _run_queries(running: Running, setting: Setting) -> Results:
         console=setting.console,
     )
     async with AsyncClient(running.target) as client:
+        asking = TextRuns(
+            client,
+            setting.texts,
+            status=running.status,
+            questions=setting.questions,
+            advance=lambda: bar.advance(task),
+        )
         with bar:
-            total = WARM_UP * len(setting.catalog.experts) + setting.queries * (len(POLICIES) + 2 * len(joules))
+            total = asking.total + WARM_UP * len(OFFERED) + setting.queries * (len(POLICIES) + 2 * len(joules))
             task = bar.add_task("queries", total=total)
             runs = Runs(client, setting, lambda: bar.advance(task), lambda text: bar.update(task, description=text))
             await runs.warm_up()
@@ -110,7 +128,9 @@ async def _run_queries(running: Running, setting: Setting) -> Results:
             deadline_ms = tight_ms(await client.status(), runs.seen_ms)
             tight = [await runs.edgewise(Level(limit_j, deadline_ms)) for limit_j in joules]
             others = [await runs.policy(name, baselines[name]) for name in POLICIES]
-    return Results((*loose, *tight, *others), baselines, runs.worth_explaining)
+            bar.update(task, description="questions")
+            texts = await asking.rows()
+    return Results((*loose, *tight, *others), tuple(texts), baselines, runs.worth_explaining)
 
 
 class Runs:
@@ -128,7 +148,7 @@ class Runs:
     ) -> None:
         catalog = setting.catalog
         self._advance, self._announce = advance, announce
-        self._experts = [card.name for card in catalog.experts]
+        self._experts = [card.name for card in catalog.experts if card.name in OFFERED]
         self._reference = Asker(client, catalog.reference, catalog.task.labels, prefix="warm-up")
         self._held_out = Asker(client, catalog.held_out, catalog.task.labels, prefix="demo")
         self._queries = range(setting.queries)
@@ -169,7 +189,8 @@ def _longest(asked: Sequence[Asked]) -> str:
 
 def _write(setting: Setting, running: Running, results: Results) -> None:
     summary, plot = setting.results
-    write_summary(summary, results.rows, status=running.status, baselines=results.baselines, queries=setting.queries)
+    asked = {"queries": setting.queries, "questions": setting.questions}
+    write_summary(summary, results.rows, results.texts, status=running.status, baselines=results.baselines, asked=asked)
     write_plot(plot, results.rows, setting.queries)
     np.save(digit_file(setting), setting.catalog.held_out.inputs[0])
 
@@ -183,6 +204,10 @@ def _print(setting: Setting, results: Results) -> None:
     setting.console.print()
     setting.console.print(report.results_table(results.rows, setting.queries))
     for note in (*report.reading_notes(results.rows, setting.queries), *report.chosen_text(results.baselines)):
+        setting.console.print(f"- {note}", markup=False)
+    setting.console.print()
+    setting.console.print(report.text_table(results.texts, setting.questions))
+    for note in report.text_notes(setting.questions):
         setting.console.print(f"- {note}", markup=False)
     setting.console.print()
 

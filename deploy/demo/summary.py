@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.demo.devices import DEVICES, NOISE
+from deploy.demo.questions import TextRow
 from deploy.demo.rows import ENERGY_SOURCE, MS_SOURCE, Row
 from optimizer.simulate import Policy
 from orchestrator import __version__
@@ -22,7 +23,13 @@ ENERGY_NOTE = (
 
 
 def write_summary(
-    path: Path, rows: Sequence[Row], *, status: FleetStatus, baselines: Mapping[str, Policy], queries: int
+    path: Path,
+    rows: Sequence[Row],
+    texts: Sequence[TextRow],
+    *,
+    status: FleetStatus,
+    baselines: Mapping[str, Policy],
+    asked: Mapping[str, int],
 ) -> None:
     """Write all rows and what is needed to read them."""
     document = {
@@ -31,12 +38,13 @@ def write_summary(
         "seeds": {"policies": POLICY_SEED, "noise": {device.node: device.noise_seed for device in DEVICES}},
         "devices": [_device(status, index) for index in range(len(DEVICES))],
         "noise": NOISE,
-        "queries": queries,
+        **asked,
         "ms_source": MS_SOURCE,
         "energy_source": ENERGY_SOURCE,
         "note": ENERGY_NOTE,
         "baselines": {name: _policy(policy) for name, policy in baselines.items()},
         "rows": [row.document for row in rows],
+        "text_rows": [row.document for row in texts],
     }
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -72,6 +80,7 @@ def _device(status: FleetStatus, index: int) -> dict[str, object]:
         "profile": device.profile,
         "energy_method": node.energy_method,
         "experts": list(device.experts),
+        "texts": list(device.texts),
     }
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import grpc.aio
 import structlog
@@ -20,19 +21,26 @@ from nodes.agent.session import Session, SessionEnd
 from nodes.agent.wire import FleetStream
 from nodes.arms import ArmProfile, Inventory
 from nodes.config import NodeConfig
+from nodes.energy.contract import Meter
 from nodes.energy.discovery import EnergySource, RunsOn, Wanted, discover
 from nodes.energy.profile import load_profile
 from nodes.energy.sources import Places
+from nodes.engines import onnx_lm
 from nodes.engines.child import Limits
 from nodes.engines.contract import Engine
 from nodes.engines.onnx import OnnxEngine
 from nodes.engines.process import WorkerCommand
+from nodes.engines.remote.measuring import profile_texts
+from nodes.engines.remote.parts import remote_parts
+from nodes.engines.several import SeveralEngines
 from nodes.errors import ConfigError, EnergySourceMissing
 from nodes.identity.diagnosis import wants_tls
 from nodes.identity.errors import IdentityProblem
 from nodes.identity.https import place_of
 from nodes.identity.keeper import BACK_OFF_S, Keeper
 from nodes.inventory import load_inventory
+from nodes.personal.keeping import HOUR_S, MIB, Bounds
+from nodes.personal.office import Office, Settings
 from nodes.profiling import profile_arms
 
 DRAIN_TIMEOUT_S = 10.0
@@ -44,16 +52,24 @@ SETTLED_S = 5.0
 # How often joules of a late sensor are attributed.
 SETTLE_S = 2.0
 
+TENSOR_ENGINES = {"onnx", "chain"}
+
 log = structlog.get_logger("nodes.agent")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What an agent is made of; tests bring their own."""
+    """What an agent is made of; tests bring their own.
+
+    Attributes:
+        measure: Measures the arms where the usual way does not do; None takes that.
+    """
 
     engine: Engine
     energy: EnergySource
     inventory: Inventory
+    measure: Callable[[Engine, Meter, Inventory], Awaitable[dict[str, ArmProfile]]] | None = None
+    personal: Office | None = None
 
 
 def build_parts(config: NodeConfig) -> Parts:
@@ -63,15 +79,54 @@ def build_parts(config: NodeConfig) -> Parts:
         ConfigError: if a profile, an expert or the memory limit does not fit.
         EnergySourceMissing: if the energy source that was asked for cannot be read.
     """
+    if config.openai is not None:
+        return Parts(*remote_parts(config, config.openai), measure=profile_texts)
     profile = None if config.profile is None else load_profile(config.profile)
     inventory = load_inventory(config.models, config.experts)
     _check_memory(inventory, config.memory_limit_bytes)
-    command = WorkerCommand(config.worker_python, config.concurrency)
-    engine = OnnxEngine(command, Limits(queue_limit=config.queue_limit))
+    tensors = _tensor_engine(config, inventory)
+    engine = _joined_engine(config, inventory, tensors)
     # This engine runs on the CPU: what a GPU draws is not its doing.
     wanted = Wanted(config.energy, profile, RunsOn.CPU, config.noise_seed)
     places = Places(trace=config.energy_trace, calibration=config.calibration)
-    return Parts(engine, discover(wanted, places), inventory)
+    source = discover(wanted, places)
+    personal = None
+    if config.personal is not None:
+        if tensors is None:
+            raise ConfigError("--personal: this node has no experts for tensors, which are the ones that learn a user")
+        personal = Office(_personal_settings(config, config.personal), inventory, tensors, source.meter)
+    return Parts(engine, source, inventory, personal=personal)
+
+
+def _personal_settings(config: NodeConfig, folder: Path) -> Settings:
+    return Settings(
+        folder=folder,
+        node=config.name,
+        expert=config.personal_expert,
+        bounds=Bounds(config.personal_keep_h * HOUR_S, config.personal_keep_mib * MIB),
+        day_j=config.personal_day_j,
+        models=config.models,
+    )
+
+
+def _tensor_engine(config: NodeConfig, inventory: Inventory) -> OnnxEngine | None:
+    """The engine of experts that take tensors, if there are any; one process runs files of every such kind."""
+    if not any(arm.engine in TENSOR_ENGINES for arm in inventory.arms):
+        return None
+    return OnnxEngine(WorkerCommand(config.worker_python, config.concurrency), Limits(queue_limit=config.queue_limit))
+
+
+def _joined_engine(config: NodeConfig, inventory: Inventory, tensors: OnnxEngine | None) -> Engine:
+    """The engines that the arms need; one that is alone needs nobody to hand it its jobs."""
+    needed = {arm.engine for arm in inventory.arms}
+    engines: dict[str, Engine] = {}
+    if tensors is not None:
+        engines |= dict.fromkeys(needed & TENSOR_ENGINES, tensors)
+    if "onnx-lm" in needed:
+        command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE)
+        engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, Limits(queue_limit=config.queue_limit))
+    alone = set(engines.values())
+    return alone.pop() if len(alone) == 1 else SeveralEngines(engines)
 
 
 def _check_memory(inventory: Inventory, limit_bytes: int) -> None:
@@ -131,9 +186,14 @@ class Agent:
         parts.engine.events.on_arms_lost = self._arms_lost
         parts.energy.start()
         await parts.engine.load(parts.inventory.arms)
-        self._profiles = await profile_arms(
-            parts.engine, parts.energy.meter, parts.inventory, seconds_per_arm=self._config.profiling_s
-        )
+        if parts.personal is not None:
+            await parts.personal.prepare()
+        if parts.measure is not None:
+            self._profiles = await parts.measure(parts.engine, parts.energy.meter, parts.inventory)
+        else:
+            self._profiles = await profile_arms(
+                parts.engine, parts.energy.meter, parts.inventory, seconds_per_arm=self._config.profiling_s
+            )
         log.info(
             "ready",
             node=self._config.name,
@@ -223,6 +283,8 @@ class Agent:
     async def close(self) -> None:
         """Stop the engine and the sampling of its energy."""
         self._parts.energy.stop()
+        if self._parts.personal is not None:
+            await self._parts.personal.close()
         await self._parts.engine.close()
 
     async def _one_session(self) -> tuple[Session, SessionEnd]:
@@ -265,7 +327,14 @@ class Agent:
 
     def _make_desk(self, send: Callable[[m.Event], Awaitable[None]]) -> Desk:
         parts = self._parts
-        return Desk(parts.engine, parts.energy.meter, inventory=parts.inventory, send=send)
+        return Desk(
+            parts.engine,
+            parts.energy.meter,
+            inventory=parts.inventory,
+            send=send,
+            profiles=self._profiles,
+            personal=parts.personal,
+        )
 
     def _beat(self) -> m.Heartbeat:
         engine = self._parts.engine
@@ -294,6 +363,7 @@ class Agent:
                 cure=parts.energy.cure,
                 profile_digest=parts.energy.digest,
             ),
+            personal_experts=() if parts.personal is None else (parts.personal.arm.expert,),
         )
 
     def _offer(self) -> tuple[m.OfferedArm, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +18,10 @@ from nodes import errors
 from nodes.agent import checks, outcomes
 from nodes.agent import messages as m
 from nodes.agent.outbox import OutboxClosed, weight_bytes
-from nodes.arms import ArmSpec, Inventory
+from nodes.arms import ArmProfile, ArmSpec, Inventory
 from nodes.energy.contract import EnergyReading, Meter, Provenance, Settlement, Span
-from nodes.engines.contract import Engine, Job, TextEnd, TextJob
+from nodes.engines.contract import Engine, Job, JobResult, TextEnd, TextJob
+from nodes.personal.office import Office
 
 MAX_OUTPUT_BYTES = 7 * 1024 * 1024
 PREFILL, DECODE = "prefill", "decode"
@@ -58,16 +59,27 @@ class Desk:
         meter: Charges it.
         inventory: What this node offers.
         send: Queues an event for the gateway; raises OutboxClosed when the session is over.
+        profiles: What the arms cost here, by key; texts with an energy limit need it.
+        personal: Answers for owners; None where the operator did not opt in.
     """
 
     def __init__(
-        self, engine: Engine, meter: Meter, *, inventory: Inventory, send: Callable[[m.Event], Awaitable[None]]
+        self,
+        engine: Engine,
+        meter: Meter,
+        *,
+        inventory: Inventory,
+        send: Callable[[m.Event], Awaitable[None]],
+        profiles: Mapping[str, ArmProfile] | None = None,
+        personal: Office | None = None,
     ) -> None:
         self._engine = engine
         self._meter = meter
         self._task_specs = {task.name: task for task in inventory.tasks}
         self._arms = {arm.key: arm for arm in inventory.arms}
         self._send = send
+        self._profiles = profiles or {}
+        self._personal = personal
         self._runs: dict[int, _Run] = {}
         self._open_tasks: set[asyncio.Task[None]] = set()
         self._unsettled: dict[Span, int] = {}
@@ -102,6 +114,27 @@ class Desk:
         run.cancelled = True
         if run.may_be_interrupted and run.task is not None:
             run.task.cancel()
+
+    def order(self, command: m.Keep | m.PersonalOrder) -> None:
+        """Keep an input for an owner, or do something with an owner's expert."""
+        self._spawn(self._keep(command) if isinstance(command, m.Keep) else self._follow(command))
+
+    async def _keep(self, command: m.Keep) -> None:
+        office = self._personal
+        if office is None or command.expert != office.arm.expert:
+            return
+        try:
+            inputs = checks.checked_inputs(self._task_specs[office.arm.task], command.inputs)
+            await office.keep(command.owner, command.request_id, next(iter(inputs.values())))
+        except (errors.NodeError, OSError) as error:
+            log.warning("input not kept", why=type(error).__name__)
+
+    async def _follow(self, order: m.PersonalOrder) -> None:
+        if self._personal is None:
+            report = m.PersonalReport(order.order_id, "PERSONAL_OFF", "This node keeps no personal experts.")
+        else:
+            report = await self._personal.follow(order)
+        await self._say(report)
 
     def refuse_new(self) -> None:
         """From now on new work fails with DRAINING."""
@@ -158,17 +191,25 @@ class Desk:
         inputs = checks.checked_inputs(task, run.work.input)
         run.macs = run.arm.macs * checks.batch_size(task, inputs)
         job = Job(run.arm.key, inputs, run.start_by_s, lambda: self._open(run))
-        result = await self._engine.infer(job)
+        result, note = await self._run(run, job)
         done = m.WorkDone(
             work_id=run.work.work_id,
             energy=self._close(run, result.compute_ms) or UNMETERED,
             queue_ms=result.queue_ms,
             compute_ms=result.compute_ms,
             outputs=result.outputs,
+            personal=note,
         )
         if weight_bytes(done) > MAX_OUTPUT_BYTES:
             raise errors.EngineError(f"{run.arm.key} answered with more than {MAX_OUTPUT_BYTES} bytes")
         return done
+
+    async def _run(self, run: _Run, job: Job) -> tuple[JobResult, m.PersonalNote | None]:
+        """By the owner's expert where there is one that this arm belongs to, by the arm itself otherwise."""
+        office, owner = self._personal, run.work.owner
+        if office is None or owner is None or not office.answers(run.arm, job):
+            return await self._engine.infer(job), None
+        return await office.infer(owner, run.work.request_id, job)
 
     async def _text(self, run: _Run) -> m.WorkDone:
         request = checks.checked_text(self._task_specs[run.arm.task], run.work.input)
@@ -181,10 +222,12 @@ class Desk:
                     return self._text_done(run, item, "".join(pieces))
                 self._decoding(run)
                 pieces.append(item.text)
-                await self._say(m.TextDelta(run.work.work_id, item.text, item.token_ids))
+                if not request.whole:
+                    await self._say(m.TextDelta(run.work.work_id, item.text, item.token_ids))
         raise errors.EngineError(f"{run.arm.key} ended its text without an end")
 
     def _text_job(self, run: _Run, request: m.TextRequest) -> TextJob:
+        profile = self._profiles.get(run.arm.key)
         return TextJob(
             arm=run.arm.key,
             messages=request.messages,
@@ -196,6 +239,12 @@ class Desk:
             energy_limit_j=run.work.energy_limit_j,
             start_by_s=run.start_by_s,
             on_start=lambda: self._open(run),
+            cost=profile.text if profile else None,
+            extras=request.extras,
+            tools_json=request.tools_json,
+            tool_choice_json=request.tool_choice_json,
+            response_format_json=request.response_format_json,
+            whole=request.whole,
         )
 
     def _text_done(self, run: _Run, end: TextEnd, text: str) -> m.WorkDone:
@@ -208,6 +257,9 @@ class Desk:
             finish=end.finish,
             prompt_tokens=end.prompt_tokens,
             completion_tokens=end.completion_tokens,
+            margin_fraction=end.margin_fraction,
+            first_token_ms=end.first_token_ms,
+            tool_calls_json=end.tool_calls_json,
         )
 
     # ---- joules

@@ -55,6 +55,7 @@ class Hello:
     queue_limit: int
     memory_limit_bytes: int
     energy_source: SourceReport
+    personal_experts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,52 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Owner:
+    """A user of a tenant, as the gateway says."""
+
+    tenant: str
+    user: str
+
+
+@dataclass(frozen=True)
+class PersonalStatus:
+    """How a user's own expert stands; fields as in `PersonalStatus` of the wire."""
+
+    node: str = ""
+    task: str = ""
+    expert: str = ""
+    tier: str = "none"
+    version: int = 0
+    corrections: int = 0
+    judged: int = 0
+    global_fraction: float = 0.0
+    local_fraction: float = 0.0
+    generic_drop_fraction: float = 0.0
+    state: str = ""
+    training_energy_j: float = 0.0
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class PersonalNote:
+    """Who gave an answer for an owner, and whether its right label would help."""
+
+    by: str
+    status: PersonalStatus
+    needs_feedback: bool = False
+
+
+@dataclass(frozen=True)
+class PersonalReport:
+    """What came of an order; `reason` is "" where it was followed."""
+
+    order_id: int
+    reason: str = ""
+    message: str = ""
+    status: PersonalStatus = field(default_factory=PersonalStatus)
+
+
+@dataclass(frozen=True)
 class WorkDone:
     """An answer: tensors, or a text that was streamed before."""
 
@@ -100,6 +147,10 @@ class WorkDone:
     finish: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    margin_fraction: float | None = None
+    first_token_ms: float | None = None
+    tool_calls_json: str = ""
+    personal: PersonalNote | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +198,18 @@ class Draining:
     reason: str
 
 
-Event = Hello | Heartbeat | Evidence | WorkDone | WorkFailed | TextDelta | ArmsChanged | EnergySettled | Draining
+Event = (
+    Hello
+    | Heartbeat
+    | Evidence
+    | WorkDone
+    | WorkFailed
+    | TextDelta
+    | ArmsChanged
+    | EnergySettled
+    | Draining
+    | PersonalReport
+)
 
 # ---- gateway to node
 
@@ -192,6 +254,11 @@ class TextRequest:
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+    tools_json: str = ""
+    tool_choice_json: str = ""
+    response_format_json: str = ""
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,6 +272,7 @@ class Work:
     deadline_ms: float
     energy_limit_j: float
     input: tuple[RawTensor, ...] | TextRequest | None
+    owner: Owner | None = None
 
     @property
     def arm(self) -> str:
@@ -226,4 +294,26 @@ class Drain:
     reason: str
 
 
-Command = Welcome | Rejected | Work | Cancel | Drain
+@dataclass(frozen=True)
+class Keep:
+    """An input that ran elsewhere, to be kept for its owner until a correction comes."""
+
+    request_id: str
+    owner: Owner
+    expert: str
+    inputs: tuple[RawTensor, ...]
+
+
+@dataclass(frozen=True)
+class PersonalOrder:
+    """Something to do with an owner's expert; fields as in `PersonalOrder` of the wire."""
+
+    order_id: int
+    owner: Owner
+    task: str
+    verb: str
+    request_id: str = ""
+    label: str = ""
+
+
+Command = Welcome | Rejected | Work | Cancel | Drain | Keep | PersonalOrder

@@ -173,6 +173,8 @@ class Session:
                 self._desk.take(command)
             case m.Cancel(work_id):
                 self._desk.cancel(work_id)
+            case m.Keep() | m.PersonalOrder():
+                self._desk.order(command)
             case m.Drain(reason):
                 self.drain(reason or "asked by the gateway")
             case m.Rejected(reason, message, retryable):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import grpc.aio
 
@@ -12,6 +12,7 @@ from edgewise.v1 import common_pb2 as common
 from edgewise.v1 import fleet_pb2 as fleet
 from edgewise.v1 import fleet_pb2_grpc as fleet_grpc
 from nodes.agent import messages as m
+from nodes.agent import personal_wire as personal
 from nodes.arms import TaskSpec
 from nodes.wire import DTYPE_NAMES, PROVENANCES, energy, tensor_messages, tensor_spec
 
@@ -121,6 +122,8 @@ def _event(event: m.Event) -> fleet.NodeEvent:
             return fleet.NodeEvent(arms_changed=fleet.ArmsChanged(arms=map(_arm, arms)))
         case m.Draining(reason):
             return fleet.NodeEvent(draining=fleet.Draining(reason=reason))
+        case m.PersonalReport():
+            return fleet.NodeEvent(personal=personal.report(event))
 
 
 def _hello(hello: m.Hello) -> fleet.Hello:
@@ -138,6 +141,7 @@ def _hello(hello: m.Hello) -> fleet.Hello:
         queue_limit=hello.queue_limit,
         memory_limit_bytes=hello.memory_limit_bytes,
         energy_source=_source(hello.energy_source),
+        personal_experts=hello.personal_experts,
     )
 
 
@@ -189,7 +193,25 @@ def _arm(arm: m.OfferedArm) -> fleet.Arm:
         evidence_digest=spec.evidence_digest,
         latency=latency,
         energy=energy_profile,
+        text=_text_profile(arm),
+        tags=spec.tags,
     )
+
+
+def _text_profile(arm: m.OfferedArm) -> fleet.TextProfile | None:
+    traits, cost = arm.spec.text, arm.profile.text if arm.profile else None
+    if traits is None:
+        return None
+    profile = fleet.TextProfile(
+        context_tokens=traits.context_tokens,
+        completion_tokens=traits.completion_tokens,
+        completion_p95_tokens=traits.completion_p95_tokens,
+        tokenizer_digest=traits.tokenizer_digest,
+        capabilities=traits.capabilities,
+    )
+    if cost is not None:
+        profile.MergeFrom(fleet.TextProfile(**asdict(cost)))
+    return profile
 
 
 def _profiles(arm: m.OfferedArm) -> tuple[fleet.LatencyProfile, fleet.EnergyProfile]:
@@ -222,6 +244,10 @@ def _done(done: m.WorkDone) -> fleet.WorkDone:
         energy=energy(done.energy),
         queue_ms=done.queue_ms,
         compute_ms=done.compute_ms,
+        margin_fraction=done.margin_fraction,
+        first_token_ms=done.first_token_ms,
+        tool_calls_json=done.tool_calls_json,
+        personal=None if done.personal is None else personal.note(done.personal),
     )
 
 
@@ -248,6 +274,11 @@ def _command(command: fleet.NodeCommand) -> m.Command | None:
         case "rejected":
             rejected = command.rejected
             return m.Rejected(rejected.reason, rejected.message, rejected.retryable)
+        case "keep":
+            inputs = tuple(_raw(tensor) for tensor in command.keep.inputs)
+            return personal.keep(command.keep, inputs)
+        case "personal":
+            return personal.order(command.personal)
         case _:
             return None
 
@@ -277,6 +308,7 @@ def _work(work: fleet.Work) -> m.Work:
         deadline_ms=work.deadline_ms,
         energy_limit_j=work.energy_limit_j,
         input=given,
+        owner=personal.owner(work.owner) if work.HasField("owner") else None,
     )
 
 
@@ -293,4 +325,13 @@ def _text(text: fleet.TextWork) -> m.TextRequest:
         top_p=parameters.top_p if parameters.HasField("top_p") else None,
         seed=parameters.seed if parameters.HasField("seed") else None,
         stop=tuple(parameters.stop),
+        extras=tuple(message.extra_json for message in text.messages) if _has_extras(text) else (),
+        tools_json=parameters.tools_json,
+        tool_choice_json=parameters.tool_choice_json,
+        response_format_json=parameters.response_format_json,
+        whole=text.whole,
     )
+
+
+def _has_extras(text: fleet.TextWork) -> bool:
+    return any(message.extra_json for message in text.messages)

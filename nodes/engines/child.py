@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import structlog
 
-from nodes.engines.contract import EngineState, Job
+from nodes.engines.contract import EngineState, Job, TextJob
 from nodes.engines.crashes import CrashLog, CrashPolicy
 from nodes.engines.process import WorkerCommand, WorkerProcess
 from nodes.engines.slots import Slots
@@ -26,11 +27,12 @@ log = structlog.get_logger("nodes.engine")
 
 @dataclass(frozen=True)
 class LoadOrder:
-    """One model for the process to load."""
+    """One model for the process to load: a file, or bytes that are kept in memory alone."""
 
     arm: str
     path: str
     sha256: str
+    model: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,23 @@ class Supervisor:
         await self._bring_up()
         self._spawn(self._watch_stalls())
 
+    async def attach(self, order: LoadOrder) -> None:
+        """Load one more model; it is loaded again after a restart.
+
+        Raises:
+            EngineError: if it does not load, or the process is not ready.
+        """
+        if self.state is not EngineState.READY or self._process is None:
+            raise EngineDied(f"The engine is {self.state}")
+        await self._load(self._process, order)
+        self._orders[order.arm] = order
+
+    def detach(self, arm: str) -> None:
+        """Forget a model that was attached."""
+        self._orders.pop(arm, None)
+        if self._process is not None and self._process.alive:
+            self._process.request({"op": "unload", "arm": arm})
+
     async def run(self, job: Job) -> tuple[Frame, float]:
         """The process's answer to one job, and the milliseconds that the job waited.
 
@@ -114,6 +133,34 @@ class Supervisor:
             raise
         return _successful(await answer), (started_s - submitted_s) * 1e3
 
+    async def stream(self, job: TextJob, order: Mapping[str, Any]) -> AsyncGenerator[tuple[Frame, float]]:
+        """Every frame that the process sends for one text, the last one included, and the milliseconds it waited.
+
+        Leaving the generator early asks the process to stop the text at its next token.
+
+        Raises:
+            As `run`.
+        """
+        submitted_s = time.monotonic()
+        self._check(job)
+        await self._slots.take()
+        started_s = time.monotonic()
+        queue_ms = (started_s - submitted_s) * 1e3
+        frames: asyncio.Queue[Frame | None] = asyncio.Queue()
+        try:
+            answer = self._begin_text(job, {**order, "op": "generate", "arm": job.arm}, frames)
+        except BaseException:
+            self._slots.give_back()
+            raise
+        process = self._process
+        try:
+            while (piece := await frames.get()) is not None:
+                yield piece, queue_ms
+            yield _successful(await answer), queue_ms
+        finally:
+            if not answer.done() and process is not None:
+                process.cancel(answer)
+
     async def close(self) -> None:
         """End the process; what runs or waits fails with EngineDied."""
         self.state = EngineState.CLOSED
@@ -126,7 +173,7 @@ class Supervisor:
 
     # ---- one job
 
-    def _check(self, job: Job) -> WorkerProcess:
+    def _check(self, job: Job | TextJob) -> WorkerProcess:
         if job.arm in self._quarantined:
             raise ArmQuarantined(f"{job.arm} is in quarantine: the engine died repeatedly while it ran")
         if self.state is not EngineState.READY or self._process is None:
@@ -134,10 +181,7 @@ class Supervisor:
         return self._process
 
     def _begin(self, job: Job, now_s: float) -> asyncio.Future[Frame]:
-        process = self._check(job)
-        if job.start_by_s is not None and now_s >= job.start_by_s:
-            raise DeadlinePassed("The work's time ran out before it could start")
-        job.on_start()
+        process = self._admit(job, now_s)
         header, run = {"op": "infer", "arm": job.arm}, object()
         try:
             # The slot stays taken until the process has answered, also where the caller leaves before.
@@ -146,6 +190,34 @@ class Supervisor:
             raise InputInvalid(str(error)) from error
         self._running[run] = job.arm, now_s
         return answer
+
+    def _begin_text(
+        self, job: TextJob, header: Mapping[str, Any], frames: asyncio.Queue[Frame | None]
+    ) -> asyncio.Future[Frame]:
+        process, run = self._admit(job, time.monotonic()), object()
+
+        def progressed(frame: Frame) -> None:
+            # A long text is no hang as long as it goes on.
+            self._running[run] = job.arm, time.monotonic()
+            frames.put_nowait(frame)
+
+        def ended() -> None:
+            self._finished(run)
+            frames.put_nowait(None)
+
+        try:
+            answer = process.request(header, on_end=ended, on_piece=progressed)
+        except FrameError as error:
+            raise InputInvalid(str(error)) from error
+        self._running[run] = job.arm, time.monotonic()
+        return answer
+
+    def _admit(self, job: Job | TextJob, now_s: float) -> WorkerProcess:
+        process = self._check(job)
+        if job.start_by_s is not None and now_s >= job.start_by_s:
+            raise DeadlinePassed("The work's time ran out before it could start")
+        job.on_start()
+        return process
 
     def _finished(self, run: object) -> None:
         del self._running[run]
@@ -169,7 +241,8 @@ class Supervisor:
         self.state = EngineState.READY
 
     async def _load(self, process: WorkerProcess, order: LoadOrder) -> None:
-        answer = process.request({"op": "load", "arm": order.arm, "path": order.path, "sha256": order.sha256})
+        held = None if order.model is None else {"model": np.frombuffer(order.model, np.uint8)}
+        answer = process.request({"op": "load", "arm": order.arm, "path": order.path, "sha256": order.sha256}, held)
         try:
             async with asyncio.timeout(self._limits.load_timeout_s):
                 _successful(await answer)

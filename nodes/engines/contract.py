@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from nodes.arms import ArmSpec, Tensors
+from nodes.arms import ArmSpec, Tensors, TextCost
 
 
 class EngineState(StrEnum):
@@ -63,6 +63,13 @@ class TextJob:
         messages: (role, content) in order.
         max_tokens: 0 leaves the limit to the engine.
         energy_limit_j: Joules after which the engine stops early; 0 means no limit.
+        cost: What the arm costs on this node, by which an engine foresees the joules of the next token; None where
+            nobody measured it.
+        min_tokens: Tokens before which the text does not end by itself.
+        extras: What OpenAI's messages have beside role and text, as JSON objects in the order of `messages`; empty
+            where none has anything.
+        tools_json: OpenAI's `tools`; "" for none. Likewise the next two.
+        whole: Nobody reads the text before it is complete: it may come in one piece.
     """
 
     arm: str
@@ -75,6 +82,13 @@ class TextJob:
     energy_limit_j: float = 0.0
     start_by_s: float | None = None
     on_start: Callable[[], None] = _not_watched
+    cost: TextCost | None = None
+    min_tokens: int = 0
+    extras: tuple[str, ...] = ()
+    tools_json: str = ""
+    tool_choice_json: str = ""
+    response_format_json: str = ""
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,9 @@ class TextEnd:
     Attributes:
         finish: "stop", "length" or "budget".
         macs: Work that was really done; 0 where the engine does not count it.
+        margin_fraction: Mean over the tokens of the largest probability minus the second; None where nobody knows.
+        first_token_ms: From the start of computing to the first token; None where nobody measured it.
+        tool_calls_json: Where the model calls tools: OpenAI's `tool_calls`.
     """
 
     finish: str
@@ -100,6 +117,9 @@ class TextEnd:
     queue_ms: float
     compute_ms: float
     macs: int = 0
+    margin_fraction: float | None = None
+    first_token_ms: float | None = None
+    tool_calls_json: str = ""
 
 
 @dataclass

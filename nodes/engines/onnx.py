@@ -1,7 +1,8 @@
-"""ONNX Runtime in a child process: the first engine. Tensors only."""
+"""ONNX Runtime, and our own kernels for pruned chains, in a child process. Tensors only."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from nodes.worker.frames import FrameError
 
 
 class OnnxEngine:
-    """Runs `.onnx` files on the CPU, each run single-threaded, `command.slots` of them at once.
+    """Runs `.onnx` files and chains (`.npz`) on the CPU, each run single-threaded, `command.slots` of them at once.
 
     Args:
         command: Interpreter and slots of the child process.
@@ -61,6 +62,18 @@ class OnnxEngine:
     async def load(self, arms: Sequence[ArmSpec]) -> None:
         """See `Engine`."""
         await self._child.start([_order(arm) for arm in arms])
+
+    async def attach(self, arm: str, model: bytes) -> None:
+        """Load one more model from memory, under a key that no gateway asks for.
+
+        Raises:
+            EngineError: if it does not load.
+        """
+        await self._child.attach(LoadOrder(arm, "", hashlib.sha256(model).hexdigest(), model))
+
+    def detach(self, arm: str) -> None:
+        """Forget a model that was attached; one that is not there is no error."""
+        self._child.detach(arm)
 
     async def infer(self, job: Job) -> JobResult:
         """See `Engine`. Cost: one hop to the child and back, about 0.1 ms, beyond the model itself."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import kernels
 import nodes.worker
 from nodes.arms import Tensors
 from nodes.errors import EngineDied, EngineError
@@ -18,15 +19,15 @@ from nodes.worker.frames import Frame, FrameDecoder, FrameError, encode
 STDERR_TAIL_BYTES = 4096
 CLOSE_TIMEOUT_S = 0.5
 
-# `nodes` is made by hand and holds only the worker, so that another interpreter sees nothing of the packages that
-# the agent's interpreter has installed beside it.
+# `nodes` and `kernels` are made by hand and hold only the worker and what it runs, so that another interpreter sees
+# nothing of the packages that the agent's interpreter has installed beside it.
 _BOOTSTRAP = """
 import sys, types
 sys.path[:] = [p for p in sys.path if p]
-nodes = types.ModuleType("nodes")
-nodes.__path__ = [{folder!r}]
-sys.modules["nodes"] = nodes
-from nodes.worker.main import main
+for name, folder in {folders!r}.items():
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [folder]
+from {serve} import main
 main(slots={slots}, parent_pid={parent_pid})
 """
 
@@ -38,15 +39,17 @@ class WorkerCommand:
     Attributes:
         python: The interpreter; needs numpy and onnxruntime, Python 3.10 or newer.
         slots: Models that run at once.
+        serve: Module in the worker package whose `main` the process runs.
     """
 
     python: Path
     slots: int
+    serve: str = "nodes.worker.main"
 
     def arguments(self) -> list[str]:
         """The command line."""
-        folder = str(Path(nodes.worker.__path__[0]).parent)
-        code = _BOOTSTRAP.format(folder=folder, slots=self.slots, parent_pid=os.getpid())
+        folders = {"nodes": str(Path(nodes.worker.__path__[0]).parent), "kernels": str(kernels.__path__[0])}
+        code = _BOOTSTRAP.format(folders=folders, serve=self.serve, slots=self.slots, parent_pid=os.getpid())
         return [str(self.python), "-c", code]
 
     def environment(self) -> dict[str, str]:
@@ -59,13 +62,26 @@ class WorkerCommand:
         return {**kept, "OMP_NUM_THREADS": "1", **quiet}
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """Who waits for the answers to one request."""
+
+    answer: asyncio.Future[Frame]
+    on_end: Callable[[], None]
+    on_piece: Callable[[Frame], None]
+
+
+def _no_pieces(_frame: Frame) -> None:
+    return None
+
+
 class WorkerProcess(asyncio.SubprocessProtocol):
     """The agent's end of the pipes. `request` from the event loop only."""
 
     def __init__(self, on_death: Callable[[WorkerProcess], None]) -> None:
         self._on_death = on_death
         self._decoder = FrameDecoder()
-        self._waiting: dict[int, tuple[asyncio.Future[Frame], Callable[[], None]]] = {}
+        self._waiting: dict[int, _Waiting] = {}
         self._next_id = 0
         self._stderr_tail = b""
         self._transport: asyncio.SubprocessTransport | None = None
@@ -124,11 +140,13 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         tensors: Tensors | None = None,
         *,
         on_end: Callable[[], None] = lambda: None,
+        on_piece: Callable[[Frame], None] = _no_pieces,
     ) -> asyncio.Future[Frame]:
         """Send one operation; the future gives the answering frame, or EngineDied.
 
         Args:
             on_end: Called when the process has answered or died, also where the future was cancelled before.
+            on_piece: Called with every frame ``piece`` that comes before the answer.
 
         Raises:
             EngineDied: if the process is gone.
@@ -139,9 +157,16 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         self._next_id += 1
         data = encode({**header, "id": self._next_id}, tensors)
         answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-        self._waiting[self._next_id] = answer, on_end
+        self._waiting[self._next_id] = _Waiting(answer, on_end, on_piece)
         self._stdin.write(data)
         return answer
+
+    def cancel(self, answer: asyncio.Future[Frame]) -> None:
+        """Ask the process to end the request early; it still answers. Does nothing where it has answered or died."""
+        for request_id, waiting in self._waiting.items():
+            if waiting.answer is answer and self._stdin is not None:
+                self._stdin.write(encode({"op": "cancel", "id": request_id}))
+                return
 
     def kill(self) -> None:
         """End the process now; does nothing where it has ended by itself."""
@@ -210,12 +235,17 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             if not self.ready.done():
                 self.ready.set_result(frame.header)
             return
-        answer, on_end = self._waiting.pop(frame.header.get("id", 0), (None, None))
-        if answer is None or on_end is None:
+        request_id = frame.header.get("id", 0)
+        waiting = self._waiting.get(request_id)
+        if waiting is None:
             return
-        if not answer.done():
-            answer.set_result(frame)
-        on_end()
+        if frame.op == "piece":
+            waiting.on_piece(frame)
+            return
+        del self._waiting[request_id]
+        if not waiting.answer.done():
+            waiting.answer.set_result(frame)
+        waiting.on_end()
 
     def _die(self) -> None:
         if self._dead:
@@ -223,12 +253,12 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         self._dead = True
         waiting, self._waiting = list(self._waiting.values()), {}
         _fail(self.ready)
-        for answer, _ in waiting:
-            _fail(answer)
+        for one in waiting:
+            _fail(one.answer)
         # The owner hears of the death first: slots that come free must not go to this process again.
         self._on_death(self)
-        for _, on_end in waiting:
-            on_end()
+        for one in waiting:
+            one.on_end()
 
 
 def _fail(answer: asyncio.Future[Any]) -> None:

@@ -1,6 +1,7 @@
 """The engine process: reads frames from stdin, runs models, writes frames to the stdout it was born with.
 
-Operations: ``load`` {id, arm, path, sha256} -> ``loaded``; ``infer`` {id, arm} + tensors -> ``done`` + tensors;
+Operations: ``load`` {id, arm, path, sha256} (+ the tensor ``model`` in place of the file) -> ``loaded``; ``unload``
+{id, arm} -> ``unloaded``; ``infer`` {id, arm} + tensors -> ``done`` + tensors;
 any of them -> ``failed`` {id, reason, text}. The first frame out is ``ready`` with the versions found.
 
 The process ends when stdin closes (its agent is gone) and ignores SIGINT and SIGTERM, which a terminal or a
@@ -35,11 +36,16 @@ def main(slots: int, parent_pid: int) -> None:
         slots: Models that run at once, each in a thread of its own.
         parent_pid: The agent; the process leaves at once where that is no longer its parent.
     """
+    commands_fd, replies_fd = enter_process(parent_pid)
+    _serve(slots, commands_fd, Replies(replies_fd))
+
+
+def enter_process(parent_pid: int) -> tuple[int, int]:
+    """Tie the process to its agent; where commands come from and answers go to."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _die_with_parent(parent_pid)
-    commands_fd, replies_fd = _claim_pipes()
-    _serve(slots, commands_fd, _Replies(replies_fd))
+    return _claim_pipes()
 
 
 def _die_with_parent(parent_pid: int) -> None:
@@ -60,7 +66,7 @@ def _claim_pipes() -> tuple[int, int]:
     return commands_fd, replies_fd
 
 
-class _Replies:
+class Replies:
     """The one writer of frames; threads take turns."""
 
     def __init__(self, fd: int) -> None:
@@ -71,13 +77,14 @@ class _Replies:
         self._encode = encode
 
     def send(self, header: dict[str, Any], tensors: Any = None) -> None:
+        """Write one frame; blocks while the pipe is full."""
         view = memoryview(self._encode(header, tensors))
         with self._lock:
             while view:
                 view = view[os.write(self._fd, view) :]
 
 
-class _Commands:
+class Commands:
     """Frames for whichever thread asks first.
 
     The thread that reads a frame also runs it: handing it to another one costs more than a small model takes.
@@ -102,16 +109,11 @@ class _Commands:
             return self._read.popleft()
 
 
-def _serve(slots: int, commands_fd: int, replies: _Replies) -> None:
-    # Imported only now, when nothing that they print can reach the pipe.
-    import numpy
-    import onnxruntime
-
+def _serve(slots: int, commands_fd: int, replies: Replies) -> None:
+    greet(replies)
     from nodes.worker.sessions import Sessions
 
-    sessions, commands = Sessions(), _Commands(commands_fd)
-    versions = {"python": platform.python_version(), "numpy": numpy.__version__}
-    replies.send({"op": "ready", **versions, "onnxruntime": onnxruntime.__version__, "pid": os.getpid()})
+    sessions, commands = Sessions(), Commands(commands_fd)
     threads = [threading.Thread(target=_run, args=(sessions, commands, replies)) for _ in range(slots)]
     for thread in threads:
         thread.start()
@@ -119,7 +121,17 @@ def _serve(slots: int, commands_fd: int, replies: _Replies) -> None:
         thread.join()
 
 
-def _run(sessions: Sessions, commands: _Commands, replies: _Replies) -> None:
+def greet(replies: Replies) -> None:
+    """Say that the process is ready, and with which versions."""
+    # Imported only now, when nothing that they print can reach the pipe.
+    import numpy
+    import onnxruntime
+
+    versions = {"python": platform.python_version(), "numpy": numpy.__version__}
+    replies.send({"op": "ready", **versions, "onnxruntime": onnxruntime.__version__, "pid": os.getpid()})
+
+
+def _run(sessions: Sessions, commands: Commands, replies: Replies) -> None:
     try:
         while (frame := commands.next()) is not None:
             try:
@@ -127,7 +139,7 @@ def _run(sessions: Sessions, commands: _Commands, replies: _Replies) -> None:
             except BrokenPipeError:
                 break
             except Exception as error:  # The rim of the process: a model may raise anything.
-                replies.send(_failure(frame, error))
+                replies.send(failure(frame, error))
     finally:
         # The agent is gone, or what it sends cannot be trusted. Other threads may still be inside a model; nobody
         # waits for their answers any more.
@@ -140,14 +152,20 @@ def _answer(sessions: Sessions, frame: Frame) -> tuple[dict[str, Any], Any]:
         outputs, compute_ms = sessions.run(header["arm"], frame.tensors())
         return {"op": "done", "id": header["id"], "compute_ms": compute_ms}, outputs
     if frame.op == "load":
-        found = sessions.load(header["arm"], header["path"], header["sha256"])
+        held = frame.tensors().get("model")
+        model = None if held is None else held.tobytes()
+        found = sessions.load(header["arm"], header["path"], header["sha256"], model=model)
         return {"op": "loaded", "id": header["id"], **found}, None
+    if frame.op == "unload":
+        sessions.unload(header["arm"])
+        return {"op": "unloaded", "id": header["id"]}, None
     raise ValueError(f"no operation {frame.op}")
 
 
-def _failure(frame: Frame, error: Exception) -> dict[str, Any]:
+def failure(frame: Frame, error: Exception) -> dict[str, Any]:
+    """The frame that tells the agent what went wrong."""
     text = f"{type(error).__name__}: {error}"[:500]
-    # ONNX Runtime's InvalidArgument is a class made at run time, so it is known by name.
-    refused = type(error).__name__ in ("InvalidArgument", "FrameError")
-    reason = "INPUT_INVALID" if refused and frame.op == "infer" else "ENGINE_ERROR"
+    # By name: ONNX Runtime's InvalidArgument is a class made at run time, and not everybody has kernels.
+    refused = type(error).__name__ in ("InvalidArgument", "FrameError", "PromptRefused", "ShapeError")
+    reason = "INPUT_INVALID" if refused and frame.op in ("infer", "generate") else "ENGINE_ERROR"
     return {"op": "failed", "id": frame.header.get("id"), "reason": reason, "text": text}

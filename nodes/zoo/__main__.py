@@ -10,7 +10,9 @@ from pathlib import Path
 import click
 
 from nodes.zoo.catalog import DEFAULT_FOLDER, CatalogError, load_catalog
-from nodes.zoo.digits.settings import RECIPES
+from nodes.zoo.digits.settings import MASSES, RECIPES
+from nodes.zoo.language.catalog import TEXT_FOLDER, load_text_catalog
+from nodes.zoo.language.settings import RECIPES as LANGUAGE_RECIPES
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -22,7 +24,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--out", type=FOLDER, default=DEFAULT_FOLDER, show_default="the shipped folder")
-@click.option("--only", "names", multiple=True, type=click.Choice(list(RECIPES)), help="Train this expert only.")
+@click.option("--only", "names", multiple=True, type=click.Choice([*RECIPES, *MASSES]), help="Train this expert only.")
 @click.option(
     "--folds",
     "folds_file",
@@ -32,15 +34,42 @@ def main() -> None:
 def train(out: Path, names: tuple[str, ...], folds_file: Path | None) -> None:
     """Train the digit experts and write weights, cards and evidence.
 
-    Takes about a minute on two cores; on one machine the files come out the same every time.
+    Takes about two minutes on two cores; on one machine the files come out the same every time.
     """
     _require("torch", "onnx", "onnxruntime", "sklearn", extra="edgewise[train,node]")
     from nodes.zoo.digits.build import build  # torch takes seconds to import
 
     started = time.perf_counter()
-    chosen = [name for name in RECIPES if not names or name in names]
+    chosen = [name for name in (*RECIPES, *MASSES) if not names or name in names]
     build(out, chosen, folds_file=folds_file, report=click.echo)
     click.echo(f"written to {out} in {time.perf_counter() - started:.0f} s")
+
+
+@main.command()
+@click.option("--work", type=FOLDER, default=Path("build/language"), show_default=True, help="Of checkpoints.")
+@click.option("--only", "names", multiple=True, type=click.Choice(list(LANGUAGE_RECIPES)), help="Train this one only.")
+def train_language(work: Path, names: tuple[str, ...]) -> None:
+    """Train the text experts, each on one core; stopped and started again, it goes on where it was.
+
+    Takes about an hour for all. `export-language` then writes what ships.
+    """
+    _require("torch", extra="edgewise[train,node]")
+    from nodes.zoo.language.train import Training  # torch takes seconds to import
+
+    for name in names or LANGUAGE_RECIPES:
+        click.echo(f"training {name}")
+        Training(name, LANGUAGE_RECIPES[name], work).run(click.echo)
+
+
+@main.command()
+@click.option("--work", type=FOLDER, default=Path("build/language"), show_default=True, help="Of checkpoints.")
+@click.option("--out", type=FOLDER, default=TEXT_FOLDER, show_default="the shipped folder")
+def export_language(work: Path, out: Path) -> None:
+    """Write weights, cards, questions and evidence of the text experts from their checkpoints, finished or not."""
+    _require("torch", "onnx", "onnxruntime", extra="edgewise[train,node]")
+    from nodes.zoo.language.build import Builder
+
+    Builder(work, out, click.echo).build()
 
 
 @main.command()
@@ -57,9 +86,29 @@ def verify(models: Path) -> None:
         raise click.ClickException(str(problem)) from None
     for card, found in zip(catalog.experts, findings, strict=True):
         click.echo(
-            f"{found.expert:15s} {card.macs:>9,d} MACs  held out {found.held_out_fraction:.2%}"
+            f"{found.expert:17s} {card.macs:>9,d} MACs  held out {found.held_out_fraction:.2%}"
             f"  evidence {found.evidence_fraction:.2%}  {'as stated' if found.as_stated else 'NOT AS STATED'}"
         )
+    if not all(found.as_stated for found in findings):
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--models", type=FOLDER, default=TEXT_FOLDER, show_default="the shipped folder")
+@click.option("--only", "names", multiple=True, help="Check this one only.")
+def verify_language(models: Path, names: tuple[str, ...]) -> None:
+    """Check every digest, then every text expert on the questions that it never saw."""
+    _require("onnxruntime", extra="edgewise[node]")
+    from nodes.zoo.language.check import check_text_expert  # the runtime is optional
+
+    try:
+        catalog = load_text_catalog(models)
+    except CatalogError as problem:
+        raise click.ClickException(str(problem)) from None
+    findings = [check_text_expert(catalog, card) for card in catalog.experts if not names or card.name in names]
+    for found in findings:
+        state = "as stated" if found.as_stated else "NOT AS STATED"
+        click.echo(f"{found.expert:18s} {found.right_fraction:.2%} of the test questions right, {state}")
     if not all(found.as_stated for found in findings):
         sys.exit(1)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 
+from nodes.worker.sessions import Sessions
 from nodes.zoo.catalog import Catalog, ExpertCard
 
 
@@ -29,9 +29,10 @@ class Finding:
 def check_expert(catalog: Catalog, card: ExpertCard) -> Finding:
     """Run one expert on every held-out sample. Cost: below a second for the shipped digits."""
     held_out, reference = catalog.held_out, catalog.reference
-    session = onnxruntime.InferenceSession(catalog.model_path(card), providers=["CPUExecutionProvider"])
-    task = catalog.task
-    answers = [session.run([task.output.name], {task.input.name: one[None]})[0] for one in held_out.inputs]
+    sessions, task = Sessions(), catalog.task
+    sessions.load(card.name, str(catalog.model_path(card)), card.sha256)
+    runs = (sessions.run(card.name, {task.input.name: one[None]})[0] for one in held_out.inputs)
+    answers = [outputs[task.output.name] for outputs in runs]
     held_out_fraction = float(np.mean(np.concatenate(answers).argmax(axis=1) == held_out.labels_n))
     evidence_n = catalog.evidence(card).argmax(axis=1)
     evidence_fraction = float(np.mean(evidence_n == reference.labels_n))

@@ -31,6 +31,7 @@ FUSIONS = ("auto", "none", "mixture", "vote")
 @click.option("--fusion", type=click.Choice(FUSIONS), default="auto", help="How answers are combined.  [default: auto]")
 @click.option("--timeout", type=DURATION, default=10_000.0, help="Deadline of the call.  [default: 10s]")
 @click.option("--request-id", help="A name of your own for this request; `edgewise why` takes it.")
+@click.option("--user", help="Whose own expert may learn from this and answer.")
 @output_option
 @click.pass_obj
 def infer(
@@ -47,6 +48,7 @@ def infer(
     fusion: str,
     timeout: float,
     request_id: str | None,
+    user: str | None,
     output: str,
 ) -> None:
     """Answer one query: FILE is a picture or a .npy array.
@@ -69,6 +71,7 @@ def infer(
             expert=expert,
             fusion=FusionChoice(fusion),
             request_id=request_id,
+            user=user,
         )
     if output == "json":
         print_json(answer)
@@ -100,4 +103,8 @@ def _print(answer: Answer, session: Session) -> None:
     screen.print(f"  time     {format_duration_ms(answer.timing.total_ms)}")
     screen.print(f"  arms     {arms}")
     screen.print(f"  budget   {met}")
+    if answer.routing.overlay:
+        screen.print(f"  overlay  {safe(answer.routing.overlay)}")
+    if answer.needs_feedback:
+        screen.print(f"  label?   edgewise feedback {safe(answer.request_id)} --label LABEL would help")
     screen.print(f"  request  {safe(answer.request_id)}  (edgewise why {safe(answer.request_id)})")

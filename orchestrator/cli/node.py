@@ -59,6 +59,14 @@ def profile(session: Session, arguments: tuple[str, ...]) -> None:
     _hand_over(session, "profile", arguments)
 
 
+@click.command(context_settings=PASS_THROUGH, short_help="Prune an expert: train, profile, export.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def prune(session: Session, arguments: tuple[str, ...]) -> None:
+    """Prune an expert dynamically; all arguments go to `python -m nodes prune`, also --help."""
+    _hand_over(session, "prune", arguments)
+
+
 @node.command("list")
 @gateway_option
 @output_option

@@ -65,6 +65,7 @@ def _headline(explanation: Explanation) -> str:
             f"  binding    {BINDING.get(binding, safe(binding))}",
             f"  price      {_price(explanation)}",
             f"  long run   {_pacing(explanation)}",
+            *([f"  overlay    {safe(explanation.routing.overlay)}"] if explanation.routing.overlay else []),
             f"  charged    {_charged(explanation)}\n",
         )
     )

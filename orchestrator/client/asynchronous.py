@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from orchestrator.client import wire
+from orchestrator.client import personal, wire
 from orchestrator.client.admin import wire as admin
 from orchestrator.client.session import (
     CHANNEL_OPTIONS,
@@ -35,6 +35,7 @@ from orchestrator.client.types import (
     TensorSpec,
     TextDelta,
 )
+from orchestrator.personal.types import PersonalStatus
 
 Reply = TypeVar("Reply")
 
@@ -79,10 +80,11 @@ class AsyncClient(Session):
         fusion: FusionChoice | None = None,
         max_experts: int | None = None,
         request_id: str | None = None,
+        user: str | None = None,
         timeout_s: float | None = None,
     ) -> Answer:
         """Answer one tensor query, as `Client.infer`."""
-        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id)
+        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user)
         named = inputs if isinstance(inputs, Mapping) else wire.fit(inputs, await self._spec(task))
         return await self._run(wire.infer(named, ask), timeout_s)
 
@@ -94,11 +96,12 @@ class AsyncClient(Session):
         parameters: GenerationParameters = DEFAULT_PARAMETERS,
         budget: Budget | None = None,
         expert: str | None = None,
+        fusion: FusionChoice | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[TextDelta | Generated, None]:
         """Generate text, as `Client.generate`."""
-        ask = wire.Ask(task, budget, expert, None, None, request_id)
+        ask = wire.Ask(task, budget, expert, fusion, None, request_id)
         call = wire.generate(messages, parameters, ask)
         open_stream: Any = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString
@@ -121,6 +124,14 @@ class AsyncClient(Session):
         """How good an answer was, 0 (wrong) to 1 (right); true where the guard of the gate took it."""
         return await self._run(wire.feedback(request_id, score))
 
+    async def correct(self, request_id: str, label: str) -> PersonalStatus:
+        """Tell the right label of a request that carried a user; how that user's expert stands then."""
+        return await self._run(personal.correct(request_id, label))
+
+    async def personal(self, user: str, verb: str, *, task: str = "digits") -> PersonalStatus:
+        """Have a user's home node train, say the status of, roll back, export or forget the user's expert."""
+        return await self._run(personal.order(user, task, verb))
+
     async def status(self) -> FleetStatus:
         """Nodes, tasks and totals."""
         fleet = await self._run(admin.status())
@@ -131,6 +142,10 @@ class AsyncClient(Session):
         """The inputs of all tensor tasks, by task."""
         self.specs.update(await self._run(wire.tasks()))
         return dict(self.specs)
+
+    async def text_tasks(self) -> tuple[str, ...]:
+        """The tasks that take texts."""
+        return await self._run(wire.text_tasks())
 
     async def budgets(self) -> tuple[TaskBudget, ...]:
         """The budgets in force, the default first."""

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from orchestrator.client import accounts, identity, wire
+from orchestrator.client import accounts, identity, personal, wire
 from orchestrator.client.admin import wire as admin
 from orchestrator.client.session import (
     CHANNEL_OPTIONS,
@@ -40,6 +40,7 @@ from orchestrator.client.types import (
     TensorSpec,
     TextDelta,
 )
+from orchestrator.personal.types import PersonalStatus
 
 Reply = TypeVar("Reply")
 
@@ -94,6 +95,7 @@ class Client(Session):
         fusion: FusionChoice | None = None,
         max_experts: int | None = None,
         request_id: str | None = None,
+        user: str | None = None,
         timeout_s: float | None = None,
     ) -> Answer:
         """Answer one tensor query.
@@ -108,11 +110,12 @@ class Client(Session):
             max_experts: Most experts that may run.
             request_id: Chosen by the caller; None lets the gateway choose.
             timeout_s: Deadline of this call in seconds; the client's own when None.
+            user: Whose own expert may learn from this and answer; None for nobody's.
 
         Raises:
             EdgewiseError: See `orchestrator.errors`, for example `BudgetInfeasible`.
         """
-        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id)
+        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user)
         named = inputs if isinstance(inputs, Mapping) else wire.fit(inputs, self._spec(task))
         return self._run(wire.infer(named, ask), timeout_s)
 
@@ -124,6 +127,7 @@ class Client(Session):
         parameters: GenerationParameters = DEFAULT_PARAMETERS,
         budget: Budget | None = None,
         expert: str | None = None,
+        fusion: FusionChoice | None = None,
         request_id: str | None = None,
         timeout_s: float | None = None,
     ) -> Generator[TextDelta | Generated, None, None]:
@@ -134,7 +138,7 @@ class Client(Session):
         Raises:
             EdgewiseError: Before or between pieces; see `orchestrator.errors`.
         """
-        ask = wire.Ask(task, budget, expert, None, None, request_id)
+        ask = wire.Ask(task, budget, expert, fusion, None, request_id)
         call = wire.generate(messages, parameters, ask)
         open_stream = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString
@@ -157,6 +161,14 @@ class Client(Session):
         """How good an answer was, 0 (wrong) to 1 (right); true where the guard of the gate took it."""
         return self._run(wire.feedback(request_id, score))
 
+    def correct(self, request_id: str, label: str) -> PersonalStatus:
+        """Tell the right label of a request that carried a user; how that user's expert stands then."""
+        return self._run(personal.correct(request_id, label))
+
+    def personal(self, user: str, verb: str, *, task: str = "digits") -> PersonalStatus:
+        """Have a user's home node train, say the status of, roll back, export or forget the user's expert."""
+        return self._run(personal.order(user, task, verb))
+
     def status(self) -> FleetStatus:
         """Nodes, tasks and totals."""
         fleet = self._run(admin.status())
@@ -167,6 +179,10 @@ class Client(Session):
         """The inputs of all tensor tasks, by task."""
         self.specs.update(self._run(wire.tasks()))
         return dict(self.specs)
+
+    def text_tasks(self) -> tuple[str, ...]:
+        """The tasks that take texts."""
+        return self._run(wire.text_tasks())
 
     def budgets(self) -> tuple[TaskBudget, ...]:
         """The budgets in force, the default first."""

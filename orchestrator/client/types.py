@@ -78,6 +78,7 @@ class Answer:
     energy: Energy
     routing: RoutingRecord
     timing: Timings
+    needs_feedback: bool = False
 
 
 @dataclass(frozen=True)

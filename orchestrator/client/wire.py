@@ -56,6 +56,7 @@ class Ask:
     fusion: own.FusionChoice | None = None
     max_experts: int | None = None
     request_id: str | None = None
+    user: str | None = None
 
 
 def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
@@ -66,9 +67,8 @@ def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
         expert=ask.expert or "",
         inputs=[_tensor(name, array) for name, array in inputs.items()],
         budget=_budget(ask.budget),
-        fusion=common_pb2.Fusion(
-            mode=FUSION_NUMBERS[ask.fusion or own.FusionChoice.AUTO], max_experts=ask.max_experts or 0
-        ),
+        fusion=_fusion(ask),
+        user=ask.user or "",
     )
     return Call(f"/{GATEWAY}/Infer", request, gateway_pb2.InferResponse, _answer)
 
@@ -84,15 +84,22 @@ def generate(
         request_id=ask.request_id or "",
         task=ask.task,
         expert=ask.expert or "",
-        messages=[common_pb2.ChatMessage(role=turn.role, content=turn.content) for turn in messages],
+        messages=[
+            common_pb2.ChatMessage(role=turn.role, content=turn.content, extra_json=turn.extra_json)
+            for turn in messages
+        ],
         parameters=common_pb2.GenerationParameters(
             max_tokens=parameters.max_tokens,
             temperature=parameters.temperature,
             top_p=parameters.top_p,
             seed=parameters.seed,
             stop=parameters.stop,
+            tools_json=parameters.tools_json,
+            tool_choice_json=parameters.tool_choice_json,
+            response_format_json=parameters.response_format_json,
         ),
         budget=_budget(ask.budget),
+        fusion=_fusion(ask),
     )
     return Call(f"/{GATEWAY}/Generate", request, gateway_pb2.GenerateEvent, _event)
 
@@ -112,6 +119,16 @@ def tasks() -> Call[dict[str, own.TensorSpec]]:
         lambda reply: {
             entry.task: decode_spec(entry.input, "input") for entry in reply.tasks if entry.HasField("input")
         },
+    )
+
+
+def text_tasks() -> Call[tuple[str, ...]]:
+    """The call that lists the tasks that take texts."""
+    return Call(
+        f"/{GATEWAY}/ListTasks",
+        gateway_pb2.ListTasksRequest(),
+        gateway_pb2.ListTasksResponse,
+        lambda reply: tuple(entry.task for entry in reply.tasks if entry.text),
     )
 
 
@@ -143,6 +160,11 @@ def _tensor(name: str, array: Array) -> common_pb2.Tensor:
     return encode_tensor(name, array)
 
 
+def _fusion(ask: Ask) -> common_pb2.Fusion:
+    mode = FUSION_NUMBERS[ask.fusion or own.FusionChoice.AUTO]
+    return common_pb2.Fusion(mode=mode, max_experts=ask.max_experts or 0)
+
+
 def _budget(budget: own.Budget | None) -> common_pb2.Budget | None:
     return None if budget is None else encode_budget(budget)
 
@@ -156,6 +178,7 @@ def _answer(reply: gateway_pb2.InferResponse) -> own.Answer:
         energy=decode_energy(reply.energy),
         routing=_routing(reply.routing),
         timing=_timing(reply.timing),
+        needs_feedback=reply.needs_feedback,
     )
 
 
@@ -209,6 +232,7 @@ def _routing(message: gateway_pb2.Routing) -> own.RoutingRecord:
         budget_met=message.budget_met,
         plan_id=message.plan_id,
         certificate=read_certificate(message.certificate),
+        overlay=message.overlay,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from edgewise.v1 import fleet_pb2
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.session import NodeSession, OutboxFull, Pending, SessionEnded
+from orchestrator.routing.figures import Figures
 from orchestrator.types import AttemptRecord, Delta, Done, Energy, Failed, Provenance
 
 # An attempt that takes this many times its bound is given up if another arm could take over.
@@ -53,6 +54,7 @@ class Ask:
         energy_limit_j: Joules that this work may take; 0 for no limit.
         spare: Whether another arm could take over, asked when patience ends.
         given_up: Takes the record of work that nobody waits for any more: it has cost joules all the same.
+        figures: What this text is expected to cost; None takes what the arm costs as a rule.
     """
 
     index: int
@@ -63,6 +65,7 @@ class Ask:
     energy_limit_j: float
     spare: Callable[[], bool]
     given_up: Callable[[AttemptRecord], None]
+    figures: Figures | None = None
 
 
 class Attempts:
@@ -164,10 +167,11 @@ class Trial:
         self._session = session
         self._state = board.states[ask.index]
         self._started_s = time.monotonic()
+        figures: Figures = board if ask.figures is None else ask.figures
         self._wait_ms = float(board.wait_ms_n[ask.index])
-        self._predicted_ms = self._wait_ms + float(board.service_ms_n[ask.index])
-        self.bound_ms = self._wait_ms + float(board.service_bound_ms_n[ask.index])
-        self._predicted_j = float(board.energy_j_n[ask.index])
+        self._predicted_ms = self._wait_ms + float(figures.service_ms_n[ask.index])
+        self.bound_ms = self._wait_ms + float(figures.service_bound_ms_n[ask.index])
+        self._predicted_j = float(figures.energy_j_n[ask.index])
         self._pending: Pending | None = None
         self._held_ms: float | None = None
 
@@ -181,7 +185,8 @@ class Trial:
     def begin(self, pending: Pending) -> None:
         """The work was sent."""
         self._pending = pending
-        self._held_ms = self._board.dispatched(self.ask.index)
+        held_ms = None if self.ask.figures is None else self._predicted_ms - self._wait_ms
+        self._held_ms = self._board.dispatched(self.ask.index, held_ms)
 
     def result(self) -> asyncio.Future[Done | Failed]:
         """The node's result, in time or not."""
@@ -226,9 +231,15 @@ class Trial:
             failed.final = result.final
             raise failed
         elapsed_ms = self._elapsed_ms()
-        # From joules that were themselves predicted there is nothing to learn; the final ones follow.
-        energy_j = math.nan if result.energy.preliminary else result.energy.energy_j
-        self._board.answered(self.ask.index, service_ms=elapsed_ms - self._wait_ms, energy_j=energy_j)
+        service_ms = elapsed_ms - self._wait_ms
+        if self.ask.figures is None:
+            # From joules that were themselves predicted there is nothing to learn; the final ones follow.
+            energy_j = math.nan if result.energy.preliminary else result.energy.energy_j
+            self._board.answered(self.ask.index, service_ms=service_ms, energy_j=energy_j)
+        else:
+            # How long a text waited its node knows; a prediction of it would feed back into the next one.
+            waited_ms = result.queue_ms if result.compute_ms > 0.0 else self._wait_ms
+            self._board.generated(self.ask.index, result, service_ms=elapsed_ms - waited_ms)
         return result, self._record("answered", "", result.energy, elapsed_ms)
 
     def failure(self, reason: str, *, outcome: str = "failed", energy: Energy | None = None) -> AttemptFailed:

@@ -21,6 +21,8 @@ from orchestrator.errors import DeadlineExceeded, EdgewiseError, Unavailable
 from orchestrator.execution.attempt import UNTOLD, Ask, AttemptFailed, Attempts
 from orchestrator.execution.window import Window
 from orchestrator.fleet.arms import ArmBoard
+from orchestrator.personal.types import PersonalNote
+from orchestrator.personal.wire import encode_owner
 from orchestrator.routing.route import Decision
 from orchestrator.types import Array, AttemptRecord, Energy, FusionChoice, Limits, Provenance, Query
 from orchestrator.wire import encode_tensor
@@ -58,6 +60,8 @@ class Progress:
         written_off_j: Of what is reserved, what attempts may have taken that did not tell.
         told_from: Attempts from this one on are not in `written_off_j`.
         fused: The answer so far, None before the first.
+        voices: How many experts' texts are in the answer to a text query.
+        personal: What the owner's home node says of its answer.
     """
 
     limits: Limits
@@ -73,6 +77,8 @@ class Progress:
     told_from: int = 0
     infer_s: float = 0.0
     fuse_s: float = 0.0
+    voices: int = 0
+    personal: PersonalNote | None = None
 
     @property
     def elapsed_ms(self) -> float:
@@ -158,16 +164,20 @@ def total_energy(attempts: list[AttemptRecord]) -> Energy:
     methods = "+".join(sorted({part.method for part in parts if part.method}))
     if provenance is Provenance.UNMEASURED:
         return Energy(math.nan, provenance, methods)
-    idle = [part.idle_j for part in parts if part.idle_j is not None]
     return Energy(
         math.fsum(part.energy_j for part in parts),
         provenance,
         methods,
         math.sqrt(math.fsum(part.uncertainty_j**2 for part in parts)),
-        math.fsum(idle) if len(idle) == len(parts) else None,
+        _idle_j(parts),
         "+".join(sorted({part.share for part in parts if part.share})),
         any(part.preliminary for part in parts),
     )
+
+
+def _idle_j(parts: list[Energy]) -> float | None:
+    told = [part.idle_j for part in parts if part.idle_j is not None]
+    return math.fsum(told) if told else None
 
 
 class Runner:
@@ -287,7 +297,7 @@ class Runner:
             index=index,
             stage=stage,
             request_id=query.request_id,
-            fill=lambda work: _fill(work, query),
+            fill=lambda work: _fill(work, query, self._board.states[index].arm.node),
             deadline_s=progress.started_s + _window_ms(query, progress) / 1000.0,
             energy_limit_j=wire_limit_j(energy_left_j),
             spare=spare,
@@ -308,6 +318,7 @@ class Runner:
             progress.avoid = progress.avoid | {index}
             return AttemptFailed(record)
         progress.attempts.append(record)
+        progress.personal = done.personal or progress.personal
         progress.answers[self._board.states[index].arm.expert] = answer
         return None
 
@@ -318,7 +329,9 @@ def _window_ms(query: Query, progress: Progress) -> float:
     return whole_ms - min(REPLY_RESERVE_MS, REPLY_RESERVE_FRACTION * whole_ms)
 
 
-def _fill(work: fleet_pb2.Work, query: Query) -> None:
+def _fill(work: fleet_pb2.Work, query: Query, node: str) -> None:
+    if query.owner is not None and query.home == node:
+        work.owner.CopyFrom(encode_owner(query.owner))
     work.tensors.inputs.extend([encode_tensor(name, array) for name, array in query.inputs.items()])
 
 
@@ -355,8 +368,12 @@ def _fuse(route: Route, progress: Progress) -> Fused:
 def fusion_of(progress: Progress) -> FusionChoice:
     """How the answer came about: more than one expert's answer in it, or one expert's alone."""
     bound = progress.decision.route
-    if bound is None or len(progress.answers) < 2 or bound.route.fusion is Fusion.NONE:
+    if bound is None or max(len(progress.answers), progress.voices) < 2 or bound.route.fusion is Fusion.NONE:
         return FusionChoice.NONE
+    if bound.route.fusion is Fusion.JUDGE:
+        return FusionChoice.JUDGE
+    if progress.voices:
+        return FusionChoice.VOTE
     return FusionChoice.VOTE if bound.route.fusion is Fusion.VOTE else FusionChoice.MIXTURE
 
 

@@ -1,107 +1,358 @@
-"""One text query: stream the chosen expert's tokens; another arm takes over only while nothing was delivered."""
+"""One text query: follow the chosen route and stream what can be streamed.
+
+An expert alone, and the last of a cascade, stream as they generate; what an earlier stage says is held back until it is
+known whether it stands. Another arm takes over only while nothing was delivered. What was answered by an earlier stage
+is never thrown away: when a later one fails or time runs out, it is the answer.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgewise.v1 import fleet_pb2
+from optimizer.fusion import confident
+from optimizer.routes import Fusion
 from orchestrator.errors import DeadlineExceeded, Unavailable
 from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts, Trial
+from orchestrator.execution.judge import judge_query, verdict
+from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Decide, Progress, bound_of, wire_limit_j
+from orchestrator.execution.window import Window
+from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.session import SessionEnded
-from orchestrator.types import Delta, TextQuery
+from orchestrator.routing.figures import TextFigures, affordable_tokens, text_figures
+from orchestrator.routing.table import BoundRoute
+from orchestrator.types import Delta, Done, TextQuery
+
+BUDGET, LENGTH = "budget", "length"
 
 
 @dataclass(frozen=True)
 class TextEnd:
-    """The end of a generation."""
+    """The end of a generation; tokens are those of the expert whose text it is."""
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    tool_calls_json: str = ""
+    first_token_ms: float | None = None
+    expert: str = ""
+
+
+@dataclass
+class Course:
+    """A text query on its way.
+
+    Args:
+        query: What is asked.
+        progress: Limits, decision, attempts.
+        figures: What it costs on every arm.
+        panel: What experts have answered that was held back.
+        deadline_s: Monotonic time after which an answer is of no use.
+        delivered: Whether anything has left.
+    """
+
+    query: TextQuery
+    progress: Progress
+    figures: TextFigures
+    panel: Panel
+    deadline_s: float
+    delivered: bool = False
 
 
 class TextRunner:
     """Runs routed text queries.
 
     Args:
+        board: Predictions of arms.
         attempts: Sends work to nodes.
-        max_attempts: Arms that are tried while nothing was delivered.
+        max_attempts: Routes that are tried while nothing was delivered.
     """
 
-    def __init__(self, attempts: Attempts, *, max_attempts: int) -> None:
+    def __init__(self, board: ArmBoard, attempts: Attempts, *, max_attempts: int) -> None:
+        self._board = board
         self._attempts = attempts
         self._max_attempts = max_attempts
 
-    async def run(self, query: TextQuery, progress: Progress, decide: Decide) -> AsyncIterator[Delta | TextEnd]:
+    async def run(
+        self, query: TextQuery, progress: Progress, decide: Decide, *, panel: Panel, figures: TextFigures
+    ) -> AsyncIterator[Delta | TextEnd]:
         """Pieces of text, then the end.
 
+        Args:
+            query: What to answer.
+            progress: Limits and first decision; filled as things happen.
+            decide: Routes what is left of the query around the arms that failed it.
+            panel: Takes what experts say that is held back.
+            figures: What the text costs on every arm.
+
         Raises:
-            DeadlineExceeded: The latency budget ran out.
+            DeadlineExceeded: The latency budget ran out before any answer.
             Unavailable: Every attempt failed, or one failed after text had been delivered.
         """
         whole_ms = progress.limits.max_latency_ms if progress.decision.within else query.deadline_s * 1000.0
-        deadline_s = progress.started_s + whole_ms / 1000.0
+        course = Course(query, progress, figures, panel, progress.started_s + whole_ms / 1000.0)
+        try:
+            async for piece in self._until_answered(course, decide):
+                course.delivered = True
+                yield piece
+        except TimeoutError:
+            if course.delivered or not panel.answered:
+                raise DeadlineExceeded(whole_ms) from None
+            for piece in _standing(course):
+                yield piece
+
+    async def _until_answered(self, course: Course, decide: Decide) -> AsyncIterator[Delta | TextEnd]:
         for _ in range(self._max_attempts):
-            delivered = False
+            bound = course.progress.decision.route
+            if bound is None:
+                break
             try:
-                async for piece in self._attempt(query, progress, deadline_s):
-                    delivered = True
+                async for piece in self._follow(course, bound):
                     yield piece
                 return
             except AttemptFailed as failure:
-                progress.attempts.append(failure.record)
-                if delivered or failure.final or not self._reroute(progress, decide):
+                if course.delivered or failure.final or not self._reroute(course.progress, decide):
                     break
-            except TimeoutError:
-                raise DeadlineExceeded(whole_ms) from None
-        raise Unavailable("ATTEMPTS_FAILED", "No expert could answer; the same call may succeed later.")
+        if course.delivered or not course.panel.answered:
+            raise Unavailable("ATTEMPTS_FAILED", "No expert could answer; the same call may succeed later.")
+        for piece in _standing(course):
+            yield piece
 
     def _reroute(self, progress: Progress, decide: Decide) -> bool:
-        bound = progress.decision.route
-        if bound is not None:
-            progress.avoid = progress.avoid | {bound.arms[0][0]}
         decision = decide(progress.left(), progress.avoid)
         if decision is None or decision.route is None or not progress.covers(bound_of(decision)):
             return False
         progress.decision = decision
         return True
 
-    async def _attempt(self, query: TextQuery, progress: Progress, deadline_s: float) -> AsyncIterator[Delta | TextEnd]:
-        bound = progress.decision.route
-        if bound is None:
-            raise Unavailable("ATTEMPTS_FAILED", "No expert could answer; the same call may succeed later.")
-        limit_j = progress.allowed_j
-        ask = Ask(
-            index=bound.arms[0][0],
-            stage=0,
-            request_id=query.request_id,
-            fill=lambda work: _fill(work, query),
-            deadline_s=deadline_s,
-            energy_limit_j=wire_limit_j(limit_j),
-            spare=lambda: False,
-            given_up=progress.attempts.append,
+    async def _follow(self, course: Course, bound: BoundRoute) -> AsyncIterator[Delta | TextEnd]:
+        """The route's stages; the last one streams where a single expert's answer stands."""
+        last = len(bound.arms) - 1
+        judged = bound.route.fusion is Fusion.JUDGE
+        course.panel.follow(bound.route)
+        for stage, arms in enumerate(bound.arms):
+            if stage and not self._affordable(course, arms):
+                break
+            if stage == last and judged and stage:
+                await self._judge(course, arms[0], stage)
+            elif stage == last and len(arms) == 1 and bound.route.fusion is Fusion.NONE and not course.query.whole:
+                async for piece in self._stream(course, arms[0], stage):
+                    yield piece
+                return
+            else:
+                await self._hear(course, arms, stage)
+            if self._stands(course, bound, stage):
+                break
+        for piece in _standing(course):
+            yield piece
+
+    def _stands(self, course: Course, bound: BoundRoute, stage: int) -> bool:
+        ballot = course.panel.ballot
+        if bound.route.fusion is Fusion.JUDGE:
+            return ballot.agreed
+        return confident(bound.route, stage, ballot.result()[1]) or ballot.settled(
+            [expert for later in bound.route.stages[stage + 1 :] for expert in later]
         )
-        trial = self._attempts.start_text(ask)
-        started_s = time.monotonic()
+
+    def _affordable(self, course: Course, arms: tuple[int, ...]) -> bool:
+        """Whether another stage still fits; joules may have been more than predicted."""
+        progress = course.progress
+        bound_j = sum(float(course.figures.energy_bound_j_n[index]) for index in arms)
+        if progress.decision.within:
+            return bound_j <= progress.allowed_j
+        return progress.covers(bound_j)
+
+    # ---- one expert, streamed
+
+    async def _stream(self, course: Course, index: int, stage: int) -> AsyncIterator[Delta | TextEnd]:
+        ask, asked_tokens = self._ask(course, course.query, index, stage=stage, share_j=course.progress.allowed_j)
+        progress, started_s = course.progress, time.monotonic()
         try:
-            while (piece := await _within(trial, deadline_s)) is not None:
-                yield piece
-            done, record = trial.conclude(trial.result().result())
-        except SessionEnded:
-            raise trial.failure("NODE_GONE") from None
-        except (TimeoutError, asyncio.CancelledError, GeneratorExit):
-            ask.given_up(trial.cancelled())
+            trial = self._attempts.start_text(ask)
+            try:
+                while (piece := await _within(trial, course.deadline_s)) is not None:
+                    course.delivered = True
+                    yield piece
+                done, record = trial.conclude(trial.result().result())
+            except SessionEnded:
+                raise trial.failure("NODE_GONE") from None
+            except (TimeoutError, asyncio.CancelledError, GeneratorExit):
+                ask.given_up(trial.cancelled())
+                raise
+            finally:
+                progress.infer_s += time.monotonic() - started_s
+                trial.close()
+        except AttemptFailed as failure:
+            progress.attempts.append(failure.record)
+            progress.avoid = progress.avoid | {index}
             raise
+        progress.attempts.append(record)
+        self._count(course, index, done)
+        progress.voices = max(1, progress.voices)
+        yield _end(done, self._board.states[index].arm.expert, asked_tokens=asked_tokens, query=course.query)
+
+    # ---- experts side by side, held back
+
+    async def _hear(self, course: Course, arms: tuple[int, ...], stage: int) -> None:
+        """Run experts side by side until the vote is settled; one answer is enough.
+
+        Raises:
+            AttemptFailed: None of them answered.
+            TimeoutError: Time ran out.
+        """
+        panel, progress = course.panel, course.progress
+        whole_j = sum(float(course.figures.energy_bound_j_n[index]) for index in arms)
+        missing = {index: self._board.states[index].arm.expert for index in arms}
+        missing = {index: expert for index, expert in missing.items() if expert not in panel.answered}
+        started_s, allowed_j = time.monotonic(), progress.allowed_j
+        if len(missing) == 1:
+            await self._hear_one(course, next(iter(missing)), stage)
+            return
+        tasks = {}
+        for index in missing:
+            own_j = float(course.figures.energy_bound_j_n[index])
+            share_j = allowed_j * own_j / whole_j if 0.0 < whole_j < float("inf") else allowed_j
+            asking = self._listen(course, course.query, index, stage=stage, share_j=share_j)
+            tasks[asyncio.ensure_future(asking)] = index
+        failures: list[AttemptFailed] = []
+        try:
+            async with asyncio.timeout(max(0.0, course.deadline_s - started_s)):
+                await self._collect(course, tasks, missing, failures)
         finally:
             progress.infer_s += time.monotonic() - started_s
-            trial.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if failures and not panel.answered:
+            raise failures[0]
+
+    async def _hear_one(self, course: Course, index: int, stage: int) -> None:
+        """The same for one expert: nothing is set up that only several need."""
+        progress, started_s = course.progress, time.monotonic()
+        try:
+            with Window(course.deadline_s - started_s):
+                listening = self._listen(course, course.query, index, stage=stage, share_j=progress.allowed_j)
+                failure = await listening
+        finally:
+            progress.infer_s += time.monotonic() - started_s
+        if failure is not None and not course.panel.answered:
+            raise failure
+
+    async def _collect(
+        self,
+        course: Course,
+        tasks: dict[asyncio.Task[AttemptFailed | None], int],
+        missing: dict[int, str],
+        failures: list[AttemptFailed],
+    ) -> None:
+        pending = set(tasks)
+        while pending:
+            ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                missing.pop(tasks[task])
+                failure = task.result()
+                if failure is not None:
+                    failures.append(failure)
+            if course.panel.ballot.settled(list(missing.values())):
+                return
+
+    async def _listen(
+        self, course: Course, query: TextQuery, index: int, *, stage: int, share_j: float
+    ) -> AttemptFailed | None:
+        query = query if query.whole else replace(query, whole=True)
+        ask, asked_tokens = self._ask(course, query, index, stage=stage, share_j=share_j)
+        progress = course.progress
+        try:
+            done, record = await self._attempts.run(ask)
+        except AttemptFailed as failure:
+            progress.attempts.append(failure.record)
+            progress.avoid = progress.avoid | {index}
+            return failure
         progress.attempts.append(record)
-        yield TextEnd(done.text, done.finish_reason, done.prompt_tokens, done.completion_tokens)
+        self._count(course, index, done)
+        if done.finish_reason == LENGTH and asked_tokens < query.parameters.max_tokens:
+            done = replace(done, finish_reason=BUDGET)
+        course.panel.add(self._board.states[index].arm.expert, done)
+        progress.voices = len(course.panel.answered)
+        return None
+
+    async def _judge(self, course: Course, index: int, stage: int) -> None:
+        """Have the last expert say which of the answers is right; where it cannot, the vote stands."""
+        query = judge_query(course.query, course.panel.texts())
+        figures = text_figures(self._board, query)
+        progress, started_s = course.progress, time.monotonic()
+        bound_j = float(figures.energy_bound_j_n[index])
+        if not (bound_j <= progress.allowed_j if progress.decision.within else progress.covers(bound_j)):
+            return
+        judging = replace(course, query=query, figures=figures)
+        ask, _ = self._ask(judging, query, index, stage=stage, share_j=progress.allowed_j)
+        try:
+            async with asyncio.timeout(max(0.0, course.deadline_s - started_s)):
+                done, record = await self._attempts.run(ask)
+        except AttemptFailed as failure:
+            progress.attempts.append(failure.record)
+            return
+        finally:
+            progress.infer_s += time.monotonic() - started_s
+        progress.attempts.append(record)
+        self._board.states[index].text.count(done.prompt_tokens, 0)
+        progress.voices += 1
+        course.panel.decide(verdict(done.text, len(course.panel.texts())))
+
+    # ---- asking
+
+    def _ask(self, course: Course, query: TextQuery, index: int, *, stage: int, share_j: float) -> tuple[Ask, int]:
+        """What is asked of an arm, and the tokens that it may make."""
+        prompt_tokens = float(course.figures.prompt_tokens_n[index])
+        cap = affordable_tokens(self._board, index, allowed_j=share_j, prompt_tokens=prompt_tokens)
+        tokens = int(min(query.parameters.max_tokens, cap))
+        ask = Ask(
+            index=index,
+            stage=stage,
+            request_id=query.request_id,
+            fill=lambda work: _fill(work, query, tokens),
+            deadline_s=course.deadline_s,
+            energy_limit_j=wire_limit_j(share_j),
+            spare=lambda: False,
+            given_up=course.progress.attempts.append,
+            figures=course.figures if self._board.states[index].arm.text is not None else None,
+        )
+        return ask, tokens
+
+    def _count(self, course: Course, index: int, done: Done) -> None:
+        size = sum(len(message.content.encode()) for message in course.query.messages)
+        self._board.states[index].text.count(done.prompt_tokens, size)
+
+
+def _standing(course: Course) -> list[Delta | TextEnd]:
+    """The answer that stands among those that were held back, in one piece."""
+    started_s = time.monotonic()
+    expert, done = course.panel.standing()
+    course.progress.fuse_s += time.monotonic() - started_s
+    end = _end(done, expert, asked_tokens=course.query.parameters.max_tokens, query=course.query)
+    pieces: list[Delta | TextEnd] = [Delta(done.work_id, done.text, ())] if done.text else []
+    return [*pieces, end]
+
+
+def _end(done: Done, expert: str, *, asked_tokens: int, query: TextQuery) -> TextEnd:
+    """The end of a text; one that stopped at fewer tokens than its client allows stopped for the budget."""
+    reason = done.finish_reason
+    if reason == LENGTH and asked_tokens < query.parameters.max_tokens:
+        reason = BUDGET
+    return TextEnd(
+        done.text,
+        reason,
+        done.prompt_tokens,
+        done.completion_tokens,
+        done.tool_calls_json,
+        done.first_token_ms,
+        expert,
+    )
 
 
 async def _within(trial: Trial, deadline_s: float) -> Delta | None:
@@ -109,13 +360,17 @@ async def _within(trial: Trial, deadline_s: float) -> Delta | None:
         return await trial.delta()
 
 
-def _fill(work: fleet_pb2.Work, query: TextQuery) -> None:
+def _fill(work: fleet_pb2.Work, query: TextQuery, tokens: int) -> None:
     parameters = query.parameters
     for message in query.messages:
-        work.text.messages.add(role=message.role, content=message.content)
-    work.text.parameters.max_tokens = parameters.max_tokens
-    work.text.parameters.stop.extend(parameters.stop)
+        work.text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)
+    work.text.whole = query.whole
+    sent = work.text.parameters
+    sent.max_tokens = tokens
+    sent.stop.extend(parameters.stop)
+    sent.tools_json, sent.tool_choice_json = parameters.tools_json, parameters.tool_choice_json
+    sent.response_format_json = parameters.response_format_json
     for name in ("temperature", "top_p", "seed"):
         value = getattr(parameters, name)
         if value is not None:
-            setattr(work.text.parameters, name, value)
+            setattr(sent, name, value)

@@ -17,9 +17,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from orchestrator.fleet.text_arms import TYPICAL_COMPLETION_TOKENS, TYPICAL_PROMPT_TOKENS, TextTrack
 from orchestrator.routing.margins import ConformalBound
-from orchestrator.types import Arm, Provenance
+from orchestrator.types import Arm, Done, Provenance
 
+# Expectations of texts are learned themselves; how far off they were before says little later.
+TEXT_WINDOW = 256
 # Before an arm was observed: announced p95 times this (99 % of lognormal times up to a sigma of 0.6) ...
 PRIOR_LATENCY_FACTOR = 1.5
 # ... and the hop between gateway and node, until it is known.
@@ -39,6 +42,7 @@ class ArmState:
     arm: Arm
     index: int
     service_ms: ConformalBound
+    text: TextTrack
     answered: int = 0
     failed: int = 0
 
@@ -108,7 +112,7 @@ class ArmBoard:
         load.arms = [self._place(arm) for arm in arms]
         self._mark(load.arms, available=True)
         for index in load.arms:
-            self._refresh_energy(index, load)
+            self._refresh_energy(index)
             self._refresh_latency(index)
         self._set_wait(load)
 
@@ -118,7 +122,9 @@ class ArmBoard:
             self.states[index].arm = arm
             return index
         index = len(self.states)
-        self.states.append(ArmState(arm, index, ConformalBound(quantile=self._latency_quantile, prior=0.0)))
+        quantile = self._latency_quantile
+        track = TextTrack(ConformalBound(quantile=quantile, prior=PRIOR_LATENCY_FACTOR, window=TEXT_WINDOW))
+        self.states.append(ArmState(arm, index, ConformalBound(quantile=quantile, prior=0.0), track))
         self._by_name[arm.name] = index
         self._grow()
         return index
@@ -160,10 +166,15 @@ class ArmBoard:
 
     # ---- load
 
-    def dispatched(self, index: int) -> float:
-        """Work was sent to an arm; returns the milliseconds that it is expected to hold a slot."""
+    def dispatched(self, index: int, held_ms: float | None = None) -> float:
+        """Work was sent to an arm; returns the milliseconds that it is expected to hold a slot.
+
+        Args:
+            index: The arm.
+            held_ms: What is expected of this work; None takes what is typical for the arm.
+        """
         load = self.nodes[self.states[index].arm.node]
-        held_ms = self.states[index].arm.p50_ms
+        held_ms = self.states[index].arm.p50_ms if held_ms is None else held_ms
         load.pending += 1
         load.pending_ms += held_ms
         self._set_wait(load)
@@ -197,12 +208,38 @@ class ArmBoard:
     def measured(self, index: int, energy_j: float) -> None:
         """Learn the joules of a run of an arm; NaN: unmeasured."""
         state = self.states[index]
+        if state.arm.text is not None:
+            # Joules of a text are compared with what its tokens lead to expect, see `generated`.
+            return
         predicted_j = state.arm.energy.energy_j
         if predicted_j > 0 and math.isfinite(energy_j):
             load = self.nodes[state.arm.node]
             if load.energy_ratio.observe(energy_j / predicted_j):
                 for other in load.arms:
-                    self._refresh_energy(other, load)
+                    self._refresh_energy(other)
+
+    def generated(self, index: int, done: Done, *, service_ms: float) -> None:
+        """An arm with a text profile answered: learn how far its milliseconds and joules are from the profile's."""
+        state = self.states[index]
+        profile = state.arm.text
+        if profile is None:
+            self.answered(index, service_ms=service_ms, energy_j=done.energy.energy_j)
+            return
+        state.answered += 1
+        load = self.nodes[state.arm.node]
+        expected_j = state.text.profile(profile).cost_j(done.prompt_tokens, done.completion_tokens)
+        state.text.observe(profile, done, service_ms=service_ms, together=max(1, load.pending))
+        # From joules that were themselves predicted there is nothing to learn.
+        known = expected_j > 0 and math.isfinite(done.energy.energy_j) and not done.energy.preliminary
+        moved = known and load.energy_ratio.observe(done.energy.energy_j / expected_j)
+        for other in load.arms if moved else (index,):
+            self._refresh_energy(other)
+
+    def energy_factors(self, index: int) -> tuple[float, float]:
+        """By what a node's joules exceed those announced: typically, and at the promise's quantile."""
+        ratio = self.nodes[self.states[index].arm.node].energy_ratio
+        typical = 1.0 if math.isnan(ratio.typical) else ratio.typical
+        return typical, max(typical, ratio.bound) if self._margins else typical
 
     def _learn_latency(self, state: ArmState, service_ms: float) -> None:
         if state.service_ms.observe(service_ms):
@@ -250,7 +287,7 @@ class ArmBoard:
         added_ms = here.bound if here.settled else max(here.confirmed, self._added_ms.bound)
         return max(own.confirmed, arm.p95_ms * PRIOR_LATENCY_FACTOR + added_ms)
 
-    def _refresh_energy(self, index: int, load: NodeLoad) -> None:
+    def _refresh_energy(self, index: int) -> None:
         self.energy_version += 1
         energy = self.states[index].arm.energy
         if energy.provenance is Provenance.UNMEASURED:
@@ -258,8 +295,16 @@ class ArmBoard:
             self.energy_j_n[index] = 0.0
             self.energy_bound_j_n[index] = math.inf
             return
-        ratio = load.energy_ratio
-        typical = 1.0 if math.isnan(ratio.typical) else ratio.typical
-        self.energy_j_n[index] = energy.energy_j * typical
-        bound = max(typical, ratio.bound) if self._margins else typical
-        self.energy_bound_j_n[index] = energy.energy_j * bound
+        typical, bound = self.energy_factors(index)
+        energy_j = energy.energy_j * self._learned_part(self.states[index])
+        self.energy_j_n[index] = energy_j * typical
+        self.energy_bound_j_n[index] = energy_j * bound
+
+    def _learned_part(self, state: ArmState) -> float:
+        """What an arm's typical text costs by what its generations showed, over what was announced."""
+        announced = state.arm.text
+        if announced is None:
+            return 1.0
+        tokens = TYPICAL_PROMPT_TOKENS, announced.completion_tokens or TYPICAL_COMPLETION_TOKENS
+        announced_j = announced.cost_j(*tokens)
+        return state.text.profile(announced).cost_j(*tokens) / announced_j if announced_j > 0.0 else 1.0

@@ -96,6 +96,9 @@ class Fleet:
             # What nobody serves any more may come back as something else.
             if task.name not in self.tasks or not self._serves(task.name):
                 self.tasks[task.name] = task
+            elif task.reference_digest and not self.tasks[task.name].reference_digest:
+                # The nodes so far have no reference set: this one's will do.
+                self.tasks[task.name] = task
         # Epochs rise also across restarts of the gateway, as long as its clock is not set back.
         self._epoch = max(self._epoch + 1, time.time_ns())
         session = NodeSession(hello, epoch=self._epoch, clock=self._clock)

@@ -9,6 +9,9 @@ import numpy as np
 
 from edgewise.v1 import fleet_pb2
 from orchestrator.errors import RequestError
+from orchestrator.fleet.text_arms import with_typical_cost
+from orchestrator.personal.wire import decode_note
+from orchestrator.text_profile import TextProfile
 from orchestrator.types import Arm, Delta, Done, Energy, EnergySource, Failed, NodeHello, Provenance, Task, TensorSpec
 from orchestrator.wire import (
     FINISH_REASONS,
@@ -23,8 +26,10 @@ from orchestrator.wire import (
 MAX_ARMS = 512
 MAX_TASKS = 64
 MAX_REMARK = 300
+MAX_TAGS = 64
 MAX_THROTTLES = 8
 MAX_LABELS = 100_000
+MAX_PERSONAL = 16
 
 
 def decode_task(message: fleet_pb2.TaskSpec) -> Task:
@@ -58,7 +63,7 @@ def _check_cost(value: float, field: str) -> float:
 def decode_arm(message: fleet_pb2.Arm, node: str) -> Arm:
     """An arm as a node announced it; figures must be finite."""
     energy = message.energy
-    return Arm(
+    arm = Arm(
         expert=check_name(message.expert, "arms.expert"),
         variant=check_name(message.variant, "arms.variant"),
         node=node,
@@ -79,6 +84,31 @@ def decode_arm(message: fleet_pb2.Arm, node: str) -> Arm:
         quality_fraction=min(1.0, _check_cost(message.quality_fraction, "arms.quality_fraction")),
         quality_samples=message.quality_samples,
         evidence_digest=message.evidence_digest,
+        text=_decode_text(message.text) if message.HasField("text") else None,
+        tags=frozenset(check_name(tag, "arms.tags") for tag in message.tags[:MAX_TAGS]),
+    )
+    return arm if arm.text is None else with_typical_cost(arm, arm.text)
+
+
+def _decode_text(message: fleet_pb2.TextProfile) -> TextProfile:
+    figures = {
+        name: _check_cost(getattr(message, name), f"arms.text.{name}")
+        for name in (
+            "overhead_ms",
+            "prefill_ms_per_token",
+            "decode_ms_per_token",
+            "overhead_j",
+            "prefill_j_per_token",
+            "decode_j_per_token",
+            "completion_tokens",
+            "completion_p95_tokens",
+        )
+    }
+    return TextProfile(
+        context_tokens=message.context_tokens,
+        tokenizer_digest=message.tokenizer_digest[:64],
+        capabilities=frozenset(name[:32] for name in message.capabilities[:MAX_TAGS]),
+        **figures,
     )
 
 
@@ -105,6 +135,7 @@ def decode_hello(message: fleet_pb2.Hello) -> NodeHello:
         queue_limit=min(message.queue_limit, 65536),
         memory_limit_bytes=message.memory_limit_bytes,
         energy_source=_decode_source(message.energy_source),
+        personal_experts=tuple(check_name(name, "personal") for name in message.personal_experts[:MAX_PERSONAL]),
     )
 
 
@@ -138,7 +169,16 @@ def decode_done(message: fleet_pb2.WorkDone) -> Done:
         energy=decode_energy(message.energy),
         queue_ms=message.queue_ms,
         compute_ms=message.compute_ms,
+        margin_fraction=_fraction(message.margin_fraction) if message.HasField("margin_fraction") else None,
+        first_token_ms=message.first_token_ms if message.HasField("first_token_ms") else None,
+        tool_calls_json=message.tool_calls_json,
+        personal=decode_note(message.personal) if message.HasField("personal") else None,
     )
+
+
+def _fraction(value: float) -> float:
+    """Within 0 and 1; what is no number counts as unsure."""
+    return min(max(value, 0.0), 1.0) if math.isfinite(value) else 0.0
 
 
 def decode_failed(message: fleet_pb2.WorkFailed) -> Failed:

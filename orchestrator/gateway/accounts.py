@@ -12,6 +12,7 @@ from orchestrator.execution.run import Progress, fusion_of
 from orchestrator.execution.text import TextEnd
 from orchestrator.journal import Entry
 from orchestrator.ledger.spenders import NOBODY, Reservation, Spender
+from orchestrator.personal.types import Owner
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Decision
 from orchestrator.store.records import Claim
@@ -57,6 +58,8 @@ class Ticket:
     payer: Payer = ANYBODY
     reservation: Reservation | None = None
     tokens: int = 0
+    owner: Owner | None = None
+    overlay: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class TextReply:
     account: Account = NO_ACCOUNT
 
 
-def make_reply(query: Query, fused: Fused, entry: Entry) -> Reply:
+def make_reply(query: Query, fused: Fused, entry: Entry, *, needs_feedback: bool = False) -> Reply:
     output = query.task.output
     return Reply(
         request_id=query.request_id,
@@ -82,6 +85,7 @@ def make_reply(query: Query, fused: Fused, entry: Entry) -> Reply:
         routing=entry.routing,
         timings=entry.timings,
         account=entry.account,
+        needs_feedback=needs_feedback,
     )
 
 
@@ -89,7 +93,8 @@ def routing_record(ticket: Ticket, energy: Energy, spent: Timings) -> RoutingRec
     """How a request was routed, as far as it came."""
     decision, progress = ticket.decision, ticket.progress
     plan_id = ticket.plan.plan_id if ticket.plan else ""
-    certificate = ticket.plan.certificate if ticket.plan else NO_CERTIFICATE
+    # The plan certifies generic arms; a personal expert that stands in is outside of that.
+    certificate = ticket.plan.certificate if ticket.plan and not ticket.overlay else NO_CERTIFICATE
     if decision is None or decision.index is None or progress is None:
         return RoutingRecord((), FusionChoice.NONE, 0.0, 0.0, 0.0, 0.0, False, plan_id, certificate)
     index, offer = decision.index, decision.offer
@@ -103,6 +108,7 @@ def routing_record(ticket: Ticket, energy: Energy, spent: Timings) -> RoutingRec
         budget_met=budget_met(progress.limits, energy, spent),
         plan_id=plan_id,
         certificate=certificate,
+        overlay=ticket.overlay,
     )
 
 

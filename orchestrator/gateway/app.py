@@ -18,8 +18,6 @@ import structlog
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
-from hypercorn.asyncio import serve as serve_http
-from hypercorn.config import Config as HttpConfig
 
 from edgewise.v1 import (
     accounts_pb2,
@@ -37,6 +35,7 @@ from orchestrator import __version__, log
 from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
 from orchestrator.config import GatewayConfig, is_loopback, split_address
+from orchestrator.door.server import HttpServer
 from orchestrator.errors import EdgewiseError, ExitCode
 from orchestrator.execution.attempt import Attempts
 from orchestrator.fleet.arms import ArmBoard
@@ -59,6 +58,8 @@ from orchestrator.ledger.keys import KeyRing
 from orchestrator.metrics import Metrics
 from orchestrator.outcomes import MIB, Outcomes
 from orchestrator.pacing import Pacing
+from orchestrator.personal.desk import PersonalDesk
+from orchestrator.personal.homes import Homes
 from orchestrator.planning.planner import PlanLimits, Planner, planning_process
 from orchestrator.probing import Probing
 from orchestrator.store.errors import StoreError
@@ -70,7 +71,8 @@ if TYPE_CHECKING:
 events = structlog.get_logger("gateway")
 
 DRAIN_S = 10.0
-HTTP_READ_TIMEOUT_S = 5
+# How long a request over HTTP may take where it does not say.
+MAX_HTTP_S = 600.0
 SERVICES = tuple(f"edgewise.v1.{name}" for name in ("Gateway", "Admin", "Accounts", "Fleet", "Identity"))
 
 
@@ -107,7 +109,7 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
     metrics = Metrics()
     plan = config.plan
     limits = PlanLimits(plan.max_active_energy_j, plan.max_active, plan.mean_energy_j, plan.drift_fraction)
-    budgets = _budgets(config)
+    budgets = _budgets(config, lambda name: name in fleet.tasks and fleet.tasks[name].text)
     planner = Planner(
         fleet,
         limits=limits,
@@ -135,8 +137,10 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
         journal=Journal(config.explain.keep),
         metrics=metrics,
         max_experts=config.fusion.max_experts,
+        personal=PersonalDesk(fleet, Homes(config.state_dir / "homes.json")),
     )
     joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s, afterwards=service)
+    joiner.reported = service.personal.reported
     required = config.auth.keys == "required" or not config.on_loopback
     keys = KeyRing([], required=required, clock_unix_s=time.time)
     return Gateway(config, service, joiner, planner, keys, _identity(config, fleet))
@@ -151,10 +155,11 @@ def _identity(config: GatewayConfig, fleet: Fleet) -> Identity | None:
     return open_identity(config, fleet)
 
 
-def _budgets(config: GatewayConfig) -> Budgets:
+def _budgets(config: GatewayConfig, is_text: Callable[[str], bool]) -> Budgets:
     default = _budget(config.budgets.default.model_dump())
     by_task = {name: _budget(budget.model_dump()) for name, budget in config.budgets.tasks.items()}
-    return Budgets(default, by_task, config.state_dir / "budgets.json")
+    text = _budget(config.budgets.text.model_dump())
+    return Budgets(default, by_task, config.state_dir / "budgets.json", text=text, is_text=is_text)
 
 
 def _budget(fields: dict[str, object]) -> BudgetRequest:
@@ -200,16 +205,15 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(mirror, guarded)
     port = bind(server, config.listen, identity.for_clients() if identity else None)
     servers = [server, *([nodes_server(config, identity, gateway.joiner)] if identity else [])]
-    http = _http_config(config.http_listen, identity)
+    http = _http_server(gateway, _http_listener(config.http_listen), doorman)
     await open_books(config, service.till, gateway.keys)
     for each in servers:
         await each.start()
     tasks = [asyncio.create_task(gateway.planner.run()), asyncio.create_task(gateway.joiner.sweep())]
-    stop_http = asyncio.Event()
     keeping = [asyncio.create_task(keep_books(service.till, gateway.keys))]
     if identity is not None:
         keeping.append(asyncio.create_task(identity.sentry.sweep()))
-    tasks.append(asyncio.create_task(_serve_http(gateway, http, stop_http, doorman)))
+    await http.start()
     _follow_health(gateway, checks)
     try:
         yield f"{config.listen.rpartition(':')[0]}:{port}"
@@ -222,8 +226,8 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         service.idle.write()
         service.pacing.keep(asyncio.get_running_loop().time(), force=True)
         service.probing.keep()
-        stop_http.set()
-        for task in [*keeping, *tasks[:2]]:
+        await http.close()
+        for task in [*keeping, *tasks]:
             task.cancel()
         await asyncio.gather(*tasks, *keeping, return_exceptions=True)
         await service.till.ledger.close()
@@ -247,8 +251,8 @@ def _follow_health(gateway: Gateway, checks: Any) -> None:
     update()
 
 
-def _http_config(address: str, identity: Identity | None) -> HttpConfig:
-    """Settings of the HTTP side, which listens already: an address that cannot be had is known before anything runs.
+def _http_listener(address: str) -> socket.socket:
+    """The socket of the HTTP side, which listens already: an address that cannot be had is known before anything runs.
 
     Raises:
         CannotListen: The address is taken or not ours.
@@ -256,23 +260,16 @@ def _http_config(address: str, identity: Identity | None) -> HttpConfig:
     host, port = split_address(address)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         raise CannotListen(f"cannot listen on {address}: another process has it, or it is not ours") from error
-    http = HttpConfig()
-    http.bind = [f"fd://{listener.detach()}"]
-    http.read_timeout = HTTP_READ_TIMEOUT_S
-    http.graceful_timeout = 1.0
-    http.accesslog = http.errorlog = None
-    http.include_server_header = False
-    if identity is not None:
-        http.certfile, http.keyfile = identity.certfile, identity.keyfile
-    return http
 
 
-async def _serve_http(gateway: Gateway, http: HttpConfig, stop: asyncio.Event, doorman: Doorman) -> None:
-    app: Any = Guarded(http_app(gateway.service, identity=gateway.identity), doorman)
-    await serve_http(app, http, shutdown_trigger=stop.wait)
+def _http_server(gateway: Gateway, listener: socket.socket, doorman: Doorman) -> HttpServer:
+    admission, identity = gateway.config.admission, gateway.identity
+    limit_bytes, deadline_s = admission.max_message_bytes, min(MAX_HTTP_S, admission.max_deadline_s)
+    app = http_app(gateway.service, identity=identity, limit_bytes=limit_bytes, max_deadline_s=deadline_s)
+    return HttpServer(Guarded(app, doorman), listener, identity.for_http() if identity else None)
 
 
 async def _drain(service: Service) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from orchestrator import __version__
+from orchestrator.door.problems import oip_problem, openai_problem, plain_problem
+from orchestrator.door.routes import door_routes
 from orchestrator.errors import EdgewiseError
 from orchestrator.gateway.policy import Doorman
 from orchestrator.gateway.service import Service
@@ -21,8 +22,8 @@ from orchestrator.metrics import CONTENT_TYPE
 if TYPE_CHECKING:
     from orchestrator.identity.opening import Identity
 
-UNAUTHORIZED = 401
-
+DEFAULT_BODY_BYTES = 4_194_304
+DEFAULT_DEADLINE_S = 600.0
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -41,7 +42,7 @@ class Guarded:
             try:
                 listed = self._doorman.admit_request(scope["path"], scope["headers"])
             except EdgewiseError as error:
-                await problem(error)(scope, receive, send)
+                await problem(error, scope["path"])(scope, receive, send)
                 return
             if not listed:
                 await PlainTextResponse("Not Found", 404)(scope, receive, send)
@@ -49,23 +50,28 @@ class Guarded:
         await self.app(scope, receive, send)
 
 
-def problem(error: EdgewiseError) -> Response:
-    """An error as RFC 9457 has it."""
-    surface = error.surface
-    body = {
-        "type": "about:blank",
-        "title": surface.http_code.replace("_", " "),
-        "status": surface.http_status,
-        "detail": error.message,
-        "code": surface.http_code,
-        "requestId": uuid.uuid4().hex,
-    }
-    headers = {"www-authenticate": "Bearer"} if surface.http_status == UNAUTHORIZED else None
-    return JSONResponse(body, surface.http_status, headers, media_type="application/problem+json")
+def problem(error: EdgewiseError, path: str) -> Response:
+    """An error as the clients of a path read it."""
+    told = openai_problem if path.startswith("/v1/") else oip_problem if path.startswith("/v2") else plain_problem
+    status, body, headers = told(error)
+    return JSONResponse(body, status, headers)
 
 
-def http_app(service: Service, *, identity: Identity | None = None) -> Starlette:
-    """The ASGI application, unguarded."""
+def http_app(
+    service: Service,
+    *,
+    identity: Identity | None = None,
+    limit_bytes: int = DEFAULT_BODY_BYTES,
+    max_deadline_s: float = DEFAULT_DEADLINE_S,
+) -> Starlette:
+    """The ASGI application, unguarded.
+
+    Args:
+        service: Does the work.
+        identity: Takes nodes in; None where there is no TLS.
+        limit_bytes: Most bytes of a body.
+        max_deadline_s: The longest that a request may take.
+    """
 
     async def live(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -96,6 +102,7 @@ def http_app(service: Service, *, identity: Identity | None = None) -> Starlette
             Route("/version", version),
             Route("/metrics", metrics),
             *identity_routes(identity),
+            *door_routes(service, limit_bytes=limit_bytes, max_deadline_s=max_deadline_s),
         ]
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import grpc
@@ -24,6 +24,8 @@ from orchestrator.fleet.wire import (
     decode_signals,
 )
 from orchestrator.gateway.guard import Malformed
+from orchestrator.personal.types import PersonalReport
+from orchestrator.personal.wire import decode_report
 from orchestrator.types import Energy, Failed, NodeHello
 from orchestrator.wire import decode_energy, decode_tensors
 
@@ -54,6 +56,11 @@ class Witness(Protocol):
         """A session of the connection has begun."""
 
 
+def _unasked(node: str, report: PersonalReport) -> None:
+    """Where nobody gives orders, nobody waits for reports."""
+    log.debug("node.report_unasked", node=node, order=report.order_id)
+
+
 class Joiner:
     """Takes nodes in, feeds their events to the fleet, sweeps leases.
 
@@ -69,6 +76,7 @@ class Joiner:
         self._afterwards = afterwards
         self._heartbeat_s = heartbeat_s
         self._lease_s = lease_s
+        self.reported: Callable[[str, PersonalReport], None] = _unasked
 
     async def serve(self, context: Any, witness: Witness | None = None) -> None:
         """Serve one node until its stream ends; without a witness nodes are who they say they are."""
@@ -165,6 +173,8 @@ class Joiner:
                     self._afterwards.take_finals(decode_finals(event.settled))
                 case "draining":
                     self._fleet.drain(session)
+                case "personal":
+                    self.reported(session.name, decode_report(event.personal))
                 case _:
                     log.warning("node.event_unknown", node=session.name)
         except RequestError as error:

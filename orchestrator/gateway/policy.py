@@ -14,6 +14,9 @@ from orchestrator.errors import RequestError
 from orchestrator.ledger.keys import ANONYMOUS, Caller, KeyRing, Role
 from orchestrator.ledger.spenders import Spender
 
+# What every key of ours begins with.
+OURS = b"ewk_"
+
 
 class Access(Enum):
     """Who may come in."""
@@ -24,7 +27,7 @@ class Access(Enum):
     ADMIN = frozenset({Role.ADMIN})
 
 
-_GATEWAY = dict.fromkeys(("Infer", "Generate", "Explain", "ListTasks", "Feedback"), Access.CLIENT)
+_GATEWAY = dict.fromkeys(("Infer", "Generate", "Explain", "ListTasks", "Feedback", "Personal"), Access.CLIENT)
 _ADMIN = dict.fromkeys(("GetStatus", "DrainNode", "GetBudgets", "SetBudget"), Access.ADMIN)
 _ACCOUNTS = dict.fromkeys(
     ("GetQuotas", "SetQuota", "CreateKey", "ListKeys", "RevokeKey", "GetEnergy", "ExportSettlements"), Access.ADMIN
@@ -54,8 +57,38 @@ ROUTES: Mapping[str, Access] = MappingProxyType(
         # The public half of an authority, and where a token is shown instead of a key.
         "/cacerts": Access.PUBLIC,
         "/v1/nodes/join": Access.PUBLIC,
+        "/v1/chat/completions": Access.CLIENT,
+        "/v1/completions": Access.CLIENT,
+        "/v1/embeddings": Access.CLIENT,
+        "/v1/models": Access.CLIENT,
+        "/v1/models/{model}": Access.CLIENT,
+        "/v2": Access.CLIENT,
+        "/v2/health/live": Access.PUBLIC,
+        "/v2/health/ready": Access.PUBLIC,
+        "/v2/models/{model}": Access.CLIENT,
+        "/v2/models/{model}/ready": Access.CLIENT,
+        "/v2/models/{model}/infer": Access.CLIENT,
     }
 )
+
+_TEMPLATES = tuple((template.split("/"), access) for template, access in ROUTES.items() if "{" in template)
+
+
+def access_to(path: str) -> Access | None:
+    """Who may use an HTTP path; None where the table does not have it. A part in braces stands for any one name."""
+    access = ROUTES.get(path)
+    if access is not None:
+        return access
+    parts = path.split("/")
+    for template, allowed in _TEMPLATES:
+        if len(parts) == len(template) and all(map(_fits, template, parts)):
+            return allowed
+    return None
+
+
+def _fits(wanted: str, part: str) -> bool:
+    return bool(part) if wanted.startswith("{") else wanted == part
+
 
 # Whoever makes the present call; every call runs in a context of its own.
 caller: ContextVar[Caller] = ContextVar("caller", default=ANONYMOUS)
@@ -84,7 +117,10 @@ class Doorman:
     def admit_request(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """An HTTP request, whatever its verb; raises as `admit_call`. False where the table has no such path."""
         shown = [value for name, value in headers if name.lower() == b"authorization"]
-        access = ROUTES.get(path)
+        if not self.keys.required and len(shown) == 1 and OURS not in shown[0]:
+            # OpenAI's clients cannot do without a key: where none is asked for, one that cannot be ours is none.
+            shown = []
+        access = access_to(path)
         # Who has no key does not learn which paths there are.
         self._admit(access or Access.ADMIN, shown)
         return access is not None

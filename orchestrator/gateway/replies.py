@@ -35,6 +35,7 @@ def encode_reply(reply: Reply) -> gateway_pb2.InferResponse:
         energy=encode_energy(reply.energy),
         routing=encode_routing(reply.routing),
         timing=encode_timings(reply.timings),
+        needs_feedback=reply.needs_feedback,
     )
 
 
@@ -89,6 +90,7 @@ def encode_routing(routing: RoutingRecord) -> gateway_pb2.Routing:
         budget_met=routing.budget_met,
         plan_id=routing.plan_id,
         certificate=encode_certificate(routing.certificate),
+        overlay=routing.overlay,
     )
 
 

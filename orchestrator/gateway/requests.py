@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from edgewise.v1 import common_pb2, gateway_pb2
 from orchestrator.errors import RequestError
 from orchestrator.types import (
     Array,
+    FusionChoice,
     GenerationParameters,
     Message,
     Query,
@@ -26,12 +28,16 @@ from orchestrator.wire import (
 )
 
 MAX_REQUEST_ID_CHARS = 64
+MAX_USER_CHARS = 128
 MAX_TOKENS = 131_072
 MAX_MESSAGES = 4096
 MAX_STOP = 16
 DEFAULT_MAX_TOKENS = 256
+MAX_TAGS = 64
+MAX_NODES = 256
 RANDOM_ID_BYTES = 16
 SMALL_ELEMENTS = 256
+TENSOR_FUSIONS = (FusionChoice.AUTO, FusionChoice.NONE, FusionChoice.MIXTURE, FusionChoice.VOTE)
 
 
 def decode_infer(message: gateway_pb2.InferRequest, *, tasks: dict[str, Task], deadline_s: float) -> Query:
@@ -42,7 +48,7 @@ def decode_infer(message: gateway_pb2.InferRequest, *, tasks: dict[str, Task], d
     """
     task = _task(message.task, tasks, text=False)
     fusion = message.fusion.mode
-    if fusion not in FUSIONS:
+    if FUSIONS.get(fusion) not in TENSOR_FUSIONS:
         raise RequestError("FIELD_OUT_OF_RANGE", "fusion.mode must be none, mixture or vote.", field="fusion.mode")
     return Query(
         request_id=request_id(message.request_id),
@@ -53,7 +59,19 @@ def decode_infer(message: gateway_pb2.InferRequest, *, tasks: dict[str, Task], d
         fusion=FUSIONS[fusion],
         max_experts=message.fusion.max_experts,
         deadline_s=deadline_s,
+        user=check_user(message.user) if message.user else "",
     )
+
+
+def check_user(user: str) -> str:
+    """`user` if it may be the name of a user.
+
+    Raises:
+        RequestError: NAME_INVALID.
+    """
+    if not 1 <= len(user) <= MAX_USER_CHARS or not user.isprintable():
+        raise RequestError("NAME_INVALID", f"user must be 1 to {MAX_USER_CHARS} printable characters.", field="user")
+    return user
 
 
 def decode_generate(message: gateway_pb2.GenerateRequest, *, tasks: dict[str, Task], deadline_s: float) -> TextQuery:
@@ -67,15 +85,41 @@ def decode_generate(message: gateway_pb2.GenerateRequest, *, tasks: dict[str, Ta
         raise RequestError("FIELD_REQUIRED", "messages must hold at least one message.", field="messages")
     if len(message.messages) > MAX_MESSAGES:
         raise RequestError("FIELD_OUT_OF_RANGE", f"At most {MAX_MESSAGES} messages are taken.", field="messages")
+    if message.fusion.mode not in FUSIONS:
+        raise RequestError("FIELD_OUT_OF_RANGE", "fusion.mode is none of those known.", field="fusion.mode")
+    parameters = _parameters(message.parameters)
     return TextQuery(
         request_id=request_id(message.request_id),
         task=task,
         expert=check_name(message.expert, "expert") if message.expert else None,
-        messages=tuple(Message(turn.role, turn.content) for turn in message.messages),
-        parameters=_parameters(message.parameters),
+        messages=tuple(Message(turn.role, turn.content, turn.extra_json) for turn in message.messages),
+        parameters=parameters,
         budget=decode_budget(message.budget),
         deadline_s=deadline_s,
+        fusion=FUSIONS[message.fusion.mode],
+        max_experts=message.fusion.max_experts,
+        needs=capabilities_needed(parameters),
+        allowed_nodes=named("allowed_nodes", message.allowed_nodes, MAX_NODES),
+        required_tags=named("required_tags", message.required_tags, MAX_TAGS),
     )
+
+
+def named(field: str, names: Sequence[str], most: int) -> frozenset[str]:
+    """A set of names as a request gives it.
+
+    Raises:
+        RequestError: NAME_INVALID or FIELD_OUT_OF_RANGE.
+    """
+    bounded(field, len(names), 0, most)
+    return frozenset(check_name(name, field) for name in names)
+
+
+def capabilities_needed(parameters: GenerationParameters) -> frozenset[str]:
+    """What an arm must be able to do for these parameters."""
+    needs = {"tools"} if parameters.tools_json or parameters.tool_choice_json else set()
+    if parameters.response_format_json:
+        needs.add("json_schema")
+    return frozenset(needs)
 
 
 class RandomIds:
@@ -133,11 +177,26 @@ def _task(name: str, tasks: dict[str, Task], *, text: bool) -> Task:
 def _input(message: gateway_pb2.InferRequest, spec: TensorSpec) -> Array:
     if not message.inputs:
         raise RequestError("FIELD_REQUIRED", f"inputs must hold the tensor '{spec.name}'.", field="inputs")
-    if len(message.inputs) != 1 or message.inputs[0].name != spec.name:
+    arrays = decode_tensors(message.inputs, "inputs") if len(message.inputs) == 1 else {}
+    return fitting(arrays, len(message.inputs), spec)
+
+
+def fitting(inputs: dict[str, Array], count: int, spec: TensorSpec) -> Array:
+    """The one tensor of a query, in the shape that its task takes.
+
+    Args:
+        inputs: Tensors by name.
+        count: How many were sent.
+        spec: What the task takes.
+
+    Raises:
+        RequestError: SHAPE_MISMATCH, DTYPE_MISMATCH or INPUT_NOT_FINITE.
+    """
+    if count != 1 or spec.name not in inputs:
         raise RequestError(
             "SHAPE_MISMATCH", f"inputs must be exactly one tensor named '{spec.name}'.", field="inputs[0].name"
         )
-    array = decode_tensors(message.inputs, "inputs")[spec.name]
+    array = inputs[spec.name]
     if array.dtype != spec.dtype:
         raise RequestError(
             "DTYPE_MISMATCH",
@@ -174,19 +233,23 @@ def _finite(array: Array) -> bool:
 def _parameters(message: common_pb2.GenerationParameters) -> GenerationParameters:
     temperature = message.temperature if message.HasField("temperature") else None
     top_p = message.top_p if message.HasField("top_p") else None
-    _bounded("parameters.max_tokens", message.max_tokens, 0, MAX_TOKENS)
-    _bounded("parameters.temperature", temperature, 0.0, 2.0)
-    _bounded("parameters.top_p", top_p, 0.0, 1.0)
-    _bounded("parameters.stop", len(message.stop), 0, MAX_STOP)
+    bounded("parameters.max_tokens", message.max_tokens, 0, MAX_TOKENS)
+    bounded("parameters.temperature", temperature, 0.0, 2.0)
+    bounded("parameters.top_p", top_p, 0.0, 1.0)
+    bounded("parameters.stop", len(message.stop), 0, MAX_STOP)
     return GenerationParameters(
         max_tokens=message.max_tokens or DEFAULT_MAX_TOKENS,
         temperature=temperature,
         top_p=top_p,
         seed=message.seed if message.HasField("seed") else None,
         stop=tuple(message.stop),
+        tools_json=message.tools_json,
+        tool_choice_json=message.tool_choice_json,
+        response_format_json=message.response_format_json,
     )
 
 
-def _bounded(field: str, value: float | None, low: float, high: float) -> None:
+def bounded(field: str, value: float | None, low: float, high: float) -> None:
+    """Refuses a number beyond its range; None is not said."""
     if value is not None and not low <= value <= high:
         raise RequestError("FIELD_OUT_OF_RANGE", f"{field} must be between {low:g} and {high:g}.", field=field)

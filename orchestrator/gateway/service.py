@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from optimizer.fusion import Fused
 from orchestrator import log
-from orchestrator.admission import Admission, overloaded
+from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
-from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
+from orchestrator.errors import EdgewiseError
 from orchestrator.execution.attempt import Attempts
-from orchestrator.execution.run import Decide, Progress, Runner, bound_of, total_energy
+from orchestrator.execution.panel import Panel
+from orchestrator.execution.run import Progress, Runner, total_energy
 from orchestrator.execution.text import TextEnd, TextRunner
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.session import NodeSession
+from orchestrator.gateway import texts
 from orchestrator.gateway.accounts import (
     ANYBODY,
     Payer,
@@ -32,6 +29,7 @@ from orchestrator.gateway.accounts import (
     routing_record,
     timings,
 )
+from orchestrator.gateway.decider import Decider
 from orchestrator.gateway.final_joules import FinalJoules
 from orchestrator.gateway.idle_joules import IdleJoules
 from orchestrator.gateway.till import Till, forgetful_ledger
@@ -39,24 +37,18 @@ from orchestrator.journal import Entry, Journal
 from orchestrator.metrics import Metrics
 from orchestrator.outcomes import Outcomes
 from orchestrator.pacing import Pacing
+from orchestrator.personal.desk import PersonalDesk
 from orchestrator.planning.planner import Planner, Standing
 from orchestrator.probing import Probing
-from orchestrator.routing.model import AnnouncedModel
-from orchestrator.routing.pace import Pace
-from orchestrator.routing.plan import NO_CERTIFICATE, Plan
-from orchestrator.routing.route import Decision, Wish, route
+from orchestrator.routing.route import Wish
 from orchestrator.types import (
-    BudgetRequest,
     Delta,
     Energy,
-    Limits,
     Query,
     Reply,
-    Task,
     TextQuery,
 )
 
-RETRY_AFTER_S = 1.0
 # Log lines and metrics of a request follow its reply within this time.
 PUBLISH_S = 0.02
 
@@ -77,6 +69,7 @@ class Service:
         outcomes: Writes feedback down; None is off.
         max_experts: Most experts that may run for one request.
         till: Reserves and charges; None keeps no books.
+        personal: Users' own experts; None keeps their homes in memory.
     """
 
     def __init__(
@@ -95,6 +88,7 @@ class Service:
         probing: Probing | None = None,
         outcomes: Outcomes | None = None,
         till: Till | None = None,
+        personal: PersonalDesk | None = None,
     ) -> None:
         self.fleet = fleet
         self.planner = planner
@@ -103,6 +97,16 @@ class Service:
         self.probing = Probing() if probing is None else probing
         self.outcomes = Outcomes() if outcomes is None else outcomes
         self.till = Till(forgetful_ledger()) if till is None else till
+        self.personal = PersonalDesk(fleet) if personal is None else personal
+        self.decider = Decider(
+            fleet,
+            planner,
+            budgets=budgets,
+            till=self.till,
+            pacing=self.pacing,
+            probing=self.probing,
+            personal=self.personal,
+        )
         self.admission = admission
         self.attempts = attempts
         self.journal = journal
@@ -112,7 +116,7 @@ class Service:
         self.started_s = time.monotonic()
         self._unpublished: list[tuple[Entry, Progress | None]] = []
         self._runner = Runner(fleet.board, attempts, max_attempts=max_attempts)
-        self._text_runner = TextRunner(attempts, max_attempts=max_attempts)
+        self._text_runner = TextRunner(fleet.board, attempts, max_attempts=max_attempts)
         self._max_experts = max_experts
 
     # ---- tensor queries
@@ -131,6 +135,9 @@ class Service:
             EdgewiseError: See the catalogue; nothing else.
         """
         ticket = Ticket(query.request_id, query.task.name, time.monotonic(), payer=payer)
+        if query.user:
+            query = self.personal.claim(query, payer.spender.tenant)
+            ticket.owner = query.owner
         try:
             async with self.admission.enter(query.deadline_s):
                 ticket.wait_s = time.monotonic() - ticket.started_s
@@ -140,116 +147,20 @@ class Service:
             raise
         self.outcomes.answered_tensor(query.request_id, next(iter(query.inputs.values())))
         entry = self.conclude(ticket, "answered")
-        reply = make_reply(query, fused, entry)
+        note = ticket.progress.personal if ticket.progress is not None else None
+        if query.owner is not None:
+            self.personal.answered(query.owner, query, note)
+        reply = make_reply(query, fused, entry, needs_feedback=note is not None and note.needs_feedback)
         kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
         return reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
         features_f = next(iter(query.inputs.values())).reshape(-1)
         wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts)
-        decision, limits = self.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
-        again = self._again(query.task, features_f, wish, pace=decision.pace)
+        decision, limits = self.decider.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
+        again = self.decider.again(query.task, features_f, wish, pace=decision.pace)
         progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
-
-    def _again(
-        self, task: Task, features_f: NDArray[np.floating[Any]], wish: Wish, *, pace: Pace | None = None
-    ) -> Decide:
-        """Routes what is left of a query around the arms that failed it, on the plan of that later moment."""
-
-        def decide(left: Limits, avoid: frozenset[int]) -> Decision | None:
-            standing = self._standing(task, wish.expert)
-            if standing is None:
-                return None
-            retry = replace(wish, avoid=avoid)
-            return route(features_f, plan=standing.plan, table=standing.table, limits=left, wish=retry, pace=pace)
-
-        return decide
-
-    def decide(
-        self,
-        ticket: Ticket,
-        features_f: NDArray[np.floating[Any]],
-        budget: BudgetRequest,
-        *,
-        deadline_s: float,
-        wish: Wish,
-    ) -> tuple[Decision, Limits]:
-        """The route for a query and the limits that hold for it; notes both on the ticket.
-
-        Raises:
-            RequestError: EXPERT_NOT_FOUND.
-            BudgetInfeasible: Nothing fits and the client wants an error.
-            Unavailable: NO_NODE or OVERLOADED.
-        """
-        started_s = time.monotonic()
-        task = self.fleet.tasks[ticket.task]
-        limits = self.budgets.resolve(task.name, budget, deadline_s)
-        cap_j = self.till.cap_j(ticket)
-        if cap_j < limits.max_energy_j:
-            limits = replace(limits, max_energy_j=cap_j)
-        ticket.limits = limits
-        standing = self._standing(task, wish.expert)
-        if standing is None:
-            raise self._nobody(task, wish.expert)
-        ticket.plan = standing.plan
-        pace = self.pacing.arrive(task.name, started_s)
-        decision = route(features_f, plan=standing.plan, table=standing.table, limits=limits, wish=wish, pace=pace)
-        if self.probing.on and wish.expert is None:
-            decision = self._probe(ticket, decision, features_f, wish=wish, standing=standing)
-        ticket.decision = decision
-        if pace is not None:
-            ticket.charge = self.pacing.routed(task.name, decision)
-        ticket.route_s = time.monotonic() - started_s
-        # What a quota allows one request holds also for those that ask for the best effort.
-        if decision.route is None or (cap_j < math.inf and bound_of(decision) > cap_j):
-            raise _infeasible(decision, limits)
-        return decision, limits
-
-    def _probe(
-        self,
-        ticket: Ticket,
-        gate: Decision,
-        features_f: NDArray[np.floating[Any]],
-        *,
-        wish: Wish,
-        standing: Standing,
-    ) -> Decision:
-        """The gate's decision or the best single expert's, as the guard of the gate says."""
-        plan, table, limits = standing.plan, standing.table, ticket.limits
-        if limits is None:
-            return gate
-
-        def alone(expert: str) -> Decision:
-            wanted = replace(wish, expert=expert)
-            return route(features_f, plan=plan, table=table, limits=limits, wish=wanted, pace=gate.pace)
-
-        return self.probing.decide(ticket.request_id, gate, task=ticket.task, expert=plan.best_single, single=alone)
-
-    def _standing(self, task: Task, expert: str | None) -> Standing | None:
-        """The plan in force; for an expert by name, if the plan does not hold it, its arms alone."""
-        standing = self.planner.standing(task.name)
-        if expert is None or (standing is not None and standing.table.has(expert)):
-            return standing
-        arms = [state for state in self.fleet.board.arms(task.name) if state.arm.expert == expert]
-        if not arms:
-            return None
-        announced = AnnouncedModel(
-            {expert: arms[0].arm.quality_fraction}, {expert: float(self.fleet.board.energy_j_n[arms[0].index])}
-        )
-        plan = Plan("by-name", announced, None, NO_CERTIFICATE)
-        return Standing(plan, plan.table(arms, self.fleet.board))
-
-    def _nobody(self, task: Task, expert: str | None) -> EdgewiseError:
-        if expert is not None and not any(
-            state.arm.expert == expert and state.arm.task == task.name for state in self.fleet.board.states
-        ):
-            return RequestError("EXPERT_NOT_FOUND", "No node has an expert of this name for this task.", field="expert")
-        return Unavailable(
-            "NO_NODE",
-            "No connected node can serve this now; start one with `edgewise node run` or try again later.",
-            retry_after_s=RETRY_AFTER_S,
-        )
 
     # ---- text queries
 
@@ -285,14 +196,23 @@ class Service:
         yield reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
     async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
-        features_f = np.zeros(0)
-        wish = Wish(query.expert)
-        decision, limits = self.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
-        again = self._again(query.task, features_f, wish, pace=decision.pace)
-        ticket.tokens = tokens = most_tokens(query)
+        demand = texts.demand_of(query, self.fleet.board)
+        prompt = texts.features(query)
+        most = query.max_experts or self._max_experts
+        wish = Wish(query.expert, query.fusion, most, demand.unfit, texts=True)
+
+        def shape(standing: Standing) -> Standing:
+            return demand.shape(standing, self.fleet.board)
+
+        decision, limits = self.decider.decide(
+            ticket, prompt, query.budget, deadline_s=query.deadline_s, wish=wish, shape=shape
+        )
+        again = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape)
+        ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
-        async for piece in self._text_runner.run(query, progress, again):
+        panel = Panel(texts.confidence_of(ticket.plan) if ticket.plan else lambda _expert, margin: margin)
+        async for piece in self._text_runner.run(query, progress, again, panel=panel, figures=demand.figures):
             yield piece
 
     def feedback(self, request_id: str, score: float, tenant: str | None = None) -> bool:
@@ -364,33 +284,9 @@ class Service:
             self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
 
 
-def most_tokens(query: TextQuery) -> int:
-    """Tokens that a query can cost at most: no tokenizer makes more than one of a byte."""
-    return query.parameters.max_tokens + sum(len(message.content.encode()) + 8 for message in query.messages)
-
-
 def _outcome(error: BaseException, ticket: Ticket) -> str:
     """The journal's word for what ended a request; errors for the caller are told which request it was."""
     if isinstance(error, EdgewiseError):
         error.metadata.setdefault("requestId", ticket.request_id)
         return error.reason
     return "INTERNAL" if isinstance(error, Exception) else "CANCELLED"
-
-
-def _infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
-    """Why nothing fits: too small a budget, or too much work ahead of this request."""
-    fallback = decision.choice.fallback
-    if decision.allowed_r is not None and not decision.allowed_r.any():
-        return RequestError(
-            "FIELD_OUT_OF_RANGE",
-            "No route of this task combines answers that way with so few experts; ask for fusion auto or none.",
-            field="fusion",
-        )
-    if fallback is None:
-        return Unavailable("NO_NODE", "No connected node can serve this request now.", retry_after_s=RETRY_AFTER_S)
-    offer = decision.offer
-    affordable_r = offer.available_r & (offer.energy_bound_r <= limits.max_energy_j)
-    if (affordable_r & (decision.table.unloaded_ms() <= limits.max_latency_ms)).any():
-        excess_ms = float(offer.latency_bound_r[affordable_r].min()) - limits.max_latency_ms
-        return overloaded(excess_ms / 1000.0)
-    return BudgetInfeasible(min_energy_j=fallback.min_energy_j, min_latency_ms=fallback.min_latency_ms)

@@ -22,9 +22,11 @@ from orchestrator.gateway.replies import (
     unpack_events,
 )
 from orchestrator.gateway.report import encode_node, encode_task, encode_task_info
-from orchestrator.gateway.requests import decode_generate, decode_infer
+from orchestrator.gateway.requests import check_user, decode_generate, decode_infer
 from orchestrator.gateway.service import Service
 from orchestrator.ledger.spenders import fingerprint
+from orchestrator.personal.types import Owner
+from orchestrator.personal.wire import encode_status
 from orchestrator.types import Account, Energy, Provenance, Reply
 from orchestrator.wire import (
     check_name,
@@ -34,6 +36,8 @@ from orchestrator.wire import (
     encode_long_run,
     encode_pacing,
 )
+
+MAX_LABEL_CHARS = 200
 
 # A repeated request id is answered with what it was answered before and costs nothing more.
 REPLAYED = (("x-edgewise-replayed", "true"), ("x-energy-joules", "0"), ("x-energy-method", "measured:replayed"))
@@ -127,11 +131,22 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
         """See gateway.proto."""
         if not request.request_id:
             raise RequestError("FIELD_REQUIRED", "request_id must name a request.", field="request_id")
+        if request.label:
+            label = request.label[:MAX_LABEL_CHARS]
+            status = await self._service.personal.correct(tenant_seen(), request.request_id, label)
+            return gateway_pb2.FeedbackResponse(personal=encode_status(status))
         if not 0.0 <= request.score <= 1.0:
             raise RequestError("FIELD_OUT_OF_RANGE", "score must be between 0 and 1.", field="score")
         return gateway_pb2.FeedbackResponse(
             counted=self._service.feedback(request.request_id, request.score, tenant_seen())
         )
+
+    async def Personal(self, request: gateway_pb2.PersonalRequest, context: Any) -> gateway_pb2.PersonalResponse:
+        """See gateway.proto."""
+        # The tenant is that of the caller's key, also for an operator: nobody reaches another tenant's users.
+        owner = Owner(caller.get().spender.tenant, check_user(request.user))
+        status = await self._service.personal.order(owner, check_name(request.task, "task"), request.verb)
+        return gateway_pb2.PersonalResponse(status=encode_status(status))
 
 
 class AdminServicer(admin_pb2_grpc.AdminServicer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,15 +41,13 @@ class Identity:
     limiter: Limiter = field(default_factory=lambda: Limiter(time.monotonic))
     nodes_listening: tuple[str, int] = ("", 0)
 
-    @property
-    def certfile(self) -> str:
-        """The server's certificate as a file, for what wants one."""
-        return str(self.folder / SERVER_FILE)
-
-    @property
-    def keyfile(self) -> str:
-        """Its key as a file."""
-        return str(self.folder / SERVER_KEY_FILE)
+    def for_http(self) -> ssl.SSLContext:
+        """The same for HTTPS."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(self.folder / SERVER_FILE, self.folder / SERVER_KEY_FILE)
+        return context
 
     def for_clients(self) -> grpc.ServerCredentials:
         """TLS that proves who the gateway is; clients show keys."""

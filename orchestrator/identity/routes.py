@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -34,7 +35,9 @@ def identity_routes(identity: Identity | None) -> list[Route]:
     async def authority(_: Request) -> Response:
         if identity is None:
             return told(tls_off())
-        return PlainTextResponse(identity.registrar.authority.pem, media_type="application/x-pem-file")
+        # With the time, so that a node whose clock is wrong can say so.
+        now = {"date": formatdate(usegmt=True)}
+        return PlainTextResponse(identity.registrar.authority.pem, headers=now, media_type="application/x-pem-file")
 
     async def join(request: Request) -> Response:
         address = request.client.host if request.client else ""

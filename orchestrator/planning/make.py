@@ -11,7 +11,8 @@ import threading
 
 import numpy as np
 
-from optimizer.learn import learn
+from optimizer.evidence import Evidence
+from optimizer.learn import learn, learn_text
 from optimizer.model import TaskModel
 from optimizer.replay import Costs
 from optimizer.selection.arms import Limits, Routing
@@ -21,6 +22,8 @@ from optimizer.selection.problem import Problem
 from optimizer.selection.solution import Solution, Status
 from optimizer.selection.solve import solve
 from optimizer.selection.utility import BestOf
+from optimizer.text_evidence import TextEvidence
+from optimizer.text_heads import TextHeads
 from orchestrator.planning.snapshot import Planned, Snapshot
 from orchestrator.types import CertificateRecord
 
@@ -101,7 +104,8 @@ def _learn(snapshot: Snapshot) -> TaskModel | None:
     for e, expert in enumerate(evidence.experts):
         cheapest = min((arm for arm in snapshot.arms if arm.expert == expert), key=lambda arm: arm.energy_j)
         energy_e[e], latency_e[e] = cheapest.energy_j, cheapest.latency_ms
-    return learn(evidence, Costs(energy_e, latency_e))
+    costs = Costs(energy_e, latency_e)
+    return learn_text(evidence, costs) if isinstance(evidence, TextEvidence) else learn(evidence, costs)
 
 
 def _quality(snapshot: Snapshot, model: TaskModel | None) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -109,10 +113,22 @@ def _quality(snapshot: Snapshot, model: TaskModel | None) -> np.ndarray[tuple[in
     arms = snapshot.arms
     if model is None or snapshot.evidence is None:
         return np.ones((1, len(arms)))
-    quality_qe = np.stack([model.heads.predict(x_f) for x_f in snapshot.evidence.features_qf])
+    quality_qe = _estimates(snapshot.evidence, model)
     column = {expert: e for e, expert in enumerate(model.experts)}
     blank_q = np.zeros(len(quality_qe))
     return np.stack([quality_qe[:, column[arm.expert]] if arm.expert in column else blank_q for arm in arms], axis=1)
+
+
+def _estimates(
+    evidence: Evidence | TextEvidence, model: TaskModel
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Quality of each expert on each reference query, as its head says."""
+    heads = model.heads
+    if isinstance(evidence, TextEvidence) and isinstance(heads, TextHeads):
+        return heads.predict_many(evidence.prompts)
+    if isinstance(evidence, TextEvidence):
+        raise PlanRejected("these heads cannot read texts")
+    return np.stack([heads.predict(x_f) for x_f in evidence.features_qf])
 
 
 def _weights(snapshot: Snapshot, model: TaskModel | None) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

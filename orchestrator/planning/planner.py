@@ -17,14 +17,14 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
-import numpy as np
 import structlog
 
 from orchestrator.fleet.arms import ArmState
 from orchestrator.fleet.fleet import Change, Fleet
 from orchestrator.planning.make import make_plan, settle_in
-from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, moved, plan_arms
-from orchestrator.routing.model import AnnouncedModel
+from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, moved, plan_arms, same_evidence
+from orchestrator.routing.combined import CombinedModel
+from orchestrator.routing.model import AnnouncedModel, QualityModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.table import RouteTable
 from orchestrator.types import Provenance, Task
@@ -146,13 +146,18 @@ class Planner:
         if arms := self._fleet.board.arms(task):
             self._standing[task] = Standing(plan, plan.table(arms, self._fleet.board))
 
-    def _announced(self, task: str) -> AnnouncedModel:
+    def _announced(self, task: str) -> QualityModel:
         arms = [state.arm for state in self._fleet.board.arms(task)]
         known = [arm for arm in arms if arm.energy.provenance is not Provenance.UNMEASURED]
-        return AnnouncedModel(
-            {arm.expert: arm.quality_fraction for arm in arms},
-            {arm.expert: arm.energy.energy_j for arm in sorted(known, key=lambda arm: -arm.energy.energy_j)},
-        )
+        quality = {arm.expert: arm.quality_fraction for arm in arms}
+        joules = {arm.expert: arm.energy.energy_j for arm in sorted(known, key=lambda arm: -arm.energy.energy_j)}
+        return self._combined(task, AnnouncedModel(quality, joules))
+
+    def _combined(self, task: str, model: QualityModel) -> QualityModel:
+        """The model of a text task with the votes and judges that clients may ask for by name."""
+        if not self._fleet.tasks[task].text:
+            return model
+        return CombinedModel(model, {s.arm.expert: s.arm.quality_fraction for s in self._fleet.board.arms(task)})
 
     def _plan_id(self, task: str) -> str:
         return f"{task}-{next(self._numbers)}"
@@ -212,7 +217,7 @@ class Planner:
         self._put_in_force(task, planned, seconds)
 
     def _put_in_force(self, task: str, planned: Planned, seconds: float) -> None:
-        model = planned.model or self._announced(task)
+        model = self._announced(task) if planned.model is None else self._combined(task, planned.model)
         plan = Plan(self._plan_id(task), model, planned.active, planned.certificate)
         self._install(task, plan)
         log.info(
@@ -272,12 +277,4 @@ class Planner:
             return False
         if one.memory_limit_bytes != other.memory_limit_bytes or one.mean_energy_j != other.mean_energy_j:
             return False
-        mine, theirs = one.evidence, other.evidence
-        if mine is None or theirs is None:
-            return mine is theirs
-        return (
-            mine.experts == theirs.experts
-            and np.array_equal(mine.outputs_eqc, theirs.outputs_eqc)
-            and np.array_equal(mine.features_qf, theirs.features_qf)
-            and np.array_equal(mine.labels_q, theirs.labels_q)
-        )
+        return same_evidence(one.evidence, other.evidence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from optimizer.evidence import Evidence
 from optimizer.model import TaskModel
 from optimizer.selection.arms import Arm as PlanArm
+from optimizer.text_evidence import TextEvidence
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.fleet.evidence import EvidenceStore
+from orchestrator.planning.text_evidence import gather_text
 from orchestrator.types import CertificateRecord, Provenance, Task
 
 
@@ -31,7 +33,7 @@ class Snapshot:
 
     task: str
     arms: tuple[PlanArm, ...]
-    evidence: Evidence | None
+    evidence: Evidence | TextEvidence | None
     energy_limit_j: float | None
     max_active: int | None
     memory_limit_bytes: dict[str, int]
@@ -89,7 +91,12 @@ def moved(arms: tuple[PlanArm, ...], planned: tuple[PlanArm, ...], fraction: flo
     return False
 
 
-def gather_evidence(task: Task, states: list[ArmState], store: EvidenceStore) -> Evidence | None:
+def gather_evidence(task: Task, states: list[ArmState], store: EvidenceStore) -> Evidence | TextEvidence | None:
+    """The evidence of a task's experts, as far as it has come."""
+    return gather_text(task, states, store) if task.text else gather_tensors(task, states, store)
+
+
+def gather_tensors(task: Task, states: list[ArmState], store: EvidenceStore) -> Evidence | None:
     """The reference set with the answers of every expert whose answers have come and fit to it; None where there are
     none. What one expert sent amiss leaves it out and spoils nothing for the others."""
     reference = store.get(task.reference_digest)
@@ -112,3 +119,16 @@ def gather_evidence(task: Task, states: list[ArmState], store: EvidenceStore) ->
         labels_q=np.asarray(reference["labels"], dtype=np.int64),
         outputs_eqc=np.stack([answers[expert] for expert in experts]),
     )
+
+
+def same_evidence(mine: Evidence | TextEvidence | None, theirs: Evidence | TextEvidence | None) -> bool:
+    """Whether learning again could change anything."""
+    if mine is None or theirs is None or type(mine) is not type(theirs):
+        return mine is theirs
+    return all(_equal(getattr(mine, field.name), getattr(theirs, field.name)) for field in fields(mine))
+
+
+def _equal(mine: object, theirs: object) -> bool:
+    if isinstance(mine, np.ndarray) and isinstance(theirs, np.ndarray):
+        return np.array_equal(mine, theirs)
+    return mine == theirs

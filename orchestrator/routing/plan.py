@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from optimizer.choose import Price
 from optimizer.model import TaskModel
 from orchestrator.fleet.arms import ArmBoard, ArmState
+from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.model import QualityModel
 from orchestrator.routing.table import RouteTable, bind
 from orchestrator.types import CertificateRecord
@@ -37,7 +38,7 @@ class Plan:
     @property
     def best_single(self) -> str | None:
         """The cheapest expert within a tolerance of the most accurate; None where nothing was learned."""
-        model = self.model
+        model = self.model.model if isinstance(self.model, CombinedModel) else self.model
         return model.experts[model.best_single] if isinstance(model, TaskModel) else None
 
     def table(self, arms: list[ArmState], board: ArmBoard) -> RouteTable:

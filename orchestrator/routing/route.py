@@ -20,17 +20,24 @@ _KINDS = {
     FusionChoice.NONE: (Fusion.NONE,),
     FusionChoice.MIXTURE: (Fusion.MIXTURE,),
     FusionChoice.VOTE: (Fusion.VOTE,),
+    FusionChoice.JUDGE: (Fusion.JUDGE,),
+    FusionChoice.TOKEN: (),
 }
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What a client asks of the route itself, and the arms (by index) that have failed it already."""
+    """What a client asks of the route itself, and the arms (by index) that have failed it or do not fit it.
+
+    Args:
+        texts: Whether answers are texts: a mixture of such is a vote whose votes have weights.
+    """
 
     expert: str | None = None
     fusion: FusionChoice = FusionChoice.AUTO
     max_experts: int = 1024
     avoid: frozenset[int] = frozenset()
+    texts: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,5 +127,8 @@ def _allowed(table: RouteTable, wish: Wish) -> NDArray[np.bool_] | None:
         return None
     allowed_r: NDArray[np.bool_] = table.experts_r <= wish.max_experts
     if wish.fusion is not FusionChoice.AUTO:
-        allowed_r = allowed_r & table.fused_as(*_KINDS[wish.fusion])
+        kinds = _KINDS[wish.fusion]
+        if wish.texts and wish.fusion is FusionChoice.VOTE:
+            kinds += _KINDS[FusionChoice.MIXTURE]
+        allowed_r = allowed_r & table.fused_as(*kinds)
     return allowed_r

@@ -24,9 +24,11 @@ def route_us(*, arms: int) -> list[float]:
     catalog = load_catalog()
     reference = catalog.reference
     features_qf = reference.inputs.reshape(len(reference.inputs), -1).astype(np.float64)
-    names = tuple(card.name for card in catalog.experts)
-    outputs_eqc = np.stack([catalog.evidence(card) for card in catalog.experts]).astype(np.float64)
-    macs_e = np.array([float(card.macs) for card in catalog.experts])
+    # Without the self-pruning ones, which came later: decisions stay comparable with those recorded before.
+    cards = [card for card in catalog.experts if card.engine == "onnx"]
+    names = tuple(card.name for card in cards)
+    outputs_eqc = np.stack([catalog.evidence(card) for card in cards]).astype(np.float64)
+    macs_e = np.array([float(card.macs) for card in cards])
     costs = Costs(macs_e * J_PER_MAC[0], np.ones(len(names)))
     model = learn(Evidence(names, features_qf, reference.labels_n.astype(np.int64), outputs_eqc), costs)
     board = ArmBoard(energy_quantile=0.99, latency_quantile=0.99)

@@ -26,14 +26,17 @@ def tensor_task(name: str = "digits", *, classes: int = 10, reference: Tensors |
     )
 
 
-def text_task(name: str = "chat") -> fleet.TaskSpec:
+def text_task(name: str = "chat", *, reference: Tensors | None = None) -> fleet.TaskSpec:
     """A task of text in, text out."""
-    return fleet.TaskSpec(name=name, text=True)
+    return fleet.TaskSpec(name=name, text=True, reference_digest=tensor_digest(reference) if reference else "")
 
 
 @dataclass(frozen=True)
 class FakeArm:
-    """What one arm claims of itself; joules of None are unmeasured, evidence is its answers to the reference set."""
+    """What one arm claims of itself; joules of None are unmeasured, evidence is its answers to the reference set.
+
+    `text` holds fields of its TextProfile, `text_evidence` what it answered to a reference set of texts.
+    """
 
     expert: str = "small"
     variant: str = "v1"
@@ -44,9 +47,14 @@ class FakeArm:
     energy_j: float | None = 0.01
     memory_bytes: int = 1000
     evidence: NDArray[Any] | None = None
+    text: Mapping[str, Any] | None = None
+    text_evidence: Tensors | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def evidence_tensors(self) -> Tensors:
+        if self.text_evidence is not None:
+            return self.text_evidence
         return {} if self.evidence is None else {"outputs": self.evidence}
 
     def message(self) -> fleet.Arm:
@@ -67,5 +75,7 @@ class FakeArm:
             ),
             quality_fraction=self.quality_fraction,
             quality_samples=100,
-            evidence_digest="" if self.evidence is None else tensor_digest(self.evidence_tensors),
+            evidence_digest=tensor_digest(self.evidence_tensors) if self.evidence_tensors else "",
+            text=None if self.text is None else fleet.TextProfile(**self.text),
+            tags=self.tags,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -33,6 +34,7 @@ class Live:
     gateway: Gateway
     address: str
     channel: grpc.aio.Channel
+    http: str
 
     @property
     def stub(self) -> gateway_pb2_grpc.GatewayStub:
@@ -52,11 +54,18 @@ async def live_gateway(
     state_dir: Path, *, executor: Callable[[], Executor] = planning_thread, **sections: Any
 ) -> AsyncIterator[Live]:
     """A gateway as configured by `sections` of `GatewayConfig`; it ends with the block."""
-    anywhere = {"listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0"}
+    anywhere = {"listen": "127.0.0.1:0", "http_listen": free_address()}
     fields: dict[str, Any] = anywhere | {"nodes": FAST, "ledger": Ledger(store="memory")} | sections
-    gateway = build(GatewayConfig(state_dir=state_dir, **fields), executor=executor)
+    config = GatewayConfig(state_dir=state_dir, **fields)
+    gateway = build(config, executor=executor)
     async with listening(gateway) as address, grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
-        yield Live(gateway, address, channel)
+        yield Live(gateway, address, channel, f"http://{config.http_listen}")
+
+
+def free_address() -> str:
+    """An address of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 async def until(condition: Callable[[], object], *, timeout_s: float = TIMEOUT_S) -> None:

@@ -116,7 +116,8 @@ class FakeNode:
 
     def hello(self) -> fleet.Hello:
         names = dict.fromkeys(arm.task for arm in self.arms.values())
-        tasks = [text_task(name) if name == "chat" else tensor_task(name, reference=self._reference) for name in names]
+        kinds = {True: text_task, False: tensor_task}
+        tasks = [kinds[name == "chat"](name, reference=self._reference) for name in names]
         fields: dict[str, Any] = {
             "node": self.name,
             "software_version": "0.0-fake",

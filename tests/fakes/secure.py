@@ -103,4 +103,4 @@ async def secure_gateway(state_dir: Path, **sections: Any) -> AsyncIterator[Secu
         listening(gateway) as address,
         grpc.aio.secure_channel(address, credentials, options=OPTIONS) as channel,
     ):
-        yield Secure(gateway, address, channel, folder=state_dir)
+        yield Secure(gateway, address, channel, join_url(gateway.config), folder=state_dir)

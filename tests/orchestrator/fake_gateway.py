@@ -111,7 +111,7 @@ class Gateway(gateway_pb2_grpc.GatewayServicer):
         self.listed += 1
         known = task_status()
         info = gateway_pb2.TaskInfo(task=known.task, input=known.input, labels=known.labels)
-        return gateway_pb2.ListTasksResponse(tasks=[info])
+        return gateway_pb2.ListTasksResponse(tasks=[info, gateway_pb2.TaskInfo(task="skills", text=True)])
 
     def Infer(self, request: gateway_pb2.InferRequest, context: grpc.ServicerContext) -> gateway_pb2.InferResponse:
         self._note(request, context)

@@ -46,7 +46,7 @@ FINISH_S = 60
 async def _start(folder: Path) -> asyncio.subprocess.Process:
     """The demo with few queries; its processes are known by the folder in their environment."""
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "deploy.demo", "--queries", "8", "--build", str(folder / "build")),
+        *(sys.executable, "-m", "deploy.demo", "--queries", "8", "--questions", "7", "--build", str(folder / "build")),
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"},
         stdout=asyncio.subprocess.PIPE,

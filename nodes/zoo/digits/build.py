@@ -17,6 +17,7 @@ from nodes.zoo.arrays import read_arrays, write_arrays
 from nodes.zoo.digits.architectures import BUILDERS
 from nodes.zoo.digits.cards import held_out_accuracy, write_card, write_task
 from nodes.zoo.digits.export import export_onnx
+from nodes.zoo.digits.gated_build import build_gated
 from nodes.zoo.digits.plan import (
     Fitted,
     Job,
@@ -27,7 +28,7 @@ from nodes.zoo.digits.plan import (
     outer_answers,
 )
 from nodes.zoo.digits.recipe import run_job
-from nodes.zoo.digits.settings import FOLDS, HELD_OUT_FOLD
+from nodes.zoo.digits.settings import FOLDS, HELD_OUT_FOLD, MASSES
 from nodes.zoo.digits.splits import Digits, load_digits_with_folds
 
 Report = Callable[[str], None]
@@ -45,20 +46,25 @@ def build(
 
     Args:
         out: Folder; the evidence of experts that are not trained now is kept.
-        experts: Names from `settings.RECIPES`, cheapest first.
+        experts: Names from `settings.RECIPES` or `settings.MASSES`, cheapest first.
         folds_file: Where to write the answers of all folds, which takes three times as long.
         workers: Processes that train side by side, by default one per core; 1 trains in this process.
         report: Gets one line per step.
     """
     out.mkdir(parents=True, exist_ok=True)
     digits = load_digits_with_folds()
+    workers = workers or os.cpu_count() or 1
+    gated = [expert for expert in experts if expert in MASSES]
+    experts = [expert for expert in experts if expert not in MASSES]
     jobs = jobs_of_all_folds(experts) if folds_file else jobs_to_ship(experts)
-    trained = train_all(jobs, digits, workers=workers or os.cpu_count() or 1, report=report)
+    trained = train_all(jobs, digits, workers=workers, report=report)
     _write_reference(out, digits)
     _write_evidence(out, experts, trained, digits=digits)
     for expert in experts:
         accuracy = _ship(out, expert, trained[Job(expert, (HELD_OUT_FOLD,))], digits=digits)
         report(f"{expert}: {accuracy:.2%} of the held-out digits right")
+    if gated:
+        build_gated(out, gated, digits, workers=workers, report=report)
     write_task(out)
     if folds_file:
         _write_folds(folds_file, experts, trained, digits=digits)

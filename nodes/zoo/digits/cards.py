@@ -43,7 +43,7 @@ def write_card(out: Path, expert: str, network: nn.Module, *, accuracy_fraction:
         "task": "digits",
         "engine": "onnx",
         "file": model.name,
-        "sha256": _sha256(model),
+        "sha256": sha256_of(model),
         "macs": cost.macs,
         "parameters": cost.parameters,
         "memory_bytes": memory_bytes,
@@ -52,13 +52,13 @@ def write_card(out: Path, expert: str, network: nn.Module, *, accuracy_fraction:
         "evidence_key": expert,
         "recipe": asdict(RECIPES[expert]),
     }
-    _write_json(out / f"{expert}.json", card)
+    write_json(out / f"{expert}.json", card)
 
 
 def write_task(out: Path) -> None:
     """Write ``task.json``: what goes in, what comes out, and which arrays say how good each expert is."""
     files = {name: out / f"{name}.npz" for name in ("reference", "held_out", "evidence")}
-    arrays = {name: {"file": path.name, "sha256": _sha256(path)} for name, path in files.items()}
+    arrays = {name: {"file": path.name, "sha256": sha256_of(path)} for name, path in files.items()}
     task: dict[str, Any] = {
         "name": "digits",
         "input": {"name": INPUT_NAME, "dtype": "float32", "shape": [-1, SIDE, SIDE]},
@@ -68,12 +68,14 @@ def write_task(out: Path) -> None:
         "source": "Optical Recognition of Handwritten Digits, Alpaydin and Kaynak, UCI, 1998 (CC BY 4.0)",
         **arrays,
     }
-    _write_json(out / "task.json", task)
+    write_json(out / "task.json", task)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Digest of a file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a card."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

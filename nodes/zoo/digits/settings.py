@@ -47,3 +47,9 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "digits-wide": Recipe(epochs=14, learning_rate=3e-3, distortion_fraction=1.0),
     }
 )
+
+# Self-pruning experts: the share of the activations that each keeps. None is their network before pruning, in the same
+# kernels.
+MASSES: Mapping[str, float | None] = MappingProxyType(
+    {"digits-gated-m60": 0.6, "digits-gated-m80": 0.8, "digits-gated": None}
+)

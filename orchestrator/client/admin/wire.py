@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2
 from orchestrator.client import types as own
 from orchestrator.client.wire import Call, read_certificate
@@ -16,6 +18,8 @@ from orchestrator.wire import (
 )
 
 ADMIN = "edgewise.v1.Admin"
+# A task of texts takes no tensor.
+NO_INPUT = own.TensorSpec("", np.dtype("float32"), ())
 
 
 def status() -> Call[own.FleetStatus]:
@@ -121,7 +125,7 @@ def _provenance(number: common_pb2.Provenance.ValueType) -> own.Provenance:
 def _task(message: admin_pb2.TaskStatus) -> own.TaskStatus:
     return own.TaskStatus(
         task=message.task,
-        input=decode_spec(message.input, "input"),
+        input=decode_spec(message.input, "input") if message.HasField("input") else NO_INPUT,
         labels=tuple(message.labels),
         plan_id=message.plan_id,
         certificate=read_certificate(message.certificate),

@@ -534,17 +534,23 @@ class ChatMessage(_message.Message):
 
     ROLE_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     content: _builtins.str
+    extra_json: _builtins.str
+    """What OpenAI's message has beside role and text (tool_calls, tool_call_id, name, parts of content) as a JSON
+    object; only arms that declare the capability get messages with it.
+    """
     def __init__(
         self,
         *,
         role: _builtins.str = ...,
         content: _builtins.str = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "extra_json", b"extra_json", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -602,3 +608,90 @@ class GenerationParameters(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
 
 Global___GenerationParameters: _TypeAlias = GenerationParameters  # noqa: Y015
+
+@_typing.final
+class Owner(_message.Message):
+    """A user of a tenant. Only the gateway says which tenant that is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    user: _builtins.str
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        user: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Owner: _TypeAlias = Owner  # noqa: Y015
+
+@_typing.final
+class PersonalStatus(_message.Message):
+    """How a user's own expert stands on its home node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    EXPERT_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
+    GLOBAL_FRACTION_FIELD_NUMBER: _builtins.int
+    LOCAL_FRACTION_FIELD_NUMBER: _builtins.int
+    GENERIC_DROP_FRACTION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TRAINING_ENERGY_J_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    task: _builtins.str
+    expert: _builtins.str
+    tier: _builtins.str
+    """"none", "instant" or "delta"."""
+    version: _builtins.int
+    """Of the expert that answers now; 0 for none."""
+    corrections: _builtins.int
+    judged: _builtins.int
+    """Samples that it was judged on; none of them was trained on."""
+    global_fraction: _builtins.float
+    local_fraction: _builtins.float
+    generic_drop_fraction: _builtins.float
+    """What generic accuracy loses on stored generic samples."""
+    state: _builtins.str
+    """"idle", "training", or why nothing trains."""
+    training_energy_j: _builtins.float
+    file: _builtins.str
+    """Where "export" wrote it."""
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        task: _builtins.str = ...,
+        expert: _builtins.str = ...,
+        tier: _builtins.str = ...,
+        version: _builtins.int = ...,
+        corrections: _builtins.int = ...,
+        judged: _builtins.int = ...,
+        global_fraction: _builtins.float = ...,
+        local_fraction: _builtins.float = ...,
+        generic_drop_fraction: _builtins.float = ...,
+        state: _builtins.str = ...,
+        training_energy_j: _builtins.float = ...,
+        file: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "expert", b"expert", "file", b"file", "generic_drop_fraction", b"generic_drop_fraction", "global_fraction", b"global_fraction", "judged", b"judged", "local_fraction", b"local_fraction", "node", b"node", "state", b"state", "task", b"task", "tier", b"tier", "training_energy_j", b"training_energy_j", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PersonalStatus: _TypeAlias = PersonalStatus  # noqa: Y015

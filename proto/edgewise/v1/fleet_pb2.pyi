@@ -91,6 +91,7 @@ class NodeEvent(_message.Message):
     ARMS_CHANGED_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     SETTLED_FIELD_NUMBER: _builtins.int
+    PERSONAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -109,6 +110,8 @@ class NodeEvent(_message.Message):
     def draining(self) -> Global___Draining: ...
     @_builtins.property
     def settled(self) -> Global___EnergySettled: ...
+    @_builtins.property
+    def personal(self) -> Global___PersonalReport: ...
     def __init__(
         self,
         *,
@@ -121,12 +124,13 @@ class NodeEvent(_message.Message):
         arms_changed: Global___ArmsChanged | None = ...,
         draining: Global___Draining | None = ...,
         settled: Global___EnergySettled | None = ...,
+        personal: Global___PersonalReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "settled", b"settled"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "personal", b"personal", "settled", b"settled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "settled", b"settled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "personal", b"personal", "settled", b"settled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "evidence", "done", "failed", "delta", "arms_changed", "draining", "settled"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "evidence", "done", "failed", "delta", "arms_changed", "draining", "settled", "personal"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -141,6 +145,8 @@ class NodeCommand(_message.Message):
     CANCEL_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
+    PERSONAL_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -151,6 +157,10 @@ class NodeCommand(_message.Message):
     def drain(self) -> Global___Drain: ...
     @_builtins.property
     def rejected(self) -> Global___Rejected: ...
+    @_builtins.property
+    def personal(self) -> Global___PersonalOrder: ...
+    @_builtins.property
+    def keep(self) -> Global___Keep: ...
     def __init__(
         self,
         *,
@@ -159,12 +169,14 @@ class NodeCommand(_message.Message):
         cancel: Global___Cancel | None = ...,
         drain: Global___Drain | None = ...,
         rejected: Global___Rejected | None = ...,
+        personal: Global___PersonalOrder | None = ...,
+        keep: Global___Keep | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "rejected", b"rejected", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "personal", b"personal", "rejected", b"rejected", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "rejected", b"rejected", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "personal", b"personal", "rejected", b"rejected", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "work", "cancel", "drain", "rejected"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "work", "cancel", "drain", "rejected", "personal", "keep"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -189,6 +201,7 @@ class Hello(_message.Message):
     QUEUE_LIMIT_FIELD_NUMBER: _builtins.int
     MEMORY_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     ENERGY_SOURCE_FIELD_NUMBER: _builtins.int
+    PERSONAL_EXPERTS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     software_version: _builtins.str
     protocol_version: _builtins.int
@@ -208,6 +221,10 @@ class Hello(_message.Message):
     def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arm]: ...
     @_builtins.property
     def energy_source(self) -> Global___EnergySource: ...
+    @_builtins.property
+    def personal_experts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Experts of this node that may learn their user; empty where the operator did not say so."""
+
     def __init__(
         self,
         *,
@@ -224,10 +241,11 @@ class Hello(_message.Message):
         queue_limit: _builtins.int = ...,
         memory_limit_bytes: _builtins.int = ...,
         energy_source: Global___EnergySource | None = ...,
+        personal_experts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["energy_source", b"energy_source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "concurrency", b"concurrency", "device", b"device", "energy_method", b"energy_method", "energy_provenance", b"energy_provenance", "energy_source", b"energy_source", "memory_limit_bytes", b"memory_limit_bytes", "node", b"node", "protocol_version", b"protocol_version", "queue_limit", b"queue_limit", "simulated", b"simulated", "software_version", b"software_version", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "concurrency", b"concurrency", "device", b"device", "energy_method", b"energy_method", "energy_provenance", b"energy_provenance", "energy_source", b"energy_source", "memory_limit_bytes", b"memory_limit_bytes", "node", b"node", "personal_experts", b"personal_experts", "protocol_version", b"protocol_version", "queue_limit", b"queue_limit", "simulated", b"simulated", "software_version", b"software_version", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -620,6 +638,7 @@ class WorkDone(_message.Message):
     MARGIN_FRACTION_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_MS_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_JSON_FIELD_NUMBER: _builtins.int
+    PERSONAL_FIELD_NUMBER: _builtins.int
     work_id: _builtins.int
     text: _builtins.str
     finish_reason: _common_pb2.FinishReason.ValueType
@@ -637,6 +656,10 @@ class WorkDone(_message.Message):
     def usage(self) -> _common_pb2.Usage: ...
     @_builtins.property
     def energy(self) -> _common_pb2.Energy: ...
+    @_builtins.property
+    def personal(self) -> Global___PersonalNote:
+        """Set where the work had an owner."""
+
     def __init__(
         self,
         *,
@@ -651,10 +674,11 @@ class WorkDone(_message.Message):
         margin_fraction: _builtins.float | None = ...,
         first_token_ms: _builtins.float | None = ...,
         tool_calls_json: _builtins.str = ...,
+        personal: Global___PersonalNote | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_margin_fraction", b"_margin_fraction", "energy", b"energy", "first_token_ms", b"first_token_ms", "margin_fraction", b"margin_fraction", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_margin_fraction", b"_margin_fraction", "energy", b"energy", "first_token_ms", b"first_token_ms", "margin_fraction", b"margin_fraction", "personal", b"personal", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_margin_fraction", b"_margin_fraction", "compute_ms", b"compute_ms", "energy", b"energy", "finish_reason", b"finish_reason", "first_token_ms", b"first_token_ms", "margin_fraction", b"margin_fraction", "outputs", b"outputs", "queue_ms", b"queue_ms", "text", b"text", "tool_calls_json", b"tool_calls_json", "usage", b"usage", "work_id", b"work_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_margin_fraction", b"_margin_fraction", "compute_ms", b"compute_ms", "energy", b"energy", "finish_reason", b"finish_reason", "first_token_ms", b"first_token_ms", "margin_fraction", b"margin_fraction", "outputs", b"outputs", "personal", b"personal", "queue_ms", b"queue_ms", "text", b"text", "tool_calls_json", b"tool_calls_json", "usage", b"usage", "work_id", b"work_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__first_token_ms: _TypeAlias = _typing.Literal["first_token_ms"]  # noqa: Y015
     _WhichOneofArgType__first_token_ms: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms"]  # noqa: Y015
@@ -840,6 +864,7 @@ class Work(_message.Message):
     ENERGY_LIMIT_J_FIELD_NUMBER: _builtins.int
     TENSORS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     work_id: _builtins.int
     request_id: _builtins.str
     expert: _builtins.str
@@ -852,6 +877,10 @@ class Work(_message.Message):
     def tensors(self) -> Global___TensorWork: ...
     @_builtins.property
     def text(self) -> Global___TextWork: ...
+    @_builtins.property
+    def owner(self) -> _common_pb2.Owner:
+        """Whose expert may answer; absent for nobody's."""
+
     def __init__(
         self,
         *,
@@ -863,10 +892,11 @@ class Work(_message.Message):
         energy_limit_j: _builtins.float = ...,
         tensors: Global___TensorWork | None = ...,
         text: Global___TextWork | None = ...,
+        owner: _common_pb2.Owner | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "tensors", b"tensors", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "owner", b"owner", "tensors", b"tensors", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "energy_limit_j", b"energy_limit_j", "expert", b"expert", "input", b"input", "request_id", b"request_id", "tensors", b"tensors", "text", b"text", "variant", b"variant", "work_id", b"work_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "energy_limit_j", b"energy_limit_j", "expert", b"expert", "input", b"input", "owner", b"owner", "request_id", b"request_id", "tensors", b"tensors", "text", b"text", "variant", b"variant", "work_id", b"work_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["tensors", "text"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
@@ -900,6 +930,9 @@ class TextWork(_message.Message):
 
     MESSAGES_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
+    whole: _builtins.bool
+    """Nobody reads the text before it is complete: no TextDelta is wanted."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]: ...
     @_builtins.property
@@ -909,10 +942,11 @@ class TextWork(_message.Message):
         *,
         messages: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
         parameters: _common_pb2.GenerationParameters | None = ...,
+        whole: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "parameters", b"parameters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "parameters", b"parameters", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -957,3 +991,134 @@ class Drain(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Drain: _TypeAlias = Drain  # noqa: Y015
+
+@_typing.final
+class PersonalNote(_message.Message):
+    """---- personal experts. Neither inputs, features nor weights ever go from the node to the gateway.
+
+    Who gave an answer for an owner.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    NEEDS_FEEDBACK_FIELD_NUMBER: _builtins.int
+    by: _builtins.str
+    """"global" or "local"."""
+    needs_feedback: _builtins.bool
+    @_builtins.property
+    def status(self) -> _common_pb2.PersonalStatus: ...
+    def __init__(
+        self,
+        *,
+        by: _builtins.str = ...,
+        status: _common_pb2.PersonalStatus | None = ...,
+        needs_feedback: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "needs_feedback", b"needs_feedback", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PersonalNote: _TypeAlias = PersonalNote  # noqa: Y015
+
+@_typing.final
+class Keep(_message.Message):
+    """An input that ran elsewhere, for the owner's home node to keep until a correction comes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    EXPERT_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    expert: _builtins.str
+    @_builtins.property
+    def owner(self) -> _common_pb2.Owner: ...
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Tensor]: ...
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        owner: _common_pb2.Owner | None = ...,
+        expert: _builtins.str = ...,
+        inputs: _abc.Iterable[_common_pb2.Tensor] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expert", b"expert", "inputs", b"inputs", "owner", b"owner", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Keep: _TypeAlias = Keep  # noqa: Y015
+
+@_typing.final
+class PersonalOrder(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.int
+    task: _builtins.str
+    verb: _builtins.str
+    """"correct", "train", "status", "rollback", "export" or "forget"."""
+    request_id: _builtins.str
+    """Of a correction."""
+    label: _builtins.str
+    @_builtins.property
+    def owner(self) -> _common_pb2.Owner: ...
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.int = ...,
+        owner: _common_pb2.Owner | None = ...,
+        task: _builtins.str = ...,
+        verb: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        label: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "order_id", b"order_id", "owner", b"owner", "request_id", b"request_id", "task", b"task", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PersonalOrder: _TypeAlias = PersonalOrder  # noqa: Y015
+
+@_typing.final
+class PersonalReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.int
+    reason: _builtins.str
+    """UPPER_SNAKE reason where the order was not followed; empty where it was."""
+    message: _builtins.str
+    @_builtins.property
+    def status(self) -> _common_pb2.PersonalStatus: ...
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        status: _common_pb2.PersonalStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "order_id", b"order_id", "reason", b"reason", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PersonalReport: _TypeAlias = PersonalReport  # noqa: Y015

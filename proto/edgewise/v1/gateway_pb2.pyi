@@ -96,11 +96,14 @@ class InferRequest(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     BUDGET_FIELD_NUMBER: _builtins.int
     FUSION_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client or empty; returned in the reply and good for Explain."""
     task: _builtins.str
     expert: _builtins.str
     """One expert by name; empty lets the gateway choose."""
+    user: _builtins.str
+    """Whose expert may learn from this and answer; empty for nobody's. A name within the caller's tenant."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Tensor]: ...
     @_builtins.property
@@ -116,10 +119,11 @@ class InferRequest(_message.Message):
         inputs: _abc.Iterable[_common_pb2.Tensor] | None = ...,
         budget: _common_pb2.Budget | None = ...,
         fusion: _common_pb2.Fusion | None = ...,
+        user: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "fusion", b"fusion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "expert", b"expert", "fusion", b"fusion", "inputs", b"inputs", "request_id", b"request_id", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "expert", b"expert", "fusion", b"fusion", "inputs", b"inputs", "request_id", b"request_id", "task", b"task", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -136,9 +140,12 @@ class InferResponse(_message.Message):
     ENERGY_FIELD_NUMBER: _builtins.int
     ROUTING_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    NEEDS_FEEDBACK_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     label: _builtins.str
     confidence: _builtins.float
+    needs_feedback: _builtins.bool
+    """True where the right label would help: send Feedback with it."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Tensor]:
         """The fused answer, in the shape of the task's output."""
@@ -159,10 +166,11 @@ class InferResponse(_message.Message):
         energy: _common_pb2.Energy | None = ...,
         routing: Global___Routing | None = ...,
         timing: Global___Timing | None = ...,
+        needs_feedback: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "routing", b"routing", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "energy", b"energy", "label", b"label", "outputs", b"outputs", "request_id", b"request_id", "routing", b"routing", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "energy", b"energy", "label", b"label", "needs_feedback", b"needs_feedback", "outputs", b"outputs", "request_id", b"request_id", "routing", b"routing", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -353,6 +361,7 @@ class Routing(_message.Message):
     BUDGET_MET_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
+    OVERLAY_FIELD_NUMBER: _builtins.int
     fusion: _common_pb2.FusionMode.ValueType
     predicted_energy_j: _builtins.float
     predicted_ms: _builtins.float
@@ -361,6 +370,8 @@ class Routing(_message.Message):
     bound_ms: _builtins.float
     budget_met: _builtins.bool
     plan_id: _builtins.str
+    overlay: _builtins.str
+    """Whose personal expert stood in for the plan's choice, and what that was worth; empty where none did."""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]: ...
     @_builtins.property
@@ -377,10 +388,11 @@ class Routing(_message.Message):
         budget_met: _builtins.bool = ...,
         plan_id: _builtins.str = ...,
         certificate: _common_pb2.Certificate | None = ...,
+        overlay: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "bound_energy_j", b"bound_energy_j", "bound_ms", b"bound_ms", "budget_met", b"budget_met", "certificate", b"certificate", "fusion", b"fusion", "plan_id", b"plan_id", "predicted_energy_j", b"predicted_energy_j", "predicted_ms", b"predicted_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "bound_energy_j", b"bound_energy_j", "bound_ms", b"bound_ms", "budget_met", b"budget_met", "certificate", b"certificate", "fusion", b"fusion", "overlay", b"overlay", "plan_id", b"plan_id", "predicted_energy_j", b"predicted_energy_j", "predicted_ms", b"predicted_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -532,18 +544,22 @@ class FeedbackRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     score: _builtins.float
     """0 for a wrong answer, 1 for a right one, or something between."""
+    label: _builtins.str
+    """The right label of a request that carried a user: a correction for that user's expert. `score` is not read then."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         score: _builtins.float = ...,
+        label: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "request_id", b"request_id", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -554,16 +570,22 @@ class FeedbackResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     COUNTED_FIELD_NUMBER: _builtins.int
+    PERSONAL_FIELD_NUMBER: _builtins.int
     counted: _builtins.bool
     """Whether the guard took it: the first feedback to a request that was part of a comparison."""
+    @_builtins.property
+    def personal(self) -> _common_pb2.PersonalStatus:
+        """How the user's expert stands with this correction; absent where the request carried no label."""
+
     def __init__(
         self,
         *,
         counted: _builtins.bool = ...,
+        personal: _common_pb2.PersonalStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["personal", b"personal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted", b"counted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted", b"counted", "personal", b"personal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -648,3 +670,49 @@ class Candidate(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Candidate: _TypeAlias = Candidate  # noqa: Y015
+
+@_typing.final
+class PersonalRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    task: _builtins.str
+    verb: _builtins.str
+    """"train", "status", "rollback", "export" or "forget"."""
+    def __init__(
+        self,
+        *,
+        user: _builtins.str = ...,
+        task: _builtins.str = ...,
+        verb: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task", b"task", "user", b"user", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PersonalRequest: _TypeAlias = PersonalRequest  # noqa: Y015
+
+@_typing.final
+class PersonalResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> _common_pb2.PersonalStatus: ...
+    def __init__(
+        self,
+        *,
+        status: _common_pb2.PersonalStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PersonalResponse: _TypeAlias = PersonalResponse  # noqa: Y015

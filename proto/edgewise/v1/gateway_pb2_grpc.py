@@ -59,6 +59,11 @@ class GatewayStub:
                 request_serializer=edgewise_dot_v1_dot_gateway__pb2.FeedbackRequest.SerializeToString,
                 response_deserializer=edgewise_dot_v1_dot_gateway__pb2.FeedbackResponse.FromString,
                 _registered_method=True)
+        self.Personal = channel.unary_unary(
+                '/edgewise.v1.Gateway/Personal',
+                request_serializer=edgewise_dot_v1_dot_gateway__pb2.PersonalRequest.SerializeToString,
+                response_deserializer=edgewise_dot_v1_dot_gateway__pb2.PersonalResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServicer:
@@ -99,6 +104,13 @@ class GatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Personal(self, request, context):
+        """A user's own expert: train it, say how it stands, go back to the version before, export it, forget it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -126,6 +138,11 @@ def add_GatewayServicer_to_server(servicer, server):
                     servicer.Feedback,
                     request_deserializer=edgewise_dot_v1_dot_gateway__pb2.FeedbackRequest.FromString,
                     response_serializer=edgewise_dot_v1_dot_gateway__pb2.FeedbackResponse.SerializeToString,
+            ),
+            'Personal': grpc.unary_unary_rpc_method_handler(
+                    servicer.Personal,
+                    request_deserializer=edgewise_dot_v1_dot_gateway__pb2.PersonalRequest.FromString,
+                    response_serializer=edgewise_dot_v1_dot_gateway__pb2.PersonalResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -263,6 +280,33 @@ class Gateway:
             '/edgewise.v1.Gateway/Feedback',
             edgewise_dot_v1_dot_gateway__pb2.FeedbackRequest.SerializeToString,
             edgewise_dot_v1_dot_gateway__pb2.FeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Personal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewise.v1.Gateway/Personal',
+            edgewise_dot_v1_dot_gateway__pb2.PersonalRequest.SerializeToString,
+            edgewise_dot_v1_dot_gateway__pb2.PersonalResponse.FromString,
             options,
             channel_credentials,
             insecure,

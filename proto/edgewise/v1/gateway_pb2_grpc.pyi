@@ -41,6 +41,8 @@ class GatewayStub:
     """What can be asked for."""
     Feedback: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.FeedbackRequest, _gateway_pb2.FeedbackResponse]
     """How good a finished request's answer was: what the guard of the gate learns from."""
+    Personal: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.PersonalRequest, _gateway_pb2.PersonalResponse]
+    """A user's own expert: train it, say how it stands, go back to the version before, export it, forget it."""
 
 @_typing.type_check_only
 class GatewayAsyncStub(GatewayStub):
@@ -55,6 +57,8 @@ class GatewayAsyncStub(GatewayStub):
     """What can be asked for."""
     Feedback: _aio.UnaryUnaryMultiCallable[_gateway_pb2.FeedbackRequest, _gateway_pb2.FeedbackResponse]  # type: ignore[assignment]
     """How good a finished request's answer was: what the guard of the gate learns from."""
+    Personal: _aio.UnaryUnaryMultiCallable[_gateway_pb2.PersonalRequest, _gateway_pb2.PersonalResponse]  # type: ignore[assignment]
+    """A user's own expert: train it, say how it stands, go back to the version before, export it, forget it."""
 
 class GatewayServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -96,5 +100,13 @@ class GatewayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.FeedbackResponse, _abc.Awaitable[_gateway_pb2.FeedbackResponse]]:
         """How good a finished request's answer was: what the guard of the gate learns from."""
+
+    @_abc_1.abstractmethod
+    def Personal(
+        self,
+        request: _gateway_pb2.PersonalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.PersonalResponse, _abc.Awaitable[_gateway_pb2.PersonalResponse]]:
+        """A user's own expert: train it, say how it stands, go back to the version before, export it, forget it."""
 
 def add_GatewayServicer_to_server(servicer: GatewayServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

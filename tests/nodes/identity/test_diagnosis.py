@@ -186,7 +186,7 @@ async def test_doctor_says_the_same(tmp_path: Path) -> None:
         live.identity.registrar.authority.node_life_s = 0.2
         kept.save(kept.default_root(environment) / "n2", await live.join("n2"))
         await asyncio.sleep(0.3)
-        with pytest.raises(IdentityProblem, match="n2: own certificate expired: .* join again"):
+        with pytest.raises(IdentityProblem, match=r"n2: own certificate expired: .* join again"):
             await asyncio.to_thread(check_identities, environment)
 
 

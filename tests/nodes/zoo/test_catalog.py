@@ -11,7 +11,8 @@ import pytest
 from nodes.zoo.catalog import DEFAULT_FOLDER, Catalog, CatalogError, load_catalog
 from nodes.zoo.check import check_expert
 
-EXPERTS = ["digits-linear", "digits-mlp", "digits-tinyconv", "digits-conv8", "digits-lenet5", "digits-wide"]
+EXPERTS = ["digits-linear", "digits-mlp", "digits-tinyconv", "digits-conv8", "digits-gated-m60", "digits-gated-m80"]
+EXPERTS += ["digits-gated", "digits-lenet5", "digits-wide"]
 SHIPPED_LIMIT_BYTES = 3_000_000
 
 

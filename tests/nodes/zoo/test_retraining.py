@@ -24,7 +24,7 @@ def test_without_torch_the_command_says_what_to_install(monkeypatch: pytest.Monk
 def test_verify_prints_every_expert() -> None:
     result = CliRunner().invoke(command.main, ["verify"])
     assert result.exit_code == 0, result.output
-    assert result.output.count("as stated") == 6
+    assert result.output.count("as stated") == 9
 
 
 @pytest.fixture(scope="module")

@@ -220,7 +220,7 @@ async def test_a_gateway_that_stops_finishes_what_runs_and_takes_nothing_new(tmp
     node = live.node(behaviour=behave)
     await node.join()
     channel = grpc.aio.insecure_channel(live.address)
-    other = Live(live.gateway, live.address, channel)
+    other = Live(live.gateway, live.address, channel, live.http)
     running = asyncio.ensure_future(infer(other, digit()))
     await node.received(1)
     stopping = asyncio.ensure_future(stack.aclose())

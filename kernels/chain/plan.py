@@ -1,0 +1,110 @@
+"""What a chain consists of, as plain arrays.
+
+Shape letters: o outputs, i inputs, k side of the kernel, r rank, g groups of outputs, c channels, p classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kernels.errors import ShapeError
+from kernels.masked_conv.layout import GROUP, Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """Which groups to compute: those whose logit, from the softmax of the input channels' maxima, is above zero.
+
+    Args:
+        up_gr: Map to logits, from the input channels (r = i) or from what `down_ri` leaves of them.
+        offset_g: Added to the logits.
+        down_ri: First of two maps; None for one.
+    """
+
+    up_gr: Floats
+    offset_g: Floats
+    down_ri: Floats | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A convolution with ReLU, padded to keep the size.
+
+    Args:
+        weights_oikk: 1x1 or 3x3.
+        bias_o: Offsets.
+        stride: 1 or 2.
+        halve: Take 2x2 maxima afterwards; the image's sides must then be even.
+        predictor: None computes every group.
+    """
+
+    weights_oikk: Floats
+    bias_o: Floats
+    stride: int = 1
+    halve: bool = False
+    predictor: Predictor | None = None
+
+    @property
+    def groups(self) -> int:
+        """Groups of 16 outputs."""
+        return len(self.bias_o) // GROUP
+
+
+@dataclass(frozen=True, eq=False)
+class ChainPlan:
+    """Convolutions, then a linear map of each channel's mean, then softmax.
+
+    Args:
+        steps: In order.
+        head_pc: The linear map.
+        head_bias_p: Its offsets.
+        side: Pixels of the square input's side.
+
+    Raises:
+        ShapeError: Something does not fit.
+    """
+
+    steps: tuple[Step, ...]
+    head_pc: Floats
+    head_bias_p: Floats
+    side: int
+
+    def __post_init__(self) -> None:
+        channels, side = self.inputs, self.side
+        if side < 1 or channels < 1:
+            raise ShapeError("an image needs a pixel and a channel")
+        for index, step in enumerate(self.steps):
+            _check(index, step, channels)
+            channels, side = len(step.bias_o), -(-side // step.stride)
+            if step.halve and (side % 2 or side < 2):
+                raise ShapeError(f"step {index}: a side of {side} pixels cannot be halved")
+            side = side // 2 if step.halve else side
+        if self.head_pc.shape != (len(self.head_bias_p), channels):
+            raise ShapeError("the head does not fit the last step")
+
+    @property
+    def inputs(self) -> int:
+        """Channels of the image."""
+        if not self.steps:
+            raise ShapeError("a chain needs a step")
+        return int(self.steps[0].weights_oikk.shape[1])
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Groups of each step."""
+        return tuple(step.groups for step in self.steps)
+
+
+def _check(index: int, step: Step, inputs: int) -> None:
+    outputs = len(step.bias_o)
+    if step.weights_oikk.shape[:2] != (outputs, inputs) or outputs % GROUP or not outputs:
+        raise ShapeError(f"step {index}: weights must be (16n, {inputs}, k, k) with as many offsets")
+    if step.stride not in (1, 2):
+        raise ShapeError(f"step {index}: strides are 1 or 2, not {step.stride}")
+    if step.predictor is None:
+        return
+    predictor = step.predictor
+    middle = inputs if predictor.down_ri is None else len(predictor.down_ri)
+    down_fits = predictor.down_ri is None or predictor.down_ri.shape == (middle, inputs)
+    if predictor.up_gr.shape != (step.groups, middle) or len(predictor.offset_g) != step.groups or not down_fits:
+        raise ShapeError(f"step {index}: its predictor does not map {inputs} channels to {step.groups} groups")

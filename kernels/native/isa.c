@@ -1,0 +1,48 @@
+/* Which of the built instruction sets this processor can run. */
+
+#include <stddef.h>
+
+#include "export.h"
+#include "masked_conv.h"
+
+ConvRun edgewise_conv_for(int32_t isa)
+{
+    switch (isa) {
+    case ISA_PLAIN:
+        return edgewise_conv_plain;
+#if defined(__x86_64__)
+    case ISA_AVX2:
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? edgewise_conv_avx2 : NULL;
+    case ISA_AVX512:
+        return __builtin_cpu_supports("avx512f") ? edgewise_conv_avx512 : NULL;
+#endif
+#if defined(__aarch64__)
+    case ISA_NEON:
+        return edgewise_conv_neon;
+#endif
+    default:
+        return NULL;
+    }
+}
+
+EXPORT int32_t edgewise_isa_runs(int32_t isa) { return edgewise_conv_for(isa) != NULL; }
+
+static int32_t all_below(const int32_t *list, int32_t count, int32_t limit)
+{
+    for (int32_t i = 0; i < count; i++)
+        if (list[i] < 0 || list[i] >= limit)
+            return 0;
+    return 1;
+}
+
+/* One convolution. Returns 0, or 1 where `isa` does not run here, or 2 where a list points outside. */
+EXPORT int32_t edgewise_conv(int32_t isa, const Conv *conv, const Call *call)
+{
+    ConvRun run = edgewise_conv_for(isa);
+    if (!run)
+        return 1;
+    if (!all_below(call->in, call->in_count, conv->inputs) || !all_below(call->out, call->out_count, conv->outputs / GROUP))
+        return 2;
+    run(conv, call);
+    return 0;
+}

@@ -1,0 +1,1 @@
+"""A running OpenAI-compatible server (Ollama, llama-server, vLLM, ...) as an engine."""

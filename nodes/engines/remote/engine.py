@@ -1,0 +1,141 @@
+"""Texts from a running server; the engine holds no model, only a bounded number of requests."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from nodes.arms import ArmSpec
+from nodes.engines.contract import EngineEvents, EngineState, Job, JobResult, TextEnd, TextJob, TextPiece
+from nodes.engines.remote.reading import Reading
+from nodes.engines.remote.server import Server
+from nodes.engines.slots import Slots
+from nodes.errors import DeadlinePassed, EngineDied, EngineError
+
+DEFAULT_TOKENS = 256
+# Of the prompt, before the server has counted them.
+TOKENS_PER_BYTE = 0.3
+
+
+class RemoteEngine:
+    """Texts of a server's models.
+
+    Args:
+        server: Where they run.
+        models: The server's name of each arm's model, by key of the arm.
+        concurrency: Requests at once.
+        queue_limit: Requests that may wait here; the server has a queue of its own.
+    """
+
+    def __init__(self, server: Server, models: Mapping[str, str], *, concurrency: int, queue_limit: int) -> None:
+        self.events = EngineEvents()
+        self.state = EngineState.STARTING
+        self.restarts = 0
+        self._server = server
+        self._models = dict(models)
+        self._logprobs: set[str] = set()
+        self._slots = Slots(concurrency, queue_limit)
+
+    @property
+    def running(self) -> int:
+        """See `Engine`."""
+        return self._slots.taken
+
+    @property
+    def queued(self) -> int:
+        """See `Engine`."""
+        return self._slots.queued
+
+    async def load(self, arms: Sequence[ArmSpec]) -> None:
+        """See `Engine`: asks the server whether it has the models."""
+        self._server.open()
+        there = await self._server.models()
+        missing = [self._models[arm.key] for arm in arms if self._models[arm.key] not in there]
+        if missing:
+            raise EngineError(f"the server has no model {', '.join(missing)}; it has {', '.join(there) or 'none'}")
+        self._logprobs = {arm.key for arm in arms if arm.text is not None and "logprobs" in arm.text.capabilities}
+        self.state = EngineState.READY
+
+    async def infer(self, job: Job) -> JobResult:
+        """Refused: this engine writes texts."""
+        raise EngineError(f"{job.arm} takes text, not tensors")
+
+    async def generate(self, job: TextJob) -> AsyncGenerator[TextPiece | TextEnd]:
+        """See `Engine`."""
+        if self.state is EngineState.CLOSED:
+            raise EngineDied("the engine is closed")
+        queued_s = time.monotonic()
+        await self._slots.take()
+        try:
+            if job.start_by_s is not None and time.monotonic() >= job.start_by_s:
+                raise DeadlinePassed("the deadline passed while the text waited")
+            job.on_start()
+            queue_ms = (time.monotonic() - queued_s) * 1e3
+            async with aclosing(self._answer(job, queue_ms)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            self._slots.give_back()
+
+    async def _answer(self, job: TextJob, queue_ms: float) -> AsyncGenerator[TextPiece | TextEnd]:
+        started_s = time.monotonic()
+        first_token_ms = None
+        wanted = job.max_tokens or DEFAULT_TOKENS
+        size = sum(len(content.encode()) for _, content in job.messages)
+        reading = Reading(size, min(wanted, affordable_tokens(job, size)), wanted)
+        body = request_body(job, self._models[job.arm], tokens=reading.asked_tokens, logprobs=job.arm in self._logprobs)
+        async with aclosing(self._server.chat(body)) as events:
+            async for event in events:
+                text = reading.take(event)
+                if text:
+                    if first_token_ms is None and not job.whole:
+                        first_token_ms = (time.monotonic() - started_s) * 1e3
+                    yield TextPiece(text)
+        compute_ms = (time.monotonic() - started_s) * 1e3
+        yield reading.end(queue_ms=queue_ms, compute_ms=compute_ms, first_token_ms=first_token_ms)
+
+    async def close(self) -> None:
+        """See `Engine`."""
+        self.state = EngineState.CLOSED
+        self._slots.refuse_waiting("the engine is closed")
+        await self._server.close()
+
+
+def affordable_tokens(job: TextJob, prompt_bytes: int) -> int:
+    """Tokens that an answer may have within its joules; as many as one likes where nobody knows what they cost."""
+    cost, limit_j = job.cost, job.energy_limit_j
+    if cost is None or limit_j <= 0.0 or cost.decode_j_per_token <= 0.0:
+        return 2**31
+    left_j = limit_j - cost.overhead_j - prompt_bytes * TOKENS_PER_BYTE * cost.prefill_j_per_token
+    return max(1, int(left_j / cost.decode_j_per_token))
+
+
+def request_body(job: TextJob, model: str, *, tokens: int, logprobs: bool) -> dict[str, Any]:
+    """A job as OpenAI's API has it."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [_message(job, n) for n in range(len(job.messages))],
+        "max_tokens": tokens,
+    }
+    if not job.whole:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    for name in ("temperature", "top_p", "seed"):
+        if (value := getattr(job, name)) is not None:
+            body[name] = value
+    if job.stop:
+        body["stop"] = list(job.stop)
+    if logprobs:
+        body |= {"logprobs": True, "top_logprobs": 2}
+    for name in ("tools", "tool_choice", "response_format"):
+        if text := getattr(job, f"{name}_json"):
+            body[name] = json.loads(text)
+    return body
+
+
+def _message(job: TextJob, n: int) -> dict[str, Any]:
+    role, content = job.messages[n]
+    extra = json.loads(job.extras[n]) if job.extras and job.extras[n] else {}
+    return {"role": role, "content": content, **extra}

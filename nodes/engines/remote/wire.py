@@ -1,0 +1,208 @@
+"""HTTP/1.1 to one server over kept connections: a request out, a reply's lines or its whole body back.
+
+A general client costs several times what a short text does on the way; this one knows one host, JSON bodies and replies
+that are chunked or have a length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+CONNECT_S = 5.0
+# Between two pieces of a text: a model may be loaded first.
+SILENCE_S = 300.0
+MAX_HEAD_BYTES = 65_536
+MAX_BODY_BYTES = 64 * 1024 * 1024
+KEPT = 64
+
+
+class ConnectionBroken(Exception):
+    """The server cannot be reached, broke off, or does not speak HTTP."""
+
+
+@dataclass
+class Connection:
+    """One connection; `used` once it has carried a whole reply."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    used: bool = False
+
+    def close(self) -> None:
+        """Break it off, also in the middle of a reply."""
+        self.writer.transport.abort()
+
+
+class Reply:
+    """A reply whose head has come.
+
+    Args:
+        connection: What the body comes over.
+        status: HTTP status.
+        headers: Names in lower case.
+    """
+
+    def __init__(self, connection: Connection, status: int, headers: Mapping[str, str]) -> None:
+        self.status = status
+        self.complete = False
+        self._reader = connection.reader
+        self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+        length = headers.get("content-length", "")
+        self._left = int(length[:12]) if length.isdecimal() else None
+        self.keeps = headers.get("connection", "").lower() != "close" and (self._chunked or self._left is not None)
+
+    async def parts(self) -> AsyncGenerator[bytes]:
+        """The body as it comes.
+
+        Raises:
+            ConnectionBroken: It ends early.
+        """
+        try:
+            if self._chunked:
+                async for part in self._chunks():
+                    yield part
+            elif self._left is not None:
+                while self._left:
+                    part = await _soon(self._reader.read(min(self._left, MAX_HEAD_BYTES)))
+                    if not part:
+                        raise ConnectionBroken("the reply ended early")
+                    self._left -= len(part)
+                    yield part
+            else:
+                while part := await _soon(self._reader.read(MAX_HEAD_BYTES)):
+                    yield part
+        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            raise ConnectionBroken("the reply broke off") from error
+        self.complete = True
+
+    async def _chunks(self) -> AsyncGenerator[bytes]:
+        while True:
+            head = await _soon(self._reader.readuntil(b"\r\n"))
+            size = int(head.split(b";")[0], 16)
+            if not 0 <= size <= MAX_BODY_BYTES:
+                raise ConnectionBroken("the reply has a chunk without end")
+            if size:
+                yield await _soon(self._reader.readexactly(size))
+                await _soon(self._reader.readexactly(2))
+                continue
+            # Trailers, then an empty line.
+            while await _soon(self._reader.readuntil(b"\r\n")) != b"\r\n":
+                pass
+            return
+
+    async def body(self) -> bytes:
+        """The whole body."""
+        parts, size = [], 0
+        async for part in self.parts():
+            parts.append(part)
+            size += len(part)
+            if size > MAX_BODY_BYTES:
+                raise ConnectionBroken("the reply is too large")
+        return b"".join(parts)
+
+    async def lines(self) -> AsyncGenerator[str]:
+        """The body line by line, as they come."""
+        rest = b""
+        async for part in self.parts():
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                yield line.decode(errors="replace").rstrip("\r")
+            if len(rest) > MAX_BODY_BYTES:
+                raise ConnectionBroken("the reply has a line without end")
+        if rest:
+            yield rest.decode(errors="replace")
+
+
+class Host:
+    """Connections to one server.
+
+    Args:
+        url: Of its API.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        self._name = parts.hostname or ""
+        self._port = parts.port or (443 if secure else 80)
+        self._base = parts.path.rstrip("/")
+        self._host = parts.netloc
+        self._tls = ssl.create_default_context() if secure else None
+        self._idle: list[Connection] = []
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, path: str, headers: Mapping[str, str], data: bytes = b""
+    ) -> AsyncGenerator[Reply]:
+        """A reply; leaving the block before its end closes the connection.
+
+        Raises:
+            ConnectionBroken: see there.
+        """
+        connection, reply = await self._ask(self._head(method, path, headers, data) + data)
+        try:
+            yield reply
+        finally:
+            if reply.complete and reply.keeps and len(self._idle) < KEPT:
+                connection.used = True
+                self._idle.append(connection)
+            else:
+                connection.close()
+
+    def close(self) -> None:
+        """End the connections that are kept."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _head(self, method: str, path: str, headers: Mapping[str, str], data: bytes) -> bytes:
+        told = {"host": self._host, "content-type": "application/json", "content-length": str(len(data)), **headers}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+        return f"{method} {self._base}/{path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+
+    async def _ask(self, message: bytes) -> tuple[Connection, Reply]:
+        while True:
+            connection = self._idle.pop() if self._idle else await self._connect()
+            try:
+                connection.writer.write(message)
+                return connection, await _read_head(connection)
+            except ConnectionBroken:
+                connection.close()
+                if not connection.used:
+                    raise
+                # It was kept and the server had closed it meanwhile: nothing of the request has been done.
+            except BaseException:
+                connection.close()
+                raise
+
+    async def _connect(self) -> Connection:
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                streams = await asyncio.open_connection(self._name, self._port, ssl=self._tls, limit=MAX_HEAD_BYTES)
+        except (OSError, TimeoutError) as error:
+            raise ConnectionBroken("the server cannot be reached") from error
+        return Connection(*streams)
+
+
+async def _read_head(connection: Connection) -> Reply:
+    try:
+        head = await _soon(connection.reader.readuntil(b"\r\n\r\n"))
+        first, *lines = head.decode("latin-1").strip().split("\r\n")
+        status = int(first.split()[1])
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    except (OSError, ValueError, IndexError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        raise ConnectionBroken("the server does not answer in HTTP") from error
+    return Reply(connection, status, headers)
+
+
+async def _soon(reading: Coroutine[Any, Any, bytes]) -> bytes:
+    try:
+        async with asyncio.timeout(SILENCE_S):
+            return await reading
+    except TimeoutError:
+        raise ConnectionBroken("the server says nothing any more") from None

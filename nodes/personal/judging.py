@@ -1,0 +1,82 @@
+"""Whether a local expert may answer: it must beat what answers now for its user and keep the generic bound. Numpy only.
+
+Shapes: n samples, f features, c classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodes.personal import gate as gates
+from nodes.personal import instant
+from nodes.personal.base import Base, Looks
+from nodes.personal.expert import Judgement
+from nodes.personal.gate import Gate
+
+# What generic accuracy may lose, on stored generic samples at 80 % confidence.
+BOUND_FRACTION = 0.0005
+# A win must stand out of luck by so many standard deviations: seldom for a delta, which is judged once per training;
+# more for the instant head, which is looked at again after every correction.
+BEATS_Z = 1.28
+OFTEN_Z = 2.0
+LEAST_JUDGED = 2
+
+Rights = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """How a candidate stands.
+
+    Attributes:
+        right_n: Where gate and local expert together are right on the user's judged samples.
+        promoted: Whether it may answer.
+    """
+
+    gate: Gate
+    judgement: Judgement
+    right_n: Rights
+    promoted: bool
+
+
+def beats(mine_n: Rights, others_n: Rights, *, z: float = BEATS_Z) -> bool:
+    """Whether one is right more often than the other by more than luck, `z` standard deviations of it."""
+    wins, losses = int((mine_n & ~others_n).sum()), int((others_n & ~mine_n).sum())
+    return wins - losses > z * (wins + losses) ** 0.5 - 1e-9 if wins else False
+
+
+def judge(base: Base, gate: Gate, *, judged: Looks, local_n: Rights, stored_n: Rights, z: float = BEATS_Z) -> Verdict:
+    """Set the gate's threshold and say whether the candidate may answer.
+
+    Args:
+        gate: From `discriminate`.
+        judged: The user's samples that the candidate did not learn from.
+        local_n: Where it is right on them.
+        stored_n: Where it is right on `base.stored`.
+        z: See `beats`.
+    """
+    loss_n = base.stored.right_n.astype(np.float64) - stored_n
+    gate = gates.calibrate(gate, base.stored.seen_ng, loss_n, bound_fraction=BOUND_FRACTION)
+    routed_n = gate.score(base.stored.seen_ng) > 0.0
+    drop = float(loss_n[routed_n].sum() / max(len(loss_n), 1))
+    right_n = np.where(gate.score(judged.seen_ng) > 0.0, local_n, judged.right_n)
+    judgement = Judgement(len(judged), float(judged.right_n.mean()), float(right_n.mean()), drop)
+    return Verdict(gate, judgement, right_n, len(judged) >= LEAST_JUDGED and beats(right_n, judged.right_n, z=z))
+
+
+def judge_instant(base: Base, head: instant.InstantHead, own: Looks) -> Verdict:
+    """Judge the instant head on its own corrections, each as if it had not been learned (exact leave-one-out)."""
+    gate = gates.discriminate_linear(own.seen_ng, base.replay.seen_ng)
+    covered = instant.coverage(own.labels_n, len(base.labels))
+
+    def right(scores_nc: NDArray[np.float64], samples: Looks) -> Rights:
+        open_n = instant.open_to(samples.probabilities_nc, covered)
+        return np.where(open_n, scores_nc.argmax(axis=1) == samples.labels_n, samples.right_n)
+
+    local_n = right(head.left_out(own.features_nf, own.probabilities_nc, own.labels_n), own)
+    stored = base.stored
+    stored_n = right(head.correct_many(stored.features_nf, stored.probabilities_nc), stored)
+    return judge(base, gate, judged=own, local_n=local_n, stored_n=stored_n, z=OFTEN_Z)

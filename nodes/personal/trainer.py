@@ -1,0 +1,137 @@
+"""When a delta is trained, and at whose expense: one at a time, when nothing else runs, within a day's joules."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from nodes.personal.hand import Hand
+
+IDLE_S = 0.5
+LOOK_S = 0.1
+TIMEOUT_S = 300.0
+# Where no profile tells joules: what a small core draws at full load.
+CORE_W = 15.0
+DAY_S = 86_400
+# Forward, and twice as much back.
+PASSES = 3.0
+
+log = structlog.get_logger("nodes.personal")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The global expert that is personalised: its file, the side of its input, and the folder of experts."""
+
+    model_file: Path | None
+    side: int
+    models: Path | None
+
+
+class Trainer:
+    """Trains one user at a time in a process of its own. One event loop.
+
+    Args:
+        subject: The global expert.
+        day_j: Joules that all trainings of a day may take.
+        sample_j: Joules of one sample through the global expert; None where nobody knows.
+        busy: Whether anything else runs on the node.
+        now_unix_s: Tells the time.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        day_j: float,
+        sample_j: float | None,
+        busy: Callable[[], bool],
+        now_unix_s: Callable[[], float],
+    ) -> None:
+        self._subject = subject
+        self._day_j = day_j
+        self._sample_j = sample_j
+        self._busy = busy
+        self._now_unix_s = now_unix_s
+        self._turn = asyncio.Lock()
+        self._day = 0
+        self._spent_j = 0.0
+        # Without torch there is only the instant tier.
+        self.able = find_spec("torch") is not None
+
+    def wants(self, hand: Hand) -> bool:
+        """Whether a training of this user is to begin; says in `hand.state` why not."""
+        if not self.able:
+            hand.state = "instant tier only: torch is not installed"
+        elif hand.state in ("waiting", "training"):
+            return False
+        elif not hand.due:
+            hand.state = "idle"
+        elif self._left_j() <= 0.0:
+            hand.state = "the day's joules for training are spent"
+        else:
+            hand.state = "waiting"
+            return True
+        return False
+
+    async def train(self, hand: Hand) -> None:
+        """Wait for a quiet moment, then train; the process promotes what it has made, if it is better."""
+        async with self._turn:
+            quiet_s = 0.0
+            while quiet_s < IDLE_S:
+                await asyncio.sleep(LOOK_S)
+                quiet_s = 0.0 if self._busy() else quiet_s + LOOK_S
+            hand.state, count = "training", hand.count
+            told = await self._run(hand.folder)
+            energy_j = self._charge(told)
+            hand.note_training(count, energy_j)
+            hand.state = "idle" if told.get("promoted") else str(told.get("why", "training failed"))
+            log.info("personal training", promoted=bool(told.get("promoted")), energy_j=energy_j)
+
+    async def _run(self, folder: Path) -> dict[str, Any]:
+        if self._subject.model_file is None:
+            return {}
+        models = "" if self._subject.models is None else str(self._subject.models)
+        arguments = [str(folder), str(self._subject.model_file), str(self._subject.side), models]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "nodes.personal.training",
+            *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                out, _ = await process.communicate()
+            return dict(json.loads(out)) if process.returncode == 0 else {}
+        except (TimeoutError, ValueError):
+            return {}
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    def _charge(self, told: dict[str, Any]) -> float:
+        """What a training took: its arithmetic at the profile's joules, else its CPU seconds at a core's watts."""
+        if self._sample_j is None or "samples" not in told:
+            energy_j = CORE_W * float(told.get("cpu_s", 1.0))
+        else:
+            energy_j = PASSES * self._sample_j * float(told["samples"])
+        self._left_j()
+        self._spent_j += energy_j
+        return energy_j
+
+    def _left_j(self) -> float:
+        day = int(self._now_unix_s() // DAY_S)
+        if day != self._day:
+            self._day, self._spent_j = day, 0.0
+        return self._day_j - self._spent_j

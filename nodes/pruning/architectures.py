@@ -1,0 +1,171 @@
+"""The networks as plain torch modules. Every one maps images (b, channels, h, w) to logits (b, classes)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from nodes.pruning.gates import GatedConv
+
+# Channels out of each convolution at full width; M halves the image.
+VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
+MOBILE = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
+
+
+class Chain(nn.Module):
+    """Gated convolutions one after the other, some halving the image, then a linear map of the pooled rest.
+
+    Args:
+        plan: Channels of each convolution, or "M" for a 2x2 maximum.
+        inputs: Channels of the image.
+        classes: Logits.
+        rank: Of the predictors.
+    """
+
+    def __init__(self, plan: tuple[int | str, ...], *, inputs: int, classes: int, rank: int | None = None) -> None:
+        super().__init__()
+        self.halves: list[bool] = []
+        convs: list[GatedConv] = []
+        for entry in plan:
+            if isinstance(entry, str):
+                self.halves[-1] = True
+                continue
+            # Three colours say nothing about which filters fire; and the first layer is cheap.
+            convs.append(GatedConv(inputs, entry, gated=bool(convs), rank=rank))
+            self.halves.append(False)
+            inputs = entry
+        self.convs = nn.ModuleList(convs)
+        self.head = nn.Linear(inputs, classes)
+
+    def forward(self, image_bchw: torch.Tensor) -> torch.Tensor:
+        for conv, halve in zip(self.convs, self.halves, strict=True):
+            image_bchw = conv(image_bchw)
+            if halve:
+                image_bchw = functional.max_pool2d(image_bchw, 2)
+        return self.head(image_bchw.mean(dim=(2, 3)))
+
+    def sources(self) -> dict[str, str | None]:
+        """Which gated convolution each layer reads from."""
+        names = [f"convs.{i}" for i in range(len(self.convs))]
+        gated = [name if conv.gate is not None else None for name, conv in zip(names, self.convs, strict=True)]
+        return {**dict(zip(names[1:], gated, strict=False)), "head": gated[-1]}
+
+
+class Residual(nn.Module):
+    """Two gated convolutions beside a shortcut, which is never pruned: its readers are charged for all of it."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, rank: int | None) -> None:
+        super().__init__()
+        self.first = GatedConv(inputs, outputs, stride=stride, rank=rank)
+        self.second = GatedConv(outputs, outputs, rank=rank)
+        self.stride, self.added = stride, outputs - inputs
+
+    def forward(self, image_bchw: torch.Tensor) -> torch.Tensor:
+        shortcut = image_bchw[:, :, :: self.stride, :: self.stride]
+        shortcut = functional.pad(shortcut, (0, 0, 0, 0, 0, self.added))
+        return self.second(self.first(image_bchw)) + shortcut
+
+
+class ResNet(nn.Module):
+    """ResNet for 32x32 images: 6n+2 layers in three stages of 16, 32 and 64 channels.
+
+    Batch normalisation and ReLU come before the sum, so that the score of a filter is what the sum receives.
+
+    Source: He et al., arXiv 1512.03385, section 4.2, with parameter-free shortcuts.
+    """
+
+    def __init__(self, blocks: int, *, classes: int = 10, rank: int | None = None) -> None:
+        super().__init__()
+        self.stem = GatedConv(3, 16, gated=False)
+        stages: list[Residual] = []
+        inputs = 16
+        for outputs in (16, 32, 64):
+            for block in range(blocks):
+                stride = 2 if block == 0 and outputs > 16 else 1
+                stages.append(Residual(inputs, outputs, stride=stride, rank=rank))
+                inputs = outputs
+        self.blocks = nn.Sequential(*stages)
+        self.head = nn.Linear(inputs, classes)
+
+    def forward(self, image_bchw: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(self.stem(image_bchw)).mean(dim=(2, 3)))
+
+    def sources(self) -> dict[str, str | None]:
+        """Only the second convolution of a block reads a pruned image; the sum is dense."""
+        return {f"blocks.{i}.second": f"blocks.{i}.first" for i in range(len(self.blocks))}
+
+
+class Separable(nn.Module):
+    """A depthwise 3x3 convolution, which computes the channels that are left, then a gated 1x1 convolution."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, rank: int | None) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=False)
+        self.norm = nn.BatchNorm2d(inputs)
+        self.pointwise = GatedConv(inputs, outputs, kernel=1, rank=rank)
+
+    def forward(self, image_bchw: torch.Tensor) -> torch.Tensor:
+        # A channel that was pruned is zero here and must stay so: its offset would revive it.
+        alive_bc11 = (image_bchw.amax(dim=(2, 3), keepdim=True) > 0).float()
+        filtered = functional.relu(self.norm(self.depthwise(image_bchw))) * alive_bc11
+        return self.pointwise(filtered)
+
+
+class MobileNet(nn.Module):
+    """MobileNetV1 for 32x32 images: the stem keeps the size.
+
+    Source: Howard et al., arXiv 1704.04861.
+    """
+
+    def __init__(self, *, width: float = 1.0, classes: int = 10, rank: int | None = None) -> None:
+        super().__init__()
+        inputs = scaled(32, width)
+        self.stem = GatedConv(3, inputs, gated=False)
+        blocks: list[Separable] = []
+        for outputs, stride in MOBILE:
+            blocks.append(Separable(inputs, scaled(outputs, width), stride=stride, rank=rank))
+            inputs = scaled(outputs, width)
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(inputs, classes)
+
+    def forward(self, image_bchw: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(self.stem(image_bchw)).mean(dim=(2, 3)))
+
+    def sources(self) -> dict[str, str | None]:
+        """A block filters, and then mixes, what the block before it has left."""
+        before: dict[str, str | None] = {}
+        for i in range(1, len(self.blocks)):
+            before |= dict.fromkeys((f"blocks.{i}.depthwise", f"blocks.{i}.pointwise"), f"blocks.{i - 1}.pointwise")
+        return {**before, "head": f"blocks.{len(self.blocks) - 1}.pointwise"}
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels at this width, a whole number of groups of 16."""
+    return max(16, round(channels * width / 16) * 16)
+
+
+def vgg16(*, width: float = 1.0, classes: int = 10, rank: int | None = None) -> Chain:
+    """VGG16 with batch normalisation for 32x32 images."""
+    plan = tuple(entry if isinstance(entry, str) else scaled(entry, width) for entry in VGG16)
+    return Chain(plan, inputs=3, classes=classes, rank=rank)
+
+
+def digits_net(*, width: float = 1.0, classes: int = 10, rank: int | None = None) -> Chain:
+    """Five convolutions for the 8x8 digits, wide enough that groups of 16 can be told apart."""
+    plan = (32, scaled(64, width), "M", scaled(64, width), scaled(64, width), "M", scaled(64, width))
+    return Chain(plan, inputs=1, classes=classes, rank=rank)
+
+
+BUILDERS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
+    {
+        "digits": digits_net,
+        "vgg16": vgg16,
+        "resnet20": lambda **given: ResNet(3, **given),
+        "resnet56": lambda **given: ResNet(9, **given),
+        "mobilenet": MobileNet,
+    }
+)

@@ -1,0 +1,78 @@
+"""Trained networks in files: weights as arrays, what they mean as JSON beside them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from nodes.pruning.architectures import BUILDERS, Chain
+from nodes.pruning.training import put_weights, weights_of
+from nodes.zoo.arrays import read_arrays, write_arrays
+
+
+@dataclass(frozen=True)
+class Net:
+    """Which network some weights belong to.
+
+    Attributes:
+        kind: "chain", or a name in `BUILDERS`.
+        plan: Of a chain, see `Chain`.
+        inputs: Channels of the image.
+        side: Pixels of the image's side.
+        rank: Of the predictors; None for a full map.
+    """
+
+    kind: str
+    plan: tuple[int | str, ...] = ()
+    inputs: int = 3
+    classes: int = 10
+    side: int = 32
+    rank: int | None = None
+
+    def build(self) -> nn.Module:
+        """The network with fresh weights."""
+        if self.kind == "chain":
+            return Chain(self.plan, inputs=self.inputs, classes=self.classes, rank=self.rank)
+        return BUILDERS[self.kind](classes=self.classes, rank=self.rank)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A trained network and what is known about it.
+
+    Attributes:
+        facts: How it was trained and how good it is.
+    """
+
+    net: Net
+    network: nn.Module
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def net_of_chain(network: Chain, *, side: int, rank: int | None = None) -> Net:
+    """What a chain is, whatever has been cut out of it."""
+    plan: list[int | str] = []
+    for conv, halve in zip(network.convs, network.halves, strict=True):
+        plan += [conv.conv.out_channels, "M"] if halve else [conv.conv.out_channels]
+    return Net("chain", tuple(plan), network.convs[0].conv.in_channels, network.head.out_features, side, rank)
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write ``path`` (.npz) and the JSON beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_arrays(path, weights_of(checkpoint.network))
+    content = {"net": asdict(checkpoint.net), "facts": checkpoint.facts}
+    path.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def load(path: Path) -> Checkpoint:
+    """Read what `save` wrote, in evaluation mode."""
+    content = json.loads(path.with_suffix(".json").read_text())
+    net = Net(**{**content["net"], "plan": tuple(content["net"]["plan"])})
+    network = net.build()
+    put_weights(network, read_arrays(path))
+    return Checkpoint(net, network.eval(), content["facts"])

@@ -1,0 +1,116 @@
+"""`prune`: train gates to a mass or a budget, see what a mass would save, write what a node runs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nodes.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nodes.pruning.checkpoints import Checkpoint
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+NETS = ("digits", "vgg16", "resnet20", "resnet56", "mobilenet")
+MASSES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def prune() -> None:
+    """Prune an expert dynamically: per input, compute only the filters that will fire."""
+
+
+@prune.command()
+@click.option("--net", type=click.Choice(NETS), default="digits", show_default=True, help="Train this network dense.")
+@click.option(
+    "--width", type=click.FloatRange(0.125, 2.0), default=1.0, show_default=True, help="Share of its channels."
+)
+@click.option("--from", "source", type=FILE, metavar="FILE", help="Prune this dense checkpoint instead.")
+@click.option("--mass", type=click.FloatRange(0.0, 1.0), help="Share of the activations to keep.")
+@click.option("--target-macs", type=click.FloatRange(0.0, 1.0), metavar="SHARE", help="Keep this share of the work.")
+@click.option(
+    "--target-ms", type=click.FloatRange(min=0.0), metavar="MS", help="Keep within this time, on this machine."
+)
+@click.option("--joint", is_flag=True, help="Let the predictors' loss reach the convolutions.")
+@click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Folder of CIFAR-10 in parquet.")
+@click.option("--epochs", type=click.IntRange(1), default=12, show_default=True)
+@click.option("--rate", type=click.FloatRange(min=0.0, min_open=True), default=0.05, show_default=True)
+@click.option("--bfloat16", is_flag=True, help="Convolutions in 16 bits.")
+@click.option("--to", type=FILE, required=True, metavar="FILE", help="Checkpoint (.npz). Training resumes beside it.")
+def train(**given: Any) -> None:
+    """Train a network dense, or with --from prune one to a --mass, to --target-macs or to --target-ms."""
+    _require_torch()
+    from nodes.pruning.jobs import train_dense, train_pruned
+
+    wishes = [given[name] for name in ("mass", "target_macs", "target_ms") if given[name] is not None]
+    if (given["source"] is None) != (not wishes) or len(wishes) > 1:
+        raise ConfigError("prune train: give --from together with one of --mass, --target-macs and --target-ms")
+    run = train_dense if given["source"] is None else train_pruned
+    _tell(run(given, report=click.echo), given["to"])
+
+
+@prune.command()
+@click.option("--from", "source", type=FILE, required=True, metavar="FILE", help="Dense checkpoint.")
+@click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Folder of CIFAR-10 in parquet.")
+def profile(source: Path, data: Path | None) -> None:
+    """What each mass would save, in work and in milliseconds here, before any gate is trained."""
+    _require_torch()
+    from nodes.pruning.checkpoints import load
+    from nodes.pruning.jobs import data_of, foretold
+
+    checkpoint = load(source)
+    click.echo(f"{'mass':>5}  {'work saved':>10}  {'ms':>8}")
+    for mass, saved, ms in foretold(checkpoint, data_of(checkpoint.net, data), MASSES):
+        click.echo(f"{mass:5.2f}  {saved:10.1%}  {'not run' if ms is None else f'{ms:.3f}':>8}")
+
+
+@prune.command()
+@click.option("--from", "source", type=FILE, required=True, metavar="FILE", help="Pruned checkpoint.")
+@click.option("--to", type=FILE, required=True, metavar="FILE", help="File for the node (.npz, or .onnx of a bucket).")
+@click.option(
+    "--bucket",
+    type=click.FloatRange(0.0, 1.0, min_open=True),
+    metavar="SHARE",
+    help="Write an ONNX graph instead that computes this share of every layer's groups, for runtimes such as TensorRT.",
+)
+@click.option("--input", "input_name", default="image", show_default=True)
+@click.option("--output", "output_name", default="probabilities", show_default=True)
+def export(source: Path, to: Path, bucket: float | None, input_name: str, output_name: str) -> None:
+    """Write what a node runs: folded weights, predictors, thresholds. Prints the digest for the expert's card."""
+    _require_torch()
+    from nodes.pruning.checkpoints import load
+    from nodes.pruning.jobs import exported, exported_bucket
+
+    if bucket is None:
+        exported(load(source), to, input_name=input_name, output_name=output_name)
+    else:
+        exported_bucket(load(source), to, bucket)
+    engine = "chain" if bucket is None else "onnx"
+    click.echo(f"{to}: engine {engine}, sha256 {hashlib.sha256(to.read_bytes()).hexdigest()}")
+
+
+def _tell(checkpoint: Checkpoint, to: Path) -> None:
+    facts = checkpoint.facts
+    click.echo(f"written to {to}: accuracy {facts['accuracy']:.2%}, {facts['reduction']:.1%} of the work saved")
+
+
+def _require_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise ConfigError("prune needs PyTorch, which is not installed. Run: pip install 'edgewise[train]'")
+
+
+def cifar_folder(given: Path | None) -> Path:
+    """Where CIFAR-10 lies.
+
+    Raises:
+        ConfigError: Nobody said so.
+    """
+    folder = given or Path(os.environ.get("EDGEWISE_EVAL_DATA", "/nowhere")) / "vision_cifar10"
+    if not folder.is_dir():
+        raise ConfigError("--data: name the folder that holds cifar10_train_20k.parquet and its neighbours")
+    return folder

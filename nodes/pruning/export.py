@@ -1,0 +1,50 @@
+"""From a trained chain to the file that a node runs: normalisation folded in, thresholds in the offsets.
+
+Shapes: o outputs, i inputs, g groups.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kernels.chain.plan import ChainPlan, Predictor, Step
+from nodes.pruning.architectures import Chain
+from nodes.pruning.gates import GatedConv, Masking
+from nodes.worker.chains import chain_arrays
+from nodes.zoo.arrays import write_arrays
+
+
+def plan_of(network: Chain, *, side: int) -> ChainPlan:
+    """What the kernels run. A network whose gates are off becomes a plan without predictors."""
+    steps = [_step(conv, halve=halve) for conv, halve in zip(network.convs, network.halves, strict=True)]
+    return ChainPlan(tuple(steps), _array(network.head.weight), _array(network.head.bias), side)
+
+
+def write_chain(path: Path, plan: ChainPlan, *, input_name: str, output_name: str) -> None:
+    """Write the file that the worker reads; equal plans give equal bytes."""
+    write_arrays(path, chain_arrays(plan, input_name=input_name, output_name=output_name))
+
+
+def _step(conv: GatedConv, *, halve: bool) -> Step:
+    norm = conv.norm
+    with torch.no_grad():
+        scale_o = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        weights = conv.conv.weight * scale_o[:, None, None, None]
+        bias = norm.bias - norm.running_mean * scale_o
+    return Step(_array(weights), _array(bias), conv.conv.stride[0], halve, _predictor(conv))
+
+
+def _predictor(conv: GatedConv) -> Predictor | None:
+    gate = conv.gate
+    if gate is None or gate.masking is Masking.OFF:
+        return None
+    predictor = gate.predictor
+    down = None if predictor.down is None else _array(predictor.down.weight)
+    return Predictor(_array(predictor.up.weight), _array(predictor.up.bias - gate.threshold_g), down)
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(values.detach().numpy(), dtype=np.float32)

@@ -1,0 +1,67 @@
+"""Milliseconds of a mass before it is trained: the masks that it asks for, replayed through the kernels.
+
+Shapes: n images, g groups of all steps.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.chain.cpu import Chain as Runner
+from nodes.pruning.architectures import Chain
+from nodes.pruning.budget import Forecast
+from nodes.pruning.cost import Masks
+from nodes.pruning.export import plan_of
+from nodes.pruning.gates import Masking, set_masking
+
+REPLAYED = 200
+TRIES = 9
+
+
+class Clock:
+    """Times a prepared chain under the masks of any mass, predictors included.
+
+    Args:
+        network: Trained dense; its predictors decide nothing here, but they run.
+        images_nchw: Of which the first 200 are replayed.
+
+    Raises:
+        KernelMissing: The kernels are not built here.
+    """
+
+    def __init__(self, network: Chain, images_nchw: NDArray[np.float32]) -> None:
+        self._images_nchw = images_nchw[:REPLAYED]
+        self._forecast = Forecast(network, [], self._images_nchw)
+        set_masking(network, Masking.PREDICTED)
+        self._runner = Runner(plan_of(network, side=images_nchw.shape[2]))
+        set_masking(network, Masking.OFF)
+
+    def ms(self, mass: float) -> float:
+        """Median milliseconds of one image."""
+        masks_ng = flat_masks(self._forecast.masks(mass), self._runner.plan.groups)
+        taken_ms = []
+        for image_chw, mask_g in zip(self._images_nchw, masks_ng, strict=True):
+            started_s = time.perf_counter()
+            self._runner(image_chw[None], masks_ng=mask_g[None])
+            taken_ms.append((time.perf_counter() - started_s) * 1e3)
+        return float(np.median(taken_ms))
+
+    def mass_for(self, wanted_ms: float) -> float:
+        """The largest mass found that stays within `wanted_ms`; the smallest there is where none does."""
+        low, high = 0.0, 1.0
+        if self.ms(high) <= wanted_ms:
+            return high
+        for _ in range(TRIES):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.ms(middle) <= wanted_ms else (low, middle)
+        return low
+
+
+def flat_masks(masks: Masks, groups: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Masks (n, g) as the kernels take them: all steps side by side, ungated ones full."""
+    samples = len(next(iter(masks.values())))
+    parts = [masks.get(f"convs.{index}", np.ones((samples, width), bool)) for index, width in enumerate(groups)]
+    return np.ascontiguousarray(np.concatenate(parts, axis=1), dtype=np.uint8)

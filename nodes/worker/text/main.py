@@ -1,0 +1,119 @@
+"""The text engine's process: reads orders from stdin, writes texts token by token to the stdout it was born with.
+
+Operations: ``load`` {id, arm, path, sha256} -> ``loaded``; ``generate`` {id, arm, …} -> ``piece`` {id, text, token_ids}
+any number of times, then ``end`` {id, finish, …}; ``cancel`` {id} ends the generation of that id with finish
+"cancelled" and has no answer of its own. Anything that goes wrong -> ``failed`` {id, reason, text}.
+
+One thread reads, one steps all texts. Life and death as in `nodes.worker.main`.
+Needs Python 3.10, numpy and onnxruntime.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
+
+from nodes.worker.main import Commands, Replies, enter_process, failure, greet
+
+if TYPE_CHECKING:
+    from nodes.worker.frames import Frame
+    from nodes.worker.text.batcher import Batcher, Running
+    from nodes.worker.text.library import Library
+
+Inbox = queue.SimpleQueue["Frame | None"]
+
+
+def main(slots: int, parent_pid: int) -> None:  # noqa: ARG001
+    """Serve until stdin closes. `slots` is the agent's business: it never has more texts running."""
+    commands_fd, replies_fd = enter_process(parent_pid)
+    replies, inbox = Replies(replies_fd), Inbox()
+    greet(replies)
+    threading.Thread(target=_read, args=(Commands(commands_fd), inbox), daemon=True).start()
+    try:
+        _Desk(replies).serve(inbox)
+    finally:
+        os._exit(0)
+
+
+def _read(commands: Commands, inbox: Inbox) -> None:
+    try:
+        while (frame := commands.next()) is not None:
+            inbox.put(frame)
+    finally:
+        inbox.put(None)
+
+
+class _Desk:
+    """Takes orders between steps."""
+
+    def __init__(self, replies: Replies) -> None:
+        from nodes.worker.text.batcher import Batcher
+        from nodes.worker.text.library import Library
+
+        self._replies = replies
+        self._library: Library = Library()
+        self._batcher: Batcher = Batcher()
+
+    def serve(self, inbox: Inbox) -> None:
+        """Until the agent is gone."""
+        while True:
+            while not (len(self._batcher) and inbox.empty()):
+                frame = inbox.get()
+                if frame is None:
+                    return
+                self._take(frame)
+            for text in self._batcher.step():
+                self._tell(text)
+
+    def _take(self, frame: Frame) -> None:
+        try:
+            self._apply(frame)
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # The rim of the process: a model may raise anything.
+            self._replies.send(failure(frame, error))
+
+    def _apply(self, frame: Frame) -> None:
+        from nodes.worker.text.writing import order_from
+
+        header = frame.header
+        match frame.op:
+            case "generate":
+                text = self._batcher.join(header["id"], self._library.arm(header["arm"]), order_from(header))
+                if text.writing.finish:
+                    self._tell(text)
+            case "cancel":
+                if (text_left := self._batcher.leave(header["id"])) is not None:
+                    text_left.piece = None
+                    self._tell(text_left)
+            case "load":
+                found = self._library.load(header["arm"], header["path"], header["sha256"])
+                self._replies.send({"op": "loaded", "id": header["id"], **found})
+            case _:
+                raise ValueError(f"no operation {frame.op}")
+
+    def _tell(self, text: Running) -> None:
+        if text.piece is not None:
+            piece = {"text": text.piece.text, "token_ids": text.piece.token_ids}
+            self._replies.send({"op": "piece", "id": text.key, **piece})
+        if text.writing.finish:
+            self._replies.send({"op": "end", "id": text.key, **_end(text)})
+
+
+def _end(text: Running) -> dict[str, Any]:
+    from time import perf_counter
+
+    writing, counts = text.writing, text.writing.lanes.counts
+    return {
+        "finish": writing.finish,
+        "prompt_tokens": writing.prompt_tokens,
+        "completion_tokens": writing.completion_tokens,
+        "compute_ms": (perf_counter() - text.joined_s) * 1e3,
+        "macs": counts.macs,
+        "calls": counts.calls,
+        "caught_up_tokens": counts.caught_up_tokens,
+        "margin_fraction": writing.margin_fraction,
+        "first_token_ms": text.first_token_ms,
+    }

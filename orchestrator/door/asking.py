@@ -1,0 +1,264 @@
+"""Bodies of `/v1/chat/completions` and `/v1/completions` to validated text queries. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.door.allowance import AUTO, Allowance, from_body, from_headers, from_model
+from orchestrator.door.fields import Fields
+from orchestrator.errors import RequestError, Unavailable
+from orchestrator.gateway import requests
+from orchestrator.types import FusionChoice, GenerationParameters, Message, Task, TextQuery
+
+FUSIONS = ("auto", "none", "vote", "judge", "token")
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+DEFAULT_TASK = "chat"
+MAX_PARTS = 256
+MAX_TOOLS = 128
+# What OpenAI knows and the wire to the nodes does not carry: better refused than silently left out.
+NOT_CARRIED = ("logprobs", "audio", "modalities", "functions", "function_call", "prediction", "web_search_options")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A text query and how its answer is wanted.
+
+    Args:
+        query: What is asked.
+        chat: Whether the reply has the form of a chat.
+        stream: Whether pieces are sent as they come.
+        include_usage: Whether a stream ends with its usage.
+        explain: Whether the reply says what else was considered.
+    """
+
+    query: TextQuery
+    chat: bool
+    stream: bool
+    include_usage: bool
+    explain: bool
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a request is read against.
+
+    Args:
+        headers: Of the request, names in lower case.
+        tasks: Those that nodes serve.
+        experts: Task of every text expert.
+        max_deadline_s: The longest that a request may take.
+    """
+
+    headers: Mapping[str, str]
+    tasks: Mapping[str, Task]
+    experts: Mapping[str, str]
+    max_deadline_s: float
+
+
+def chat_request(body: Mapping[str, Any], setting: Setting) -> Asked:
+    """A validated chat.
+
+    Raises:
+        RequestError: See the catalogue.
+        Unavailable: NO_NODE, where no node serves texts.
+    """
+    fields = Fields(body)
+    return _asked(fields, _messages(fields), setting, chat=True)
+
+
+def completion_request(body: Mapping[str, Any], setting: Setting) -> Asked:
+    """A validated completion: its prompt is what a user says.
+
+    Raises:
+        RequestError: See the catalogue.
+        Unavailable: NO_NODE, where no node serves texts.
+    """
+    fields = Fields(body)
+    prompts = fields.texts("prompt", 1)
+    if not prompts or not prompts[0]:
+        raise RequestError("FIELD_REQUIRED", "prompt must be one text that is not empty.", field="prompt")
+    return _asked(fields, (Message("user", prompts[0]),), setting, chat=False)
+
+
+def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, chat: bool) -> Asked:
+    _refuse_not_carried(fields)
+    expert, named = from_model(fields.text("model", most_chars=256) or AUTO)
+    allowance = from_body(fields.inner("budget")).over(from_headers(setting.headers)).over(named)
+    parameters = _parameters(fields)
+    fusion, max_experts = _fusion(fields)
+    needs = requests.capabilities_needed(parameters)
+    if any(_has_images(message) for message in messages):
+        needs |= {"images"}
+    if any(_has_tools(message) for message in messages):
+        needs |= {"tools"}
+    query = TextQuery(
+        request_id=requests.request_id(_request_id(setting.headers)),
+        task=_task(fields, expert, setting),
+        expert=expert,
+        messages=messages,
+        parameters=parameters,
+        budget=allowance.budget,
+        deadline_s=_deadline_s(allowance, setting),
+        fusion=fusion,
+        max_experts=max_experts,
+        needs=needs,
+        allowed_nodes=_names(fields, setting, "allowed_nodes", requests.MAX_NODES),
+        required_tags=_names(fields, setting, "required_tags", requests.MAX_TAGS),
+        max_ttft_ms=allowance.max_ttft_ms,
+        max_tpot_ms=allowance.max_tpot_ms,
+        whole=not fields.flag("stream"),
+    )
+    options = fields.inner("stream_options")
+    include_usage = options is not None and options.flag("include_usage")
+    return Asked(query, chat, fields.flag("stream"), include_usage, fields.flag("explain"))
+
+
+def _refuse_not_carried(fields: Fields) -> None:
+    fields.integer("n", 1, 1)
+    fields.integer("best_of", 1, 1)
+    for name in NOT_CARRIED:
+        if fields.value.get(name) not in (None, False, [], "none", ["text"]):
+            raise RequestError("CAPABILITY_MISSING", f"{name} is not offered by this gateway.", field=name)
+
+
+def _request_id(headers: Mapping[str, str]) -> str:
+    return headers.get("x-edgewise-request-id") or headers.get("idempotency-key") or ""
+
+
+def _task(fields: Fields, expert: str | None, setting: Setting) -> Task:
+    texts = {name: task for name, task in setting.tasks.items() if task.text}
+    wanted = fields.text("task", most_chars=64)
+    if wanted is not None:
+        if wanted not in texts:
+            raise RequestError("TASK_NOT_FOUND", "No node serves a text task of this name.", field="task")
+        return texts[wanted]
+    if not texts:
+        raise Unavailable("NO_NODE", "No node that serves texts has joined yet; try again later.", retry_after_s=1.0)
+    if expert is None:
+        return texts.get(DEFAULT_TASK) or texts[min(texts)]
+    if setting.experts.get(expert) not in texts:
+        raise RequestError(
+            "EXPERT_NOT_FOUND",
+            "No node has a model of this name; list them to see which there are.",
+            field="model",
+        )
+    return texts[setting.experts[expert]]
+
+
+def _deadline_s(allowance: Allowance, setting: Setting) -> float:
+    """The call's own deadline: the latency that was asked for, else the longest; the gateway's budget may be less."""
+    wanted_ms = allowance.budget.max_latency_ms
+    return setting.max_deadline_s if wanted_ms is None else min(max(wanted_ms, 1.0) / 1e3, setting.max_deadline_s)
+
+
+def _names(fields: Fields, setting: Setting, name: str, most: int) -> frozenset[str]:
+    given = fields.texts(name, most)
+    if not given:
+        header = setting.headers.get(f"x-edgewise-{name.replace('_', '-')}", "")
+        given = tuple(part.strip() for part in header.split(",") if part.strip())
+    return requests.named(name, given, most)
+
+
+def _fusion(fields: Fields) -> tuple[FusionChoice, int]:
+    """Our own block, else the plug-in array that OpenRouter's clients send."""
+    inner = fields.inner("fusion")
+    if inner is None:
+        for number, plugin in enumerate(fields.array("plugins", 16) or []):
+            if isinstance(plugin, dict) and plugin.get("id") == "fusion":
+                own = {key: plugin[key] for key in ("mode", "max_experts") if key in plugin}
+                inner = Fields(own, f"plugins[{number}]")
+    if inner is None:
+        return FusionChoice.AUTO, 0
+    inner.only("mode", "max_experts")
+    return FusionChoice(inner.choice("mode", FUSIONS) or "auto"), inner.integer("max_experts", 1, 8) or 0
+
+
+def _parameters(fields: Fields) -> GenerationParameters:
+    most = requests.MAX_TOKENS
+    tokens = fields.integer("max_completion_tokens", 1, most) or fields.integer("max_tokens", 1, most)
+    return GenerationParameters(
+        max_tokens=tokens or requests.DEFAULT_MAX_TOKENS,
+        temperature=fields.number("temperature", 0.0, 2.0),
+        top_p=fields.number("top_p", 0.0, 1.0),
+        seed=fields.integer("seed", 0, 2**63 - 1),
+        stop=fields.texts("stop", requests.MAX_STOP),
+        tools_json=_json(fields.array("tools", MAX_TOOLS)),
+        tool_choice_json=_choice_json(fields),
+        response_format_json=_format_json(fields),
+    )
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) if value else ""
+
+
+def _choice_json(fields: Fields) -> str:
+    value = fields.value.get("tool_choice")
+    if value is not None and not isinstance(value, str | dict):
+        raise fields.wrong("tool_choice", "a text or an object")
+    # Without tools there is nothing to choose from.
+    return _json(value) if fields.value.get("tools") else ""
+
+
+def _format_json(fields: Fields) -> str:
+    inner = fields.inner("response_format")
+    if inner is None or inner.choice("type", ("text", "json_object", "json_schema")) in (None, "text"):
+        return ""
+    return _json(inner.value)
+
+
+# ---- messages
+
+
+def _messages(fields: Fields) -> tuple[Message, ...]:
+    given = fields.array("messages", requests.MAX_MESSAGES)
+    if not given:
+        raise RequestError("FIELD_REQUIRED", "messages must hold at least one message.", field="messages")
+    messages = tuple(_message(fields, number, one) for number, one in enumerate(given))
+    if not any(message.content or message.extra_json for message in messages):
+        raise RequestError("INVALID_TEXT", "messages must say something.", field="messages")
+    return messages
+
+
+def _message(fields: Fields, number: int, given: Any) -> Message:
+    path = f"messages[{number}]"
+    if not isinstance(given, dict):
+        raise fields.wrong(path, "an object with role and content")
+    inner = Fields(given, path)
+    role = inner.choice("role", ROLES)
+    if role is None:
+        raise RequestError("FIELD_REQUIRED", f"{path}.role must be one of {', '.join(ROLES)}.", field=f"{path}.role")
+    content, parts = _content(inner)
+    extra = {key: given[key] for key in ("name", "tool_calls", "tool_call_id") if given.get(key) is not None}
+    if parts is not None:
+        extra["content"] = parts
+    return Message(role, content, _json(extra))
+
+
+def _content(inner: Fields) -> tuple[str, list[Any] | None]:
+    """The text of a message, and its parts where some of them are no text."""
+    content = inner.value.get("content")
+    if content is None:
+        return "", None
+    if isinstance(content, str):
+        return content, None
+    if not isinstance(content, list) or len(content) > MAX_PARTS:
+        raise inner.wrong("content", f"a text or a list of at most {MAX_PARTS} parts")
+    if not all(isinstance(part, dict) and isinstance(part.get("type"), str) for part in content):
+        raise inner.wrong("content", "a text or a list of parts with a type each")
+    texts = [part.get("text") for part in content if part["type"] == "text"]
+    if not all(isinstance(text, str) for text in texts):
+        raise inner.wrong("content", "parts whose text is a text")
+    plain = len(texts) == len(content)
+    return "\n".join(str(text) for text in texts), None if plain else content
+
+
+def _has_images(message: Message) -> bool:
+    return '"content":' in message.extra_json and "content" in json.loads(message.extra_json)
+
+
+def _has_tools(message: Message) -> bool:
+    return message.role in ("tool", "function") or '"tool_calls":' in message.extra_json

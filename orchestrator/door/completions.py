@@ -1,0 +1,219 @@
+"""`/v1/chat/completions` and `/v1/completions`: texts, whole or as they come."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from orchestrator.door import telling
+from orchestrator.door.asking import Asked, Setting, chat_request, completion_request
+from orchestrator.door.exchange import EVENTS, Exchange, dump
+from orchestrator.door.strict import parse, refuse_not_finite
+from orchestrator.gateway.accounts import Payer, TextReply
+from orchestrator.gateway.policy import caller, tenant_seen
+from orchestrator.gateway.replies import encode_explanation
+from orchestrator.gateway.service import Service
+from orchestrator.ledger.spenders import fingerprint
+from orchestrator.types import Delta
+
+# Headers that are part of what was asked: the same id with others is another request.
+ASKING_HEADERS = ("x-edgewise-", "x-slo-", "x-litellm-timeout")
+ID_HEADERS = ("x-edgewise-request-id", "idempotency-key")
+REPLAYED = {"x-edgewise-replayed": "true", "x-energy-joules": "0", "x-energy-method": "measured:replayed"}
+DONE = b"data: [DONE]\n\n"
+
+
+class Completions:
+    """Answers texts.
+
+    Args:
+        service: Does the work.
+        max_deadline_s: The longest that a request may take.
+    """
+
+    def __init__(self, service: Service, *, max_deadline_s: float) -> None:
+        self._service = service
+        self._max_deadline_s = max_deadline_s
+
+    async def chat(self, exchange: Exchange) -> None:
+        """`POST /v1/chat/completions`."""
+        await self._answer(exchange, chat=True)
+
+    async def completion(self, exchange: Exchange) -> None:
+        """`POST /v1/completions`."""
+        await self._answer(exchange, chat=False)
+
+    async def _answer(self, exchange: Exchange, *, chat: bool) -> None:
+        exchange.check_json()
+        body, finite = parse(await exchange.body())
+        read = chat_request if chat else completion_request
+        asked = read(body, self._setting(exchange))
+        refuse_not_finite(finite)
+        payer = await self._claim(exchange, body, asked)
+        if isinstance(payer, bytes):
+            await _replay(exchange, json.loads(payer), asked)
+            return
+        work = self._stream(exchange, asked, payer) if asked.stream else self._whole(exchange, asked, payer)
+        await exchange.attended(work)
+
+    def _setting(self, exchange: Exchange) -> Setting:
+        fleet = self._service.fleet
+        experts = {
+            state.arm.expert: state.arm.task
+            for state in fleet.board.states
+            if state.arm.task in fleet.tasks and fleet.tasks[state.arm.task].text
+        }
+        return Setting(exchange.headers, fleet.tasks, experts, self._max_deadline_s)
+
+    async def _claim(self, exchange: Exchange, body: dict[str, Any], asked: Asked) -> Payer | bytes:
+        """Who pays; or what was answered before, where the client chose the id and has had an answer."""
+        spender = caller.get().spender
+        headers = exchange.headers
+        if not any(headers.get(name) for name in ID_HEADERS):
+            return Payer(spender)
+        said = {
+            name: value for name, value in headers.items() if name.startswith(ASKING_HEADERS) and name not in ID_HEADERS
+        }
+        what = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
+        canonical = json.dumps([what, said], sort_keys=True).encode()
+        mark = fingerprint(spender.tenant, exchange.scope["path"], canonical)
+        taken = await self._service.till.ledger.claim(
+            spender, asked.query.request_id, fingerprint=mark, deadline_s=asked.query.deadline_s
+        )
+        return taken if isinstance(taken, bytes) else Payer(spender, taken)
+
+    # ---- replies
+
+    def _generate(self, asked: Asked, payer: Payer) -> AsyncIterator[Delta | TextReply]:
+        def encode(reply: TextReply) -> bytes:
+            return dump(self._document(asked, reply))
+
+        return self._service.generate(asked.query, payer, encode=encode if payer.claim else None)
+
+    def _document(self, asked: Asked, reply: TextReply) -> dict[str, Any]:
+        calls = json.loads(reply.end.tool_calls_json) if reply.end.tool_calls_json else None
+        extra = self._extra(asked, reply)
+        return telling.whole(reply, chat=asked.chat, created_unix_s=int(time.time()), tool_calls=calls, extra=extra)
+
+    def _extra(self, asked: Asked, reply: TextReply) -> dict[str, Any]:
+        if not asked.explain:
+            return {}
+        explanation = encode_explanation(self._service.journal.get(reply.request_id, tenant_seen()))
+        return {
+            "explanation": {
+                "chosen": explanation.chosen,
+                "runner_up": explanation.runner_up or None,
+                "binding_constraint": explanation.binding_constraint,
+                "candidates": telling.candidates_block(explanation),
+            }
+        }
+
+    def _headers(self, asked: Asked, reply: TextReply) -> dict[str, str]:
+        profile = self._service.budgets.resolve(asked.query.task.name, asked.query.budget, 1.0).profile
+        costs = telling.cost_headers(reply.energy, reply.routing, reply.timings, profile=profile)
+        return {"x-edgewise-request-id": reply.request_id, **costs}
+
+    async def _whole(self, exchange: Exchange, asked: Asked, payer: Payer) -> None:
+        async with aclosing(self._generate(asked, payer)) as pieces:  # type: ignore[type-var]
+            async for piece in pieces:
+                if isinstance(piece, TextReply):
+                    await exchange.reply_json(200, self._document(asked, piece), self._headers(asked, piece))
+
+    async def _stream(self, exchange: Exchange, asked: Asked, payer: Payer) -> None:
+        chunks = Chunks(asked, int(time.time()))
+        async with aclosing(self._generate(asked, payer)) as pieces:  # type: ignore[type-var]
+            async for piece in pieces:
+                # What fails before the first piece still has a status of its own.
+                if not exchange.started:
+                    await exchange.start(200, stream_headers(asked.query.request_id))
+                if isinstance(piece, TextReply):
+                    await exchange.write(chunks.end(piece, self._extra(asked, piece)))
+                elif piece.text:
+                    await exchange.write(chunks.piece(piece.text), more=True)
+
+
+def stream_headers(request_id: str) -> dict[str, str]:
+    """Headers of a stream: what it costs is told at its end."""
+    return {
+        "content-type": EVENTS,
+        "cache-control": "no-cache",
+        "x-accel-buffering": "no",
+        "x-edgewise-request-id": request_id,
+    }
+
+
+class Chunks:
+    """The events of one stream.
+
+    Args:
+        asked: What was asked.
+        created_unix_s: When.
+    """
+
+    def __init__(self, asked: Asked, created_unix_s: int) -> None:
+        self._asked = asked
+        self._model = asked.query.expert or "auto"
+        self._created_unix_s = created_unix_s
+        self._first = True
+
+    def piece(self, text: str) -> bytes:
+        """A piece of text."""
+        if not self._asked.chat:
+            return self._event([{"index": 0, "text": text, "finish_reason": None, "logprobs": None}])
+        delta = {"role": "assistant", "content": text} if self._first else {"content": text}
+        self._first = False
+        return self._event([{"index": 0, "delta": delta, "finish_reason": None}])
+
+    def end(self, reply: TextReply, extra: dict[str, Any]) -> bytes:
+        """Why it ended, usage where it was asked for, what it cost, and the end."""
+        self._model = reply.end.expert or self._model
+        finish = telling.finish_reason(reply)
+        delta: dict[str, Any] = {}
+        if reply.end.tool_calls_json:
+            calls = json.loads(reply.end.tool_calls_json)
+            delta["tool_calls"] = [{"index": number, **call} for number, call in enumerate(calls)]
+        content = {"delta": delta} if self._asked.chat else {"text": ""}
+        costs = {**telling.cost_blocks(reply), **extra}
+        parts = [self._event([{"index": 0, **content, "finish_reason": finish}], **costs)]
+        if self._asked.include_usage:
+            parts.append(self._event([], usage=telling.usage_block(reply), **costs))
+        parts.append(b": energy " + dump(costs["energy"]) + b"\n\n")
+        return b"".join([*parts, DONE])
+
+    def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
+        event = {
+            "id": telling.reply_id(self._asked.query.request_id, chat=self._asked.chat),
+            "object": "chat.completion.chunk" if self._asked.chat else "text_completion",
+            "created": self._created_unix_s,
+            "model": self._model,
+            "choices": choices,
+            **more,
+        }
+        if self._asked.include_usage and "usage" not in event:
+            event["usage"] = None
+        return b"data: " + dump(event) + b"\n\n"
+
+
+async def _replay(exchange: Exchange, document: dict[str, Any], asked: Asked) -> None:
+    """What was answered before, whole or as the stream that is asked for now."""
+    request_id = asked.query.request_id
+    if not asked.stream:
+        await exchange.reply_json(200, document, {"x-edgewise-request-id": request_id, **REPLAYED})
+        return
+    await exchange.start(200, {**stream_headers(request_id), **REPLAYED})
+    choice = document["choices"][0]
+    delta = {key: value for key, value in choice.get("message", {}).items() if value is not None}
+    if "tool_calls" in delta:
+        delta["tool_calls"] = [{"index": number, **call} for number, call in enumerate(delta["tool_calls"])]
+    content = {"delta": delta} if asked.chat else {"text": choice.get("text", "")}
+    kind = "chat.completion.chunk" if asked.chat else "text_completion"
+    usage = document.pop("usage")
+    document |= {"object": kind, "choices": [{"index": 0, **content, "finish_reason": choice["finish_reason"]}]}
+    events = [document]
+    if asked.include_usage:
+        events.append({**document, "choices": [], "usage": usage})
+    told = b": energy " + dump(document["energy"]) + b"\n\n"
+    await exchange.write(b"".join(b"data: " + dump(event) + b"\n\n" for event in events) + told + DONE)

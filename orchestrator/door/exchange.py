@@ -1,0 +1,196 @@
+"""One HTTP request and its reply over ASGI: a body that is bounded in bytes and seconds, and work that ends with its
+client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import structlog
+
+from orchestrator.errors import EdgewiseError, InternalError, RequestError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+# A body must have come within this time.
+BODY_S = 3.0
+JSON = "application/json"
+EVENTS = "text/event-stream; charset=utf-8"
+
+log = structlog.get_logger("http")
+
+
+class ClientGone(Exception):
+    """Nobody waits for the reply any more."""
+
+
+@dataclass
+class Exchange:
+    """One request on its way.
+
+    Args:
+        scope: See ASGI.
+        receive: See ASGI.
+        send: See ASGI.
+        limit_bytes: Most bytes of a body.
+    """
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    limit_bytes: int
+    started: bool = False
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        """By name in lower case; of a header that comes twice, the last one."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
+
+    def parameter(self, name: str) -> str:
+        """A part of the path."""
+        return str(self.scope["path_params"][name])
+
+    async def body(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            RequestError: BODY_TOO_LARGE or BODY_TOO_SLOW.
+            ClientGone: It broke off.
+        """
+        declared = self.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared[:20]) > self.limit_bytes:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout(BODY_S):
+                return await self._read()
+        except TimeoutError:
+            raise RequestError("BODY_TOO_SLOW", f"The body must come within {BODY_S:g} s.") from None
+
+    async def _read(self) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self.limit_bytes:
+                raise self._too_large()
+            parts.append(part)
+            if not message.get("more_body", False):
+                return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _too_large(self) -> RequestError:
+        limit = self.limit_bytes
+        return RequestError(
+            "BODY_TOO_LARGE", f"The body may have at most {limit} bytes.", metadata={"limitBytes": str(limit)}
+        )
+
+    def check_json(self) -> None:
+        """Refuses a body that does not say that it is plain JSON: browsers send no such thing across sites unasked.
+
+        Raises:
+            RequestError: MEDIA_TYPE_NOT_ALLOWED.
+        """
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != JSON or self.headers.get("content-encoding", "identity") != "identity":
+            raise RequestError("MEDIA_TYPE_NOT_ALLOWED", "The body must be application/json, not compressed.")
+
+    async def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """Send status and headers."""
+        self.started = True
+        encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+        await self.send({"type": "http.response.start", "status": status, "headers": encoded})
+
+    async def write(self, data: bytes, *, more: bool = False) -> None:
+        """Send a part of the body."""
+        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def reply(
+        self, status: int, data: bytes, *, kind: str = JSON, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a whole reply."""
+        await self.start(status, {"content-type": kind, "content-length": str(len(data)), **(headers or {})})
+        await self.write(data)
+
+    async def reply_json(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
+        """Send a whole reply in JSON."""
+        await self.reply(status, dump(value), headers=headers)
+
+    async def attended(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work of the reply; cancelled as soon as the client is gone."""
+        doing = asyncio.ensure_future(work)
+        watching = asyncio.ensure_future(self._gone())
+        try:
+            await asyncio.wait((doing, watching), return_when=asyncio.FIRST_COMPLETED)
+            if doing.done():
+                doing.result()
+        finally:
+            watching.cancel()
+            if not doing.done():
+                doing.cancel()
+                await asyncio.gather(doing, return_exceptions=True)
+
+    async def _gone(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+def dump(value: Any) -> bytes:
+    """JSON without what could not be read again."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
+Problem = Callable[[EdgewiseError], tuple[int, Any, dict[str, str]]]
+
+
+class Endpoint:
+    """An ASGI application for one route.
+
+    Args:
+        method: The only one allowed.
+        handle: Makes the reply.
+        problem: Status, body and headers of an error.
+        limit_bytes: Most bytes of a body.
+    """
+
+    def __init__(self, method: str, handle: Handler, problem: Problem, *, limit_bytes: int) -> None:
+        self._methods = (method, "HEAD") if method == "GET" else (method,)
+        self._handle = handle
+        self._problem = problem
+        self._limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        exchange = Exchange(scope, receive, send, self._limit_bytes)
+        try:
+            if scope["method"] not in self._methods:
+                raise RequestError("METHOD_NOT_ALLOWED", f"This path takes {self._methods[0]} only.")
+            await self._handle(exchange)
+        except ClientGone:
+            return
+        except Exception as error:  # the rim
+            await self._refuse(exchange, error)
+
+    async def _refuse(self, exchange: Exchange, error: Exception) -> None:
+        if not isinstance(error, EdgewiseError):
+            request_id = uuid.uuid4().hex
+            log.error("internal_error", request_id=request_id, exc_info=error)
+            error = InternalError(request_id)
+        status, body, headers = self._problem(error)
+        if exchange.started:
+            # The status has left: the error is the stream's last event, and no [DONE] follows.
+            await exchange.write(b"data: " + dump(body) + b"\n\n")
+            return
+        if error.surface.http_code == "method_not_allowed":
+            headers["allow"] = self._methods[0]
+        await exchange.reply_json(status, body, headers)

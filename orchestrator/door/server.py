@@ -1,0 +1,400 @@
+"""HTTP/1.1 in front of an ASGI application: llhttp reads, one task answers, one write sends what fits into one.
+
+What a general server costs a request is several times what routing it does, and none bounds how long a head may take.
+Here a connection that says nothing, or does not get to the end of a head in time, is closed; heads are bounded in bytes
+and in number of fields; a body waits unread once enough of it lies here; and a client that goes away is told to the
+application at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+import structlog
+
+HEAD_S, IDLE_S, GRACE_S, PART_S = 5.0, 75.0, 1.0, 1.0
+MAX_HEAD_BYTES = 16_384
+MAX_HEADERS = 100
+# Requests of one connection that may come before their turn.
+MAX_AHEAD = 64
+# Bytes of a body that lie unread, and of a next request that comes before its turn.
+HIGH_WATER = 262_144
+MAX_CONNECTIONS = 4096
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+DISCONNECT = {"type": "http.disconnect"}
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+log = structlog.get_logger("http")
+
+
+class HttpServer:
+    """Serves an application on one listening socket.
+
+    Args:
+        app: See ASGI.
+        listener: Listens already.
+        tls: With which certificate; None speaks plaintext.
+    """
+
+    def __init__(self, app: App, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        self.app, self._tls = app, tls
+        self.connections: set[_Connection] = set()
+        self._listener = listener
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Take connections from now on."""
+        loop = asyncio.get_running_loop()
+        secured: dict[str, Any] = {"ssl": self._tls, "ssl_handshake_timeout": HEAD_S} if self._tls else {}
+        self._server = await loop.create_server(lambda: _Connection(self), sock=self._listener, **secured)
+
+    async def close(self) -> None:
+        """Take none any more; what is under way has a moment to end."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.end_when_idle()
+        tasks = [connection.task for connection in self.connections if connection.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE_S)
+        for connection in list(self.connections):
+            connection.abort()
+
+
+class _Connection(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self._server = server
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: Any = None
+        self._timer: asyncio.TimerHandle | None = None
+        # The request that is answered, those that came before their turn, and the one that is still coming.
+        self._exchange: _Exchange | None = None
+        self._queue: deque[_Exchange] = deque()
+        self._coming: _Exchange | None = None
+        self._ending = self._deaf = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.on_message_begin()
+
+    # ---- the transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        if len(self._server.connections) >= MAX_CONNECTIONS:
+            self._refuse(503)
+            return
+        self._server.connections.add(self)
+        self._wait(HEAD_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._server.connections.discard(self)
+        self._stop_waiting()
+        self._writable.set()
+        if self._exchange is not None:
+            self._exchange.gone()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(400)
+        except httptools.HttpParserError as error:
+            self._fail(error.__context__.status if isinstance(error.__context__, _Refused) else 400)
+        else:
+            if self._coming is None and self._head_bytes > MAX_HEAD_BYTES:
+                self._fail(431)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def _fail(self, status: int) -> None:
+        """What comes is no HTTP: said at once where nothing is under way, else the connection ends afterwards."""
+        self._deaf = self._ending = True
+        current = self._exchange
+        if current is None:
+            self._refuse(status)
+        elif current is self._coming and not current.started and self.task is not None:
+            self._exchange = None
+            self.task.cancel()
+            self._refuse(status)
+
+    # ---- the parser's side
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.lower(), value))
+        if len(self._headers) > MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES + HIGH_WATER:
+            raise _Refused(431)
+
+    def on_headers_complete(self) -> None:
+        names = [name for name, _ in self._headers]
+        if sum(len(name) + len(value) for name, value in self._headers) + len(self._url) > MAX_HEAD_BYTES:
+            raise _Refused(431)
+        # Two ways to say where a body ends are one too many, as are two lengths.
+        if (b"transfer-encoding" in names and b"content-length" in names) or names.count(b"content-length") > 1:
+            raise _Refused(400)
+        self._stop_waiting()
+        # Afterwards the parser has forgotten what the head said of it.
+        self._coming = _Exchange(self, self._scope(), keeps=bool(self._parser.should_keep_alive()))
+        if self._exchange is None:
+            self._begin(self._coming)
+        elif len(self._queue) < MAX_AHEAD:
+            self._queue.append(self._coming)
+        else:
+            raise _Refused(400)
+
+    def on_body(self, body: bytes) -> None:
+        if self._coming is not None:
+            self._coming.take(body)
+
+    def on_message_complete(self) -> None:
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            coming.complete()
+            self._deaf = self._deaf or not coming.keeps
+
+    def _scope(self) -> dict[str, Any]:
+        path, _, query = self._url.partition(b"?")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": self._parser.get_http_version(),
+            "method": self._parser.get_method().decode("ascii"),
+            "scheme": "http",
+            "path": unquote(path.decode("latin-1")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": self._headers,
+            "client": self._transport.get_extra_info("peername")[:2],
+            "server": self._transport.get_extra_info("sockname")[:2],
+            "state": {},
+        }
+
+    # ---- answering
+
+    def _begin(self, exchange: _Exchange) -> None:
+        self._exchange = exchange
+        self.task = asyncio.ensure_future(self._answer(exchange))
+
+    async def _answer(self, exchange: _Exchange) -> None:
+        try:
+            await self._server.app(exchange.scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            if not self._deaf:
+                self.abort()
+            raise
+        except Exception as error:  # the rim: the application answers its own errors; this one is a bug
+            log.error("http.crashed", exc_info=error)
+        if not exchange.finished:
+            if exchange.started:
+                self.abort()
+            else:
+                self._refuse(500)
+            return
+        self._next(exchange)
+
+    def _next(self, exchange: _Exchange) -> None:
+        """Ready for the connection's next request; a body that nobody read ends the connection."""
+        self._exchange = self.task = None
+        if not exchange.received:
+            self._part()
+        elif not exchange.keeps or (self._ending and not self._queue):
+            self._transport.close()
+        elif self._queue:
+            self._begin(self._queue.popleft())
+        else:
+            self._wait(IDLE_S)
+
+    @property
+    def ending(self) -> bool:
+        """Whether the connection ends after what is under way."""
+        return self._ending
+
+    async def write(self, data: bytes) -> None:
+        """Send; waits while the client does not take what was sent before."""
+        self._transport.write(data)
+        if not self._writable.is_set():
+            await self._writable.wait()
+
+    def hold(self, held: bool) -> None:
+        """Stop reading, or go on."""
+        if self._transport.is_closing():
+            return
+        (self._transport.pause_reading if held else self._transport.resume_reading)()
+
+    def end_when_idle(self) -> None:
+        """Close now, or after the request that is under way."""
+        self._ending = True
+        if self._exchange is None and self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _refuse(self, status: int) -> None:
+        if not self._transport.is_closing():
+            head = f"HTTP/1.1 {status} {REASONS[status]}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            self._transport.write(head.encode())
+            self._part()
+
+    def _part(self) -> None:
+        """Close, but hear a client out for a moment: one that still sends would lose the reply by a reset."""
+        self._deaf = True
+        if self._transport.is_closing():
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._transport.resume_reading()
+        self._wait(PART_S)
+
+    def _wait(self, seconds: float) -> None:
+        self._stop_waiting()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _Refused(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class _Exchange:
+    """One request and its reply, as ASGI has them."""
+
+    def __init__(self, connection: _Connection, scope: dict[str, Any], *, keeps: bool) -> None:
+        self.scope = scope
+        self.keeps = keeps
+        self.received = self.started = self.finished = False
+        self.head = b""
+        self._connection = connection
+        self._body: deque[bytes] = deque()
+        self._lying = 0
+        self._held = self._gone = self._told = False
+        self._waiting: asyncio.Future[None] | None = None
+        self._continue = any(name == b"expect" for name, _ in scope["headers"])
+        self._chunked = False
+
+    # ---- what comes
+
+    def take(self, body: bytes) -> None:
+        """A part of the body came."""
+        self._body.append(body)
+        self._lying += len(body)
+        if self._lying > HIGH_WATER and not self._held:
+            self._held = True
+            self._connection.hold(True)
+        self._wake()
+
+    def complete(self) -> None:
+        """The body is here."""
+        self.received = True
+        self._wake()
+
+    def gone(self) -> None:
+        """The client is gone."""
+        self._gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def receive(self) -> dict[str, Any]:
+        """See ASGI."""
+        if self._continue and not self.started:
+            self._continue = False
+            await self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while True:
+            if self._body or (self.received and not self._told):
+                return self._part()
+            if self._gone or self.finished:
+                return DISCONNECT
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+
+    def _part(self) -> dict[str, Any]:
+        body = self._body.popleft() if self._body else b""
+        self._lying -= len(body)
+        if self._held and self._lying <= HIGH_WATER:
+            self._held = False
+            self._connection.hold(False)
+        self._told = self.received and not self._body
+        return {"type": "http.request", "body": body, "more_body": not self._told}
+
+    # ---- what goes
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """See ASGI. The head waits for the first part of the body, so that a short reply is one write."""
+        if message["type"] == "http.response.start":
+            self.head = self._make_head(message["status"], message.get("headers", ()))
+            return
+        more, body = message.get("more_body", False), message.get("body", b"")
+        if self.scope["method"] == "HEAD":
+            body = b""
+        elif self._chunked:
+            body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
+        data, self.head = self.head + body, b""
+        self.started = True
+        self.finished = not more
+        if self._gone:
+            return
+        await self._connection.write(data)
+        if self.finished:
+            self._wake()
+
+    def _make_head(self, status: int, headers: Any) -> bytes:
+        lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}\r\n".encode()]
+        sized = False
+        for name, value in headers:
+            sized = sized or name.lower() == b"content-length"
+            lines.append(name + b": " + value.replace(b"\r", b" ").replace(b"\n", b" ") + b"\r\n")
+        self._chunked = not sized and self.scope["http_version"] == "1.1" and self.scope["method"] != "HEAD"
+        if self._chunked:
+            lines.append(b"transfer-encoding: chunked\r\n")
+        if self._connection.ending or not self.keeps or not self.received:
+            lines.append(b"connection: close\r\n")
+        return b"".join([*lines, b"\r\n"])

@@ -1,0 +1,87 @@
+"""JSON as it must be: one object, no key twice, UTF-8, texts without lone surrogates, not too deep. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from orchestrator.errors import RequestError
+
+# A hundred levels are more than any request of ours has.
+MAX_DEPTH = 100
+
+
+def parse(data: bytes) -> tuple[dict[str, Any], bool]:
+    """The object that a body holds, and whether all of its numbers are finite.
+
+    NaN, Infinity and 1e999 are let through so that whoever reads a field can say which one is wrong; where the second
+    value is False the request must be refused in any case.
+
+    Raises:
+        RequestError: MALFORMED_MESSAGE, DUPLICATE_KEY, INVALID_TEXT.
+    """
+    reader = _Reader()
+    try:
+        text = data.decode()
+        value = json.loads(
+            text, object_pairs_hook=reader.pairs, parse_constant=reader.constant, parse_float=reader.number
+        )
+    except (UnicodeDecodeError, ValueError, RecursionError):
+        raise RequestError("MALFORMED_MESSAGE", "The body is not valid JSON in UTF-8.") from None
+    if not isinstance(value, dict):
+        raise RequestError("MALFORMED_MESSAGE", "The body must be a JSON object.")
+    if "\\u" in text and _has_surrogate(value):
+        raise RequestError("INVALID_TEXT", "The body holds half of a surrogate pair, which is no text.")
+    return value, reader.finite
+
+
+def refuse_not_finite(finite: bool) -> None:
+    """Refuses a body with a number that is none, once its known fields were looked at."""
+    if not finite:
+        raise RequestError("MALFORMED_MESSAGE", "Numbers must be finite; NaN and Infinity are not JSON.")
+
+
+class _Reader:
+    """Hooks of one parse."""
+
+    def __init__(self) -> None:
+        self.finite = True
+
+    def constant(self, _: str) -> float:
+        self.finite = False
+        return math.nan
+
+    def number(self, text: str) -> float:
+        value = float(text)
+        if math.isinf(value):
+            self.finite = False
+        return value
+
+    def pairs(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            raise RequestError("DUPLICATE_KEY", "An object of the body has a key twice.")
+        return made
+
+
+def _has_surrogate(value: Any) -> bool:
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, dict):
+            pending += one.keys()
+            pending += one.values()
+        elif isinstance(one, list):
+            pending += one
+        elif isinstance(one, str) and not _encodable(one):
+            return True
+    return False
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

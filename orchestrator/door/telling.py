@@ -1,0 +1,172 @@
+"""Replies as OpenAI's clients read them, with what an answer cost and why it was routed as it was. Pure.
+
+The first six keys of `energy` are Neuralwatt's, so that readers of theirs work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from orchestrator.gateway.accounts import TextReply
+from orchestrator.types import AttemptRecord, Energy, Provenance, RoutingRecord, Timings
+
+J_PER_KWH = 3.6e6
+
+
+def energy_block(energy: Energy, attempts: Iterable[AttemptRecord], duration_ms: float) -> dict[str, Any]:
+    """What it cost; unknown joules are null, never zero."""
+    known = energy.provenance is not Provenance.UNMEASURED
+    duration_s = duration_ms / 1e3
+    return {
+        "energy_joules": energy.energy_j if known else None,
+        "energy_kwh": energy.energy_j / J_PER_KWH if known else None,
+        "avg_power_watts": energy.energy_j / duration_s if known and duration_s > 0.0 else None,
+        "duration_seconds": duration_s,
+        "attribution_method": energy.share or energy.method,
+        "attribution_ratio": None,
+        "source": energy.provenance.value,
+        "idle_joules": energy.idle_j,
+        "uncertainty_joules": energy.uncertainty_j if known else None,
+        "nodes": _nodes(attempts),
+    }
+
+
+def _nodes(attempts: Iterable[AttemptRecord]) -> list[dict[str, Any]]:
+    shares: dict[str, dict[str, Any]] = {}
+    for attempt in attempts:
+        node = attempt.arm.rpartition("@")[2]
+        share = shares.setdefault(node, {"node": node, "joules": 0.0, "method": attempt.energy.method})
+        joules = attempt.energy.energy_j
+        share["joules"] = None if share["joules"] is None or math.isnan(joules) else share["joules"] + joules
+    return list(shares.values())
+
+
+def routing_block(routing: RoutingRecord, *, stopped_by: str = "") -> dict[str, Any]:
+    """What ran, what was predicted and how good the plan is proven to be."""
+    certificate = routing.certificate
+    return {
+        "experts": [_expert_at(attempt.arm) for attempt in routing.attempts],
+        "fusion": routing.fusion.value,
+        "predicted": {"joules": _finite(routing.predicted_energy_j), "ms": _finite(routing.predicted_ms)},
+        "bound": {"joules": _finite(routing.bound_energy_j), "ms": _finite(routing.bound_ms)},
+        "budget_met": routing.budget_met,
+        "stopped_by": stopped_by or None,
+        "plan": routing.plan_id,
+        "certificate": {"status": certificate.status, "gap": certificate.gap, "explored": certificate.explored},
+        "attempts": [_attempt(attempt) for attempt in routing.attempts],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _expert_at(arm: str) -> str:
+    """``expert@node`` of ``expert:variant@node``."""
+    return arm.partition(":")[0] + "@" + arm.rpartition("@")[2]
+
+
+def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
+    return {
+        "arm": attempt.arm,
+        "stage": attempt.stage,
+        "outcome": attempt.outcome,
+        "reason": attempt.reason or None,
+        "joules": _finite(attempt.energy.energy_j),
+        "predicted_joules": _finite(attempt.predicted_energy_j),
+        "ms": attempt.ms,
+        "predicted_ms": attempt.predicted_ms,
+    }
+
+
+def cost_headers(energy: Energy, routing: RoutingRecord, timings: Timings, *, profile: str) -> dict[str, str]:
+    """Headers of a reply that is complete."""
+    known = energy.provenance is not Provenance.UNMEASURED
+    durations = {
+        "gate": timings.route_ms,
+        "queue": timings.wait_ms,
+        "infer": timings.infer_ms,
+        "fuse": timings.fuse_ms,
+        "total": timings.total_ms,
+    }
+    return {
+        "x-edgewise-experts": ",".join(_expert_at(attempt.arm) for attempt in routing.attempts),
+        "x-edgewise-fusion": routing.fusion.value,
+        "x-edgewise-policy": profile,
+        "x-edgewise-certificate": f"{routing.certificate.status};gap={routing.certificate.gap:.6g}",
+        "x-energy-joules": f"{energy.energy_j:.9g}" if known else "unmeasured",
+        "x-energy-method": f"{energy.provenance.value}:{energy.method}",
+        "server-timing": ", ".join(f"{name};dur={ms:.3f}" for name, ms in durations.items()),
+    }
+
+
+def usage_block(reply: TextReply) -> dict[str, Any]:
+    """Tokens as OpenAI counts them: those of the answer that was given."""
+    end = reply.end
+    return {
+        "prompt_tokens": end.prompt_tokens,
+        "completion_tokens": end.completion_tokens,
+        "total_tokens": end.prompt_tokens + end.completion_tokens,
+    }
+
+
+def finish_reason(reply: TextReply) -> str:
+    """OpenAI's word for it; a text that its budget ended has the length that was left for it."""
+    if reply.end.tool_calls_json:
+        return "tool_calls"
+    return "length" if reply.end.finish_reason in ("length", "budget") else "stop"
+
+
+def cost_blocks(reply: TextReply) -> dict[str, Any]:
+    """The `energy` and `routing` blocks of a text."""
+    stopped_by = "budget" if reply.end.finish_reason == "budget" else ""
+    return {
+        "energy": energy_block(reply.energy, reply.routing.attempts, reply.timings.total_ms),
+        "routing": routing_block(reply.routing, stopped_by=stopped_by),
+    }
+
+
+def candidates_block(explanation: Any) -> list[dict[str, Any]]:
+    """What was considered, from an explanation's message."""
+    return [
+        {
+            "route": one.route,
+            "quality": _finite(one.quality),
+            "predicted": {"joules": _finite(one.predicted_energy_j), "ms": _finite(one.predicted_ms)},
+            "bound": {"joules": _finite(one.bound_energy_j), "ms": _finite(one.bound_ms)},
+            "feasible": one.feasible,
+            "excluded_by": one.excluded_by or None,
+        }
+        for one in explanation.candidates
+    ]
+
+
+def whole(
+    reply: TextReply, *, chat: bool, created_unix_s: int, tool_calls: list[Any] | None, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The reply to a request that did not want a stream."""
+    choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason(reply), "logprobs": None}
+    if chat:
+        message: dict[str, Any] = {"role": "assistant", "content": reply.end.text, "refusal": None}
+        if tool_calls:
+            message |= {"content": reply.end.text or None, "tool_calls": tool_calls}
+        choice["message"] = message
+    else:
+        choice["text"] = reply.end.text
+    return {
+        "id": reply_id(reply.request_id, chat=chat),
+        "object": "chat.completion" if chat else "text_completion",
+        "created": created_unix_s,
+        "model": reply.end.expert,
+        "choices": [choice],
+        "usage": usage_block(reply),
+        **cost_blocks(reply),
+        **extra,
+    }
+
+
+def reply_id(request_id: str, *, chat: bool) -> str:
+    """The id of a completion; what `edgewise why` takes follows the dash."""
+    return f"{'chatcmpl' if chat else 'cmpl'}-{request_id}"

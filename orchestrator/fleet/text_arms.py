@@ -1,0 +1,152 @@
+"""What generations have shown of a text arm beside its profile: what tokens really cost, how long answers are, how it
+counts tokens.
+
+On top of it the error of joules is learned per node, as for every arm: a sensor's or a profile's error belongs to the
+device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from optimizer.online.usage import Forecast, Usage
+from orchestrator.routing.margins import ConformalBound
+from orchestrator.text_profile import TextProfile
+from orchestrator.types import Arm, Done, Energy
+
+# Tokens of a query for which nobody says what it asks: what plans and the status of a fleet reckon with.
+TYPICAL_PROMPT_TOKENS = 64.0
+TYPICAL_COMPLETION_TOKENS = 64.0
+# English text has some four bytes a token; before an arm has counted, a little more is assumed.
+PRIOR_TOKENS_PER_BYTE = 0.3
+# Tokens of a chat template around each message.
+TEMPLATE_TOKENS = 4.0
+SMOOTHING = 0.1
+# How much more tokens a byte may make than it typically does.
+TOKENS_MARGIN = 1.25
+# Milliseconds of a generation that no profile knows of: the hop between gateway and node.
+HOP_MS = 1.0
+
+
+# The interval of a generation's cost; promises have their own quantiles, see `speed`.
+COVERAGE = 0.9
+# Answers that were seen before their own length counts for more than what was announced.
+LENGTHS_FROM = 16
+
+
+class TextTrack:
+    """One arm's generations.
+
+    Args:
+        speed: Actual milliseconds over those that were expected, for the tokens that there were.
+
+    What was announced is only where learning starts: milliseconds and joules of the fixed part and of every token
+    follow the generations (`optimizer.online.usage`), and so does the length of answers.
+    """
+
+    def __init__(self, speed: ConformalBound) -> None:
+        self.speed = speed
+        self.tokens_per_byte = PRIOR_TOKENS_PER_BYTE
+        self._announced: TextProfile | None = None
+        self._learned: TextProfile | None = None
+        self._ms: Usage | None = None
+        self._j: Usage | None = None
+        self._lengths = ConformalBound(quantile=0.95, prior=0.0, window=256)
+
+    def profile(self, announced: TextProfile) -> TextProfile:
+        """What generations have made of an announced profile."""
+        if announced != self._announced:
+            self._begin(announced)
+        return self._learned or announced
+
+    def _begin(self, announced: TextProfile) -> None:
+        self._announced, self._learned = announced, None
+        one = announced
+        self._ms = _usage((HOP_MS + one.overhead_ms, one.prefill_ms_per_token, one.decode_ms_per_token))
+        self._j = _usage((one.overhead_j, one.prefill_j_per_token, one.decode_j_per_token))
+
+    def observe(self, announced: TextProfile, done: Done, *, service_ms: float, together: int = 1) -> None:
+        """Take one generation; `together` counts what ran on its node, itself included."""
+        expected = self.profile(announced)
+        tokens = (float(done.prompt_tokens), float(done.completion_tokens))
+        factor = self.factor(together)
+        self.speed.observe(max(0.0, service_ms) / ((HOP_MS + expected.cost_ms(*tokens)) * factor))
+        if done.finish_reason == "stop":
+            self._lengths.observe(tokens[1])
+        if self._ms is not None and self._ms.observe(tokens, service_ms, concurrency=together):
+            # What was learned of this device's speed holds no longer.
+            self.speed.forget()
+        if self._j is not None and not done.energy.preliminary:
+            self._j.observe(tokens, done.energy.energy_j, concurrency=together)
+        self._learned = self._made(announced)
+
+    def factor(self, together: int) -> float:
+        """By what so many generations at a time slow each other down."""
+        return 1.0 if self._ms is None else self._ms.factor(together)
+
+    def interval(self, announced: TextProfile, prompt_tokens: float, completion_tokens: float) -> Interval | None:
+        """Milliseconds and joules of a generation with their intervals; None before anything was learned."""
+        self.profile(announced)
+        if self._ms is None or self._j is None:
+            return None
+        tokens = (prompt_tokens, completion_tokens)
+        return Interval(self._ms.forecast(tokens), self._j.forecast(tokens))
+
+    def _made(self, announced: TextProfile) -> TextProfile:
+        made = announced
+        if self._ms is not None:
+            fixed, prefill, decode = self._ms.rates_k.tolist()
+            overhead_ms = max(0.0, fixed - HOP_MS)
+            made = replace(made, overhead_ms=overhead_ms, prefill_ms_per_token=prefill, decode_ms_per_token=decode)
+        if self._j is not None:
+            fixed, prefill, decode = self._j.rates_k.tolist()
+            made = replace(made, overhead_j=fixed, prefill_j_per_token=prefill, decode_j_per_token=decode)
+        if self._lengths.count >= LENGTHS_FROM:
+            high = max(1.0, self._lengths.bound)
+            made = replace(made, completion_tokens=max(1.0, self._lengths.typical), completion_p95_tokens=high)
+        return made
+
+    def count(self, prompt_tokens: int, prompt_bytes: int) -> None:
+        """Take the tokens of one prompt."""
+        if prompt_tokens and prompt_bytes:
+            self.tokens_per_byte += SMOOTHING * (prompt_tokens / prompt_bytes - self.tokens_per_byte)
+
+    @property
+    def slowness(self) -> float:
+        """Typical factor by which expectations are exceeded."""
+        return self.speed.typical if self.speed.count else 1.0
+
+    @property
+    def slowness_bound(self) -> float:
+        """The same at the promise's quantile."""
+        return max(self.slowness, self.speed.bound)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What a generation will cost, with the interval that holds in nine of ten cases."""
+
+    ms: Forecast
+    j: Forecast
+
+
+def _usage(rates_k: tuple[float, float, float]) -> Usage | None:
+    return Usage(rates_k, coverage=COVERAGE) if any(rates_k) else None
+
+
+def completions(profile: TextProfile, max_tokens: float) -> tuple[float, float]:
+    """Tokens that an answer will have: the mean, and what it stays below in 19 cases of 20."""
+    mean = profile.completion_tokens or min(max_tokens, TYPICAL_COMPLETION_TOKENS)
+    return min(max_tokens, mean), min(max_tokens, profile.completion_p95_tokens or max_tokens)
+
+
+def with_typical_cost(arm: Arm, profile: TextProfile) -> Arm:
+    """The arm with milliseconds and joules of a typical generation, where its node told only the profile."""
+    mean, high = completions(profile, TYPICAL_COMPLETION_TOKENS * 4)
+    energy = arm.energy
+    if energy.energy_j == 0.0:
+        joules = profile.cost_j(TYPICAL_PROMPT_TOKENS, mean)
+        energy = Energy(joules, energy.provenance, energy.method, energy.uncertainty_j)
+    p50_ms = arm.p50_ms or profile.cost_ms(TYPICAL_PROMPT_TOKENS, mean)
+    p95_ms = arm.p95_ms or profile.cost_ms(TYPICAL_PROMPT_TOKENS, high)
+    return replace(arm, energy=energy, p50_ms=p50_ms, p95_ms=max(p50_ms, p95_ms))

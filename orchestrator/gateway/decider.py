@@ -1,0 +1,216 @@
+"""Which route a query takes and what it may spend: budgets, the plan in force, the guard of the gate, a user's own
+expert. Nothing here waits.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.admission import overloaded
+from orchestrator.budgets import Budgets
+from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
+from orchestrator.execution.run import Decide, bound_of
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.gateway import texts
+from orchestrator.gateway.accounts import Ticket
+from orchestrator.gateway.till import Till
+from orchestrator.pacing import Pacing
+from orchestrator.personal.desk import PersonalDesk
+from orchestrator.planning.planner import Planner, Standing
+from orchestrator.probing import Probing
+from orchestrator.routing.model import AnnouncedModel
+from orchestrator.routing.pace import Pace
+from orchestrator.routing.plan import NO_CERTIFICATE, Plan
+from orchestrator.routing.route import Decision, Wish, route
+from orchestrator.types import BudgetRequest, Limits, Task
+
+RETRY_AFTER_S = 1.0
+
+
+class Decider:
+    """Decides for queries.
+
+    Args:
+        fleet: Nodes and arms.
+        planner: Plans in force.
+        budgets: What a request may spend when it does not say.
+        till: What its payer's quotas allow one request.
+        pacing: Long-run budgets.
+        probing: The guard of the gate.
+        personal: Users' own experts.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        planner: Planner,
+        *,
+        budgets: Budgets,
+        till: Till,
+        pacing: Pacing,
+        probing: Probing,
+        personal: PersonalDesk,
+    ) -> None:
+        self._fleet = fleet
+        self._planner = planner
+        self._budgets = budgets
+        self._till = till
+        self._pacing = pacing
+        self._probing = probing
+        self._personal = personal
+
+    def again(
+        self,
+        task: Task,
+        features_f: NDArray[Any],
+        wish: Wish,
+        *,
+        pace: Pace | None = None,
+        shape: texts.Shape | None = None,
+    ) -> Decide:
+        """Routes what is left of a query around the arms that failed it, on the plan of that later moment."""
+
+        def decide(left: Limits, avoid: frozenset[int]) -> Decision | None:
+            standing = self._standing(task, wish.expert)
+            if standing is None:
+                return None
+            if shape is not None:
+                standing = shape(standing)
+            retry = replace(wish, avoid=wish.avoid | avoid)
+            return route(features_f, plan=standing.plan, table=standing.table, limits=left, wish=retry, pace=pace)
+
+        return decide
+
+    def decide(
+        self,
+        ticket: Ticket,
+        features_f: NDArray[Any],
+        budget: BudgetRequest,
+        *,
+        deadline_s: float,
+        wish: Wish,
+        shape: texts.Shape | None = None,
+    ) -> tuple[Decision, Limits]:
+        """The route for a query and the limits that hold for it; notes both on the ticket.
+
+        Args:
+            ticket: The request.
+            features_f: What the gate reads.
+            budget: What the client allows.
+            deadline_s: Of the call.
+            wish: What the client asks of the route.
+            shape: Prices the plan in force for this query; None takes it as it stands.
+
+        Raises:
+            RequestError: EXPERT_NOT_FOUND.
+            BudgetInfeasible: Nothing fits and the client wants an error.
+            Unavailable: NO_NODE or OVERLOADED.
+        """
+        started_s = time.monotonic()
+        task = self._fleet.tasks[ticket.task]
+        limits = self._budgets.resolve(task.name, budget, deadline_s)
+        cap_j = self._till.cap_j(ticket)
+        if cap_j < limits.max_energy_j:
+            limits = replace(limits, max_energy_j=cap_j)
+        ticket.limits = limits
+        standing = self._standing(task, wish.expert)
+        if standing is None:
+            raise self._nobody(task, wish.expert)
+        if shape is not None:
+            standing = shape(standing)
+        ticket.plan = standing.plan
+        pace = self._pacing.arrive(task.name, started_s)
+        decision = route(features_f, plan=standing.plan, table=standing.table, limits=limits, wish=wish, pace=pace)
+        if self._probing.on and wish.expert is None:
+            decision = self._probe(ticket, decision, features_f, wish=wish, standing=standing)
+        if ticket.owner is not None:
+            decision = self._overlaid(ticket, decision, features_f, wish=wish)
+        ticket.decision = decision
+        if pace is not None:
+            ticket.charge = self._pacing.routed(task.name, decision)
+        ticket.route_s = time.monotonic() - started_s
+        # What a quota allows one request holds also for those that ask for the best effort.
+        if decision.route is None or (cap_j < math.inf and bound_of(decision) > cap_j):
+            raise _infeasible(decision, limits)
+        return decision, limits
+
+    def _probe(
+        self,
+        ticket: Ticket,
+        gate: Decision,
+        features_f: NDArray[Any],
+        *,
+        wish: Wish,
+        standing: Standing,
+    ) -> Decision:
+        """The gate's decision or the best single expert's, as the guard of the gate says."""
+        plan, table, limits = standing.plan, standing.table, ticket.limits
+        if limits is None:
+            return gate
+
+        def alone(expert: str) -> Decision:
+            wanted = replace(wish, expert=expert)
+            return route(features_f, plan=plan, table=table, limits=limits, wish=wanted, pace=gate.pace)
+
+        return self._probing.decide(ticket.request_id, gate, task=ticket.task, expert=plan.best_single, single=alone)
+
+    def _overlaid(
+        self, ticket: Ticket, generic: Decision, features_f: NDArray[np.floating[Any]], *, wish: Wish
+    ) -> Decision:
+        """The decision for the owner's expert where that is worth more to them than the plan's choice."""
+        owner, limits = ticket.owner, ticket.limits
+        if owner is None or limits is None:
+            return generic
+        found = self._personal.overlay(owner, generic, features_f, task=ticket.task, limits=limits, wish=wish)
+        ticket.overlay = "" if found is None else found.text
+        return generic if found is None else found.decision
+
+    def _standing(self, task: Task, expert: str | None) -> Standing | None:
+        """The plan in force; for an expert by name, if the plan does not hold it, its arms alone."""
+        standing = self._planner.standing(task.name)
+        if expert is None or (standing is not None and standing.table.has(expert)):
+            return standing
+        arms = [state for state in self._fleet.board.arms(task.name) if state.arm.expert == expert]
+        if not arms:
+            return None
+        announced = AnnouncedModel(
+            {expert: arms[0].arm.quality_fraction}, {expert: float(self._fleet.board.energy_j_n[arms[0].index])}
+        )
+        plan = Plan("by-name", announced, None, NO_CERTIFICATE)
+        return Standing(plan, plan.table(arms, self._fleet.board))
+
+    def _nobody(self, task: Task, expert: str | None) -> EdgewiseError:
+        if expert is not None and not any(
+            state.arm.expert == expert and state.arm.task == task.name for state in self._fleet.board.states
+        ):
+            return RequestError("EXPERT_NOT_FOUND", "No node has an expert of this name for this task.", field="expert")
+        return Unavailable(
+            "NO_NODE",
+            "No connected node can serve this now; start one with `edgewise node run` or try again later.",
+            retry_after_s=RETRY_AFTER_S,
+        )
+
+
+def _infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
+    """Why nothing fits: too small a budget, or too much work ahead of this request."""
+    fallback = decision.choice.fallback
+    if decision.allowed_r is not None and not decision.allowed_r.any():
+        return RequestError(
+            "FIELD_OUT_OF_RANGE",
+            "No route of this task combines answers that way with so few experts; ask for fusion auto or none.",
+            field="fusion",
+        )
+    if fallback is None:
+        return Unavailable("NO_NODE", "No connected node can serve this request now.", retry_after_s=RETRY_AFTER_S)
+    offer = decision.offer
+    affordable_r = offer.available_r & (offer.energy_bound_r <= limits.max_energy_j)
+    if (affordable_r & (decision.table.unloaded_ms() <= limits.max_latency_ms)).any():
+        excess_ms = float(offer.latency_bound_r[affordable_r].min()) - limits.max_latency_ms
+        return overloaded(excess_ms / 1000.0)
+    return BudgetInfeasible(min_energy_j=fallback.min_energy_j, min_latency_ms=fallback.min_latency_ms)

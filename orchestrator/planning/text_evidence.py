@@ -1,0 +1,73 @@
+"""What nodes send of text experts, as evidence: prompts and answers travel as bytes with where each of them ends.
+
+A reference set has `prompts` (uint8) and `prompt_ends` (q,); an expert's evidence has `correct` (q,), `margin` (q,),
+`given` (uint8) and `given_ends` (q,).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+
+from optimizer.errors import EvidenceError
+from optimizer.text_evidence import TextEvidence
+from orchestrator.fleet.arms import ArmState
+from orchestrator.fleet.evidence import EvidenceStore
+from orchestrator.types import Array, Task
+
+
+def gather_text(task: Task, states: list[ArmState], store: EvidenceStore) -> TextEvidence | None:
+    """The prompts with the answers of every expert whose answers have come and fit to them; None where there are none.
+    What one expert sent amiss leaves it out and spoils nothing for the others."""
+    reference = store.get(task.reference_digest)
+    prompts = None if reference is None else texts_of(reference, "prompts", "prompt_ends")
+    if not prompts:
+        return None
+    answers: dict[str, tuple[Array, Array, tuple[str, ...]]] = {}
+    for state in states:
+        sent = store.get(state.arm.evidence_digest)
+        found = None if sent is None else _answers(sent, len(prompts))
+        if found is not None:
+            answers[state.arm.expert] = found
+    if not answers:
+        return None
+    experts = tuple(sorted(answers))
+    try:
+        return TextEvidence(
+            experts,
+            prompts,
+            correct_qe=np.column_stack([answers[expert][0] for expert in experts]),
+            margin_qe=np.column_stack([answers[expert][1] for expert in experts]),
+            given_eq=tuple(answers[expert][2] for expert in experts),
+        )
+    except EvidenceError:
+        return None
+
+
+def texts_of(tensors: Mapping[str, Array], name: str, ends: str) -> tuple[str, ...] | None:
+    """Texts from their bytes and where each ends; None where these do not fit together."""
+    data, end_q = tensors.get(name), tensors.get(ends)
+    if data is None or end_q is None or data.ndim != 1 or data.dtype != np.uint8:
+        return None
+    if end_q.ndim != 1 or end_q.dtype.kind not in "iu" or not len(end_q):
+        return None
+    bounds = [0, *end_q.tolist()]
+    if bounds[-1] != len(data) or any(one > other for one, other in itertools.pairwise(bounds)):
+        return None
+    whole = data.tobytes()
+    return tuple(whole[a:b].decode(errors="replace") for a, b in itertools.pairwise(bounds))
+
+
+def _answers(sent: Mapping[str, Array], queries: int) -> tuple[Array, Array, tuple[str, ...]] | None:
+    correct_q, margin_q = sent.get("correct"), sent.get("margin")
+    given = texts_of(sent, "given", "given_ends")
+    if correct_q is None or margin_q is None or given is None:
+        return None
+    if correct_q.shape != (queries,) or margin_q.shape != (queries,) or len(given) != queries:
+        return None
+    columns = [np.asarray(column, dtype=np.float64) for column in (correct_q, margin_q)]
+    if any(not np.isfinite(column).all() or column.min() < 0.0 or column.max() > 1.0 for column in columns):
+        return None
+    return columns[0], columns[1], given

@@ -1,0 +1,136 @@
+"""What routes are priced with: the board's figures, or those of one text on the same arms.
+
+Shape letter: n arms, in the order of the board.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.fleet.arms import ArmBoard, ArmState
+from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, completions
+from orchestrator.types import Provenance, TextQuery
+
+Floats = NDArray[np.float64]
+
+
+class Figures(Protocol):
+    """Joules, milliseconds and availability of every arm; a version rises with each change."""
+
+    energy_j_n: Floats
+    energy_bound_j_n: Floats
+    service_ms_n: Floats
+    service_bound_ms_n: Floats
+    wait_ms_n: Floats
+    available_n: NDArray[np.bool_]
+    loaded: bool
+    energy_version: int
+    latency_version: int
+    wait_version: int
+    available_version: int
+
+    @property
+    def states(self) -> Sequence[ArmState]:
+        """The arms."""
+        ...
+
+
+@dataclass
+class TextFigures:
+    """What one text will cost on every arm; arms without a text profile keep the board's figures.
+
+    Args:
+        prompt_tokens_n: Of the prompt as each arm counts, typically.
+    """
+
+    states: Sequence[ArmState]
+    energy_j_n: Floats
+    energy_bound_j_n: Floats
+    service_ms_n: Floats
+    service_bound_ms_n: Floats
+    wait_ms_n: Floats
+    available_n: NDArray[np.bool_]
+    loaded: bool
+    prompt_tokens_n: Floats
+    energy_version: int = 0
+    latency_version: int = 0
+    wait_version: int = 0
+    available_version: int = 0
+
+
+def prompt_bytes(query: TextQuery) -> int:
+    """Bytes of all messages."""
+    return sum(len(message.content.encode()) for message in query.messages)
+
+
+def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
+    """What a text will cost on the arms of its task. Cost: 3 µs an arm."""
+    figures = TextFigures(
+        board.states,
+        board.energy_j_n.copy(),
+        board.energy_bound_j_n.copy(),
+        board.service_ms_n.copy(),
+        board.service_bound_ms_n.copy(),
+        board.wait_ms_n.copy(),
+        board.available_n.copy(),
+        board.loaded,
+        np.zeros(len(board.states)),
+    )
+    size, messages = prompt_bytes(query), len(query.messages)
+    for state in board.states:
+        if state.arm.task == query.task.name and state.arm.text is not None:
+            prompt_tokens = size * state.text.tokens_per_byte + TEMPLATE_TOKENS * messages
+            _price(figures, board, state, prompt_tokens=prompt_tokens, max_tokens=query.parameters.max_tokens)
+    return figures
+
+
+def _price(figures: TextFigures, board: ArmBoard, state: ArmState, *, prompt_tokens: float, max_tokens: int) -> None:
+    track, n = state.text, state.index
+    if state.arm.text is None:
+        return
+    profile = track.profile(state.arm.text)
+    mean, high = completions(profile, max_tokens)
+    figures.prompt_tokens_n[n] = prompt_tokens
+    together = track.factor(1 + board.nodes[state.arm.node].pending)
+    figures.service_ms_n[n] = (HOP_MS + profile.cost_ms(prompt_tokens, mean)) * track.slowness * together
+    bound_ms = (HOP_MS + profile.cost_ms(prompt_tokens * TOKENS_MARGIN, high)) * track.slowness_bound * together
+    figures.service_bound_ms_n[n] = max(bound_ms, figures.service_ms_n[n])
+    if state.arm.energy.provenance is not Provenance.UNMEASURED:
+        typical, bound = board.energy_factors(n)
+        figures.energy_j_n[n] = profile.cost_j(prompt_tokens, mean) * typical
+        bound_j = profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
+        figures.energy_bound_j_n[n] = max(bound_j, figures.energy_j_n[n])
+
+
+def first_token_ms(figures: TextFigures, n: int) -> float:
+    """Milliseconds until an arm's first token at the promise's quantile, its wait included; 0 where nobody knows."""
+    state = figures.states[n]
+    if state.arm.text is None:
+        return 0.0
+    prefill_ms = HOP_MS + state.text.profile(state.arm.text).cost_ms(figures.prompt_tokens_n[n] * TOKENS_MARGIN, 1.0)
+    return float(figures.wait_ms_n[n]) + prefill_ms * state.text.slowness_bound
+
+
+def next_token_ms(figures: TextFigures, n: int) -> float:
+    """Milliseconds of every further token at the promise's quantile; 0 where nobody knows."""
+    state = figures.states[n]
+    if state.arm.text is None:
+        return 0.0
+    return float(state.text.profile(state.arm.text).decode_ms_per_token * state.text.slowness_bound)
+
+
+def affordable_tokens(board: ArmBoard, n: int, *, allowed_j: float, prompt_tokens: float) -> float:
+    """Tokens that an arm may generate at most for so many joules at the promise's quantile; infinite without limit."""
+    announced = board.states[n].arm.text
+    profile = None if announced is None else board.states[n].text.profile(announced)
+    known = board.states[n].arm.energy.provenance is not Provenance.UNMEASURED
+    if profile is None or not known or profile.decode_j_per_token <= 0.0 or allowed_j == np.inf:
+        return np.inf
+    _, bound = board.energy_factors(n)
+    left_j = allowed_j / bound - profile.cost_j(prompt_tokens * TOKENS_MARGIN, 0.0)
+    return max(1.0, float(np.floor(left_j / profile.decode_j_per_token)))

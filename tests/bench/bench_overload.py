@@ -1,0 +1,127 @@
+"""Ten times more chats than a node can write: how much of what it can do still comes in time, and how soon the rest
+is told to come back.
+
+Capacity is what the node's slots allow; goodput is what was answered within its latency budget, as a share of it.
+Clients arrive at a steady rate whatever becomes of those before them (an open loop), over HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgewise.v1 import common_pb2 as common
+from tests.bench.harness import Bar, Row, main
+from tests.fakes.arms import FakeArm
+from tests.fakes.live import live_gateway, until
+from tests.fakes.turn import Behaviour, Turn
+from tests.orchestrator.door.raw import Answer, post
+
+BARS = (Bar("goodput_at_10x", 0.9, ">="), Bar("late_fraction_at_10x", 0.01, "<="))
+SLOTS = 4
+SERVICE_S = 0.5
+BUDGET_MS = 2500.0
+SECONDS = 24.0
+WARM_S = 4.0
+TIMES = 10
+PROFILE = {"overhead_ms": SERVICE_S * 1e3, "completion_tokens": 3, "completion_p95_tokens": 4}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One chat: when it came, its status, and how long it took."""
+
+    at_s: float
+    status: int
+    ms: float
+
+
+def slots() -> Behaviour:
+    """So many texts at once, each of so long; the others wait their turn, as on a node."""
+    free = asyncio.Semaphore(SLOTS)
+
+    async def behave(turn: Turn) -> None:
+        came_s = time.monotonic()
+        async with free:
+            queue_ms = (time.monotonic() - came_s) * 1e3
+            await asyncio.sleep(SERVICE_S)
+        usage = common.Usage(prompt_tokens=3, completion_tokens=3)
+        compute_ms = (time.monotonic() - came_s) * 1e3 - queue_ms
+        stop = common.FINISH_REASON_STOP
+        turn.done(text="x", finish_reason=stop, usage=usage, queue_ms=queue_ms, compute_ms=compute_ms)
+
+    return behave
+
+
+async def _load(times: int) -> list[Outcome]:
+    with tempfile.TemporaryDirectory() as folder:
+        async with live_gateway(Path(folder)) as live:
+            arm = FakeArm("small", task="chat", energy_j=0.1, text=PROFILE)
+            async with live.node(arms=[arm], behaviour=slots(), concurrency=SLOTS, queue_limit=64):
+                await until(lambda: live.gateway.planner.standing("chat"))
+                body = {
+                    "model": "auto",
+                    "messages": [{"role": "user", "content": "hi"}],
+                    "budget": {"max_latency_ms": BUDGET_MS},
+                }
+                started_s = time.monotonic()
+
+                async def one() -> Outcome:
+                    at_s = time.monotonic()
+                    answer = await post(live, "/v1/chat/completions", body)
+                    _check(answer)
+                    return Outcome(at_s - started_s, answer.status, (time.monotonic() - at_s) * 1e3)
+
+                pause_s = SERVICE_S / SLOTS / times
+                tasks = []
+                while (now_s := time.monotonic()) - started_s < SECONDS:
+                    tasks.append(asyncio.ensure_future(one()))
+                    await asyncio.sleep(max(0.0, started_s + len(tasks) * pause_s - now_s))
+                return list(await asyncio.gather(*tasks))
+
+
+def _check(answer: Answer) -> None:
+    """Whoever is not served is told so as the catalogue has it, and when to come back."""
+    if answer.status == 200:
+        return
+    code = json.loads(answer.body)["error"]["code"]
+    if code not in ("overloaded", "deadline_exceeded") or (
+        code == "overloaded" and "retry-after" not in answer.headers
+    ):
+        raise SystemExit(f"an answer that nobody should get: {answer.status} {code}")
+
+
+def _rows(outcomes: list[Outcome], times: int) -> list[Row]:
+    counted = [one for one in outcomes if one.at_s >= WARM_S]
+    seconds = max(one.at_s for one in counted) - WARM_S
+    good = [one for one in counted if one.status == 200 and one.ms <= BUDGET_MS]
+    admitted = [one for one in counted if one.status in (200, 504)]
+    refused_ms = [one.ms for one in counted if one.status == 503]
+    sizes: dict[str, object] = {
+        "slots": SLOTS,
+        "service_s": SERVICE_S,
+        "budget_ms": BUDGET_MS,
+        "seconds": SECONDS,
+        "offered_per_s": len(counted) / seconds,
+    }
+    late = 1.0 - len(good) / max(1, len(admitted))
+    return [
+        Row(f"goodput_at_{times}x", len(good) / (seconds * SLOTS / SERVICE_S), "fraction of capacity", sizes),
+        Row(f"late_fraction_at_{times}x", late, "fraction of those admitted", sizes),
+        Row(f"refused_ms_at_{times}x", float(np.median(refused_ms)) if refused_ms else 0.0, "ms", sizes),
+    ]
+
+
+def run() -> list[Row]:
+    """All rows."""
+    return _rows(asyncio.run(_load(TIMES)), TIMES)
+
+
+if __name__ == "__main__":
+    main(stem="overload", run=run, bars=BARS)

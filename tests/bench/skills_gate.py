@@ -1,0 +1,47 @@
+"""The gate on the skill suites: learned from the reference as the gateway learns, replayed on the test questions.
+
+Joules of an expert are those of its mean answer on the reference, as in an arm's profile; no milliseconds.
+Shape letters: q questions, e experts, r routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from optimizer.learn import learn_text, predict
+from optimizer.logistic import logit
+from optimizer.offer import RouteTable
+from optimizer.prices import decide
+from optimizer.replay import Costs, Outcome, ReplayTable
+from optimizer.text_evidence import TextEvidence
+from optimizer.text_heads import TextHeads
+from tests.bench.skills_table import Table
+
+LEAST = 0.005
+
+
+def outcomes(reference: Table, test: Table) -> Mapping[str, Outcome]:
+    """What each profile of the gate does to the test questions."""
+    costs = Costs(reference.energy_j_qe.mean(axis=0), np.ones(len(reference.experts)))
+    model = learn_text(_evidence(reference), costs)
+    prompts = [question.prompt for question in test.questions]
+    if not isinstance(model.heads, TextHeads):
+        raise TypeError("texts have heads of texts")
+    log_odds_qe = logit(np.clip(model.heads.predict_many(prompts), LEAST, 1 - LEAST))
+    predictions = predict(model.links, RouteTable.of(model.routes, model.experts), costs, log_odds_qe=log_odds_qe)
+    confidence_qe = np.array(
+        [[model.heads.confidence(e, float(margin)) for e, margin in enumerate(margin_e)] for margin_e in test.margin_qe]
+    )
+    table = ReplayTable.of(model.routes, _evidence(test).as_classes(confidence_qe), costs)
+    found = {}
+    for name, price in model.prices.items():
+        pinned_q = None if price.pinned is None else np.full(len(prompts), price.pinned)
+        found[name] = table.pick(decide(predictions, price.price_per_j) if pinned_q is None else pinned_q)
+    return found
+
+
+def _evidence(table: Table) -> TextEvidence:
+    prompts = tuple(question.prompt for question in table.questions)
+    return TextEvidence(table.experts, prompts, table.correct_qe, np.clip(table.margin_qe, 0, 1), table.given_eq)

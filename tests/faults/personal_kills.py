@@ -1,0 +1,175 @@
+"""kill -9 of what writes a user's expert: a process that promotes as fast as it can, and a real training.
+
+``python -m tests.faults.personal_kills [--kills N]`` (part of ``make faults``). Never is a half expert found, never are
+more than the last one lost. The control writes in place instead: it must be caught.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from nodes.personal.expert import CURRENT, DELTA, Judgement, LocalExpert, Shelf, decode, encode
+from nodes.personal.gate import closed
+from nodes.personal.keeping import Corrections
+from nodes.personal.sealing import KeySeal, Unsealed, owner_key
+from nodes.zoo.catalog import DEFAULT_FOLDER, load_catalog
+from tests.faults.campaign import Line, record
+
+KILLS = 100
+PROMOTIONS_S = 0.3
+# A big expert, so that a kill is likely to come while it is written.
+PADDING = 100_000
+CORRECTIONS = 24
+
+
+def _expert(version: int, digest: str) -> LocalExpert:
+    rng = np.random.default_rng(version)
+    residual_fc = rng.normal(size=(PADDING // 10, 10))
+    gate = closed(30)
+    return LocalExpert(version, "instant", digest, gate, Judgement(8, 0.5, 0.9), version, residual_fc)
+
+
+def promote_forever(folder: Path, *, in_place: bool) -> None:
+    """Promote version after version; say each on stdout when it is in service. Runs until killed."""
+    seal = KeySeal(owner_key(folder))
+    shelf = Shelf(folder, seal, model_digest="d")
+    version = 0
+    while True:
+        version += 1
+        expert = _expert(version, "d")
+        if in_place:
+            (folder / CURRENT).write_bytes(seal.close(encode(expert), CURRENT))
+        else:
+            shelf.promote(expert)
+        print(version, flush=True)
+
+
+def kill_promotion(folder: Path, chance: random.Random, *, in_place: bool = False) -> str:
+    """What is found after one kill: "whole", "half" or "lost"."""
+    arguments = [sys.executable, "-m", "tests.faults.personal_kills", "--promote", str(folder)]
+    process = subprocess.Popen([*arguments, *(["--in-place"] if in_place else [])], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    told = int(process.stdout.readline())
+    time.sleep(chance.uniform(0.0, PROMOTIONS_S))
+    process.kill()
+    rest, _ = process.communicate()
+    told = max([told, *(int(line) for line in rest.split() if line.isdecimal())])
+    try:
+        found = decode(KeySeal(owner_key(folder)).open((folder / CURRENT).read_bytes(), CURRENT))
+    except (Unsealed, FileNotFoundError):
+        return "half"
+    # A cut last number is one that was told in part; so one less is no loss.
+    return "whole" if found.version >= told - 1 else "lost"
+
+
+def taught_folder(folder: Path) -> Path:
+    """A user with corrections and an expert in service."""
+    seal = KeySeal(owner_key(folder))
+    kept = Corrections(folder, seal)
+    held_out = load_catalog().held_out
+    for image, label in list(zip(held_out.inputs, held_out.labels_n, strict=True))[:CORRECTIONS]:
+        # A hand of its own: everything is turned on its side.
+        kept.add(np.ascontiguousarray(np.rot90(image, axes=(0, 1)))[None], int(label))
+    return folder
+
+
+def kill_training(folder: Path, chance: random.Random, *, longest_s: float) -> str:
+    """What is found after the kill of a training: "whole" (old or new expert, all corrections), else what is not."""
+    card = load_catalog().expert("digits-lenet5")
+    model = DEFAULT_FOLDER / card.file
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nodes.personal.training", str(folder), str(model), "8", ""],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(chance.uniform(0.0, longest_s))
+    process.kill()
+    process.wait()
+    seal = KeySeal(owner_key(folder))
+    kept = Corrections(folder, seal).all()
+    if len(kept) < CORRECTIONS:
+        return f"{CORRECTIONS - len(kept)} corrections lost"
+    file = folder / CURRENT
+    if file.exists():
+        try:
+            found = decode(seal.open(file.read_bytes(), CURRENT))
+        except Unsealed:
+            return "half"
+        if found.tier != DELTA or found.delta is None:
+            return "half"
+    return "whole"
+
+
+def campaign(kills: int) -> list[Line]:
+    """All kinds, each `kills` times; trainings only where torch is."""
+    chance, lines = random.Random(1), []
+    for name, in_place in (("personal_kill_promotion", False), ("control_personal_in_place", True)):
+        outcomes: Counter[str] = Counter()
+        for _ in range(kills):
+            with tempfile.TemporaryDirectory() as folder:
+                outcomes[kill_promotion(Path(folder) / "user", chance, in_place=in_place)] += 1
+        whole = outcomes == {"whole": kills}
+        missed = (
+            [f"{name}: it passes"] if in_place and whole else [f"{name}: {outcomes}"] if not (in_place or whole) else []
+        )
+        lines.append(Line(name, kills, {"outcomes": dict(outcomes)}, missed))
+    if find_spec("torch") is None:
+        print("not run: personal_kill_training needs torch (extra personalize)")
+        return lines
+    outcomes = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        user, started_s = taught_folder(Path(folder) / "user"), time.monotonic()
+        kill_training(user, random.Random(0), longest_s=0.0)
+        longest_s = _training_s(user) if started_s else 0.0
+        for _ in range(kills):
+            outcomes[kill_training(user, chance, longest_s=1.2 * longest_s)] += 1
+    missed = [] if outcomes == {"whole": kills} else [f"personal_kill_training: {outcomes}"]
+    return [*lines, Line("personal_kill_training", kills, {"outcomes": dict(outcomes)}, missed)]
+
+
+def _training_s(folder: Path) -> float:
+    """How long a training takes that nobody kills."""
+    model = DEFAULT_FOLDER / load_catalog().expert("digits-lenet5").file
+    started_s = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", "nodes.personal.training", str(folder), str(model), "8", ""],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return time.monotonic() - started_s
+
+
+def main() -> None:
+    """Run, record, judge; or be the process that is killed."""
+    parser = argparse.ArgumentParser(description="kill -9 of promotions and trainings of users' own experts.")
+    parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--no-record", action="store_true")
+    parser.add_argument("--promote", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--in-place", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.promote is not None:
+        promote_forever(options.promote, in_place=options.in_place)
+    lines = campaign(options.kills)
+    if not options.no_record:
+        record(lines)
+    for line in lines:
+        print(f"{line.scenario} x{line.repeats}: {json.dumps(line.figures)}")
+    told = [sentence for line in lines for sentence in line.missed]
+    for sentence in told:
+        print(f"bar missed: {sentence}")
+    sys.exit(1 if told else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""A whole chain, predictors included, answers as the formulas do, whatever the masks."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from kernels.chain.cpu import Chain
+from kernels.chain.plan import ChainPlan, Step
+from kernels.chain.reference import classify
+from kernels.errors import ShapeError
+from kernels.native.library import Isa, available, runs
+from tests.kernels.chains import random_chain
+
+pytestmark = pytest.mark.skipif(not available(), reason="not run: no compiled library")
+SETS = [
+    pytest.param(isa, marks=pytest.mark.skipif(not runs(isa), reason=f"not run: no {isa.name} here")) for isa in Isa
+]
+PLAN = (32, 48, "M", 64, "M", 32)
+
+
+def pictures(count: int, channels: int, side: int) -> np.ndarray:
+    return np.random.default_rng(9).standard_normal((count, channels, side, side)).astype(np.float32)
+
+
+@pytest.mark.parametrize("isa", SETS)
+@pytest.mark.parametrize("rank", [None, 5])
+def test_answers_as_the_formulas_do(isa: Isa, rank: int | None) -> None:
+    plan = random_chain(PLAN, inputs=3, side=12, rank=rank)
+    images = pictures(12, 3, 12)
+    found, used = Chain(plan, isa=isa)(images)
+    for n, image in enumerate(images):
+        expected, masks = classify(plan, image)
+        np.testing.assert_array_equal(used[n], np.concatenate(masks))
+        np.testing.assert_allclose(found[n], expected, atol=1e-5)
+    assert len({mask.tobytes() for mask in used}) > 1, "the masks must depend on the image for this to test anything"
+
+
+@pytest.mark.parametrize("isa", SETS)
+def test_given_masks_are_used_instead(isa: Isa) -> None:
+    plan = random_chain(PLAN, inputs=1, side=8)
+    images = pictures(4, 1, 8)
+    given = np.random.default_rng(1).integers(0, 2, (4, sum(plan.groups))).astype(np.uint8)
+    found, used = Chain(plan, isa=isa)(images, masks_ng=given)
+    np.testing.assert_array_equal(used, given)
+    edges = np.cumsum(plan.groups)[:-1]
+    for n, image in enumerate(images):
+        masks = [part > 0 for part in np.split(given[n], edges)]
+        np.testing.assert_allclose(found[n], classify(plan, image, masks=masks)[0], atol=1e-5)
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    chain = Chain(random_chain(PLAN, inputs=1, side=8))
+    images = pictures(40, 1, 8)
+    alone = chain(images)[0]
+    results: dict[int, np.ndarray] = {}
+    threads = [threading.Thread(target=lambda k=k: results.update({k: chain(images)[0]})) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for found in results.values():
+        np.testing.assert_array_equal(found, alone)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    plan = random_chain(PLAN, inputs=1, side=8)
+    chain = Chain(plan)
+    with pytest.raises(ShapeError, match="images"):
+        chain(pictures(1, 2, 8))
+    with pytest.raises(ShapeError, match="masks"):
+        chain(pictures(1, 1, 8), masks_ng=np.ones((1, 3), np.uint8))
+    with pytest.raises(ShapeError, match="head"):
+        ChainPlan(plan.steps, plan.head_pc[:, :5], plan.head_bias_p, 8)
+    with pytest.raises(ShapeError, match="halved"):
+        ChainPlan(plan.steps, plan.head_pc, plan.head_bias_p, 7)
+    with pytest.raises(ShapeError, match="step 0"):
+        ChainPlan((Step(np.ones((8, 1, 3, 3), np.float32), np.ones(8, np.float32)),), plan.head_pc, plan.head_bias_p, 8)

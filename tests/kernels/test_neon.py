@@ -1,0 +1,45 @@
+"""ARM's code, cross-compiled and run under an emulator: right or wrong can be told there, fast or slow cannot.
+
+Needs Debian's ``gcc-aarch64-linux-gnu`` and ``qemu-user-static``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.build import FLAGS
+
+HERE = Path(__file__).parent
+SOURCES = HERE.parents[1] / "kernels/native"
+CROSS, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64-static"
+FILES = ("isa.c", "masked_conv_plain.c", "masked_conv_avx2.c", "masked_conv_avx512.c", "masked_conv_neon.c")
+
+
+def built(cc: str, into: Path, *more: str) -> Path:
+    """The check, compiled as the library is."""
+    flags = [flag for flag in FLAGS if flag not in ("-shared", "-fPIC")]
+    files = [str(SOURCES / name) for name in FILES]
+    subprocess.run(
+        [cc, *flags, *more, f"-I{SOURCES}", str(HERE / "check_conv.c"), *files, "-o", into, "-lm"], check=True
+    )
+    return into
+
+
+def results(command: list[str]) -> dict[str, float]:
+    """Largest error of each instruction set that ran."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {name: float(error) for name, error in (line.split() for line in done.stdout.splitlines())}
+
+
+@pytest.mark.skipif(
+    not (shutil.which(CROSS) and shutil.which(EMULATOR)), reason=f"not run: {CROSS} or {EMULATOR} is not installed"
+)
+def test_neon_is_right_under_emulation(tmp_path: Path) -> None:
+    found = results([EMULATOR, str(built(CROSS, tmp_path / "check", "-static"))])
+    assert set(found) == {"plain", "neon"}
+    assert max(found.values()) <= 1e-4

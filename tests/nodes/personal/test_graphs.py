@@ -1,0 +1,114 @@
+"""Graphs that a node writes itself: valid, and equal to the file they were read from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from nodes.personal import graph, protobuf
+from nodes.personal.delta import Delta, fold, nothing, shapes
+from nodes.personal.gate import HIDDEN, Gate, closed
+from nodes.personal.network import macs, parameters
+from nodes.personal.onnx_file import NotPersonal, read_network
+from nodes.personal.warp import IDENTITY
+from nodes.zoo.catalog import DEFAULT_FOLDER, load_catalog
+
+CHAINS = ("digits-tinyconv", "digits-conv8", "digits-lenet5", "digits-wide")
+
+
+def _session(model: bytes) -> onnxruntime.InferenceSession:
+    onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
+def _model(expert: str) -> bytes:
+    return (DEFAULT_FOLDER / f"{expert}.onnx").read_bytes()
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return load_catalog().held_out.inputs[:40]
+
+
+@pytest.mark.parametrize("expert", CHAINS)
+def test_observed_answers_as_the_shipped_file(expert: str, images: np.ndarray) -> None:
+    network, weights = read_network(_model(expert), 8)
+    card = load_catalog().expert(expert)
+    assert macs(network, weights) == pytest.approx(card.macs, rel=0.02)
+    told = _session(graph.observed(network, weights)).run(None, {"image": images})
+    expected = _session(_model(expert)).run(None, {"image": images})[0]
+    np.testing.assert_allclose(told[0], expected, atol=1e-5)
+    assert told[1].shape == (40, weights[network.last.weight].shape[1])
+    assert told[2].shape == (40, 5 * len(weights[network.first.bias]))
+
+
+@pytest.mark.parametrize("expert", CHAINS)
+def test_the_gate_decides_between_global_and_local_weights(expert: str, images: np.ndarray) -> None:
+    network, weights = read_network(_model(expert), 8)
+    rng = np.random.default_rng(0)
+    arrays = {n: rng.normal(0, 0.05, s).astype(np.float32) for n, s in shapes(network, weights).items()}
+    local = fold(network, weights, Delta(arrays, IDENTITY))
+    seen = 5 * len(weights[network.first.bias])
+    open_gate = Gate(
+        np.zeros((seen, HIDDEN), np.float32), np.zeros(HIDDEN, np.float32), np.zeros(HIDDEN, np.float32), 1.0
+    )
+    shut = _session(graph.personal(network, weights, local, closed(seen)))
+    opened = _session(graph.personal(network, weights, local, open_gate))
+    plain = _session(graph.observed(network, weights)).run(["probabilities"], {"image": images})[0]
+    changed = _session(graph.observed(network, local)).run(["probabilities"], {"image": images})[0]
+    assert np.abs(plain - changed).max() > 0.01
+    for row in range(8):
+        one = {"image": images[row : row + 1]}
+        probabilities, by_local = shut.run(None, one)
+        np.testing.assert_allclose(probabilities, plain[row : row + 1], atol=1e-5)
+        assert not by_local.item()
+        probabilities, by_local = opened.run(None, one)
+        np.testing.assert_allclose(probabilities, changed[row : row + 1], atol=1e-5)
+        assert by_local.item()
+
+
+def test_deltas_as_inputs_of_one_graph_equal_folded_weights(images: np.ndarray) -> None:
+    network, weights = read_network(_model("digits-wide"), 8)
+    model, inputs = graph.with_inputs(network, weights)
+    rng = np.random.default_rng(1)
+    none = nothing(network, weights)
+    arrays = dict(none.arrays)
+    given = {name: np.zeros(shape, np.float32) for name, shape in inputs.items()}
+    for stage in network.hidden:
+        scale, shift = rng.normal(0, 0.1, (2, len(weights[stage.bias]))).astype(np.float32)
+        arrays[f"{stage.name}.scale"], arrays[f"{stage.name}.shift"] = scale, shift
+        given[f"{stage.name}.scale"] = (1 + scale).reshape(inputs[f"{stage.name}.scale"])
+        given[f"{stage.name}.shift"] = shift.reshape(inputs[f"{stage.name}.shift"])
+    folded = fold(network, weights, Delta(arrays, IDENTITY))
+    expected = _session(graph.observed(network, folded)).run(["probabilities"], {"image": images})[0]
+    found = _session(model).run(["probabilities"], {"image": images, **given})[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_lenet_has_the_published_size() -> None:
+    network, weights = read_network(_model("digits-lenet5"), 8)
+    assert parameters(network, weights) == 61_706
+
+
+@pytest.mark.parametrize("expert", ["digits-linear", "digits-mlp"])
+def test_what_is_no_chain_of_convolutions_is_refused(expert: str) -> None:
+    with pytest.raises(NotPersonal):
+        read_network(_model(expert), 8)
+
+
+def test_cut_files_are_refused(tmp_path: Path) -> None:
+    model = _model("digits-lenet5")
+    for size in (0, 7, 100, len(model) // 2, len(model) - 1):
+        with pytest.raises(NotPersonal):
+            read_network(model[:size], 8)
+
+
+def test_numbers_survive_the_wire_format() -> None:
+    data = protobuf.number(3, 300) + protobuf.block(4, b"abc") + protobuf.number(5, -1)
+    found = [(number, value if isinstance(value, int) else bytes(value)) for number, value in protobuf.fields(data)]
+    assert found == [(3, 300), (4, b"abc"), (5, (1 << 64) - 1)]
+    assert protobuf.signed((1 << 64) - 1) == -1

@@ -1,0 +1,162 @@
+"""The HTTP server itself: what is no proper HTTP, what comes slowly, what comes at once, and clients that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from orchestrator.door import server as module
+from orchestrator.door.server import HttpServer
+
+LEFT: list[str] = []
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Says how long the body was; `/wait` waits for its client to leave, `/bug` fails, `/parts` sends three parts."""
+    if scope["path"] == "/bug":
+        raise ValueError("secret")
+    if scope["path"] == "/wait":
+        await receive()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        LEFT.append(scope["query_string"].decode())
+        return
+    size = 0
+    while True:
+        message = await receive()
+        size += len(message["body"])
+        if not message["more_body"]:
+            break
+    parts = [b"a", b"b", b"c"] if scope["path"] == "/parts" else [f"{size} {scope['path']}".encode()]
+    headers = [] if len(parts) > 1 else [(b"content-length", str(len(parts[0])).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for number, part in enumerate(parts, start=1):
+        await send({"type": "http.response.body", "body": part, "more_body": number < len(parts)})
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[tuple[HttpServer, int]]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = HttpServer(app, listener)
+    await server.start()
+    try:
+        yield server, listener.getsockname()[1]
+    finally:
+        await server.close()
+
+
+async def exchange(*parts: bytes) -> bytes:
+    """What comes back until the server closes, or nothing more does."""
+    async with serving() as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        writer.close()
+        return answer
+
+
+CLOSE = b"connection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        ((b"hello\r\n\r\n",), b"400"),
+        ((b"\x16\x03\x01\x02\x00\x01",), b"400"),
+        ((b"GET / HTTP/9.9\r\n\r\n",), b"400"),
+        ((b"POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",), b"400"),
+        ((b"POST / HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",), b"400"),
+        ((b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",), b"400"),
+        ((b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",), b"400"),
+        ((b"GET / HTTP/1.1\r\nx: " + b"a" * 20_000 + b"\r\n\r\n",), b"431"),
+        ((b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",), b"431"),
+        ((b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 10_000 + b"\r\n",), b"431"),
+        ((b"GET / HTTP/1.1\r\n", *[b"x: y\r\n"] * 101, b"\r\n"), b"431"),
+        ((b"GET /bug HTTP/1.1\r\n" + CLOSE,), b"500"),
+    ],
+)
+async def test_what_is_refused(parts: tuple[bytes, ...], status: bytes) -> None:
+    answer = await exchange(*parts)
+    assert answer.startswith(b"HTTP/1.1 " + status), answer[:80]
+    assert b"secret" not in answer
+
+
+async def test_a_body_in_any_form() -> None:
+    plain = await exchange(b"POST /a HTTP/1.1\r\ncontent-length: 5\r\n" + CLOSE + b"hel", b"lo")
+    assert plain.endswith(b"\r\n\r\n5 /a")
+    chunked = b"POST /a%20b?q HTTP/1.1\r\ntransfer-encoding: chunked\r\n" + CLOSE
+    assert (await exchange(chunked, b"3\r\nabc\r\n", b"2\r\nde\r\n0\r\n\r\n")).endswith(b"5 /a b")
+    large = b"x" * 1_000_000
+    told = b"POST / HTTP/1.1\r\ncontent-length: 1000000\r\n" + CLOSE
+    assert (await exchange(told, large)).endswith(b"1000000 /")
+
+
+async def test_one_connection_serves_many_requests_in_order() -> None:
+    one = b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n"
+    answer = await exchange(b"".join(one % n for n in range(20)) + b"GET /last HTTP/1.1\r\n" + CLOSE)
+    said = [reply.rsplit(b" ", 1)[1] for reply in answer.split(b"HTTP/1.1 200 OK")[1:]]
+    assert said == [*(b"/%d" % n for n in range(20)), b"/last"]
+
+
+async def test_parts_are_chunked_and_old_clients_get_them_plain() -> None:
+    assert b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n" in await exchange(b"GET /parts HTTP/1.1\r\n" + CLOSE)
+    assert (await exchange(b"GET /parts HTTP/1.0\r\n\r\n")).endswith(b"\r\n\r\nabc")
+    assert (await exchange(b"HEAD /parts HTTP/1.1\r\n" + CLOSE)).endswith(b"\r\n\r\n")
+
+
+async def test_a_client_that_waits_to_be_asked_for_its_body() -> None:
+    head = b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n" + CLOSE
+    async with serving() as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head)
+        async with asyncio.timeout(5):
+            assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(b"hi")
+            assert (await reader.read()).endswith(b"2 /")
+        writer.close()
+
+
+async def test_what_does_not_come_to_an_end_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEAD_S", 0.1)
+    monkeypatch.setattr(module, "IDLE_S", 0.1)
+    assert await exchange() == b""
+    assert await exchange(b"GET / HTTP/1.1\r\nx: ") == b""
+    assert (await exchange(b"GET / HTTP/1.1\r\n\r\n")).endswith(b"0 /")
+
+
+async def test_a_client_that_leaves_is_told_at_once() -> None:
+    LEFT.clear()
+    async with serving() as (server, port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /wait?me HTTP/1.1\r\n\r\n")
+        while not any(connection.task for connection in server.connections):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        writer.close()
+        async with asyncio.timeout(1):
+            while not LEFT:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+    assert LEFT == ["me"]
+
+
+async def test_closing_ends_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GRACE_S", 0.1)
+    async with serving() as (server, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /wait?end HTTP/1.1\r\n\r\n")
+        while not any(connection.task for connection in server.connections):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(2):
+            await server.close()
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+        writer.close()

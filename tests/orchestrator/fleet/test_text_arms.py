@@ -1,0 +1,107 @@
+"""What generations teach about a text arm: tokens' costs, lengths of answers, company, change."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from orchestrator.fleet.arms import ArmBoard
+from orchestrator.routing.figures import text_figures
+from orchestrator.text_profile import TextProfile
+from orchestrator.types import BudgetRequest, Done, Energy, GenerationParameters, Message, Provenance, TextQuery
+from tests.orchestrator.builders import a_board, a_task, an_arm
+
+ANNOUNCED = TextProfile(5.0, 0.1, 1.0, 0.001, 0.0001, 0.001, completion_tokens=20.0, completion_p95_tokens=40.0)
+PROMPT_BYTES = 200
+
+
+def a_text_board() -> ArmBoard:
+    return a_board(an_arm("speaker", task="chat", energy_j=0.03, text=ANNOUNCED))
+
+
+def done(prompt_tokens: int, completion_tokens: int, energy_j: float, *, finish: str = "stop") -> Done:
+    energy = Energy(energy_j, Provenance.MEASURED, "rapl")
+    return Done(1, {}, "", finish, prompt_tokens, completion_tokens, energy, 0.0, 0.0)
+
+
+def generate(board: ArmBoard, count: int, *, decode_ms: float, decode_j: float, seed: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        prompt, completion = int(rng.integers(20, 300)), int(rng.integers(2, 60))
+        ms = (6.0 + 0.1 * prompt + decode_ms * completion) * rng.lognormal(0.0, 0.05)
+        joules = (0.001 + 0.0001 * prompt + decode_j * completion) * rng.lognormal(0.0, 0.05)
+        board.generated(0, done(prompt, completion, joules), service_ms=ms)
+
+
+def a_query() -> TextQuery:
+    return TextQuery(
+        request_id="r",
+        task=a_task("chat", text=True),
+        expert=None,
+        messages=(Message("user", "x" * PROMPT_BYTES),),
+        parameters=GenerationParameters(max_tokens=64),
+        budget=BudgetRequest(),
+        deadline_s=10.0,
+    )
+
+
+def test_the_cost_of_a_token_is_learned_not_only_a_factor() -> None:
+    board = a_text_board()
+    generate(board, 400, decode_ms=3.0, decode_j=0.004)
+    learned = board.states[0].text.profile(ANNOUNCED)
+    assert learned.decode_ms_per_token == pytest.approx(3.0, rel=0.1)
+    assert learned.prefill_ms_per_token == pytest.approx(0.1, rel=0.25)
+    assert learned.decode_j_per_token == pytest.approx(0.004, rel=0.1)
+    told = board.states[0].text.interval(ANNOUNCED, 100.0, 50.0)
+    assert told is not None
+    assert told.ms.low < 6.0 + 10.0 + 150.0 < told.ms.high
+    assert (told.ms.high - told.ms.low) / told.ms.mean < 0.3
+
+
+def test_prices_and_plans_follow_what_was_learned() -> None:
+    board = a_text_board()
+    before = text_figures(board, a_query())
+    planned_j = float(board.energy_j_n[0])
+    generate(board, 400, decode_ms=3.0, decode_j=0.004)
+    after = text_figures(board, a_query())
+    assert after.service_ms_n[0] > 1.8 * before.service_ms_n[0]
+    assert after.energy_j_n[0] > 1.8 * before.energy_j_n[0]
+    assert after.service_bound_ms_n[0] >= after.service_ms_n[0]
+    # What plans are made with has moved as well, so that drift is noticed.
+    assert board.energy_j_n[0] > 1.8 * planned_j
+
+
+def test_lengths_of_answers_are_learned_from_those_that_ended_by_themselves() -> None:
+    board = a_text_board()
+    for _ in range(30):
+        board.generated(0, done(50, 4, 0.01), service_ms=15.0)
+        board.generated(0, done(50, 64, 0.1, finish="length"), service_ms=80.0)
+    learned = board.states[0].text.profile(ANNOUNCED)
+    assert (learned.completion_tokens, learned.completion_p95_tokens) == (4.0, 4.0)
+
+
+def test_another_profile_begins_anew() -> None:
+    board = a_text_board()
+    generate(board, 200, decode_ms=3.0, decode_j=0.004)
+    other = TextProfile(1.0, 0.01, 0.1, 0.0, 0.0, 0.0001)
+    assert board.states[0].text.profile(other) == other
+
+
+def test_company_slows_generations_down_and_is_priced() -> None:
+    board = a_text_board()
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        prompt, completion = int(rng.integers(20, 300)), int(rng.integers(2, 60))
+        alone_ms = 6.0 + 0.1 * prompt + completion
+        joules = 0.001 + 0.0001 * prompt + 0.001 * completion
+        board.generated(0, done(prompt, completion, joules), service_ms=alone_ms)
+        held = [board.dispatched(0) for _ in range(4)]
+        board.generated(0, done(prompt, completion, joules), service_ms=2.0 * alone_ms)
+        for held_ms in held:
+            board.released(0, held_ms)
+    assert board.states[0].text.factor(4) == pytest.approx(2.0, rel=0.1)
+    assert board.states[0].text.factor(1) == 1.0
+    alone = text_figures(board, a_query()).service_ms_n[0]
+    for _ in range(4):
+        board.dispatched(0)
+    assert text_figures(board, a_query()).service_ms_n[0] == pytest.approx(2.0 * alone, rel=0.15)

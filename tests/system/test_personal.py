@@ -1,0 +1,124 @@
+"""The life of a correction over real processes: kept sealed, learned, served, refused to others, forgotten."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy.demo.writer import Writer
+from nodes.zoo.catalog import load_catalog
+from orchestrator.client import Budget, Client
+from orchestrator.errors import RequestError
+from tests.fakes.processes import Fleet, NodePlan
+
+pytestmark = pytest.mark.system
+
+PATIENT = Budget(max_latency_ms=5000.0)
+WRITER = Writer(slant=0.5, rotation=-0.2, width=0.8, habits={7: "bar", 4: "mirror"})
+CORRECTED = 40
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("personal")
+
+
+@pytest.fixture(scope="module")
+def fleet(folder: Path) -> Iterator[Fleet]:
+    flags = ("--profiling-s", "0.1", "--personal", str(folder / "users"), "--personal-expert", "digits-lenet5")
+    home = NodePlan("home", "laptop-cpu", ("digits-lenet5",), (*flags, "--personal-day-j", "0"))
+    (folder / "fleet").mkdir()
+    with Fleet(folder / "fleet") as fleet:
+        yield fleet.start(home, NodePlan("other", "rtx-4090", ("digits-linear", "digits-wide")))
+
+
+@pytest.fixture
+def client(fleet: Fleet) -> Iterator[Client]:
+    with fleet.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def written() -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, Any]]:
+    held_out = load_catalog().held_out
+    return WRITER.write(held_out.inputs, held_out.labels_n.astype(np.int64)), held_out.labels_n
+
+
+def _right(client: Client, written: Any, rows: range, user: str | None) -> float:
+    answers = [client.infer(written[0][n : n + 1], budget=PATIENT, user=user) for n in rows]
+    return float(np.mean([a.label == str(written[1][n]) for a, n in zip(answers, rows, strict=True)]))
+
+
+def test_a_user_is_learned_served_and_forgotten(client: Client, written: Any, folder: Path) -> None:
+    held = range(CORRECTED, CORRECTED + 70)
+    before = _right(client, written, held, None)
+    for row in range(CORRECTED):
+        answer = client.infer(written[0][row : row + 1], budget=PATIENT, user="ada")
+        status = client.correct(answer.request_id, str(written[1][row]))
+    assert status.corrections == CORRECTED
+    assert status.tier == "instant"
+    assert status.local_fraction > status.global_fraction
+    answer = client.infer(written[0][:1], budget=PATIENT, user="ada")
+    why = client.explain(answer.request_id)
+    assert "overlay, outside certificate" in why.routing.overlay
+    assert f"version {status.version}" in why.routing.overlay
+    assert why.routing.certificate.status == "none"
+    after = _right(client, written, held, "ada")
+    assert after > before + 0.02
+    forgotten = client.personal("ada", "forget")
+    assert forgotten.state == "forgotten"
+    assert not list((folder / "users").glob("*/key"))
+    answer = client.infer(written[0][:1], budget=PATIENT, user="ada")
+    assert answer.routing.overlay == ""
+
+
+def test_corrections_come_once_and_only_for_users(client: Client, written: Any) -> None:
+    nobody = client.infer(written[0][:1], budget=PATIENT)
+    with pytest.raises(RequestError, match="remembered") as refused:
+        client.correct(nobody.request_id, "1")
+    assert refused.value.reason == "FEEDBACK_EXPIRED"
+    somebody = client.infer(written[0][:1], budget=PATIENT, user="once")
+    with pytest.raises(RequestError) as refused:
+        client.correct(somebody.request_id, "no such label")
+    assert refused.value.reason == "FIELD_OUT_OF_RANGE"
+    client.correct(somebody.request_id, str(written[1][0]))
+    with pytest.raises(RequestError) as refused:
+        client.correct(somebody.request_id, str(written[1][0]))
+    assert refused.value.reason == "FEEDBACK_EXPIRED"
+
+
+def test_requests_that_ran_elsewhere_are_kept_at_home(client: Client, written: Any) -> None:
+    answer = client.infer(written[0][:1], budget=PATIENT, user="bob", expert="digits-wide")
+    assert answer.routing.attempts[0].arm.endswith("@other")
+    assert client.correct(answer.request_id, str(written[1][0])).node == "home"
+
+
+def test_nothing_of_a_user_is_on_disk_or_in_logs_in_the_clear(client: Client, folder: Path, fleet: Fleet) -> None:
+    canary = np.frombuffer(b"canary-5f3a91c7e2d84b06-of-a-user" * 8, np.uint8)[:64]
+    image = (canary.astype(np.float32) / 255.0).reshape(1, 8, 8)
+    answer = client.infer(image, budget=PATIENT, user="canary-user-name")
+    client.correct(answer.request_id, "3")
+    again = client.infer(image, budget=PATIENT, user="canary-user-name")
+    assert again.request_id
+    assert scan(folder, [image.tobytes(), b"canary-user-name"]) == []
+    client.personal("canary-user-name", "forget")
+    assert scan(folder, [image.tobytes(), b"canary-user-name"]) == []
+
+
+def scan(folder: Path, secrets: list[bytes]) -> list[Path]:
+    """Files below a folder that hold one of these in the clear, or its first half, or gzipped."""
+    found = []
+    for file in folder.rglob("*"):
+        if not file.is_file():
+            continue
+        data = file.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data += gzip.decompress(data)
+        if any(secret in data or secret[: max(len(secret) // 2, 8)] in data for secret in secrets):
+            found.append(file)
+    return found
