@@ -159,6 +159,28 @@ async def test_with_manual_approval_a_node_waits(tmp_path: Path) -> None:
             assert (await infer(live, digit())).label == "7"
 
 
+async def test_after_a_restart_nodes_and_clients_go_on_and_used_tokens_stay_used(tmp_path: Path) -> None:
+    async with secure_gateway(tmp_path) as before:
+        token = before.token()
+        identity = await before.join("n1", token)
+        chain = before.identity.chain_pem
+    async with secure_gateway(tmp_path) as live:
+        # The gateway's own certificate is another one, its authority the same.
+        assert live.identity.chain_pem != chain
+        async with live.secure_node(identity, behaviour=answers(7)):
+            assert (await infer(live, digit())).label == "7"
+        with pytest.raises(IdentityProblem, match="CREDENTIAL_INVALID"):
+            await live.join("n2", token)
+
+
+async def test_everything_else_over_http_is_encrypted_too(live: Secure) -> None:
+    place = parse_place(live.url)
+    told = await asyncio.to_thread(ask, place, "/healthz", context=verified(live.ca))
+    assert (told.status, told.body) == (200, b"ok\n")
+    with pytest.raises(ssl.SSLError):
+        await asyncio.to_thread(ask, place, "/healthz", context=ssl.create_default_context())
+
+
 # ---- who is who
 
 
