@@ -26,7 +26,11 @@ def shown_key(environment: Mapping[str, str]) -> str | None:
     if key := environment.get("EDGEWISE_API_KEY"):
         return key
     file = environment.get("EDGEWISE_API_KEY_FILE")
-    return Path(file).read_text().strip() if file else None
+    try:
+        return Path(file).read_text().strip() if file else None
+    except OSError as error:
+        why = (error.strerror or "unknown cause").lower()
+        raise click.UsageError(f"the file {file} of EDGEWISE_API_KEY_FILE cannot be read: {why}") from error
 
 
 @dataclass

@@ -69,6 +69,14 @@ async def test_without_the_authority_the_line_says_what_to_do(live: Secure, caps
     assert "speaks TLS" in " ".join(capsys.readouterr().out.split())
 
 
+async def test_a_key_file_that_is_not_there_is_named(
+    live: Secure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGEWISE_API_KEY_FILE", "/nowhere/admin.key")
+    assert await edgewise(live, "status") == ExitCode.USAGE
+    assert "/nowhere/admin.key" in capsys.readouterr().err
+
+
 async def test_an_authority_found_on_this_machine_is_used_where_it_fits(
     live: Secure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
