@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +48,13 @@ class Setting:
     Args:
         headers: Of the request, names in lower case.
         tasks: Those that nodes serve.
-        experts: Task of every text expert.
+        task_of: Task of a text expert, None for a name that is none.
         max_deadline_s: The longest that a request may take.
     """
 
     headers: Mapping[str, str]
     tasks: Mapping[str, Task]
-    experts: Mapping[str, str]
+    task_of: Callable[[str], str | None]
     max_deadline_s: float
 
 
@@ -139,13 +139,14 @@ def _task(fields: Fields, expert: str | None, setting: Setting) -> Task:
         raise Unavailable("NO_NODE", "No node that serves texts has joined yet; try again later.", retry_after_s=1.0)
     if expert is None:
         return texts.get(DEFAULT_TASK) or texts[min(texts)]
-    if setting.experts.get(expert) not in texts:
+    task = setting.task_of(expert)
+    if task not in texts:
         raise RequestError(
             "EXPERT_NOT_FOUND",
             "No node has a model of this name; list them to see which there are.",
             field="model",
         )
-    return texts[setting.experts[expert]]
+    return texts[task]
 
 
 def _deadline_s(allowance: Allowance, setting: Setting) -> float:

@@ -61,12 +61,15 @@ class Completions:
 
     def _setting(self, exchange: Exchange) -> Setting:
         fleet = self._service.fleet
-        experts = {
-            state.arm.expert: state.arm.task
-            for state in fleet.board.states
-            if state.arm.task in fleet.tasks and fleet.tasks[state.arm.task].text
-        }
-        return Setting(exchange.headers, fleet.tasks, experts, self._max_deadline_s)
+        return Setting(exchange.headers, fleet.tasks, self._task_of, self._max_deadline_s)
+
+    def _task_of(self, expert: str) -> str | None:
+        tasks = self._service.fleet.tasks
+        for state in self._service.fleet.board.states:
+            arm = state.arm
+            if arm.expert == expert and arm.task in tasks and tasks[arm.task].text:
+                return arm.task
+        return None
 
     async def _claim(self, exchange: Exchange, body: dict[str, Any], asked: Asked) -> Payer | bytes:
         """Who pays; or what was answered before, where the client chose the id and has had an answer."""

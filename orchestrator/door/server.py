@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,32 +19,14 @@ from urllib.parse import unquote
 import httptools
 import structlog
 
-HEAD_S = 5.0
-IDLE_S = 75.0
-GRACE_S = 1.0
-PART_S = 1.0
+from orchestrator.door.turn import HIGH_WATER, REASONS, Turn
+
+HEAD_S, IDLE_S, GRACE_S, PART_S = 5.0, 75.0, 1.0, 1.0
 MAX_HEAD_BYTES = 16_384
 MAX_HEADERS = 100
 # Requests of one connection that may come before their turn.
 MAX_AHEAD = 64
-# Bytes of a body that lie unread, and of a next request that comes before its turn.
-HIGH_WATER = 262_144
 MAX_CONNECTIONS = 4096
-REASONS = {
-    200: "OK",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Content Too Large",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
-DISCONNECT = {"type": "http.disconnect"}
-
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 log = structlog.get_logger("http")
@@ -55,10 +38,11 @@ class HttpServer:
     Args:
         app: See ASGI.
         listener: Listens already.
+        tls: With which certificate; None speaks plaintext.
     """
 
-    def __init__(self, app: App, listener: socket.socket) -> None:
-        self.app = app
+    def __init__(self, app: App, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        self.app, self._tls = app, tls
         self.connections: set[_Connection] = set()
         self._listener = listener
         self._server: asyncio.Server | None = None
@@ -66,7 +50,8 @@ class HttpServer:
     async def start(self) -> None:
         """Take connections from now on."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), sock=self._listener)
+        secured: dict[str, Any] = {"ssl": self._tls, "ssl_handshake_timeout": HEAD_S} if self._tls else {}
+        self._server = await loop.create_server(lambda: _Connection(self), sock=self._listener, **secured)
 
     async def close(self) -> None:
         """Take none any more; what is under way has a moment to end."""
@@ -91,9 +76,9 @@ class _Connection(asyncio.Protocol):
         self._transport: Any = None
         self._timer: asyncio.TimerHandle | None = None
         # The request that is answered, those that came before their turn, and the one that is still coming.
-        self._exchange: _Exchange | None = None
-        self._queue: deque[_Exchange] = deque()
-        self._coming: _Exchange | None = None
+        self._exchange: Turn | None = None
+        self._queue: deque[Turn] = deque()
+        self._coming: Turn | None = None
         self._ending = self._deaf = False
         self._writable = asyncio.Event()
         self._writable.set()
@@ -171,7 +156,7 @@ class _Connection(asyncio.Protocol):
             raise _Refused(400)
         self._stop_waiting()
         # Afterwards the parser has forgotten what the head said of it.
-        self._coming = _Exchange(self, self._scope(), keeps=bool(self._parser.should_keep_alive()))
+        self._coming = Turn(self, self._scope(), keeps=bool(self._parser.should_keep_alive()))
         if self._exchange is None:
             self._begin(self._coming)
         elif len(self._queue) < MAX_AHEAD:
@@ -209,11 +194,11 @@ class _Connection(asyncio.Protocol):
 
     # ---- answering
 
-    def _begin(self, exchange: _Exchange) -> None:
+    def _begin(self, exchange: Turn) -> None:
         self._exchange = exchange
         self.task = asyncio.ensure_future(self._answer(exchange))
 
-    async def _answer(self, exchange: _Exchange) -> None:
+    async def _answer(self, exchange: Turn) -> None:
         try:
             await self._server.app(exchange.scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
@@ -230,7 +215,7 @@ class _Connection(asyncio.Protocol):
             return
         self._next(exchange)
 
-    def _next(self, exchange: _Exchange) -> None:
+    def _next(self, exchange: Turn) -> None:
         """Ready for the connection's next request; a body that nobody read ends the connection."""
         self._exchange = self.task = None
         if not exchange.received:
@@ -300,101 +285,3 @@ class _Refused(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
-
-
-class _Exchange:
-    """One request and its reply, as ASGI has them."""
-
-    def __init__(self, connection: _Connection, scope: dict[str, Any], *, keeps: bool) -> None:
-        self.scope = scope
-        self.keeps = keeps
-        self.received = self.started = self.finished = False
-        self.head = b""
-        self._connection = connection
-        self._body: deque[bytes] = deque()
-        self._lying = 0
-        self._held = self._gone = self._told = False
-        self._waiting: asyncio.Future[None] | None = None
-        self._continue = any(name == b"expect" for name, _ in scope["headers"])
-        self._chunked = False
-
-    # ---- what comes
-
-    def take(self, body: bytes) -> None:
-        """A part of the body came."""
-        self._body.append(body)
-        self._lying += len(body)
-        if self._lying > HIGH_WATER and not self._held:
-            self._held = True
-            self._connection.hold(True)
-        self._wake()
-
-    def complete(self) -> None:
-        """The body is here."""
-        self.received = True
-        self._wake()
-
-    def gone(self) -> None:
-        """The client is gone."""
-        self._gone = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
-
-    async def receive(self) -> dict[str, Any]:
-        """See ASGI."""
-        if self._continue and not self.started:
-            self._continue = False
-            await self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while True:
-            if self._body or (self.received and not self._told):
-                return self._part()
-            if self._gone or self.finished:
-                return DISCONNECT
-            self._waiting = asyncio.get_running_loop().create_future()
-            await self._waiting
-
-    def _part(self) -> dict[str, Any]:
-        body = self._body.popleft() if self._body else b""
-        self._lying -= len(body)
-        if self._held and self._lying <= HIGH_WATER:
-            self._held = False
-            self._connection.hold(False)
-        self._told = self.received and not self._body
-        return {"type": "http.request", "body": body, "more_body": not self._told}
-
-    # ---- what goes
-
-    async def send(self, message: dict[str, Any]) -> None:
-        """See ASGI. The head waits for the first part of the body, so that a short reply is one write."""
-        if message["type"] == "http.response.start":
-            self.head = self._make_head(message["status"], message.get("headers", ()))
-            return
-        more, body = message.get("more_body", False), message.get("body", b"")
-        if self.scope["method"] == "HEAD":
-            body = b""
-        elif self._chunked:
-            body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
-        data, self.head = self.head + body, b""
-        self.started = True
-        self.finished = not more
-        if self._gone:
-            return
-        await self._connection.write(data)
-        if self.finished:
-            self._wake()
-
-    def _make_head(self, status: int, headers: Any) -> bytes:
-        lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}\r\n".encode()]
-        sized = False
-        for name, value in headers:
-            sized = sized or name.lower() == b"content-length"
-            lines.append(name + b": " + value.replace(b"\r", b" ").replace(b"\n", b" ") + b"\r\n")
-        self._chunked = not sized and self.scope["http_version"] == "1.1" and self.scope["method"] != "HEAD"
-        if self._chunked:
-            lines.append(b"transfer-encoding: chunked\r\n")
-        if self._connection.ending or not self.keeps or not self.received:
-            lines.append(b"connection: close\r\n")
-        return b"".join([*lines, b"\r\n"])

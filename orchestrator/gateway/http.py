@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -11,12 +11,17 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from orchestrator import __version__
+from orchestrator.door.exchange import Endpoint
 from orchestrator.door.problems import oip_problem, openai_problem, plain_problem
 from orchestrator.door.routes import door_routes
 from orchestrator.errors import EdgewiseError
 from orchestrator.gateway.policy import Doorman
 from orchestrator.gateway.service import Service
+from orchestrator.identity.routes import identity_routes
 from orchestrator.metrics import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from orchestrator.identity.opening import Identity
 
 DEFAULT_BODY_BYTES = 4_194_304
 DEFAULT_DEADLINE_S = 600.0
@@ -31,6 +36,12 @@ class Guarded:
     def __init__(self, app: Starlette, doorman: Doorman) -> None:
         self.app = app
         self._doorman = doorman
+        # Endpoints that answer every verb and error themselves need no router where their path has no variable.
+        self._direct: dict[str, Endpoint] = {}
+        for route in app.routes:
+            endpoint: object = getattr(route, "endpoint", None)
+            if isinstance(route, Route) and isinstance(endpoint, Endpoint) and "{" not in route.path:
+                self._direct[route.path] = endpoint
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -43,6 +54,10 @@ class Guarded:
             if not listed:
                 await PlainTextResponse("Not Found", 404)(scope, receive, send)
                 return
+            direct = self._direct.get(scope["path"])
+            if direct is not None:
+                await direct(scope, receive, send)
+                return
         await self.app(scope, receive, send)
 
 
@@ -54,12 +69,17 @@ def problem(error: EdgewiseError, path: str) -> Response:
 
 
 def http_app(
-    service: Service, *, limit_bytes: int = DEFAULT_BODY_BYTES, max_deadline_s: float = DEFAULT_DEADLINE_S
+    service: Service,
+    *,
+    identity: Identity | None = None,
+    limit_bytes: int = DEFAULT_BODY_BYTES,
+    max_deadline_s: float = DEFAULT_DEADLINE_S,
 ) -> Starlette:
     """The ASGI application, unguarded.
 
     Args:
         service: Does the work.
+        identity: Takes nodes in; None where there is no TLS.
         limit_bytes: Most bytes of a body.
         max_deadline_s: The longest that a request may take.
     """
@@ -92,6 +112,7 @@ def http_app(
             Route("/readyz", ready),
             Route("/version", version),
             Route("/metrics", metrics),
+            *identity_routes(identity),
             *door_routes(service, limit_bytes=limit_bytes, max_deadline_s=max_deadline_s),
         ]
     )

@@ -36,6 +36,11 @@ CALLERS = 16
 BLOCKS = 6
 CALLS = 25
 START_S = 240.0
+# It would look its prices up elsewhere first, and on loopback it needs no key any more than we do.
+LITELLM_ENVIRONMENT = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+}
 CALLER = Path(__file__).with_name("http_caller.py")
 GATEWAY = "from orchestrator.cli.main import main; main()"
 
@@ -83,13 +88,17 @@ def _cpu_s(processes: tuple[psutil.Process, ...]) -> float:
 
 
 @contextlib.contextmanager
-def started(*command: str, log: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process with pipes, whose errors go to a file; ended with the block."""
-    with log.open("w") as errors:
-        pipe = subprocess.PIPE
-        # LiteLLM would look its prices up elsewhere first.
-        environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-        process = subprocess.Popen(list(command), stdin=pipe, stdout=pipe, stderr=errors, text=True, env=environment)
+def started(*command: str, log: Path, talks: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """A process, ended with the block; what it says goes to a file, unless it is one that is talked with."""
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if talks else said,
+            stderr=said,
+            text=True,
+            env={**os.environ, **LITELLM_ENVIRONMENT},
+        )
         try:
             yield process
         finally:
@@ -109,16 +118,18 @@ def _answers(url: str) -> bool:
     return False
 
 
-def _wait(address: str) -> None:
+def _wait(address: str) -> bool:
+    """Whether something answers in time."""
     deadline_s = time.monotonic() + START_S
     while not _answers(f"http://{address}/v1/chat/completions"):
         if time.monotonic() > deadline_s:
-            raise SystemExit(f"nothing answers at {address}")
+            return False
         time.sleep(0.2)
+    return True
 
 
 def _caller(stack: contextlib.ExitStack, python: str, kind: str, target: str, *, log: Path) -> subprocess.Popen[str]:
-    caller = stack.enter_context(started(python, str(CALLER), kind, target, "mock", log=log))
+    caller = stack.enter_context(started(python, str(CALLER), kind, target, "mock", log=log, talks=True))
     # TensorZero says something of its own before.
     for line in caller.stdout or ():
         if line.strip() == "ready":
@@ -132,7 +143,8 @@ def _edgewise(stack: contextlib.ExitStack, url: str, folder: Path) -> Peer:
     gateway = stack.enter_context(started(sys.executable, "-c", GATEWAY, "gateway", *arguments, log=folder / "gateway"))
     node = ["--gateway", grpc, "--name", "bench", "--openai", url, "--concurrency", "16"]
     agent = stack.enter_context(started(sys.executable, "-m", "nodes", "run", *node, log=folder / "agent"))
-    _wait(http)
+    if not _wait(http):
+        raise SystemExit(f"the gateway does not answer: {(folder / 'agent').read_text()[-500:]}")
     # What plans is a process of its own and gives way to requests; it is no part of a request.
     parts = {"gateway": (psutil.Process(gateway.pid),), "agent": family(agent.pid)}
     return Peer("edgewise", _caller(stack, sys.executable, "http", http, log=folder / "caller"), parts)
@@ -146,7 +158,9 @@ def _litellm(stack: contextlib.ExitStack, url: str, folder: Path) -> Peer | None
     config.write_text(LITELLM.format(url=url))
     command = [str(python.with_name("litellm")), "--config", str(config), "--host", "127.0.0.1"]
     proxy = stack.enter_context(started(*command, "--port", address.split(":")[1], log=folder / "litellm"))
-    _wait(address)
+    if not _wait(address):
+        print(f"litellm: not run, it does not answer within {START_S:g} s")
+        return None
     caller = _caller(stack, sys.executable, "http", address, log=folder / "litellm-caller")
     return Peer("litellm", caller, {"gateway": family(proxy.pid)})
 
@@ -166,7 +180,8 @@ def _measure() -> list[Row]:
         mock = ("-m", "tests.fakes.openai_server", str(port))
         stack.enter_context(started(sys.executable, *mock, log=folder / "mock"))
         url, address = f"http://127.0.0.1:{port}/v1", f"127.0.0.1:{port}"
-        _wait(address)
+        if not _wait(address):
+            raise SystemExit("the mock does not answer")
         direct = Peer("direct", _caller(stack, sys.executable, "http", address, log=folder / "direct"))
         found = [direct, _edgewise(stack, url, folder), _tensorzero(stack, url, folder), _litellm(stack, url, folder)]
         peers = {peer.name: peer for peer in found if peer is not None}

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from nodes.energy.profile import load_profile
 from nodes.zoo.catalog import load_catalog
 from optimizer.evidence import Evidence
+from optimizer.head import HeadBank
 from optimizer.learn import LearnSettings, learn
 from optimizer.model import TaskModel
 from optimizer.replay import Costs, Outcome
@@ -97,8 +98,10 @@ def costs_of(folds: Folds, *, scale: float = 1.0, overhead_j: float = 0.0) -> Co
 
 def gate_macs(model: TaskModel) -> float:
     """Multiply-accumulates of one estimate: heads, then routes and reach as functions of the heads."""
-    links = model.links
-    return float(model.heads.weights_ef.size + links.quality_re.size + links.reach_rse.size)
+    links, heads = model.links, model.heads
+    if not isinstance(heads, HeadBank):
+        raise TypeError("digits have features, not texts")
+    return float(heads.weights_ef.size + links.quality_re.size + links.reach_rse.size)
 
 
 def evaluate(folds: Folds, costs: Costs, *, settings: LearnSettings, gate_j_per_mac: float) -> Mapping[str, Outcome]:

@@ -40,7 +40,9 @@ class Turn:
         self.emit(fleet.NodeEvent(failed=result))
 
     def say(self, text: str, *token_ids: int) -> None:
-        """A piece of generated text."""
+        """A piece of generated text, where anybody reads it before the end."""
+        if self.work.text.whole:
+            return
         delta = fleet.TextDelta(work_id=self.work.work_id, text=text, token_ids=token_ids)
         self.emit(fleet.NodeEvent(delta=delta))
 

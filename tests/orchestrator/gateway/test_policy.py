@@ -12,7 +12,7 @@ import pytest
 from google.protobuf import descriptor_pool
 from starlette.routing import Route
 
-from edgewise.v1 import accounts_pb2, admin_pb2, fleet_pb2, gateway_pb2
+from edgewise.v1 import accounts_pb2, admin_pb2, fleet_pb2, gateway_pb2, identity_pb2
 from orchestrator.config import Auth
 from orchestrator.gateway.http import http_app
 from orchestrator.gateway.policy import METHODS, ROUTES, Access, access_to
@@ -20,7 +20,7 @@ from orchestrator.ledger.keys import Role
 from tests.fakes.live import Live, live_gateway
 from tests.orchestrator.gateway.calls import refused, untyped
 
-OURS = (gateway_pb2, admin_pb2, accounts_pb2, fleet_pb2)
+OURS = (gateway_pb2, admin_pb2, accounts_pb2, fleet_pb2, identity_pb2)
 FOREIGN = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 BAD_KEYS = ("Bearer ewk_00_AAAA", "Basic abc", "Bearer " + "x" * 4000, "' OR 1=1 --")
 
@@ -79,6 +79,8 @@ def test_only_these_are_public() -> None:
         "/v2/health/ready",
         "/readyz",
         "/version",
+        "/cacerts",
+        "/v1/nodes/join",
     }
 
 
@@ -193,3 +195,23 @@ async def test_routes_ask_for_a_key_whatever_the_verb(tmp_path: Path, path: str,
         assert (client[0] == 403) == (access is not Access.PUBLIC and Role.CLIENT not in access.value)
         operator = await asyncio.to_thread(get, port, path, verb, await key_for(live, Role.ADMIN))
         assert operator[0] not in (401, 403)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8420", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8420", 200),
+        ("192.168.1.5:8420", 200),
+        ("evil.example", 403),
+        ("localhost.evil.example:8420", 403),
+        ("", 403),
+    ],
+)
+async def test_without_keys_only_this_machines_names_are_answered(live: Live, host: str, status: int) -> None:
+    """A page of a site whose name was bound to 127.0.0.1 anew must not reach the gateway."""
+    from tests.orchestrator.door.raw import send
+
+    for path in ("/v1/models", "/healthz", "/metrics"):
+        assert (await send(live, "GET", path, {"host": host}, b"")).status == status
