@@ -59,7 +59,10 @@ def mean_j(bills: list[Bill]) -> float:
 
 @pytest.mark.usefixtures("_quiet")
 def test_an_average_holds_on_digits_within_two_percent() -> None:
-    """4,000 pictures, the first 500 of which teach what they cost; actual joules are lognormal around the announced ones, one in 200 three times that."""
+    """4,000 pictures, the first 500 of which teach what they cost.
+
+    Actual joules are lognormal around the announced ones, one in 200 three times that.
+    """
     world = draw_world(4000, seed=0)
     # The best answers, whatever they cost: the price must come from the budget. Only the long-run budget limits.
     free = replace(world, energy_limit_q=np.full(4000, 1.0), profile_q=np.full(4000, "best"))
