@@ -14,6 +14,7 @@ from nodes.config import default_name, parse_config
 from nodes.energy.discovery import EnergyMode
 from nodes.energy.profile import profile_names
 from nodes.errors import ExitCode, NodeError
+from nodes.identity.cli import join
 from nodes.pruning.commands import prune
 
 ENVIRONMENT_PREFIX = "EDGEWISE_NODE_"
@@ -85,7 +86,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_option("--gateway", metavar="HOST:PORT", required=True, help="The gateway's gRPC port.")
+@_option("--gateway", metavar="HOST:PORT", help="The gateway's gRPC port.  [default: the one that was joined]")
 @_option("--name", help=f"What the gateway calls this node.  [default: {default_name()}]")
 @_profile_option()
 @_option("--experts", metavar="A,B,…", help="Experts to offer.  [default: all in the catalogue]")
@@ -94,6 +95,12 @@ def cli() -> None:
 @_option("--concurrency", type=int, metavar="C", help="Models that run at once.  [default: 1]")
 @_option("--texts-at-once", type=int, metavar="N", help="Texts that language models write at once.  [default: 8]")
 @_option("--queue-limit", type=int, metavar="Q", help="Work that may wait; more is refused.  [default: 64]")
+@_option(
+    "--identity",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Key and certificate of this node.  [default: those that `join` saved under this name, if any]",
+)
 @_option("--key-file", type=click.Path(path_type=Path, dir_okay=False), help="File of the key to show.")
 @_option("--openai", metavar="URL", help="Offer the models of this OpenAI-compatible server (http://HOST:PORT/v1).")
 @_option("--openai-key-file", type=click.Path(path_type=Path, dir_okay=False), help="File of the key that it wants.")
@@ -119,13 +126,14 @@ def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -
     from nodes.polling import poll_directly
 
     poll_directly()
+    from nodes.identity.choice import with_identity
     from nodes.log import set_up_log
     from nodes.run import run_agent
 
     set_up_log(log)
     names = [name.strip() for name in (experts or "").split(",") if name.strip()]
     settings = {**given, "experts": tuple(names), "memory_limit_bytes": memory_limit}
-    sys.exit(run_agent(parse_config(settings)))
+    sys.exit(run_agent(parse_config(with_identity(settings))))
 
 
 @cli.command()
@@ -190,6 +198,7 @@ def profile(to: Path, output: str, **given: Any) -> None:
     click.echo(f"written to {to}", err=True)
 
 
+cli.add_command(join)
 cli.add_command(prune)
 
 

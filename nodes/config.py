@@ -55,6 +55,7 @@ class NodeConfig(BaseModel):
         calibration: File that says what a meter at the plug showed against a board's own sensors.
         noise_seed: Of a profile's noise, where it has any.
         profiling_s: How long every arm is measured at the start.
+        identity: Folder of the key and certificate with which the node proves who it is; None where there is no TLS.
         personal: Folder that users' own experts are kept in; None keeps none. Naming it is the node's opt-in.
         personal_expert: The expert that learns its users; "" for the best that can.
         personal_keep_h: Hours that an input waits for a correction.
@@ -84,6 +85,7 @@ class NodeConfig(BaseModel):
     calibration: Path | None = None
     noise_seed: int = Field(default=0, ge=0)
     profiling_s: float = Field(default=0.3, ge=0.05, le=10.0, allow_inf_nan=False)
+    identity: Path | None = None
     personal: Path | None = None
     personal_expert: str = ""
     personal_keep_h: float = Field(default=24.0, ge=0.0, le=24.0, allow_inf_nan=False)

@@ -15,6 +15,7 @@ from nodes.energy.profile import load_profile
 from nodes.energy.sources import Places
 from nodes.engines.process import WorkerCommand, WorkerProcess
 from nodes.errors import ExitCode, NodeError
+from nodes.identity.check import check_identities
 from nodes.inventory import load_inventory
 
 MIN_FREE_BYTES = 200 * 1024 * 1024
@@ -51,6 +52,7 @@ def examine(subject: Subject) -> list[Check]:
         ("catalogue", _catalogue),
         ("worker", _worker),
         ("energy", _energy),
+        ("identity", _identity),
     ]
     return [_run(name, check, subject) for name, check in checks]
 
@@ -101,3 +103,7 @@ async def _start_worker(python: Path) -> str:
 def _energy(subject: Subject) -> str:
     profile = None if subject.profile is None else load_profile(subject.profile)
     return describe(discover(Wanted(subject.energy, profile), subject.places))
+
+
+def _identity(_subject: Subject) -> str:
+    return check_identities()

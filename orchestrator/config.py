@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from orchestrator.places import default_state_dir
 from orchestrator.units import MAX_ENERGY_J
 
 Choice = Literal["error", "best_effort", "cheapest"]
 Profile = Literal["eco", "balanced", "best"]
 EnergyLimit = Annotated[float, Field(ge=0.0, le=MAX_ENERGY_J)]
 LatencyLimit = Annotated[float, Field(gt=0.0, le=3_600_000.0)]
+HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:_-]{0,252}$")]
 TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
+NODES_PORT = 8422
 PLAINTEXT_WARNING = (
-    "Edgewise has no TLS yet, so keys and requests can be read by whoever is on the way to this address"
-    "; listen on 127.0.0.1, or set allow_insecure_remote on a network that you trust"
+    "without TLS keys and requests can be read by whoever is on the way to this address"
+    "; leave tls.mode at auto, listen on 127.0.0.1, or set allow_insecure_remote on a network that you trust"
 )
 
 
@@ -39,6 +41,9 @@ class Nodes(Section):
 
     heartbeat_s: float = Field(default=2.0, ge=0.05, le=60.0, description="Seconds between heartbeats of a node.")
     lease_s: float = Field(default=6.0, ge=0.1, le=600.0, description="Silence after which a node counts as offline.")
+    approval: Literal["auto", "manual"] = Field(
+        default="auto", description="With TLS: a token suffices to join, or (manual) an operator approves each node."
+    )
 
     @model_validator(mode="after")
     def _lease_outlives_heartbeats(self) -> Self:
@@ -197,6 +202,29 @@ class Auth(Section):
     )
 
 
+class Tls(Section):
+    """Whether connections are encrypted, and by which names the gateway is known."""
+
+    mode: Literal["auto", "on", "off"] = Field(
+        default="auto", description="TLS always, never, or (auto) when listening beyond loopback."
+    )
+    san: tuple[HostName, ...] = Field(
+        default=(), strict=False, description="Further names and addresses of the gateway, for its certificate."
+    )
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _is_a_word(cls, value: object) -> object:
+        # YAML takes on and off for truth values.
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+    @field_validator("san", mode="before")
+    @classmethod
+    def _is_a_list(cls, value: object) -> object:
+        # A variable can only hold a text.
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
 class Log(Section):
     """What the gateway writes to stderr."""
 
@@ -209,9 +237,13 @@ class GatewayConfig(Section):
 
     listen: str = Field(default="127.0.0.1:8421", description="HOST:PORT of gRPC, for nodes and clients.")
     http_listen: str = Field(default="127.0.0.1:8420", description="HOST:PORT of HTTP: metrics and health.")
+    nodes_listen: str | None = Field(
+        default=None, description="HOST:PORT of gRPC for nodes, with TLS only; null for port 8422 beside listen."
+    )
     allow_insecure_remote: bool = Field(
         default=False, description="Listen on other addresses than loopback, without TLS; keys are required then."
     )
+    tls: Tls = Tls()
     nodes: Nodes = Nodes()
     budgets: Budgets = Budgets()
     promise: Promise = Promise()
@@ -231,24 +263,36 @@ class GatewayConfig(Section):
         description="Folder of what must survive a restart; $XDG_DATA_HOME/edgewise unless set.",
     )
 
-    @field_validator("listen", "http_listen")
+    @field_validator("listen", "http_listen", "nodes_listen")
     @classmethod
-    def _is_an_address(cls, value: str) -> str:
-        split_address(value)
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_address(value)
         return value
 
     @model_validator(mode="after")
     def _stays_on_this_machine(self) -> Self:
         for name, address in (("listen", self.listen), ("http_listen", self.http_listen)):
-            if not self.allow_insecure_remote and not is_loopback(address):
+            if not self.tls_on and not self.allow_insecure_remote and not is_loopback(address):
                 raise ValueError(f"{name} = {address} is not a loopback address: {PLAINTEXT_WARNING}")
         return self
 
+    @property
+    def nodes_address(self) -> str:
+        """HOST:PORT of the nodes' own port, which there is with TLS."""
+        return self.nodes_listen or f"{self.listen.rpartition(':')[0]}:{NODES_PORT}"
 
-def default_state_dir(environment: Mapping[str, str]) -> Path:
-    """Where state lives by the XDG base directory rules."""
-    base = environment.get("XDG_DATA_HOME") or Path(environment.get("HOME", "~")) / ".local" / "share"
-    return Path(base).expanduser() / "edgewise"
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine reaches the gateway."""
+        listened = (self.listen, self.http_listen, *([self.nodes_listen] if self.nodes_listen else []))
+        return all(is_loopback(address) for address in listened)
+
+    @property
+    def tls_on(self) -> bool:
+        """Whether connections are encrypted."""
+        wanted = not self.on_loopback and not self.allow_insecure_remote
+        return wanted if self.tls.mode == "auto" else self.tls.mode == "on"
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -75,6 +75,10 @@ def _unauthenticated(http_code: str) -> Surface:
     return Surface(grpc.StatusCode.UNAUTHENTICATED, 401, http_code, ExitCode.AUTH, False)
 
 
+def _denied(http_code: str) -> Surface:
+    return Surface(grpc.StatusCode.PERMISSION_DENIED, 403, http_code, ExitCode.AUTH, False)
+
+
 CATALOGUE: Mapping[str, Surface] = MappingProxyType(
     {
         "MALFORMED_MESSAGE": _request("malformed_message"),
@@ -100,6 +104,7 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "EXPERT_NOT_FOUND": _not_found("model_not_found"),
         "REQUEST_NOT_FOUND": _not_found("request_not_found"),
         "NODE_NOT_FOUND": _not_found("node_not_found"),
+        "TOKEN_NOT_FOUND": _not_found("token_not_found"),
         "FEEDBACK_EXPIRED": Surface(
             grpc.StatusCode.FAILED_PRECONDITION, 410, "feedback_expired", ExitCode.NOT_FOUND, False
         ),
@@ -117,7 +122,12 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         ),
         "CREDENTIAL_INVALID": _unauthenticated("credential_invalid"),
         "CREDENTIAL_EXPIRED": _unauthenticated("credential_expired"),
-        "PERMISSION_DENIED": Surface(grpc.StatusCode.PERMISSION_DENIED, 403, "permission_denied", ExitCode.AUTH, False),
+        "PERMISSION_DENIED": _denied("permission_denied"),
+        "IDENTITY_REQUIRED": _denied("identity_required"),
+        "IDENTITY_REVOKED": _denied("identity_revoked"),
+        "NODE_EXISTS": Surface(grpc.StatusCode.ALREADY_EXISTS, 409, "node_exists", ExitCode.AUTH, False),
+        "TOO_MANY_ATTEMPTS": Surface(grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "too_many_attempts", ExitCode.AUTH, True),
+        "TLS_OFF": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "tls_off", ExitCode.CONFIG, False),
         "KEY_NOT_FOUND": _not_found("key_not_found"),
         "REQUEST_IN_PROGRESS": Surface(grpc.StatusCode.ABORTED, 409, "request_in_progress", ExitCode.FAILED, False),
         "REQUEST_ID_REUSED": Surface(_INVALID, 422, "request_id_reused", ExitCode.USAGE, False),

@@ -38,7 +38,7 @@ _DURATION_UNITS_MS = {
     "min": 6e4,
     "h": 3.6e6,
 }
-_SPAN_UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+_SPAN_UNITS_S = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 MAX_SPAN_S = 366 * 86_400.0
 _POWER_UNITS_W = {"uW": 1e-6, "µW": 1e-6, "μW": 1e-6, "mW": 1e-3, "W": 1.0, "kW": 1e3}
 _POWER_LADDER = ((1e3, "kW"), (1.0, "W"), (1e-3, "mW"), (1e-6, "µW"))

@@ -18,7 +18,8 @@ from nodes.agent import messages as m
 from nodes.energy.meters.unmeasured import UnmeasuredMeter
 from nodes.engines.contract import Job, JobResult
 from nodes.inventory import load_inventory
-from nodes.personal.office import Office, Settings
+from nodes.personal.choosing import Settings
+from nodes.personal.office import Office
 from nodes.zoo.catalog import load_catalog
 
 EXPERT = "digits-lenet5"

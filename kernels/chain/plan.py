@@ -104,6 +104,8 @@ def _check(index: int, step: Step, inputs: int) -> None:
     if step.predictor is None:
         return
     predictor = step.predictor
+    if inputs % GROUP:
+        raise ShapeError(f"step {index}: a predictor reads whole groups of 16 channels, not {inputs}")
     middle = inputs if predictor.down_ri is None else len(predictor.down_ri)
     down_fits = predictor.down_ri is None or predictor.down_ri.shape == (middle, inputs)
     if predictor.up_gr.shape != (step.groups, middle) or len(predictor.offset_g) != step.groups or not down_fits:

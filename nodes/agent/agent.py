@@ -34,12 +34,20 @@ from nodes.engines.remote.measuring import profile_texts
 from nodes.engines.remote.parts import remote_parts
 from nodes.engines.several import SeveralEngines
 from nodes.errors import ConfigError, EnergySourceMissing
+from nodes.identity.diagnosis import wants_tls
+from nodes.identity.errors import IdentityProblem
+from nodes.identity.https import place_of
+from nodes.identity.keeper import BACK_OFF_S, Keeper
 from nodes.inventory import load_inventory
+from nodes.personal.choosing import Settings
 from nodes.personal.keeping import HOUR_S, MIB, Bounds
-from nodes.personal.office import Office, Settings
+from nodes.personal.office import Office
 from nodes.profiling import profile_arms
 
 DRAIN_TIMEOUT_S = 10.0
+UNAVAILABLE = "UNAVAILABLE"
+# How long a moment without work is waited for; a renewed certificate has hours for that.
+QUIET_S = 600.0
 # A session that lasted this long was a good one: the next attempt starts without a history of failures.
 SETTLED_S = 5.0
 # How often joules of a late sensor are attributed.
@@ -138,7 +146,7 @@ class Agent:
     Args:
         config: Checked settings.
         parts: Engine, energy source and inventory; None makes them from the settings.
-        dial: Opens a channel to HOST:PORT.
+        dial: Opens a channel to HOST:PORT; None takes the usual way, with the identity where there is one.
         rng: Jitter of the back-off.
     """
 
@@ -147,12 +155,13 @@ class Agent:
         config: NodeConfig,
         parts: Parts | None = None,
         *,
-        dial: Callable[[str], grpc.aio.Channel] = open_channel,
+        dial: Callable[[str], grpc.aio.Channel] | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._config = config
         self._parts = parts or build_parts(config)
-        self._dial = dial
+        self._keeper = None if config.identity is None else Keeper(config.identity)
+        self._dial = dial or (self._keeper.dial if self._keeper else open_channel)
         # Jitter needs no secrecy.
         self._rng = rng or random.Random()  # noqa: S311
         self._profiles: Mapping[str, ArmProfile] = {}
@@ -160,6 +169,8 @@ class Agent:
         self._session: Session | None = None
         self._announcing: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
+        self._asked_tls = False
+        self._coming_again = False
 
     @property
     def engine(self) -> Engine:
@@ -187,6 +198,7 @@ class Agent:
         log.info(
             "ready",
             node=self._config.name,
+            identity=None if self._config.identity is None else str(self._config.identity),
             device=parts.energy.device + (" (simulated)" if parts.energy.simulated else ""),
             arms=len(parts.inventory.arms),
             energy=parts.energy.meter.method,
@@ -201,13 +213,17 @@ class Agent:
 
         Raises:
             SessionRejected: if the gateway refuses this node for good.
+            IdentityProblem: if TLS with the gateway cannot come about.
         """
-        settling = asyncio.get_running_loop().create_task(self._settle_forever())
+        beside = [asyncio.ensure_future(self._settle_forever())]
+        if self._keeper is not None:
+            beside.append(asyncio.ensure_future(self._keeper.keep_fresh(self._config.gateway, self._come_again)))
         try:
             await self._serve_sessions()
         finally:
-            settling.cancel()
-            await asyncio.gather(settling, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
         log.info("left", node=self._config.name)
 
     async def _serve_sessions(self) -> None:
@@ -216,14 +232,48 @@ class Agent:
             started_s = time.monotonic()
             session, end = await self._one_session()
             if end is SessionEnd.DRAINED:
-                break
+                if not self._coming_again:
+                    break
+                self._coming_again = False
+                continue
+            pause_s = 0.0 if session.joined else await self._look_at_tls(session)
             # One line per change of state, however long the gateway stays away.
             if session.joined or session.why != last_why:
                 log.warning("no gateway", gateway=self._config.gateway, why=session.why, joined=session.joined)
             last_why = session.why
             settled = session.joined and time.monotonic() - started_s > SETTLED_S
             failures = 0 if settled else failures + 1
-            await self._wait(full_jitter_s(failures, self._rng))
+            await self._wait(max(pause_s, full_jitter_s(failures, self._rng)))
+
+    async def _come_again(self) -> None:
+        """Connect anew with a renewed certificate, at a moment when nothing runs if there is one."""
+        engine, until_s = self._parts.engine, time.monotonic() + QUIET_S
+        while engine.running + engine.queued and time.monotonic() < until_s:  # noqa: ASYNC110 (nothing announces it)
+            await asyncio.sleep(0.05)
+        if self._session is not None and self._session.joined and not self._draining.is_set():
+            self._coming_again = True
+            self._session.drain("certificate renewed", timeout_s=DRAIN_TIMEOUT_S)
+
+    async def _look_at_tls(self, session: Session) -> float:
+        """Whether TLS is what failed, since gRPC does not say; returns how long to wait at least.
+
+        Raises:
+            IdentityProblem: if trying again cannot help.
+        """
+        target = self._config.gateway
+        if self._keeper is not None:
+            trouble = await self._keeper.trouble(target)
+        elif session.why == UNAVAILABLE and not self._asked_tls:
+            self._asked_tls = True
+            trouble = await asyncio.to_thread(wants_tls, place_of(target))
+        else:
+            trouble = None
+        if trouble is None:
+            return 0.0
+        if not trouble.passing:
+            raise IdentityProblem(f"{trouble.cause.value}: {trouble.text}")
+        session.why = f"{trouble.cause.value}: {trouble.text}"
+        return BACK_OFF_S
 
     def drain(self, reason: str, *, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
         """Finish what runs, take nothing new; `run` returns then."""

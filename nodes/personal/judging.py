@@ -18,9 +18,9 @@ from nodes.personal.gate import Gate
 
 # What generic accuracy may lose, on stored generic samples at 80 % confidence.
 BOUND_FRACTION = 0.0005
-# A win must stand out of luck by so many standard deviations: seldom for a delta, which is judged once per training;
-# more for the instant head, which is looked at again after every correction.
-BEATS_Z = 1.28
+# A win must stand out of luck by so many standard deviations: few for a delta, which is judged once per training; more
+# for the instant head, which is looked at again after every correction.
+BEATS_Z = 0.5
 OFTEN_Z = 2.0
 LEAST_JUDGED = 2
 

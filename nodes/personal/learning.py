@@ -7,7 +7,7 @@ Shapes: n samples, b batch, h and w pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,10 +56,10 @@ class Recipe:
         smoothing: Share of probability that a label may be wrong by.
     """
 
-    learning_rate: float = 1e-2
-    steps: int = 64
-    batch: int = 24
-    replay_batch: int = 8
+    learning_rate: float = 1.5e-2
+    steps: int = 80
+    batch: int = 28
+    replay_batch: int = 4
     replay_weight: float = 0.5
     check_every: int = 10
     patience_steps: int = 30
@@ -123,7 +123,7 @@ def optimise(
     steps = recipe.steps if len(held) else recipe.steps // 2
     optimizer = torch.optim.Adam(values.values(), lr=recipe.learning_rate, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    best_loss, best_step, best = _held_loss(values, forward, pool, held), 0, _copy(values)
+    best_loss, best_step, best = _held_loss(values, forward, pool, held, recipe), 0, _copy(values)
     for step in range(1, steps + 1):
         loss = _loss(values, forward, pool, train, recipe, generator)
         optimizer.zero_grad()
@@ -131,7 +131,7 @@ def optimise(
         optimizer.step()
         schedule.step()
         if len(held) and step % recipe.check_every == 0:
-            now = _held_loss(values, forward, pool, held)
+            now = _held_loss(values, forward, pool, held, recipe)
             if now < best_loss:
                 best_loss, best_step, best = now, step, _copy(values)
             elif step - best_step >= recipe.patience_steps:
@@ -152,11 +152,12 @@ def _loss(
     return own + recipe.replay_weight * others
 
 
-def _held_loss(values: Tensors, forward: Forward, pool: Pool, held: torch.Tensor) -> float:
+def _held_loss(values: Tensors, forward: Forward, pool: Pool, held: torch.Tensor, recipe: Recipe) -> float:
     if not len(held):
         return 0.0
     with torch.no_grad():
-        return float(functional.cross_entropy(forward(values, pool.own[held]), pool.own_labels[held]))
+        logits = forward(values, pool.own[held])
+        return float(functional.cross_entropy(logits, pool.own_labels[held], label_smoothing=recipe.smoothing))
 
 
 def _copy(values: Tensors) -> Tensors:
@@ -172,13 +173,25 @@ def choose_geometry(network: Network, weights: Weights, corrections: Samples, re
         return warp.IDENTITY
     images, labels_n = corrections.images[:WARP_SAMPLES], corrections.labels_n[:WARP_SAMPLES]
     options = warp.candidates(corrections.images, replay.images)
-    value = stem(network, as_tensors(weights), images)
-    labels = torch.from_numpy(labels_n)
-    doubts = [_doubt(network, as_tensors(place(network, weights, option)), value, labels) for option in options]
-    gains = [doubts[0] - doubt for doubt in doubts]
-    best = int(np.argmax([gain.mean() for gain in gains]))
-    luck = WARP_Z * gains[best].std() / len(images) ** 0.5
-    return options[best] if gains[best].mean() > WARP_GAIN + luck else warp.IDENTITY
+    value, labels = stem(network, as_tensors(weights), images), torch.from_numpy(labels_n)
+
+    def doubt(option: warp.Affine) -> NDArray[np.floating[Any]]:
+        return _doubt(network, as_tensors(place(network, weights, option)), value, labels)
+
+    before_n = doubt(warp.IDENTITY)
+    best, after_n = _least(warp.candidates(corrections.images, replay.images), doubt)
+    gain_n = before_n - after_n
+    luck = WARP_Z * gain_n.std() / len(images) ** 0.5
+    return best if gain_n.mean() > WARP_GAIN + luck else warp.IDENTITY
+
+
+def _least(
+    options: Sequence[warp.Affine], doubt: Callable[[warp.Affine], NDArray[np.floating[Any]]]
+) -> tuple[warp.Affine, NDArray[np.floating[Any]]]:
+    """The option with the least doubt, and that."""
+    doubts = [doubt(option) for option in options]
+    best = int(np.argmin([one.mean() for one in doubts]))
+    return options[best], doubts[best]
 
 
 def _doubt(

@@ -10,9 +10,9 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import structlog
@@ -22,13 +22,13 @@ from nodes.agent import messages as m
 from nodes.arms import ArmSpec, Inventory
 from nodes.energy.contract import Meter
 from nodes.engines.contract import Job, JobResult
-from nodes.errors import ConfigError, EngineError, InputInvalid, NodeError
+from nodes.errors import EngineError, InputInvalid, NodeError
 from nodes.personal import drift, graph
 from nodes.personal.base import Base, Looks, join, looks, prior, split
+from nodes.personal.choosing import Host, Settings, choose
 from nodes.personal.hand import Hand, Places
-from nodes.personal.keeping import Bounds, FeedbackExpired, sweep
+from nodes.personal.keeping import FeedbackExpired, sweep
 from nodes.personal.network import macs
-from nodes.personal.onnx_file import NotPersonal, read_network
 from nodes.personal.sealing import KeySeal, Seal, Unsealed, owner_mark, write_whole
 from nodes.personal.trainer import Subject, Trainer
 
@@ -37,51 +37,6 @@ BATCH = 128
 SWEEP_S = 60.0
 
 log = structlog.get_logger("nodes.personal")
-
-
-class Host(Protocol):
-    """The engine as an office needs it."""
-
-    @property
-    def running(self) -> int:
-        """Runs now."""
-        ...
-
-    @property
-    def queued(self) -> int:
-        """Waits."""
-        ...
-
-    async def infer(self, job: Job) -> JobResult:
-        """Run one job."""
-        ...
-
-    async def attach(self, arm: str, model: bytes) -> None:
-        """Load a model from memory."""
-        ...
-
-    def detach(self, arm: str) -> None:
-        """Forget it."""
-        ...
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the operator said.
-
-    Attributes:
-        folder: Where users are kept; naming it is the opt-in.
-        expert: The global expert; "" for the best that can be personalised.
-        day_j: Joules a day that training may take.
-        models: Folder of experts; None for those that ship.
-    """
-
-    folder: Path
-    node: str
-    expert: str = ""
-    bounds: Bounds = field(default_factory=Bounds)
-    day_j: float = 200.0
-    models: Path | None = None
 
 
 class Office:
@@ -110,7 +65,7 @@ class Office:
         self._engine = engine
         self._make_seal = make_seal
         self._now_unix_s = now_unix_s
-        self.arm, self._network, self._weights = _choose(settings, inventory)
+        self.arm, self._network, self._weights = choose(settings, inventory)
         self._inventory = inventory
         self._base: Base | None = None
         self._hands: OrderedDict[str, Hand] = OrderedDict()
@@ -389,27 +344,3 @@ class Office:
 def _margin(probabilities: NDArray[np.floating[Any]]) -> float:
     second, first = np.partition(probabilities.reshape(-1), -2)[-2:]
     return float(first - second)
-
-
-def _choose(settings: Settings, inventory: Inventory) -> tuple[ArmSpec, Any, Any]:
-    """The global expert: the one that was named, or the best of those that can be personalised.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    found = []
-    for arm in inventory.arms:
-        task = inventory.task(arm.task)
-        if arm.model_file is None or task.input is None or settings.expert not in ("", arm.expert):
-            continue
-        try:
-            network, weights = read_network(arm.model_file.read_bytes(), task.input.shape[-1])
-        except (NotPersonal, OSError) as error:
-            if settings.expert:
-                raise ConfigError(f"--personal-expert: {arm.expert} cannot be personalised: {error}") from error
-            continue
-        found.append((arm.quality_fraction, -arm.macs, arm, network, weights))
-    if not found:
-        raise ConfigError("--personal: no expert of this node can be personalised; name one with --personal-expert")
-    _, _, arm, network, weights = max(found, key=lambda one: one[:2])
-    return arm, network, weights

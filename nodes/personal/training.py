@@ -28,7 +28,8 @@ from nodes.personal.network import Weights
 from nodes.personal.onnx_file import read_network
 from nodes.personal.sealing import KeySeal, Seal, owner_key
 
-LEAST_CORRECTIONS = 8
+# Fewer corrections that judge would decide by luck; until then the instant tier reacts.
+LEAST_JUDGES = 10
 
 
 def train(base: Base, own: Looks, judges_n: NDArray[np.bool_], *, seed: int) -> tuple[Delta, Verdict]:
@@ -60,7 +61,7 @@ def right(base: Base, weights: Weights, samples: Looks) -> NDArray[np.bool_]:
 
 def promote(base: Base, shelf: Shelf, own: Looks, judges_n: NDArray[np.bool_], *, seed: int = 0) -> dict[str, Any]:
     """Train and, where the result may answer, put it in service; how that went."""
-    if (~judges_n).sum() < LEAST_CORRECTIONS or not judges_n.any():
+    if judges_n.sum() < LEAST_JUDGES:
         return {"promoted": False, "why": "too few corrections"}
     from nodes.personal.learning import Recipe
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from nodes.pruning.gates import GatedConv
+from nodes.pruning.mass import GROUP
 
 # Channels out of each convolution at full width; M halves the image.
 VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
@@ -24,9 +25,18 @@ class Chain(nn.Module):
         inputs: Channels of the image.
         classes: Logits.
         rank: Of the predictors.
+        group: Filters that one decision stands for; only 16 can be served.
     """
 
-    def __init__(self, plan: tuple[int | str, ...], *, inputs: int, classes: int, rank: int | None = None) -> None:
+    def __init__(
+        self,
+        plan: tuple[int | str, ...],
+        *,
+        inputs: int,
+        classes: int,
+        rank: int | None = None,
+        group: int = GROUP,
+    ) -> None:
         super().__init__()
         self.halves: list[bool] = []
         convs: list[GatedConv] = []
@@ -35,7 +45,7 @@ class Chain(nn.Module):
                 self.halves[-1] = True
                 continue
             # Three colours say nothing about which filters fire; and the first layer is cheap.
-            convs.append(GatedConv(inputs, entry, gated=bool(convs), rank=rank))
+            convs.append(GatedConv(inputs, entry, gate=group if convs else False, rank=rank))
             self.halves.append(False)
             inputs = entry
         self.convs = nn.ModuleList(convs)
@@ -80,7 +90,7 @@ class ResNet(nn.Module):
 
     def __init__(self, blocks: int, *, classes: int = 10, rank: int | None = None) -> None:
         super().__init__()
-        self.stem = GatedConv(3, 16, gated=False)
+        self.stem = GatedConv(3, 16, gate=False)
         stages: list[Residual] = []
         inputs = 16
         for outputs in (16, 32, 64):
@@ -124,7 +134,7 @@ class MobileNet(nn.Module):
     def __init__(self, *, width: float = 1.0, classes: int = 10, rank: int | None = None) -> None:
         super().__init__()
         inputs = scaled(32, width)
-        self.stem = GatedConv(3, inputs, gated=False)
+        self.stem = GatedConv(3, inputs, gate=False)
         blocks: list[Separable] = []
         for outputs, stride in MOBILE:
             blocks.append(Separable(inputs, scaled(outputs, width), stride=stride, rank=rank))

@@ -116,24 +116,31 @@ def _channels(graph: _Graph, at: str, groups: str, kept: int) -> str:
 def _best(graph: _Graph, at: str, predictor: Predictor, kept: int, before: tuple[str, str, int]) -> str:
     """The k groups with the largest logits, ascending."""
     image, active, inputs = before
-    peak = graph.add("GlobalMaxPool", [image], at + "peak")
-    flat = graph.add("Reshape", [peak, graph.keep(at + "flat", np.array([-1]))], at + "peak_a")
-    silence = graph.keep(at + "silence", np.zeros(inputs, dtype=np.float32))
-    full = graph.add("ScatterElements", [silence, active, flat], at + "peak_i", axis=0)
-    share = graph.add("Softmax", [full], at + "softmax", axis=0)
-    share = graph.add("Mul", [share, graph.keep(at + "count", np.array(inputs, dtype=np.float32))], at + "share")
+    row = graph.keep(at + "row", np.array([1, -1]))
+    # Rows, not lists: TensorRT takes a softmax over two dimensions or more.
+    peak = graph.add("Reshape", [graph.add("GlobalMaxPool", [image], at + "peak"), row], at + "peak_1a")
+    places = graph.add("Reshape", [active, row], at + "active_1a")
+    silence = graph.keep(at + "silence", np.zeros((1, inputs), dtype=np.float32))
+    full = graph.add("ScatterElements", [silence, places, peak], at + "peak_1i", axis=1)
+    share = graph.add("Softmax", [full], at + "softmax", axis=1)
+    share = graph.add("Mul", [share, graph.keep(at + "count", np.array([[inputs]], dtype=np.float32))], at + "share")
     if predictor.down_ri is not None:
-        share = graph.add("MatMul", [graph.keep(at + "down", predictor.down_ri), share], at + "hidden")
-    logits = graph.add("MatMul", [graph.keep(at + "up", predictor.up_gr), share], at + "up_share")
-    logits = graph.add("Add", [logits, graph.keep(at + "offset", predictor.offset_g)], at + "logits")
+        share = graph.add("MatMul", [share, graph.keep(at + "down", _turned(predictor.down_ri))], at + "hidden")
+    logits = graph.add("MatMul", [share, graph.keep(at + "up", _turned(predictor.up_gr))], at + "up_share")
+    logits = graph.add("Add", [logits, graph.keep(at + "offset", predictor.offset_g[None])], at + "logits")
     count = graph.keep(at + "k", np.array([kept]))
-    graph.nodes.append(helper.make_node("TopK", [logits, count], [at + "best", at + "best_at"], axis=0))
+    graph.nodes.append(helper.make_node("TopK", [logits, count], [at + "best", at + "best_at"], axis=1))
     # Ascending, by a second TopK: sums are then made in the order of the kernels.
     at_float = graph.add("Cast", [at + "best_at"], at + "best_float", to=TensorProto.FLOAT)
     graph.nodes.append(
-        helper.make_node("TopK", [at_float, count], [at + "sorted_float", at + "order"], axis=0, largest=0)
+        helper.make_node("TopK", [at_float, count], [at + "sorted_float", at + "order"], axis=1, largest=0)
     )
-    return graph.add("Gather", [at + "best_at", at + "order"], at + "chosen", axis=0)
+    chosen = graph.add("Cast", [at + "sorted_float"], at + "chosen_1k", to=TensorProto.INT64)
+    return graph.add("Reshape", [chosen, graph.keep(at + "list", np.array([-1]))], at + "chosen")
+
+
+def _turned(map_or: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(map_or.T)
 
 
 def _head(graph: _Graph, plan: ChainPlan, image: str, active: str) -> None:

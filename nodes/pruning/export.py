@@ -11,14 +11,20 @@ import numpy as np
 import torch
 
 from kernels.chain.plan import ChainPlan, Predictor, Step
+from nodes.errors import ConfigError
 from nodes.pruning.architectures import Chain
 from nodes.pruning.gates import GatedConv, Masking
+from nodes.pruning.mass import GROUP
 from nodes.worker.chains import chain_arrays
 from nodes.zoo.arrays import write_arrays
 
 
 def plan_of(network: Chain, *, side: int) -> ChainPlan:
-    """What the kernels run. A network whose gates are off becomes a plan without predictors."""
+    """What the kernels run. A network whose gates are off becomes a plan without predictors.
+
+    Raises:
+        ConfigError: The gates decide about other than groups of 16 filters.
+    """
     steps = [_step(conv, halve=halve) for conv, halve in zip(network.convs, network.halves, strict=True)]
     return ChainPlan(tuple(steps), _array(network.head.weight), _array(network.head.bias), side)
 
@@ -41,6 +47,8 @@ def _predictor(conv: GatedConv) -> Predictor | None:
     gate = conv.gate
     if gate is None or gate.masking is Masking.OFF:
         return None
+    if gate.group != GROUP:
+        raise ConfigError(f"gates over {gate.group} filters cannot be served; the kernels skip groups of {GROUP}")
     predictor = gate.predictor
     down = None if predictor.down is None else _array(predictor.down.weight)
     return Predictor(_array(predictor.up.weight), _array(predictor.up.bias - gate.threshold_g), down)

@@ -6,6 +6,7 @@ Shapes: b batch, c and i channels out and in, g groups, h and w pixels.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Literal
 
 import torch
 from torch import nn
@@ -98,13 +99,15 @@ class Gate(nn.Module):
 
 
 class GatedConv(nn.Module):
-    """Convolution, batch normalisation and ReLU; with a gate unless `gated` is False.
+    """Convolution, batch normalisation and ReLU; with a gate unless told otherwise.
 
     Args:
         inputs: Channels in.
         outputs: Channels out.
         kernel: 1 or 3, padded so that stride 1 keeps the size.
         stride: 1 or 2.
+        gate: False for none, else channels that one decision of the gate stands for: 16 as the kernels skip them, or 1
+            to see what single filters would save.
         rank: Of the predictor; None for a full map.
     """
 
@@ -115,13 +118,13 @@ class GatedConv(nn.Module):
         *,
         kernel: int = 3,
         stride: int = 1,
-        gated: bool = True,
+        gate: int | Literal[False] = GROUP,
         rank: int | None = None,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
-        self.gate = Gate(inputs, outputs, rank=rank) if gated else None
+        self.gate = Gate(inputs, outputs, rank=rank, group=gate) if gate else None
 
     def forward(self, image_bihw: torch.Tensor) -> torch.Tensor:
         fired_bchw = functional.relu(self.norm(self.conv(image_bihw)))

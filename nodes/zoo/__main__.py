@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from kernels.errors import KernelError
 from nodes.zoo.catalog import DEFAULT_FOLDER, CatalogError, load_catalog
 from nodes.zoo.digits.settings import MASSES, RECIPES
 from nodes.zoo.language.catalog import TEXT_FOLDER, load_text_catalog
@@ -82,7 +83,7 @@ def verify(models: Path) -> None:
     try:
         catalog = load_catalog(models)
         findings = [check_expert(catalog, card) for card in catalog.experts]
-    except CatalogError as problem:
+    except (CatalogError, KernelError) as problem:
         raise click.ClickException(str(problem)) from None
     for card, found in zip(catalog.experts, findings, strict=True):
         click.echo(

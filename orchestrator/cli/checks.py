@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from orchestrator.client.tls import TlsFailed
 from orchestrator.config import GatewayConfig, is_loopback, split_address
 from orchestrator.config_errors import ConfigError
 from orchestrator.config_layers import load
@@ -27,7 +28,7 @@ CLIENT_TIMEOUT_S = 3.0
 EARLIEST_UNIX_S = 1_735_689_600.0
 PACKAGES = {
     "": ("grpcio", "protobuf", "numpy", "pydantic"),
-    "gateway": ("uvloop", "structlog", "starlette", "httptools", "prometheus-client"),
+    "gateway": ("cryptography", "uvloop", "structlog", "starlette", "httptools", "prometheus-client"),
     "image": ("pillow",),
 }
 
@@ -68,16 +69,20 @@ def local() -> Iterator[Check]:
     yield _disk(config.state_dir)
 
 
-def gateway(target: str, timeout_s: float = CLIENT_TIMEOUT_S) -> Iterator[Check]:
+def gateway(
+    target: str, timeout_s: float = CLIENT_TIMEOUT_S, *, key: str | None = None, ca_file: Path | None = None
+) -> Iterator[Check]:
     """A gateway answers at `target`, or its port is free so that one can be started here."""
     from orchestrator.client import Client
 
     try:
-        with Client(target, timeout_s=timeout_s) as client:
+        with Client(target, timeout_s=timeout_s, key=key, ca_file=ca_file) as client:
             fleet = client.status()
     except EdgewiseError as error:
         yield _nobody_answers(target, error)
         return
+    if ca_file is not None:
+        yield Check("TLS", Status.OK, f"{target} is whom {ca_file} vouches for")
     yield Check("gateway", Status.OK, f"{target} answers, version {fleet.version}")
     yield _same_version(fleet.version)
     healthy = sum(entry.state == "healthy" for entry in fleet.nodes)
@@ -157,6 +162,9 @@ def _disk(folder: Path) -> Check:
 
 
 def _nobody_answers(target: str, error: EdgewiseError) -> Check:
+    if isinstance(error, TlsFailed):
+        cure = "name the gateway's ca.pem with --ca; see deploy/docs/identity.md"
+        return Check("TLS", Status.FAIL, error.message, cure, error.surface.exit_code)
     if error.reason != "UNREACHABLE":
         return Check("gateway", Status.FAIL, error.message, "is this address a gateway's?", error.surface.exit_code)
     if not is_loopback(target):

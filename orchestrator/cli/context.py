@@ -26,7 +26,11 @@ def shown_key(environment: Mapping[str, str]) -> str | None:
     if key := environment.get("EDGEWISE_API_KEY"):
         return key
     file = environment.get("EDGEWISE_API_KEY_FILE")
-    return Path(file).read_text().strip() if file else None
+    try:
+        return Path(file).read_text().strip() if file else None
+    except OSError as error:
+        why = (error.strerror or "unknown cause").lower()
+        raise click.UsageError(f"the file {file} of EDGEWISE_API_KEY_FILE cannot be read: {why}") from error
 
 
 @dataclass
@@ -34,6 +38,7 @@ class Session:
     """Global options of one run of the command."""
 
     gateway: str = DEFAULT_GATEWAY
+    ca: Path | None = None
     gateway_given: bool = False
     verbose: bool = False
     quiet: bool = False
@@ -44,7 +49,20 @@ class Session:
         from orchestrator.client import Client
 
         self.debug(f"gateway {self.gateway}, deadline {timeout_ms:g} ms")
-        return Client(self.gateway, timeout_s=timeout_ms / 1e3, key=shown_key(os.environ))
+        ca_file = self.authority()
+        return Client(self.gateway, timeout_s=timeout_ms / 1e3, key=shown_key(os.environ), ca_file=ca_file)
+
+    def authority(self) -> Path | None:
+        """Whom to trust: what --ca says, or the gateway of this machine where it is the one that is asked."""
+        from orchestrator.places import local_authority
+
+        found = local_authority(os.environ) if self.ca is None else None
+        if found is None:
+            return self.ca
+        from orchestrator.client.tls import read_authority, speaks_tls
+
+        # An authority may be left from a time when the gateway ran with TLS.
+        return found if speaks_tls(self.gateway, read_authority(found)) else None
 
     def note(self, text: str) -> None:
         """Tell the user something that is not the result."""
@@ -63,6 +81,11 @@ def _keep_gateway(ctx: click.Context, _parameter: click.Parameter, value: str | 
         session.gateway, session.gateway_given = _address(value), True
 
 
+def _keep_authority(ctx: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
+    if value:
+        ctx.ensure_object(Session).ca = value
+
+
 def _address(value: str) -> str:
     host, colon, port = value.rpartition(":")
     if not (colon and host and port.isascii() and port.isdigit() and 0 < int(port) <= 65_535):
@@ -71,7 +94,15 @@ def _address(value: str) -> str:
 
 
 def gateway_option(function: Function) -> Function:
-    """Add `--gateway HOST:PORT`; it may stand before or after the verb."""
+    """Add `--gateway HOST:PORT` and `--ca FILE`; they may stand before or after the verb."""
+    named = click.option(
+        "--ca",
+        envvar="EDGEWISE_CA",
+        type=click.Path(path_type=Path, dir_okay=False),
+        expose_value=False,
+        callback=_keep_authority,
+        help="Certificate of the authority of a gateway with TLS.  [default: found where it runs; env: EDGEWISE_CA]",
+    )(function)
     return click.option(
         "--gateway",
         envvar="EDGEWISE_GATEWAY",
@@ -79,7 +110,7 @@ def gateway_option(function: Function) -> Function:
         expose_value=False,
         callback=_keep_gateway,
         help=f"The gateway to talk to.  [default: {DEFAULT_GATEWAY}; env: EDGEWISE_GATEWAY]",
-    )(function)
+    )(named)
 
 
 def output_option(function: Function) -> Function:

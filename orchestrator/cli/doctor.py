@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.context import Session, gateway_option, output_option
+from orchestrator.cli.context import Session, gateway_option, output_option, shown_key
 
 if TYPE_CHECKING:
     from orchestrator.cli.checks import Check
@@ -28,7 +29,7 @@ def doctor(session: Session, *, skip_node: bool, output: str) -> int:
     from orchestrator.cli import checks
     from orchestrator.cli.output import print_json
 
-    found = [*checks.local(), *checks.gateway(session.gateway)]
+    found = [*checks.local(), *checks.gateway(session.gateway, key=shown_key(os.environ), ca_file=session.authority())]
     if not skip_node:
         session.debug("asking `python -m nodes doctor`")
         found.extend(checks.node())

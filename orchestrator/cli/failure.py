@@ -15,6 +15,9 @@ from orchestrator.units import format_duration_ms, format_energy_j
 # What failed, and what the user can do. The why between them is the error's own message.
 ADVICE = {
     "UNREACHABLE": ("gateway unreachable", "start one with `edgewise gateway`, or name it with --gateway HOST:PORT"),
+    "TLS_FAILED": ("no secure connection", "`edgewise doctor` looks at it again; see deploy/docs/identity.md"),
+    "TLS_OFF": ("no TLS", "start the gateway with --tls on, or on an address beyond loopback"),
+    "TOKEN_NOT_FOUND": ("unknown token", "`edgewise token list` lists the tokens"),
     "NO_NODE": ("no node", "start one with `edgewise node run`; `edgewise status` shows who is there"),
     "EXPERT_LOADING": ("expert is loading", "try again in a moment"),
     "OVERLOADED": ("gateway overloaded", "try again later or with a longer --max-latency"),

@@ -11,7 +11,10 @@ from orchestrator.cli.context import Session
 
 @click.command(short_help="Run the gateway (also: serve).")
 @click.option("--listen", metavar="HOST:PORT", help="gRPC for nodes and clients.  [default: 127.0.0.1:8421]")
-@click.option("--http-listen", metavar="HOST:PORT", help="Metrics and health.  [default: 127.0.0.1:8420]")
+@click.option("--http-listen", metavar="HOST:PORT", help="Metrics, health, joining.  [default: 127.0.0.1:8420]")
+@click.option("--nodes-listen", metavar="HOST:PORT", help="gRPC for nodes, with TLS.  [default: port 8422 of --listen]")
+@click.option("--tls", "tls_mode", type=click.Choice(["auto", "on", "off"]), help="[default: auto: beyond loopback]")
+@click.option("--tls-san", multiple=True, metavar="NAME", help="A further name or address of this gateway.")
 @click.option(
     "--config",
     "file",
@@ -23,7 +26,7 @@ from orchestrator.cli.context import Session
     "--allow-insecure-remote",
     is_flag=True,
     default=None,
-    help="Listen on other addresses than loopback although there is no TLS yet; keys are required then.",
+    help="Listen on other addresses than loopback without TLS; keys are required then.",
 )
 @click.option("--log", "log_format", type=click.Choice(["console", "json"]), help="Format of the log on stderr.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Least level.")
@@ -34,6 +37,9 @@ def gateway(
     *,
     listen: str | None,
     http_listen: str | None,
+    nodes_listen: str | None,
+    tls_mode: str | None,
+    tls_san: tuple[str, ...],
     file: Path | None,
     allow_insecure_remote: bool | None,
     log_format: str | None,
@@ -48,9 +54,12 @@ def gateway(
     from orchestrator.config_layers import load
     from orchestrator.gateway.polling import poll_directly
 
-    given: dict[tuple[str, ...], str | bool | Path | None] = {
+    given: dict[tuple[str, ...], str | bool | Path | tuple[str, ...] | None] = {
         ("listen",): listen,
         ("http_listen",): http_listen,
+        ("nodes_listen",): nodes_listen,
+        ("tls", "mode"): tls_mode,
+        ("tls", "san"): tls_san or None,
         ("allow_insecure_remote",): allow_insecure_remote,
         ("log", "format"): log_format,
         ("log", "level"): log_level or ("debug" if session.verbose else None),

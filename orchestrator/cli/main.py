@@ -27,6 +27,7 @@ VERBS = {
     "budget": "orchestrator.cli.budget:budget",
     "energy": "orchestrator.cli.energy:energy",
     "key": "orchestrator.cli.key:key",
+    "token": "orchestrator.cli.token:token",
     "eval": "orchestrator.cli.evaluate:evaluate",
     "plan": "orchestrator.cli.plan:plan",
     "gate": "orchestrator.cli.gate:gate",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import click
 
@@ -32,6 +33,14 @@ def _hand_over(session: Session, verb: str, arguments: tuple[str, ...]) -> None:
 def run(session: Session, arguments: tuple[str, ...]) -> None:
     """Run a node agent; all arguments go to `python -m nodes run`, also --help."""
     _hand_over(session, "run", arguments)
+
+
+@node.command(context_settings=PASS_THROUGH, short_help="Join a gateway with TLS by a token, then run.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def join(session: Session, arguments: tuple[str, ...]) -> None:
+    """Join a gateway; all arguments go to `python -m nodes join`, also --help."""
+    _hand_over(session, "join", arguments)
 
 
 @node.command(context_settings=PASS_THROUGH, short_help="List the experts that a node here can run.")
@@ -92,3 +101,46 @@ def drain(session: Session, name: str, output: str) -> None:
         print_json({"node": name, "state": state})
     else:
         click.echo(f"{name}: {state}")
+
+
+@node.command()
+@gateway_option
+@output_option
+@click.pass_obj
+def identities(session: Session, output: str) -> None:
+    """List the nodes that joined a gateway with TLS, or wait for approval, and their certificates."""
+    from orchestrator.cli.output import console, print_json, safe, table
+
+    with session.client() as client:
+        found = client.identities()
+    if output == "json":
+        print_json([*found])
+        return
+    rows = table(None, ("node", "state", "certificate until", "key"))
+    for entry in found:
+        until = entry.expires_unix_s
+        shown = "" if until is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(until))
+        rows.add_row(safe(entry.node), safe(entry.state), shown, safe(entry.key_fingerprint))
+    console(color=session.color).print(rows)
+
+
+@node.command()
+@gateway_option
+@click.argument("name")
+@click.pass_obj
+def approve(session: Session, name: str) -> None:
+    """Let the node NAME, which waits, have its certificate; compare the keys that both sides show first."""
+    with session.client() as client:
+        approved = client.approve_node(name)
+    session.note(f"{name} is approved; its key is {approved.key_fingerprint}")
+
+
+@node.command()
+@gateway_option
+@click.argument("name")
+@click.pass_obj
+def revoke(session: Session, name: str) -> None:
+    """Put the node NAME out at once; it comes back only with a token made for its name."""
+    with session.client() as client:
+        client.revoke_node(name)
+    session.note(f"{name} is revoked")

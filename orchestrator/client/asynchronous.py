@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -42,10 +44,19 @@ class AsyncClient(Session):
     """A gateway's client for asyncio; use it as an async context manager. The calls are those of `Client`."""
 
     def __init__(
-        self, target: str = DEFAULT_TARGET, timeout_s: float = DEFAULT_TIMEOUT_S, *, key: str | None = None
+        self,
+        target: str = DEFAULT_TARGET,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        *,
+        key: str | None = None,
+        ca_file: Path | str | None = None,
     ) -> None:
-        super().__init__(target, timeout_s, key)
-        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        super().__init__(target, timeout_s, key, ca_file)
+        if self.authority_pem is None:
+            self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        else:
+            credentials = grpc.ssl_channel_credentials(self.authority_pem)
+            self._channel = grpc.aio.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
 
     async def __aenter__(self) -> Self:
         return self
@@ -101,7 +112,7 @@ class AsyncClient(Session):
             async for event in stream:
                 yield collect(call.decode(event), text)
         except grpc.RpcError as error:
-            raise self.failure(error, timeout_s) from None
+            raise await asyncio.to_thread(self.failure, error, timeout_s) from None
         finally:
             stream.cancel()
 
@@ -160,4 +171,4 @@ class AsyncClient(Session):
         try:
             return call.decode(await method(call.request, timeout=self.deadline_s(timeout_s), metadata=self.metadata))
         except grpc.RpcError as error:
-            raise self.failure(error, timeout_s) from None
+            raise await asyncio.to_thread(self.failure, error, timeout_s) from None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
 
-from orchestrator.client import accounts, personal, wire
+from orchestrator.client import accounts, identity, personal, wire
 from orchestrator.client.admin import wire as admin
 from orchestrator.client.session import (
     CHANNEL_OPTIONS,
@@ -45,13 +46,32 @@ Reply = TypeVar("Reply")
 
 
 class Client(Session):
-    """A gateway's client that blocks; use it as a context manager. Threads may share one."""
+    """A gateway's client that blocks; use it as a context manager. Threads may share one.
+
+    Args:
+        target: HOST:PORT.
+        timeout_s: Deadline of calls that bring none.
+        key: What it shows where keys are required.
+        ca_file: Certificate of the authority of a gateway with TLS; None speaks plaintext.
+
+    Raises:
+        TlsFailed: The file cannot be read.
+    """
 
     def __init__(
-        self, target: str = DEFAULT_TARGET, timeout_s: float = DEFAULT_TIMEOUT_S, *, key: str | None = None
+        self,
+        target: str = DEFAULT_TARGET,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        *,
+        key: str | None = None,
+        ca_file: Path | str | None = None,
     ) -> None:
-        super().__init__(target, timeout_s, key)
-        self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+        super().__init__(target, timeout_s, key, ca_file)
+        if self.authority_pem is None:
+            self._channel = grpc.insecure_channel(target, options=CHANNEL_OPTIONS)
+        else:
+            credentials = grpc.ssl_channel_credentials(self.authority_pem)
+            self._channel = grpc.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
 
     def __enter__(self) -> Self:
         return self
@@ -223,6 +243,32 @@ class Client(Session):
             raise self.failure(error, timeout_s) from None
         finally:
             stream.cancel()
+
+    # ---- nodes' identities
+
+    def create_token(self, node: str = "", *, ttl_s: float | None = None) -> identity.NewToken:
+        """Make a token with which one node joins; its text is in the reply and nowhere else."""
+        return self._run(identity.create_token(node, ttl_s))
+
+    def tokens(self) -> tuple[identity.TokenRecord, ...]:
+        """Join tokens, the oldest first, without their secrets."""
+        return self._run(identity.tokens())
+
+    def revoke_token(self, token_id: str) -> identity.TokenRecord:
+        """Refuse a join token from now on."""
+        return self._run(identity.revoke_token(token_id))
+
+    def identities(self) -> tuple[identity.NodeRecord, ...]:
+        """Nodes that joined or want to."""
+        return self._run(identity.identities())
+
+    def approve_node(self, node: str) -> identity.NodeRecord:
+        """Let a node that waits have its certificate."""
+        return self._run(identity.approve_node(node))
+
+    def revoke_node(self, node: str) -> identity.NodeRecord:
+        """Put a node out: its stream ends and its certificates are refused."""
+        return self._run(identity.revoke_node(node))
 
     def _run(self, call: wire.Call[Reply], timeout_s: float | None = None) -> Reply:
         method = self._channel.unary_unary(call.method, type(call.request).SerializeToString, call.response.FromString)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import grpc
 
-from orchestrator.client.errors import FailedCall, translate
+from orchestrator.client import tls
+from orchestrator.client.errors import FailedCall, GatewayUnreachable, translate
 from orchestrator.client.types import FleetStatus, Generated, GenerationParameters, TensorSpec, TextDelta
 from orchestrator.errors import EdgewiseError
 from orchestrator.types import Array
@@ -29,10 +31,14 @@ Inputs = Array | Mapping[str, Array]
 
 
 class Session:
-    """What both clients keep: the address, the deadline, the key and the inputs of tasks seen so far."""
+    """What both clients keep: the address, the deadline, the key, whom they trust, the inputs of tasks seen so far."""
 
-    def __init__(self, target: str, timeout_s: float, key: str | None = None) -> None:
+    def __init__(
+        self, target: str, timeout_s: float, key: str | None = None, ca_file: Path | str | None = None
+    ) -> None:
         self.target = target
+        self.authority_pem = None if ca_file is None else tls.read_authority(ca_file)
+        self._asked_tls = False
         self.timeout_s = timeout_s
         self.metadata = (("authorization", f"Bearer {key}"),) if key else ()
         self.specs: dict[str, TensorSpec] = {}
@@ -46,9 +52,13 @@ class Session:
         self.specs.update({entry.task: entry.input for entry in fleet.tasks})
 
     def failure(self, error: grpc.RpcError, timeout_s: float | None) -> EdgewiseError:
-        """Our own error for a failed call."""
+        """Our own error for a failed call. Blocks for a handshake the first time that nobody seems to be there."""
         failed = cast("FailedCall", error)
-        return translate(failed, target=self.target, timeout_s=self.deadline_s(timeout_s))
+        found = translate(failed, target=self.target, timeout_s=self.deadline_s(timeout_s))
+        if not isinstance(found, GatewayUnreachable) or self._asked_tls:
+            return found
+        self._asked_tls = True
+        return tls.why(self.target, self.authority_pem) or found
 
 
 def collect(event: TextDelta | Generated, text: list[str]) -> TextDelta | Generated:

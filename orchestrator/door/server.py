@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,10 +21,7 @@ import structlog
 
 from orchestrator.door.turn import HIGH_WATER, REASONS, Turn
 
-HEAD_S = 5.0
-IDLE_S = 75.0
-GRACE_S = 1.0
-PART_S = 1.0
+HEAD_S, IDLE_S, GRACE_S, PART_S = 5.0, 75.0, 1.0, 1.0
 MAX_HEAD_BYTES = 16_384
 MAX_HEADERS = 100
 # Requests of one connection that may come before their turn.
@@ -40,10 +38,11 @@ class HttpServer:
     Args:
         app: See ASGI.
         listener: Listens already.
+        tls: With which certificate; None speaks plaintext.
     """
 
-    def __init__(self, app: App, listener: socket.socket) -> None:
-        self.app = app
+    def __init__(self, app: App, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        self.app, self._tls = app, tls
         self.connections: set[_Connection] = set()
         self._listener = listener
         self._server: asyncio.Server | None = None
@@ -51,7 +50,8 @@ class HttpServer:
     async def start(self) -> None:
         """Take connections from now on."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), sock=self._listener)
+        secured: dict[str, Any] = {"ssl": self._tls, "ssl_handshake_timeout": HEAD_S} if self._tls else {}
+        self._server = await loop.create_server(lambda: _Connection(self), sock=self._listener, **secured)
 
     async def close(self) -> None:
         """Take none any more; what is under way has a moment to end."""

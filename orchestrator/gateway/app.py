@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
@@ -28,6 +28,8 @@ from edgewise.v1 import (
     fleet_pb2_grpc,
     gateway_pb2,
     gateway_pb2_grpc,
+    identity_pb2,
+    identity_pb2_grpc,
 )
 from orchestrator import __version__, log
 from orchestrator.admission import Admission
@@ -45,8 +47,12 @@ from orchestrator.gateway.http import Guarded, http_app
 from orchestrator.gateway.join import Joiner
 from orchestrator.gateway.opening import keep_books, open_books
 from orchestrator.gateway.policy import Doorman
+from orchestrator.gateway.ports import CannotListen, bind, nodes_server
 from orchestrator.gateway.service import Service
 from orchestrator.gateway.servicers import AdminServicer, FleetServicer, GatewayServicer
+from orchestrator.identity.line import join_url, tell_how_to_join
+from orchestrator.identity.servicers import IdentityServicer
+from orchestrator.identity.witness import Closed
 from orchestrator.journal import Journal
 from orchestrator.ledger.keys import KeyRing
 from orchestrator.metrics import Metrics
@@ -59,16 +65,15 @@ from orchestrator.probing import Probing
 from orchestrator.store.errors import StoreError
 from orchestrator.types import BudgetRequest, OnInfeasible
 
+if TYPE_CHECKING:
+    from orchestrator.identity.opening import Identity
+
 events = structlog.get_logger("gateway")
 
 DRAIN_S = 10.0
 # How long a request over HTTP may take where it does not say.
 MAX_HTTP_S = 600.0
-SERVICES = ("edgewise.v1.Gateway", "edgewise.v1.Admin", "edgewise.v1.Accounts", "edgewise.v1.Fleet")
-
-
-class CannotListen(Exception):
-    """An address is taken or not ours."""
+SERVICES = tuple(f"edgewise.v1.{name}" for name in ("Gateway", "Admin", "Accounts", "Fleet", "Identity"))
 
 
 @dataclass
@@ -80,6 +85,7 @@ class Gateway:
     joiner: Joiner
     planner: Planner
     keys: KeyRing
+    identity: Identity | None = None
 
 
 def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_process) -> Gateway:
@@ -91,6 +97,7 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
 
     Raises:
         RequestError: The file of set budgets cannot be read.
+        IdentityError: The authority or what it knows of nodes cannot be read.
     """
     promise, retries = config.promise, config.retries
     board = ArmBoard(
@@ -134,12 +141,18 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
     )
     joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s, afterwards=service)
     joiner.reported = service.personal.reported
-    required = config.auth.keys == "required" or not _on_loopback(config)
-    return Gateway(config, service, joiner, planner, KeyRing([], required=required, clock_unix_s=time.time))
+    required = config.auth.keys == "required" or not config.on_loopback
+    keys = KeyRing([], required=required, clock_unix_s=time.time)
+    return Gateway(config, service, joiner, planner, keys, _identity(config, fleet))
 
 
-def _on_loopback(config: GatewayConfig) -> bool:
-    return is_loopback(config.listen) and is_loopback(config.http_listen)
+def _identity(config: GatewayConfig, fleet: Fleet) -> Identity | None:
+    """The gateway's side of TLS; None where there is none, and then its packages are not needed either."""
+    if not config.tls_on:
+        return None
+    from orchestrator.identity.opening import open_identity
+
+    return open_identity(config, fleet)
 
 
 def _budgets(config: GatewayConfig, is_text: Callable[[str], bool]) -> Budgets:
@@ -177,23 +190,29 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(service, gateway.joiner), guarded)
     books = AccountsServicer(service.till, gateway.keys)
     accounts_pb2_grpc.add_AccountsServicer_to_server(books, guarded)
-    fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(gateway.joiner), guarded)
+    # With TLS nodes have a port of their own.
+    identity = gateway.identity
+    fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(gateway.joiner, Closed() if identity else None), guarded)
+    issuing = IdentityServicer(identity, join_url(config))
+    identity_pb2_grpc.add_IdentityServicer_to_server(issuing, guarded)
     checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(checks, guarded)
     if is_loopback(config.listen):
-        names = [file.DESCRIPTOR.services_by_name for file in (gateway_pb2, admin_pb2, accounts_pb2, fleet_pb2)]
+        files = (gateway_pb2, admin_pb2, accounts_pb2, fleet_pb2, identity_pb2)
+        names = [file.DESCRIPTOR.services_by_name for file in files]
         full = [service.full_name for services in names for service in services.values()]
         mirror = reflection.aio.ReflectionServicer([*full, reflection.SERVICE_NAME])  # type: ignore[attr-defined]
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(mirror, guarded)
-    try:
-        port = server.add_insecure_port(config.listen)
-    except RuntimeError as error:
-        raise CannotListen(f"cannot listen on {config.listen}: another process has it, or it is not ours") from error
+    port = bind(server, config.listen, identity.for_clients() if identity else None)
+    servers = [server, *([nodes_server(config, identity, gateway.joiner)] if identity else [])]
     http = _http_server(gateway, _http_listener(config.http_listen), doorman)
     await open_books(config, service.till, gateway.keys)
-    await server.start()
+    for each in servers:
+        await each.start()
     tasks = [asyncio.create_task(gateway.planner.run()), asyncio.create_task(gateway.joiner.sweep())]
-    keeping = asyncio.create_task(keep_books(service.till, gateway.keys))
+    keeping = [asyncio.create_task(keep_books(service.till, gateway.keys))]
+    if identity is not None:
+        keeping.append(asyncio.create_task(identity.sentry.sweep()))
     await http.start()
     _follow_health(gateway, checks)
     try:
@@ -202,16 +221,15 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         service.admission.closed = True
         await checks.enter_graceful_shutdown()
         await _drain(service)
-        await server.stop(grace=1.0)
+        await asyncio.gather(*(each.stop(grace=1.0) for each in servers))
         service.publish()
         service.idle.write()
         service.pacing.keep(asyncio.get_running_loop().time(), force=True)
         service.probing.keep()
         await http.close()
-        keeping.cancel()
-        for task in tasks:
+        for task in [*keeping, *tasks]:
             task.cancel()
-        await asyncio.gather(*tasks, keeping, return_exceptions=True)
+        await asyncio.gather(*tasks, *keeping, return_exceptions=True)
         await service.till.ledger.close()
 
 
@@ -248,10 +266,10 @@ def _http_listener(address: str) -> socket.socket:
 
 
 def _http_server(gateway: Gateway, listener: socket.socket, doorman: Doorman) -> HttpServer:
-    admission = gateway.config.admission
+    admission, identity = gateway.config.admission, gateway.identity
     limit_bytes, deadline_s = admission.max_message_bytes, min(MAX_HTTP_S, admission.max_deadline_s)
-    app = Guarded(http_app(gateway.service, limit_bytes=limit_bytes, max_deadline_s=deadline_s), doorman)
-    return HttpServer(app, listener)
+    app = http_app(gateway.service, identity=identity, limit_bytes=limit_bytes, max_deadline_s=deadline_s)
+    return HttpServer(Guarded(app, doorman), listener, identity.for_http() if identity else None)
 
 
 async def _drain(service: Service) -> None:
@@ -278,8 +296,10 @@ async def _run(gateway: Gateway) -> None:
             grpc=address,
             http=gateway.config.http_listen,
             version=__version__,
-            next=f"edgewise node run --gateway {address}",
+            next="type the line below on a node" if gateway.identity else f"edgewise node run --gateway {address}",
         )
+        if gateway.identity is not None:
+            tell_how_to_join(gateway.identity, gateway.config)
         await stop.wait()
         events.info("gateway.draining")
 

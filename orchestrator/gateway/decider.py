@@ -62,7 +62,7 @@ class Decider:
         self._budgets = budgets
         self._till = till
         self._pacing = pacing
-        self._probing = probing
+        self.probing = probing
         self._personal = personal
 
     def again(
@@ -127,7 +127,7 @@ class Decider:
         ticket.plan = standing.plan
         pace = self._pacing.arrive(task.name, started_s)
         decision = route(features_f, plan=standing.plan, table=standing.table, limits=limits, wish=wish, pace=pace)
-        if self._probing.on and wish.expert is None:
+        if self.probing.on and wish.expert is None:
             decision = self._probe(ticket, decision, features_f, wish=wish, standing=standing)
         if ticket.owner is not None:
             decision = self._overlaid(ticket, decision, features_f, wish=wish)
@@ -158,7 +158,7 @@ class Decider:
             wanted = replace(wish, expert=expert)
             return route(features_f, plan=plan, table=table, limits=limits, wish=wanted, pace=gate.pace)
 
-        return self._probing.decide(ticket.request_id, gate, task=ticket.task, expert=plan.best_single, single=alone)
+        return self.probing.decide(ticket.request_id, gate, task=ticket.task, expert=plan.best_single, single=alone)
 
     def _overlaid(
         self, ticket: Ticket, generic: Decision, features_f: NDArray[np.floating[Any]], *, wish: Wish

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,7 +17,11 @@ from orchestrator.door.routes import door_routes
 from orchestrator.errors import EdgewiseError
 from orchestrator.gateway.policy import Doorman
 from orchestrator.gateway.service import Service
+from orchestrator.identity.routes import identity_routes
 from orchestrator.metrics import CONTENT_TYPE
+
+if TYPE_CHECKING:
+    from orchestrator.identity.opening import Identity
 
 DEFAULT_BODY_BYTES = 4_194_304
 DEFAULT_DEADLINE_S = 600.0
@@ -65,12 +69,17 @@ def problem(error: EdgewiseError, path: str) -> Response:
 
 
 def http_app(
-    service: Service, *, limit_bytes: int = DEFAULT_BODY_BYTES, max_deadline_s: float = DEFAULT_DEADLINE_S
+    service: Service,
+    *,
+    identity: Identity | None = None,
+    limit_bytes: int = DEFAULT_BODY_BYTES,
+    max_deadline_s: float = DEFAULT_DEADLINE_S,
 ) -> Starlette:
     """The ASGI application, unguarded.
 
     Args:
         service: Does the work.
+        identity: Takes nodes in; None where there is no TLS.
         limit_bytes: Most bytes of a body.
         max_deadline_s: The longest that a request may take.
     """
@@ -103,6 +112,7 @@ def http_app(
             Route("/readyz", ready),
             Route("/version", version),
             Route("/metrics", metrics),
+            *identity_routes(identity),
             *door_routes(service, limit_bytes=limit_bytes, max_deadline_s=max_deadline_s),
         ]
     )

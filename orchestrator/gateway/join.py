@@ -46,6 +46,16 @@ class Afterwards(Protocol):
         """The running sum of a node's idle joules."""
 
 
+class Witness(Protocol):
+    """Knows who is at the other end of a connection."""
+
+    def refusal(self, context: Any, claimed: str) -> Refusal | None:
+        """Why the connection may not speak for the node that it claims to be; None where it may."""
+
+    def watch(self, context: Any, session: NodeSession) -> None:
+        """A session of the connection has begun."""
+
+
 def _unasked(node: str, report: PersonalReport) -> None:
     """Where nobody gives orders, nobody waits for reports."""
     log.debug("node.report_unasked", node=node, order=report.order_id)
@@ -68,16 +78,18 @@ class Joiner:
         self._lease_s = lease_s
         self.reported: Callable[[str, PersonalReport], None] = _unasked
 
-    async def serve(self, context: Any) -> None:
-        """Serve one node until its stream ends."""
+    async def serve(self, context: Any, witness: Witness | None = None) -> None:
+        """Serve one node until its stream ends; without a witness nodes are who they say they are."""
         hello = await self._hello(context)
         if hello is None:
             return
-        joined = self._fleet.join(hello)
+        joined = (witness.refusal(context, hello.node) if witness else None) or self._fleet.join(hello)
         if isinstance(joined, Refusal):
             log.warning("node.refused", node=hello.node, reason=joined.reason)
             await self._reject(context, joined)
             return
+        if witness is not None:
+            witness.watch(context, joined)
         log.info("node.joined", node=hello.node, device=hello.device, simulated=hello.simulated, arms=len(hello.arms))
         await self._converse(context, joined)
 

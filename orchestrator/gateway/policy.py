@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from orchestrator.errors import RequestError
 from orchestrator.ledger.keys import ANONYMOUS, Caller, KeyRing, Role
+from orchestrator.ledger.spenders import Spender
 
 # What every key of ours begins with.
 OURS = b"ewk_"
@@ -32,6 +33,9 @@ _ADMIN = dict.fromkeys(("GetStatus", "DrainNode", "GetBudgets", "SetBudget"), Ac
 _ACCOUNTS = dict.fromkeys(
     ("GetQuotas", "SetQuota", "CreateKey", "ListKeys", "RevokeKey", "GetEnergy", "ExportSettlements"), Access.ADMIN
 )
+_IDENTITY = dict.fromkeys(
+    ("CreateToken", "ListTokens", "RevokeToken", "ListNodes", "ApproveNode", "RevokeNode"), Access.ADMIN
+) | {"Renew": Access.NODE}
 # Says no more than "serving" or not, as load balancers need it.
 _HEALTH = dict.fromkeys(("Check", "List", "Watch"), Access.PUBLIC)
 
@@ -39,6 +43,7 @@ METHODS: Mapping[str, Access] = MappingProxyType(
     {f"/edgewise.v1.Gateway/{name}": access for name, access in _GATEWAY.items()}
     | {f"/edgewise.v1.Admin/{name}": access for name, access in _ADMIN.items()}
     | {f"/edgewise.v1.Accounts/{name}": access for name, access in _ACCOUNTS.items()}
+    | {f"/edgewise.v1.Identity/{name}": access for name, access in _IDENTITY.items()}
     | {f"/grpc.health.v1.Health/{name}": access for name, access in _HEALTH.items()}
     | {"/edgewise.v1.Fleet/Connect": Access.NODE}
     | {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Access.ADMIN}
@@ -50,6 +55,9 @@ ROUTES: Mapping[str, Access] = MappingProxyType(
         "/readyz": Access.PUBLIC,
         "/version": Access.PUBLIC,
         "/metrics": Access.ADMIN,
+        # The public half of an authority, and where a token is shown instead of a key.
+        "/cacerts": Access.PUBLIC,
+        "/v1/nodes/join": Access.PUBLIC,
         "/v1/chat/completions": Access.CLIENT,
         "/v1/completions": Access.CLIENT,
         "/v1/embeddings": Access.CLIENT,
@@ -147,6 +155,24 @@ def _check_host(hosts: Sequence[bytes]) -> None:
             if name.lower() != "localhost":
                 text = "Without keys this gateway answers to localhost and to addresses only; see auth.keys."
                 raise RequestError("PERMISSION_DENIED", text) from None
+
+
+class NodesDoorman:
+    """Stands at the port where nodes show certificates: what is for nodes may be called there, and nothing else.
+
+    Which node calls is looked at by those who answer; gRPC has let nobody connect without a certificate.
+    """
+
+    def admit_call(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """A gRPC call.
+
+        Raises:
+            RequestError: PERMISSION_DENIED.
+        """
+        del metadata
+        if METHODS.get(method) is not Access.NODE:
+            raise RequestError("PERMISSION_DENIED", "Only nodes' own calls are answered at this port.")
+        caller.set(Caller(Spender(), Role.NODE))
 
 
 def tenant_seen() -> str | None:

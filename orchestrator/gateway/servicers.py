@@ -12,7 +12,7 @@ from orchestrator import __version__
 from orchestrator.budgets import TaskBudget
 from orchestrator.errors import RequestError
 from orchestrator.gateway.accounts import Payer, TextReply
-from orchestrator.gateway.join import Joiner
+from orchestrator.gateway.join import Joiner, Witness
 from orchestrator.gateway.policy import caller, tenant_seen
 from orchestrator.gateway.replies import (
     encode_explanation,
@@ -202,11 +202,12 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
 
 
 class FleetServicer(fleet_pb2_grpc.FleetServicer):
-    """What node agents call."""
+    """What node agents call; the witness says who they are where there is TLS."""
 
-    def __init__(self, joiner: Joiner) -> None:
+    def __init__(self, joiner: Joiner, witness: Witness | None = None) -> None:
         self._joiner = joiner
+        self._witness = witness
 
     async def Connect(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]
         """See fleet.proto."""
-        await self._joiner.serve(context)
+        await self._joiner.serve(context, self._witness)

@@ -5,10 +5,11 @@ the delta LE, GE+LE+GN as it is served, last-layer and full fine-tuning. All tha
 optimiser with one early-stopping split (every fourth correction, from ten of those on; with fewer, the two kinds of
 fine-tuning learn from all). *Served* is what a node would put in service: the delta behind its gate where it is
 promoted on the corrections that judge, else the instant head behind its gate where that is, else the global expert.
-Times are CPU seconds of one thread, taken in the same run: the machine may be shared. A *share* is a gain over GE as a
+Times are CPU seconds of one thread, taken in the same run: the machine may be shared. What judging a candidate on the
+stored samples takes is told apart (``judging``); fine-tuning is not judged at all. A *share* is a gain over GE as a
 fraction of full fine-tuning's mean gain over the users.
 
-``--quick`` takes four users and one seed.
+``--quick`` takes four users and one seed, ``--seeds=N`` another number of seeds.
 Shapes: n samples, c classes.
 """
 
@@ -20,7 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -46,6 +47,7 @@ from nodes.personal.learning import (
     trainable,
 )
 from nodes.personal.network import Floats, macs, parameters
+from nodes.personal.training import LEAST_JUDGES
 from tests.bench.harness import Bar, Row, evaluation_data, main
 from tests.bench.personal_speed import instant_rows, speed_rows
 from tests.bench.personal_users import LENET5, USERS, World, load_world
@@ -141,6 +143,12 @@ class Score:
     cpu_s: float
     routed_fraction: float = 1.0
     promoted: bool = True
+    judging_s: float = 0.0
+
+
+def labels_of(scores_nc: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """The label with the highest score."""
+    return np.asarray(scores_nc.argmax(axis=1), np.int64)
 
 
 def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
@@ -172,7 +180,7 @@ def _tuned(scene: Scene, rows: int) -> Score:
     )
 
     def label(samples: Samples) -> NDArray[np.int64]:
-        return answer(LENET5, tuned, stem(LENET5, tuned, samples.images))[0].argmax(axis=1)
+        return labels_of(answer(LENET5, tuned, stem(LENET5, tuned, samples.images))[0])
 
     return _score(scene, label(scene.held_out.samples), label(scene.test.samples), cpu_s)
 
@@ -194,7 +202,7 @@ def _last_layer(scene: Scene, rows: int) -> Score:
     tuned, cpu_s = _timed(lambda: optimise(start, forward, pool, judges_n=judges_n, recipe=LAST, seed=scene.seed))
 
     def label(answers: Answers) -> NDArray[np.int64]:
-        return forward(tuned, torch.from_numpy(answers.features_nf)).argmax(dim=1).numpy()
+        return labels_of(forward(tuned, torch.from_numpy(answers.features_nf)).numpy())
 
     return _score(scene, label(scene.held_out), label(scene.test), cpu_s)
 
@@ -220,9 +228,9 @@ def _instant(scene: Scene, rows: int) -> Score:
 
 
 def _corrected(head: instant.InstantHead, answers: Answers, covered: float) -> NDArray[np.int64]:
-    own_n = head.correct_many(answers.features_nf, answers.probabilities_nc).argmax(axis=1)
+    own_n = labels_of(head.correct_many(answers.features_nf, answers.probabilities_nc))
     open_n = instant.open_to(answers.probabilities_nc, covered)
-    return np.where(open_n, own_n, answers.logits_nc.argmax(axis=1))
+    return np.where(open_n, own_n, labels_of(answers.logits_nc))
 
 
 def _delta(scene: Scene, rows: int) -> tuple[Score, Score, deltas.Delta, gates.Gate]:
@@ -237,15 +245,16 @@ def _delta(scene: Scene, rows: int) -> tuple[Score, Score, deltas.Delta, gates.G
     folded = as_tensors(deltas.fold(LENET5, weights, learned))
 
     def label(answers: Answers) -> NDArray[np.int64]:
-        return answer(LENET5, folded, answers.stem_map)[0].argmax(axis=1)
+        return labels_of(answer(LENET5, folded, answers.stem_map)[0])
 
     gate, gate_s = _timed(lambda: gates.discriminate(own.gate_nf[~judges_n], scene.replay.gate_nf, seed=scene.seed))
     gate, set_s = _timed(lambda: _calibrated(scene, gate, label(scene.stored)))
     alone = _score(scene, label(scene.held_out), label(scene.test), cpu_s)
     judges = own[judges_n]
     mine_n = np.where(gate.score(judges.gate_nf) > 0.0, label(judges) == judges.samples.labels_n, judges.right_n)
-    served = _routed(scene, gate, label, cpu_s + gate_s + set_s)
-    return alone, replace(served, promoted=beats(mine_n, judges.right_n)), learned, gate
+    served = _routed(scene, gate, label, cpu_s + gate_s)
+    promoted = len(mine_n) >= LEAST_JUDGES and beats(mine_n, judges.right_n)
+    return alone, replace(served, promoted=promoted, judging_s=set_s), learned, gate
 
 
 def _judges(rows: int, *, tuned: bool = False) -> NDArray[np.bool_]:
@@ -281,7 +290,7 @@ def run() -> list[Row]:
     prior = instant.prior(replay.features_nf, replay.probabilities_nc, replay.samples.labels_n)
     table: Table = defaultdict(list)
     for name in names:
-        for seed in range(1 if quick else SEEDS):
+        for seed in range(_seeds(quick)):
             samples = world.users[name]
             order = np.random.default_rng(1_000 + seed).permutation(len(samples))
             seen = look(world, Samples(samples.images[order], samples.labels_n[order]))
@@ -290,6 +299,11 @@ def run() -> list[Row]:
         print(_line(table, name), file=sys.stderr, flush=True)
     speeds = [*instant_rows(), *speed_rows(LENET5, world.weights)]
     return [*_rows(table, names), *_overheads(world, *sizes), *speeds]
+
+
+def _seeds(quick: bool) -> int:
+    given = [int(flag.removeprefix("--seeds=")) for flag in sys.argv if flag.startswith("--seeds=")]
+    return given[0] if given else 1 if quick else SEEDS
 
 
 def _line(table: Table, name: str) -> str:
@@ -305,7 +319,7 @@ def _judge(scene: Scene, name: str, table: Table) -> tuple[deltas.Delta, gates.G
         alone, served, learned, gate = _delta(scene, rows)
         first = _instant(scene, rows)
         chosen = served if served.promoted else first if first.promoted else _unchanged(scene)
-        chosen = replace(chosen, cpu_s=served.cpu_s + first.cpu_s)
+        chosen = replace(chosen, cpu_s=served.cpu_s + first.cpu_s, judging_s=served.judging_s)
         scores = (first, alone, chosen, _last_layer(scene, rows), _tuned(scene, rows))
         for method, score in zip(METHODS, scores, strict=True):
             table[method, rows, name].append((base, score))
@@ -350,7 +364,7 @@ def _rows(table: Table, names: list[str]) -> list[Row]:
                 worst_drop = max(worst_drop, drop)
                 by_user = [np.mean([s.generic_drop for _, s in table[method, size, name]]) for name in writers]
                 worst_user = max(worst_user, float(max(by_user)))
-                below += sum(np.mean([upper for upper, _ in table["served.below", size, n]]) < 0 for n in writers)
+                below += sum(bool(np.mean([up for up, _ in table["served.below", size, n]]) < 0) for n in writers)
         rows.append(
             Row(
                 f"custom.ge.{size}",
@@ -360,6 +374,8 @@ def _rows(table: Table, names: list[str]) -> list[Row]:
             )
         )
         rows.append(Row(f"cpu_s.full.{size}", float(full_s), "s", sizes))
+        judging_s = [score.judging_s for name in writers for _, score in table["served", size, name]]
+        rows.append(Row(f"judging.served.{size}", float(np.mean(judging_s) / full_s), "ratio", sizes))
         rows += _user_rows(table, names, size)
     rows.append(Row("generic_drop.served.worst_mean", worst_drop, "fraction", sizes))
     rows.append(Row("generic_drop.served.worst_user", worst_user, "fraction", sizes))

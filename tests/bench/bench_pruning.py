@@ -97,6 +97,7 @@ def rows_of(row: Recorded, ms: dict[str, float]) -> list[Row]:
         "network": "VGG16-BN x 0.25",
         "epochs": facts.get("epochs"),
         "schedule": facts.get("schedule"),
+        "further_schedule": facts.get("further_schedule"),
     }
     named = [
         ("accuracy", facts["accuracy"], "1"),

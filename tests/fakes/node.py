@@ -69,6 +69,7 @@ class FakeNode:
         behaviour: What it does with work.
         by_expert: What it does with work for some experts.
         reference: The tensor task's reference set ("inputs" and "labels"), sent when it is wanted.
+        channel: To the gateway; None opens one without TLS.
         hello: Fields of the hello that replace the usual ones.
     """
 
@@ -81,6 +82,7 @@ class FakeNode:
         behaviour: Behaviour,
         by_expert: Mapping[str, Behaviour] | None = None,
         reference: Tensors | None = None,
+        channel: grpc.aio.Channel | None = None,
         **hello: Any,
     ) -> None:
         self.name = name
@@ -92,7 +94,7 @@ class FakeNode:
         self.welcome = fleet.Welcome()
         self._reference = dict(reference or {})
         self._hello = hello
-        self._channel = grpc.aio.insecure_channel(target, options=OPTIONS)
+        self._channel = channel or grpc.aio.insecure_channel(target, options=OPTIONS)
         self._outbox: asyncio.Queue[fleet.FromNode | None] = asyncio.Queue()
         self._awake = asyncio.Event()
         self._awake.set()

@@ -30,7 +30,7 @@ KILLS = 100
 PROMOTIONS_S = 0.3
 # A big expert, so that a kill is likely to come while it is written.
 PADDING = 100_000
-CORRECTIONS = 24
+CORRECTIONS = 48
 
 
 def _expert(version: int, digest: str) -> LocalExpert:

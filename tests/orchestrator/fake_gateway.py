@@ -179,6 +179,11 @@ class Gateway(gateway_pb2_grpc.GatewayServicer):
         self.feedback.append((request.request_id, request.score))
         return gateway_pb2.FeedbackResponse(counted=len(self.feedback) == 1)
 
+    def Personal(
+        self, request: gateway_pb2.PersonalRequest, context: grpc.ServicerContext
+    ) -> gateway_pb2.PersonalResponse:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "nobody asks this fake for users' own experts")
+
     def Explain(
         self, request: gateway_pb2.ExplainRequest, context: grpc.ServicerContext
     ) -> gateway_pb2.ExplainResponse:

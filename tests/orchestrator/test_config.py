@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config import GatewayConfig, default_state_dir, is_loopback, split_address
+from orchestrator.config import GatewayConfig, is_loopback, split_address
 from orchestrator.config_errors import ConfigError
 from orchestrator.config_layers import load, read_file, validate_file
+from orchestrator.places import default_state_dir, local_authority
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "config"
 
@@ -121,9 +122,29 @@ def test_mistakes_are_named(tmp_path: Path, text: str, words: tuple[str, ...]) -
 
 @pytest.mark.parametrize("key", ["listen", "http_listen"])
 def test_remote_addresses_need_the_flag_and_the_reason_is_told(tmp_path: Path, key: str) -> None:
-    assert "no TLS yet" in error_of(tmp_path, f"{key}: 0.0.0.0:9000")
+    assert "without TLS" in error_of(tmp_path, f"{key}: 0.0.0.0:9000\ntls: {{mode: off}}")
     allowed = load(flags={}, environment={}, file=write(tmp_path, f"{key}: 0.0.0.0:9\nallow_insecure_remote: true"))
     assert getattr(allowed.config, key) == "0.0.0.0:9"
+    assert not allowed.config.tls_on
+
+
+@pytest.mark.parametrize("key", ["listen", "http_listen", "nodes_listen"])
+def test_beyond_loopback_tls_is_on_by_itself(tmp_path: Path, key: str) -> None:
+    config = load(flags={}, environment={}, file=write(tmp_path, f"{key}: 0.0.0.0:9000")).config
+    assert (config.tls_on, config.on_loopback) == (True, False)
+    assert (GatewayConfig().tls_on, GatewayConfig().nodes_address) == (False, "127.0.0.1:8422")
+
+
+@pytest.mark.parametrize(("word", "mode"), [("on", "on"), ("off", "off"), ("auto", "auto"), ('"on"', "on")])
+def test_tls_modes_as_yaml_writes_them(tmp_path: Path, word: str, mode: str) -> None:
+    config = load(flags={}, environment={}, file=write(tmp_path, f"tls: {{mode: {word}, san: [gw.example, 10.0.0.1]}}"))
+    assert (config.config.tls.mode, config.config.tls.san) == (mode, ("gw.example", "10.0.0.1"))
+
+
+def test_further_names_from_the_environment_and_none_that_is_no_name(tmp_path: Path) -> None:
+    config = load(flags={}, environment={"EDGEWISE_TLS__SAN": "a.example, 10.0.0.1", "HOME": "/x"}).config
+    assert config.tls.san == ("a.example", "10.0.0.1")
+    assert "tls.san" in error_of(tmp_path, 'tls: {san: ["not a name"]}')
 
 
 def test_addresses() -> None:
@@ -145,6 +166,14 @@ def test_unreadable_files(tmp_path: Path) -> None:
 def test_state_dir_follows_xdg() -> None:
     assert default_state_dir({"XDG_DATA_HOME": "/d"}) == Path("/d/edgewise")
     assert default_state_dir({"HOME": "/h"}) == Path("/h/.local/share/edgewise")
+
+
+def test_the_authority_of_a_gateway_on_this_machine_is_found(tmp_path: Path) -> None:
+    environment = {"EDGEWISE_STATE_DIR": str(tmp_path)}
+    assert local_authority(environment) is None
+    (tmp_path / "identity").mkdir()
+    (tmp_path / "identity" / "ca.pem").write_text("")
+    assert local_authority(environment) == tmp_path / "identity" / "ca.pem"
 
 
 def test_example_holds_every_key_at_its_default() -> None:

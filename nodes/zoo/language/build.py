@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from nodes.worker.text.library import MIXTURE_SUFFIX, Library
-from nodes.zoo.arrays import write_arrays
+from nodes.zoo.arrays import read_arrays, write_arrays
+from nodes.zoo.digest import tensor_digest
 from nodes.zoo.language.cards import Learned, TextExpertCard
 from nodes.zoo.language.export import export_onnx
-from nodes.zoo.language.judging import Answers, answer_all, score, scores_by_suite
+from nodes.zoo.language.judging import Answers, answer_all, answers_from, score, scores_by_suite
 from nodes.zoo.language.network import parameters
 from nodes.zoo.language.settings import CONTEXT_TOKENS, RECIPES, Recipe
 from nodes.zoo.language.texts import question_tensors
@@ -95,7 +96,7 @@ class Builder:
     def _judge(self, name: str, variant: str, found: dict[str, Any]) -> None:
         file = self._out / str(found["file"])
         models = self._library.load(name, str(file), found["sha256"])["models"]
-        answers = {split: self._answers(name, split) for split in Split if split in self._questions}
+        answers = {split: self._answers(name, split, found["sha256"]) for split in Split if split in self._questions}
         test, reference = answers[Split.TEST], answers[Split.REFERENCE]
         self._evidence |= {f"{name}.{key}": array for key, array in reference.evidence().items()}
         self._files[name] = {**found, "validation": float(answers[Split.VALIDATION].correct_q.mean())}
@@ -121,8 +122,14 @@ class Builder:
         shares = " ".join(f"{suite} {one.right_fraction:.2f}" for suite, one in suites.items())
         self._report(f"{name}: {card.quality.right_fraction:.3f} of the test questions right: {shares}")
 
-    def _answers(self, name: str, split: Split) -> Answers:
-        return answer_all(self._library.arm(name), self._questions[split])
+    def _answers(self, name: str, split: Split, sha256: str) -> Answers:
+        """Answers to one split; those of a file that did not change are kept in the folder of the checkpoints."""
+        questions = self._questions[split]
+        asked = tensor_digest(question_tensors(questions))
+        kept = self._work / f"answers-{sha256[:16]}-{asked[:16]}.npz"
+        if not kept.exists():
+            write_arrays(kept, answer_all(self._library.arm(name), questions).arrays())
+        return answers_from(read_arrays(kept))
 
     def _write_task(self) -> None:
         self._write_questions("reference", self._questions[Split.REFERENCE])

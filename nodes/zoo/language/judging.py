@@ -16,7 +16,7 @@ from nodes.worker.text.batcher import Batcher
 from nodes.worker.text.mixing import Mixture
 from nodes.worker.text.writing import Order
 from nodes.zoo.language.cards import Score
-from nodes.zoo.language.texts import packed
+from nodes.zoo.language.texts import packed, unpacked
 from nodes.zoo.skills.checking import is_right, wilson_interval
 from nodes.zoo.skills.skill import Question
 from nodes.zoo.skills.suites import NAMES
@@ -46,6 +46,18 @@ class Answers:
             "given": given,
             "given_ends": given_ends,
         }
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything, as a file keeps it."""
+        given, given_ends = packed(self.given)
+        figures = {name: value for name, value in vars(self).items() if name != "given"}
+        return {**figures, "given": given, "given_ends": given_ends}
+
+
+def answers_from(arrays: Mapping[str, NDArray[Any]]) -> Answers:
+    """What `Answers.arrays` gave."""
+    figures = {name: value for name, value in arrays.items() if not name.startswith("given")}
+    return Answers(tuple(unpacked(arrays["given"], arrays["given_ends"])), **figures)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from deploy.demo.writer import Writer
 from nodes.agent import messages as m
 from nodes.arms import ArmSpec
 from nodes.energy.meters.unmeasured import UnmeasuredMeter
-from nodes.engines.contract import EngineEvents, EngineState, Job, JobResult
+from nodes.engines.contract import EngineEvents, EngineState, Job, JobResult, TextEnd, TextJob, TextPiece
+from nodes.errors import EngineError
 from nodes.inventory import load_inventory
-from nodes.personal.office import Office, Settings
+from nodes.personal.choosing import Settings
+from nodes.personal.office import Office
 from nodes.personal.sealing import KeySeal, Seal
 from nodes.zoo.catalog import load_catalog
 
@@ -48,7 +50,7 @@ class HostEngine:
         self.restarts = self.running = self.queued = 0
         self.sessions: dict[str, onnxruntime.InferenceSession] = {}
 
-    async def load(self, arms: list[ArmSpec]) -> None:
+    async def load(self, arms: Sequence[ArmSpec]) -> None:
         for arm in arms:
             assert arm.model_file is not None
             await self.attach(arm.key, arm.model_file.read_bytes())
@@ -64,6 +66,12 @@ class HostEngine:
         session = self.sessions[job.arm]
         names = [output.name for output in session.get_outputs()]
         return JobResult(dict(zip(names, session.run(names, dict(job.inputs)), strict=True)), 0.0, 0.1)
+
+    def generate(self, job: TextJob) -> AsyncGenerator[TextPiece | TextEnd]:
+        raise EngineError("tensors only")
+
+    async def close(self) -> None:
+        self.sessions.clear()
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from nodes.agent.wire import encode
 from nodes.energy.meters.unmeasured import UnmeasuredMeter
 from nodes.inventory import load_inventory
 from nodes.personal.keeping import HOUR_S, Bounds, sweep
+from nodes.personal.office import Office
 from nodes.personal.sealing import owner_mark
 from tests.nodes.personal.host import ADA, EXPERT, HostEngine, PlainSeal, ask, correct, open_office, teach, written
 
@@ -20,7 +22,7 @@ MALLORY = m.Owner("tenant-b", "ada")
 HELD = range(60, 160)
 
 
-async def _right(office, owner: m.Owner = ADA) -> float:
+async def _right(office: Office, owner: m.Owner = ADA) -> float:
     images, labels_n = written()
     return float(np.mean([(await ask(office, images[n], f"h{n}", owner))[0] == labels_n[n] for n in HELD]))
 
@@ -79,7 +81,7 @@ async def test_a_user_of_one_class_loses_little_elsewhere(tmp_path: Path) -> Non
     others = [n for n in HELD if labels_n[n] != 7]
     sevens = np.flatnonzero(labels_n == 7)
 
-    async def right(rows) -> float:
+    async def right(rows: Iterable[int]) -> float:
         return float(np.mean([(await ask(office, images[n], f"h{n}"))[0] == labels_n[n] for n in rows]))
 
     before = await right(others), await right(sevens[12:])
@@ -139,7 +141,7 @@ def _waiting(folder: Path) -> list[Path]:
     return list(folder.glob("*/inputs/*"))
 
 
-async def _plant(office) -> None:
+async def _plant(office: Office) -> None:
     await ask(office, CANARY, "c0")
     await ask(office, CANARY, "c1")
     assert (await correct(office, "c1", 5)).reason == ""

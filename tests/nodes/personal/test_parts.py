@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,7 +134,8 @@ def test_an_expert_comes_back_as_it_was() -> None:
     assert (back.version, back.tier, back.judgement, back.learned) == (3, DELTA, expert.judgement, 24)
     assert back.delta is not None
     assert back.delta.geometry is warp.IDENTITY
-    np.testing.assert_array_equal(back.delta.arrays["a.mix"], _expert(3).delta.arrays["a.mix"])
+    assert expert.delta is not None
+    np.testing.assert_array_equal(back.delta.arrays["a.mix"], expert.delta.arrays["a.mix"])
 
 
 def _shelf(folder: Path, digest: str = "digest") -> Shelf:
@@ -149,8 +153,8 @@ def test_a_promotion_cut_anywhere_leaves_the_old_or_the_new_expert(
         shelf.promote(_expert(2))
         calls = [0]
 
-        def dying(real, calls=calls, step=step):
-            def call(*arguments, **named):
+        def dying(real: Callable[..., Any], calls: list[int] = calls, step: int = step) -> Callable[..., Any]:
+            def call(*arguments: Any, **named: Any) -> Any:
                 calls[0] += 1
                 if calls[0] > step:
                     raise KeyboardInterrupt
@@ -160,7 +164,7 @@ def test_a_promotion_cut_anywhere_leaves_the_old_or_the_new_expert(
 
         with monkeypatch.context() as patched:
             for name in ("link", "open", "fsync"):
-                patched.setattr(f"os.{name}", dying(getattr(__import__("os"), name)))
+                patched.setattr(f"os.{name}", dying(getattr(os, name)))
             patched.setattr(Path, "replace", dying(Path.replace))
             with contextlib.suppress(KeyboardInterrupt):
                 shelf.promote(_expert(3))

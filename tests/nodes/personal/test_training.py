@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nodes.agent import messages as m
+from nodes.personal.office import Office
 from tests.nodes.personal.host import ADA, ask, correct, open_office, teach, written
 
 pytestmark = pytest.mark.skipif(find_spec("torch") is None, reason="NOT RUN: training needs torch (extra personalize)")
@@ -43,6 +45,6 @@ async def test_a_spent_allowance_leaves_the_instant_tier(tmp_path: Path) -> None
     await office.close()
 
 
-async def ask_plain(office, image) -> int:
+async def ask_plain(office: Office, image: NDArray[np.float32]) -> int:
     """The global expert alone, through a user who was never corrected."""
     return (await ask(office, image, "plain", m.Owner("", "nobody")))[0]

@@ -14,6 +14,7 @@ from kernels.native.library import available  # noqa: E402
 
 torch.set_num_threads(1)
 
+from nodes.errors import ConfigError  # noqa: E402
 from nodes.pruning.architectures import BUILDERS, Chain  # noqa: E402
 from nodes.pruning.budget import Forecast, hold  # noqa: E402
 from nodes.pruning.checkpoints import Checkpoint, load, net_of_chain, save  # noqa: E402
@@ -145,6 +146,24 @@ def test_the_kernels_serve_what_was_trained(network: Chain, images: Images, tmp_
     write_chain(tmp_path / "chain.npz", plan, input_name="image", output_name="probabilities")
     model = ChainModel((tmp_path / "chain.npz").read_bytes())
     np.testing.assert_array_equal(model.run({"image": images.images_nchw[:, 0]})["probabilities"], found)
+
+
+def test_single_filters_can_be_studied_and_not_served(images: Images) -> None:
+    torch.manual_seed(0)
+    coarse = Chain(PLAN, inputs=1, classes=4)
+    fine = Chain(PLAN, inputs=1, classes=4, group=1)
+    for old, new in zip(coarse.convs, fine.convs, strict=True):
+        new.conv.load_state_dict(old.conv.state_dict())
+    saved = [
+        Forecast(one, layers_of(one, torch.zeros(1, 1, 8, 8)), images.images_nchw).reduction(0.8)
+        for one in (coarse, fine)
+    ]
+    # Filters are dropped one by one; but a logit for each costs more than one for sixteen.
+    assert layers_of(fine, torch.zeros(1, 1, 8, 8))[1].predictor_macs == 16 * 64
+    assert saved[0] != saved[1]
+    set_masking(fine, Masking.PREDICTED)
+    with pytest.raises(ConfigError, match="groups of 16"):
+        plan_of(fine, side=8)
 
 
 @pytest.mark.parametrize("name", BUILDERS)

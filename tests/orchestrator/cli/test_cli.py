@@ -196,7 +196,7 @@ FAILURES = [
     (("nonsense",), 2, r"nonsense"),
     (("--gateway", "nowhere", "status"), 2, r"HOST:PORT"),
     (("config", "validate", "absent.yaml"), 3, r"cannot read"),
-    (("gateway", "--listen", "0.0.0.0:1"), 3, r"no TLS yet"),
+    (("gateway", "--listen", "0.0.0.0:1", "--tls", "off"), 3, r"without TLS"),
 ]
 
 
@@ -229,7 +229,7 @@ def test_nobody_there_is_exit_code_6(edgewise: Edgewise) -> None:
 def test_advice_knows_only_reasons_that_exist() -> None:
     from orchestrator.cli.failure import ADVICE
 
-    assert set(ADVICE) <= {*CATALOGUE, "UNREACHABLE"}
+    assert set(ADVICE) <= {*CATALOGUE, "UNREACHABLE", "TLS_FAILED"}
 
 
 def test_text_of_a_peer_cannot_steer_the_terminal() -> None:

@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator import __version__
 from orchestrator.config import GatewayConfig
-from orchestrator.gateway.app import CannotListen, build, listening
+from orchestrator.gateway.app import build, listening
+from orchestrator.gateway.ports import CannotListen
 from tests.fakes.arms import FakeArm
 from tests.fakes.behaviours import answers
 from tests.fakes.live import Live, live_gateway, until

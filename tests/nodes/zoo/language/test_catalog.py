@@ -14,8 +14,10 @@ from nodes.arms import TextTraits
 from nodes.errors import ConfigError
 from nodes.inventory import load_inventory
 from nodes.zoo import __main__ as command
+from nodes.zoo.arrays import read_arrays, write_arrays
 from nodes.zoo.cards import CatalogError
 from nodes.zoo.language.catalog import TEXT_FOLDER, TextCatalog, load_text_catalog
+from nodes.zoo.language.judging import Answers, answers_from
 from nodes.zoo.language.settings import RECIPES
 from nodes.zoo.language.texts import packed, questions_from, unpacked
 from nodes.zoo.language.vocabulary import shipped_tokenizer
@@ -80,6 +82,17 @@ def test_verify_finds_the_cheapest_as_stated(catalog: TextCatalog) -> None:
 def test_texts_pack_and_unpack() -> None:
     texts = ["", "né", "", "42"]
     assert unpacked(*packed(texts)) == texts
+
+
+def test_answers_survive_a_file(tmp_path: Path) -> None:
+    ints, halves = np.arange(2), np.full(2, 0.5, np.float32)
+    answers = Answers(("", "né"), halves, halves, ints.astype(np.int32), ints.astype(np.int32), ints)
+    write_arrays(tmp_path / "answers.npz", answers.arrays())
+    again = answers_from(read_arrays(tmp_path / "answers.npz"))
+    assert again.given == answers.given
+    assert {name: array.tolist() for name, array in again.arrays().items()} == {
+        name: array.tolist() for name, array in answers.arrays().items()
+    }
 
 
 def test_the_inventory_offers_them_beside_the_digits() -> None:

@@ -1,0 +1,89 @@
+"""Puts together what a gateway with TLS needs, and the credentials of its ports."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+
+from orchestrator.config import GatewayConfig, split_address
+from orchestrator.fleet.fleet import Fleet
+from orchestrator.identity.addresses import WILDCARDS, own_names
+from orchestrator.identity.authority import Authority
+from orchestrator.identity.book import Book, write_private
+from orchestrator.identity.limiter import Limiter
+from orchestrator.identity.registrar import Registrar
+from orchestrator.identity.sentry import Sentry
+
+FOLDER = "identity"
+BOOK_FILE, SERVER_KEY_FILE, SERVER_FILE = "identity.json", "server.key", "server.pem"
+
+
+@dataclass
+class Identity:
+    """A gateway's side of TLS.
+
+    Attributes:
+        key_pem: Of the server certificate.
+        chain_pem: The server certificate and the authority's.
+        nodes_listening: Where nodes connect: host ("" for the one by which they joined) and port.
+    """
+
+    registrar: Registrar
+    sentry: Sentry
+    folder: Path
+    key_pem: bytes
+    chain_pem: bytes
+    limiter: Limiter = field(default_factory=lambda: Limiter(time.monotonic))
+    nodes_listening: tuple[str, int] = ("", 0)
+
+    def for_http(self) -> ssl.SSLContext:
+        """The same for HTTPS."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(self.folder / SERVER_FILE, self.folder / SERVER_KEY_FILE)
+        return context
+
+    def for_clients(self) -> grpc.ServerCredentials:
+        """TLS that proves who the gateway is; clients show keys."""
+        return grpc.ssl_server_credentials([(self.key_pem, self.chain_pem)])
+
+    def for_nodes(self) -> grpc.ServerCredentials:
+        """TLS that proves both ends."""
+        authority = self.registrar.authority.pem
+        return grpc.ssl_server_credentials(
+            [(self.key_pem, self.chain_pem)], root_certificates=authority, require_client_auth=True
+        )
+
+    def listens(self, config: GatewayConfig, port: int) -> None:
+        """Remember where nodes connect."""
+        host, _ = split_address(config.nodes_address)
+        self.nodes_listening = ("" if host in WILDCARDS else host, port)
+
+
+def open_identity(config: GatewayConfig, fleet: Fleet) -> Identity:
+    """Read the authority, or make it, and make a certificate for this run. Blocks: files are read and written.
+
+    Raises:
+        IdentityError: STORE_CORRUPT or STORE_UNSAFE.
+    """
+    folder = config.state_dir / FOLDER
+    authority = Authority(folder, clock_unix_s=time.time)
+    registrar = Registrar(
+        authority,
+        Book(folder / BOOK_FILE),
+        manual=config.nodes.approval == "manual",
+        clock_unix_s=time.time,
+        random=os.urandom,
+    )
+    names = own_names(config.tls.san, (config.listen, config.http_listen, config.nodes_address))
+    key_pem, chain_pem = authority.issue_server(names)
+    write_private(folder / SERVER_KEY_FILE, key_pem)
+    write_private(folder / SERVER_FILE, chain_pem)
+    sentry = Sentry(registrar, fleet, clock_s=time.monotonic, clock_unix_s=time.time)
+    return Identity(registrar, sentry, folder, key_pem, chain_pem)
