@@ -93,6 +93,13 @@ async def test_an_image_that_does_not_fit(served: Live, image: dict[str, Any], s
     assert (await post(served, INFER, {"inputs": [IMAGE]})).status == 200
 
 
+async def test_a_body_without_a_type_is_taken_but_not_from_a_page(served: Live) -> None:
+    """As Triton's own client sends it."""
+    body = {"inputs": [IMAGE]}
+    assert (await post(served, INFER, body, content_type="")).status == 200
+    assert (await post(served, INFER, body, content_type="", origin="http://evil.example")).status == 415
+
+
 async def test_budgets_of_tensors(served: Live) -> None:
     tight = {"inputs": [IMAGE], "parameters": {"max_energy_j": 1e-9}}
     assert (await post(served, INFER, tight)).json["code"] == "budget_infeasible"
