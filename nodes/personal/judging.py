@@ -21,7 +21,7 @@ BOUND_FRACTION = 0.0005
 # A win must stand out of luck by so many standard deviations: few for a delta, which is judged once per training; more
 # for the instant head, which is looked at again after every correction.
 BEATS_Z = 0.5
-OFTEN_Z = 2.0
+OFTEN_Z = 1.0
 LEAST_JUDGED = 2
 
 Rights = NDArray[np.bool_]

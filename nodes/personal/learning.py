@@ -56,10 +56,10 @@ class Recipe:
         smoothing: Share of probability that a label may be wrong by.
     """
 
-    learning_rate: float = 1.5e-2
-    steps: int = 80
-    batch: int = 28
-    replay_batch: int = 4
+    learning_rate: float = 1e-2
+    steps: int = 72
+    batch: int = 24
+    replay_batch: int = 8
     replay_weight: float = 0.5
     check_every: int = 10
     patience_steps: int = 30
@@ -172,7 +172,6 @@ def choose_geometry(network: Network, weights: Weights, corrections: Samples, re
     if len(corrections) < WARPED_FROM or network.channels != 1:
         return warp.IDENTITY
     images, labels_n = corrections.images[:WARP_SAMPLES], corrections.labels_n[:WARP_SAMPLES]
-    options = warp.candidates(corrections.images, replay.images)
     value, labels = stem(network, as_tensors(weights), images), torch.from_numpy(labels_n)
 
     def doubt(option: warp.Affine) -> NDArray[np.floating[Any]]:
