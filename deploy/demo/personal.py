@@ -6,12 +6,14 @@ Everything runs as on a node, with the same parts, but in this process and in a 
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import structlog
 
 from deploy.demo.writer import Writer
 from nodes.agent import messages as m
@@ -82,6 +84,12 @@ def correct_a_user() -> Handwriting:
         return asyncio.run(_story(Path(folder)))
 
 
+def quiet_story() -> Handwriting:
+    """The same without the node's log."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    return correct_a_user()
+
+
 async def _story(folder: Path) -> Handwriting:
     held_out = load_catalog().held_out
     labels_n = held_out.labels_n.astype(np.int64)
@@ -113,4 +121,4 @@ async def _story(folder: Path) -> Handwriting:
 
 
 if __name__ == "__main__":
-    print("\n".join(correct_a_user().lines()))
+    print("\n".join(quiet_story().lines()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from deploy.demo.devices import OFFERED
 from deploy.demo.fleet import EDGEWISE as COMMAND
 from deploy.demo.fleet import Running, start_fleet
 from deploy.demo.levels import UNLIMITED, Level, energy_levels, tight_ms
+from deploy.demo.personal import quiet_story
 from deploy.demo.plot import write_plot
 from deploy.demo.policies import EDGEWISE, POLICIES, Policy, choose_baselines
 from deploy.demo.policies import TASK as DIGITS
@@ -97,6 +99,10 @@ async def show(processes: Processes, setting: Setting) -> None:
     processes.check()
     _write(setting, running, results)
     _print(setting, results)
+    story = await asyncio.to_thread(quiet_story)
+    for line in story.lines():
+        setting.console.print(f"- {line}", markup=False)
+    setting.console.print()
     await _explain(processes, setting, running, results.why)
     setting.say(f"Done in {time.monotonic() - started_s:.0f} s; stopping the gateway and the agents ...")
 
