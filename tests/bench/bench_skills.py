@@ -23,7 +23,11 @@ BARS = (
     Bar("suites_won_by_specialists", 3, ">="),
     Bar("oracle_minus_best_single_points", 10.0, ">="),
     Bar("lookup_minus_best_single_points", 2.0, ">="),
+    Bar("auto_minus_best_single_points", 5.0, ">="),
+    Bar("auto_minus_lookup_points", 1.0, ">="),
+    Bar("auto_energy_at_best_single_quality_ratio", 0.5, "<="),
 )
+TWO_STEP = "two-step"
 
 
 def run() -> list[Row]:
@@ -44,7 +48,46 @@ def run() -> list[Row]:
     quality |= {f"auto_{name}": (done.correct_q, done.energy_q) for name, done in outcomes(reference, test).items()}
     for name, (right_q, energy_j_q) in quality.items():
         rows += _share(name, right_q, energy_j_q, {"chosen": test.experts[best]} if name == "best_single" else {})
-    return rows + _gains({name: float(right_q.mean()) for name, (right_q, _) in quality.items()}, test, best)
+    shares = {name: float(right_q.mean()) for name, (right_q, _) in quality.items()}
+    energy_j = {name: float(energy_j_q.mean()) for name, (_, energy_j_q) in quality.items()}
+    rows += _gains(shares, test, best) + _of_auto(shares, energy_j)
+    return [*rows, _fusion(test, quality)]
+
+
+def _of_auto(share: dict[str, float], energy_j: dict[str, float]) -> list[Row]:
+    """The gate's profiles against the best single expert and the lookup, at no more joules than these take."""
+    profiles = [name for name in share if name.startswith("auto_")]
+
+    def most_within(limit_j: float) -> float:
+        return max((share[name] for name in profiles if energy_j[name] <= limit_j), default=0.0)
+
+    as_good = [energy_j[name] for name in profiles if share[name] >= share["best_single"]]
+    ratio = min(as_good, default=float("inf")) / energy_j["best_single"]
+    over_single = most_within(energy_j["best_single"]) - share["best_single"]
+    over_lookup = most_within(energy_j["task_lookup"]) - share["task_lookup"]
+    return [
+        Row("auto_minus_best_single_points", 100 * over_single, "points", {"at": "no more joules"}),
+        Row("auto_minus_lookup_points", 100 * over_lookup, "points", {"at": "no more joules"}),
+        Row("auto_energy_at_best_single_quality_ratio", ratio, "ratio"),
+    ]
+
+
+def _fusion(test: Table, quality: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Row:
+    """Fused answers against the best single expert and the gate on questions of two steps, paired."""
+    part = test.suite(TWO_STEP)
+    alone = {test.experts[e]: test.correct_qe[:, e] for e in _alone_columns(test)}
+    routes = alone | {name: right_q for name, (right_q, _) in quality.items() if name.startswith("auto_")}
+    fused = {"vote_of_all": quality["vote_of_all"][0]}
+    fused |= {name: test.correct_qe[:, e] for e, name in enumerate(test.experts) if name not in alone}
+    best_route = max(routes, key=lambda name: float(routes[name][part].mean()))
+    best_fused = max(fused, key=lambda name: float(fused[name][part].mean()))
+    differ_q = np.asarray(fused[best_fused][part], np.float64) - np.asarray(routes[best_route][part], np.float64)
+    half = 1.96 * float(differ_q.std(ddof=1)) / len(differ_q) ** 0.5
+    low, high = float(differ_q.mean()) - half, float(differ_q.mean()) + half
+    if low <= 0.0:
+        print(f"fusion does not pay: {best_fused} against {best_route} on {TWO_STEP}: {low:+.1%} to {high:+.1%}")
+    sizes: dict[str, object] = {"fused": best_fused, "route": best_route, "low": low, "high": high}
+    return Row("fused_minus_best_route_on_two_step_points", 100 * float(differ_q.mean()), "points", sizes)
 
 
 def _alone(test: Table, e: int) -> list[Row]:
