@@ -17,7 +17,7 @@ from nodes.personal.expert import Judgement
 from nodes.personal.gate import Gate
 
 # What generic accuracy may lose, on stored generic samples at 80 % confidence.
-BOUND_FRACTION = 0.0005
+BOUND_FRACTION = 0.0008
 # A win must stand out of luck by so many standard deviations: few for a delta, which is judged once per training; more
 # for the instant head, which is looked at again after every correction.
 BEATS_Z = 0.5
