@@ -179,6 +179,12 @@ class Gateway(gateway_pb2_grpc.GatewayServicer):
         self.feedback.append((request.request_id, request.score))
         return gateway_pb2.FeedbackResponse(counted=len(self.feedback) == 1)
 
+    def Personal(
+        self, request: gateway_pb2.PersonalRequest, context: grpc.ServicerContext
+    ) -> gateway_pb2.PersonalResponse:
+        status = common_pb2.PersonalStatus(node="n1", task=request.task, tier="instant", version=2, state=request.verb)
+        return gateway_pb2.PersonalResponse(status=status)
+
     def Explain(
         self, request: gateway_pb2.ExplainRequest, context: grpc.ServicerContext
     ) -> gateway_pb2.ExplainResponse:
