@@ -17,7 +17,7 @@ from nodes.personal.expert import Judgement
 from nodes.personal.gate import Gate
 
 # What generic accuracy may lose, on stored generic samples at 80 % confidence.
-BOUND_FRACTION = 0.0005
+BOUND_FRACTION = 0.0008
 # A win must stand out of luck by so many standard deviations: few for a delta, which is judged once per training; more
 # for the instant head, which is looked at again after every correction.
 BEATS_Z = 0.5
@@ -45,7 +45,7 @@ class Verdict:
 def beats(mine_n: Rights, others_n: Rights, *, z: float = BEATS_Z) -> bool:
     """Whether one is right more often than the other by more than luck, `z` standard deviations of it."""
     wins, losses = int((mine_n & ~others_n).sum()), int((others_n & ~mine_n).sum())
-    return wins - losses > z * (wins + losses) ** 0.5 - 1e-9 if wins else False
+    return wins > losses and wins - losses >= z * (wins + losses) ** 0.5 - 1e-9
 
 
 def judge(base: Base, gate: Gate, *, judged: Looks, local_n: Rights, stored_n: Rights, z: float = BEATS_Z) -> Verdict:

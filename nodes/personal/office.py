@@ -71,6 +71,7 @@ class Office:
         self._hands: OrderedDict[str, Hand] = OrderedDict()
         self._locks: dict[str, asyncio.Lock] = {}
         self._attached: dict[str, str] = {}
+        self._keeping: dict[tuple[str, str], asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeping: asyncio.Task[None] | None = None
         work = meter.estimate(macs(self._network, self._weights))
@@ -127,7 +128,7 @@ class Office:
             probabilities, by_local = hand.corrected(result.outputs)
         else:
             probabilities, by_local = result.outputs[graph.PROBABILITIES], bool(result.outputs[graph.LOCAL].item())
-        self._spawn(self._keep(mark, request_id, image))
+        self._spawn(self._keep(mark, request_id, image, self._expect(mark, request_id)))
         watch, ask = drift.observe(
             hand.watch, by_local=by_local, margin=_margin(probabilities), now_s=self._now_unix_s()
         )
@@ -140,14 +141,28 @@ class Office:
     async def keep(self, owner: m.Owner, request_id: str, image: NDArray[Any]) -> None:
         """Keep an input that ran elsewhere."""
         mark = owner_mark(owner.tenant, owner.user)
-        await self._hand(mark)
-        await self._keep(mark, request_id, image)
+        kept = self._expect(mark, request_id)
+        try:
+            await self._hand(mark)
+        except BaseException:
+            kept.set()
+            raise
+        await self._keep(mark, request_id, image, kept)
 
-    async def _keep(self, mark: str, request_id: str, image: NDArray[Any]) -> None:
-        async with self._lock(mark):
-            hand = self._hands.get(mark)
-            if hand is not None:
-                await asyncio.to_thread(hand.inputs.put, request_id, image)
+    def _expect(self, mark: str, request_id: str) -> asyncio.Event:
+        """From now on a correction of this request waits until its input is on disk."""
+        kept = self._keeping[mark, request_id] = asyncio.Event()
+        return kept
+
+    async def _keep(self, mark: str, request_id: str, image: NDArray[Any], kept: asyncio.Event) -> None:
+        try:
+            async with self._lock(mark):
+                hand = self._hands.get(mark)
+                if hand is not None:
+                    await asyncio.to_thread(hand.inputs.put, request_id, image)
+        finally:
+            kept.set()
+            self._keeping.pop((mark, request_id), None)
 
     async def settled(self) -> None:
         """Wait until everything that was begun and will end by itself has ended."""
@@ -171,6 +186,9 @@ class Office:
         try:
             mark = owner_mark(order.owner.tenant, order.owner.user)
             hand = await self._hand(mark)
+            kept = self._keeping.get((mark, order.request_id))
+            if kept is not None:
+                await kept.wait()
             async with self._lock(mark):
                 return m.PersonalReport(order.order_id, status=await self._do(order, mark, hand))
         except FeedbackExpired as expired:

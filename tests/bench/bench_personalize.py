@@ -56,7 +56,7 @@ SIZES = (20, 100, 300)
 HELD_OUT_FROM = 400
 SEEDS = 5
 QUICK_USERS = 4
-BOUND_FRACTION = 0.0005
+BOUND_FRACTION = 0.0008
 FULL = Recipe(learning_rate=1e-3, steps=200, replay_batch=32, replay_weight=1.0, patience_steps=40, smoothing=0.0)
 LAST = Recipe(learning_rate=1e-2, steps=200, replay_batch=32, replay_weight=1.0, patience_steps=40, smoothing=0.0)
 METHODS = ("instant", "delta", "served", "last_layer", "full")

@@ -114,9 +114,11 @@ def scan(folder: Path, secrets: list[bytes]) -> list[Path]:
     """Files below a folder that hold one of these in the clear, or its first half, or gzipped."""
     found = []
     for file in folder.rglob("*"):
-        if not file.is_file():
+        # Files come and go while the fleet works.
+        try:
+            data = file.read_bytes() if file.is_file() else b""
+        except FileNotFoundError:
             continue
-        data = file.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data += gzip.decompress(data)
         if any(secret in data or secret[: max(len(secret) // 2, 8)] in data for secret in secrets):

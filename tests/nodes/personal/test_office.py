@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from nodes.agent import messages as m
 from nodes.agent.desk import Desk
 from nodes.agent.wire import encode
 from nodes.energy.meters.unmeasured import UnmeasuredMeter
+from nodes.engines.contract import Job
 from nodes.inventory import load_inventory
 from nodes.personal.keeping import HOUR_S, Bounds, sweep
 from nodes.personal.office import Office
@@ -104,6 +106,19 @@ async def test_feedback_expires_with_its_input(tmp_path: Path) -> None:
     await ask(office, written()[0][0], "r1")
     assert (await correct(office, "r1", 3)).reason == ""
     assert (await correct(office, "r1", 3)).reason == "FEEDBACK_EXPIRED"
+    await office.close()
+
+
+async def test_a_correction_on_the_heels_of_its_answer_finds_its_input(tmp_path: Path) -> None:
+    office = await open_office(tmp_path)
+    for number in range(10):
+        job = Job(office.arm.key, {"image": written()[0][number : number + 1]})
+        await office.infer(ADA, f"q{number}", job)
+        assert (await correct(office, f"q{number}", 3)).reason == ""
+    keeping = asyncio.ensure_future(office.keep(MALLORY, "k", written()[0][:1]))
+    await asyncio.sleep(0)
+    assert (await correct(office, "k", 3, MALLORY)).reason == ""
+    await keeping
     await office.close()
 
 

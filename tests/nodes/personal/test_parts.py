@@ -108,7 +108,8 @@ def test_luck_does_not_beat() -> None:
     assert beats(right, wrong)
     assert not beats(right, right)
     mixed = np.array([True] * 5 + [False] * 3)
-    assert not beats(mixed, ~mixed)
+    assert not beats(mixed, ~mixed, z=1.0)
+    assert not beats(mixed[2:], ~mixed[2:], z=0.0)
 
 
 # ---- keeping
