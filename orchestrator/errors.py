@@ -126,7 +126,9 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "IDENTITY_REQUIRED": _denied("identity_required"),
         "IDENTITY_REVOKED": _denied("identity_revoked"),
         "NODE_EXISTS": Surface(grpc.StatusCode.ALREADY_EXISTS, 409, "node_exists", ExitCode.AUTH, False),
-        "TOO_MANY_ATTEMPTS": Surface(grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "too_many_attempts", ExitCode.AUTH, True),
+        "TOO_MANY_ATTEMPTS": Surface(
+            grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "too_many_attempts", ExitCode.AUTH, False
+        ),
         "TLS_OFF": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "tls_off", ExitCode.CONFIG, False),
         "KEY_NOT_FOUND": _not_found("key_not_found"),
         "REQUEST_IN_PROGRESS": Surface(grpc.StatusCode.ABORTED, 409, "request_in_progress", ExitCode.FAILED, False),
