@@ -22,6 +22,8 @@ TASK = "skills"
 EDGEWISE = "edgewise"
 # Answers are a few tokens long; an expert that goes on and on is stopped.
 PARAMETERS = GenerationParameters(max_tokens=32, temperature=0.0)
+# A promise covers long questions and answers, not only the typical ones that predictions speak of.
+LENGTH_FACTOR = 2.0
 MIXTURE = "skills-mixture"
 
 
@@ -163,7 +165,7 @@ def text_levels(status: FleetStatus) -> tuple[Level, ...]:
     """From just above what the cheapest arm promises, by way of the middle one, to no limit."""
     arms = sorted(text_arms(status), key=lambda arm: arm.predicted_energy_j)
     steps = [arms[0], arms[len(arms) // 2]]
-    limits = [round_up(STEP_FACTOR * arm.predicted_energy_j) for arm in steps]
+    limits = [round_up(LENGTH_FACTOR * STEP_FACTOR * arm.predicted_energy_j) for arm in steps]
     return (*(Level(limit_j, LOOSE_MS) for limit_j in dict.fromkeys(limits)), Level(None, LOOSE_MS))
 
 

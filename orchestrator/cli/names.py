@@ -14,8 +14,9 @@ _ARM = re.compile(rf"({_NAME}):({_NAME})@({_NAME})")
 
 
 def sole_variant(texts: Iterable[str]) -> bool:
-    """Whether all arms in these texts are of one variant, so that naming it tells nothing."""
-    return len({match[2] for text in texts for match in _ARM.finditer(text)}) <= 1
+    """Whether no expert in these texts has two variants, so that naming them tells nothing."""
+    pairs = {(match[1], match[2]) for text in texts for match in _ARM.finditer(text)}
+    return len(pairs) == len({expert for expert, _ in pairs})
 
 
 def short_route(route: str, *, variants: bool) -> str:
