@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.gate.sentences import SentenceEncoder
 from optimizer.study import estimates
 from optimizer.study.estimates import Bench, Estimate, prepare
 from optimizer.study.outcome import Outcome, assemble, bootstrap, interval
@@ -73,12 +74,15 @@ def sweep_limits(
     *,
     folds: int = 5,
     seed: int = 0,
+    sentences: SentenceEncoder | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Point]:
     """Judge the gate under every pair (most joules, most milliseconds), cross-fitted.
 
     Raises:
         NativeMissing: The compiled part is not built.
+
+    `sentences` is an encoder from outside, looked at beside the n-grams.
 
     Cost: as one study, and a few ms per pair and fold.
     """
@@ -88,7 +92,9 @@ def sweep_limits(
         if progress:
             progress(f"fold {fold + 1} of {folds}")
         inside, outside = np.flatnonzero(fold_q == fold), np.flatnonzero(fold_q != fold)
-        parts.append(_fold(table.rows(outside), table.rows(inside), limits, seed))
+        judged = table.rows(inside)
+        bench = prepare(table.rows(outside), judged, seed=seed, sentences=sentences)
+        parts.append(_fold(bench, judged, limits))
     order = np.argsort(np.concatenate([np.flatnonzero(fold_q == fold) for fold in range(folds)]))
     found = []
     for index, pair in enumerate(limits):
@@ -103,11 +109,9 @@ def _point(pair: tuple[float, float], outcome: Outcome, answered_q: Bools) -> Po
     return Point(*pair, outcome.quality, low, high, *figures)
 
 
-def _fold(
-    training: Table, judged: Table, limits: Sequence[tuple[float, float]], seed: int
-) -> list[tuple[Outcome, Bools]]:
-    bench = prepare(training, judged, seed=seed)
+def _fold(bench: Bench, judged: Table, limits: Sequence[tuple[float, float]]) -> list[tuple[Outcome, Bools]]:
     candidates = estimates.gates(bench, estimates.task_lookup(bench))
+    training = bench.training
     needed = [_needed(bench, value_qm) for value_qm in (training.joules_qm, training.ms_qm)]
     return [_within(bench, judged, candidates, (needed[0] <= pair[0]) & (needed[1] <= pair[1])) for pair in limits]
 

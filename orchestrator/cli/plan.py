@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import Session, output_option
-from orchestrator.cli.evaluate import ARMS, TABLE, folds_for
+from orchestrator.cli.evaluate import ARMS, ENCODER, TABLE, TOKENIZER, folds_for, load_encoder
 from orchestrator.cli.params import DURATION, ENERGY
 
 if TYPE_CHECKING:
+    from optimizer.gate.sentences import SentenceEncoder
     from optimizer.selection.problem import Problem
     from optimizer.selection.solution import Solution, Verdict
     from orchestrator.study.planning import ActiveArm, ClassRecord, Wish
@@ -46,6 +47,8 @@ class PlanReport:
 @click.command("plan", short_help="Choose the active arms for your traffic, with a certificate.")
 @TABLE
 @ARMS
+@ENCODER
+@TOKENIZER
 @click.option("--max-energy", type=ENERGY, help="Joules if every active arm ran for one query.")
 @click.option("--mean-energy", type=ENERGY, help="Joules of a query on the average; one arm runs per query.")
 @click.option("--min-quality", type=click.FloatRange(0.0, 1.0), help="Fewest joules that reach this mean quality.")
@@ -67,7 +70,8 @@ def plan(session: Session, /, *, table: Path, arms: Path, output: str, **asked: 
     from optimizer.selection.certify import certify
 
     wish = _wish(asked)
-    problem, solution = _solved(_problem(session, table, arms, wish), asked)
+    sentences = load_encoder(asked["encoder"], asked["tokenizer"])
+    problem, solution = _solved(_problem(session, table, arms, wish, sentences=sentences), asked)
     _print(_report(problem, solution, certify(problem, solution)), session, output)
 
 
@@ -111,7 +115,7 @@ def _bytes(text: str) -> float:
         raise click.BadParameter(f"{text!r}: write bytes, such as 24GiB or 8e9", param_hint="--memory") from None
 
 
-def _problem(session: Session, table: Path, arms: Path, wish: Wish) -> Problem:
+def _problem(session: Session, table: Path, arms: Path, wish: Wish, *, sentences: SentenceEncoder | None) -> Problem:
     from optimizer.study.foreseen import foresee
     from orchestrator.study.arms import read_arms
     from orchestrator.study.planning import plan_problem
@@ -120,7 +124,7 @@ def _problem(session: Session, table: Path, arms: Path, wish: Wish) -> Problem:
     listed = read_arms(arms)
     loaded, tokens_qm = join_tokens(read_traffic(table, note=session.note), listed, note=session.note)
     session.note(f"{len(loaded.texts)} prompts, {len(loaded.models)} models, {len(set(loaded.tasks))} tasks")
-    quality_qm = foresee(loaded, folds=folds_for(loaded), progress=session.note)
+    quality_qm = foresee(loaded, folds=folds_for(loaded), sentences=sentences, progress=session.note)
     return plan_problem(loaded, tokens_qm, quality_qm, listed, wish)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from orchestrator.cli.context import Session, output_option
-from orchestrator.cli.evaluate import ARMS, FILE, TABLE, folds_for, load_table
+from orchestrator.cli.evaluate import ARMS, ENCODER, FILE, TABLE, TOKENIZER, folds_for, load_encoder, load_table
 from orchestrator.cli.params import DURATION, ENERGY
 
 if TYPE_CHECKING:
@@ -22,19 +22,23 @@ _LEVEL = 0.003
 @click.command()
 @TABLE
 @ARMS
+@ENCODER
+@TOKENIZER
 @output_option
 @click.pass_obj
-def sweep(session: Session, *, table: Path, arms: Path, output: str) -> None:
+def sweep(session: Session, /, *, table: Path, arms: Path, output: str, **asked: Any) -> None:
     """Show the quality within limits of joules and milliseconds per request.
 
     Limits are hard and hold for each request, as in the configuration and in `edgewise infer`.
     """
-    _print(_swept(session, table, arms), session, output)
+    _print(_swept(session, table, arms, asked), session, output)
 
 
 @click.command()
 @TABLE
 @ARMS
+@ENCODER
+@TOKENIZER
 @click.option("--min-quality", type=click.FloatRange(0.0, 1.0), help="Fewest joules at this mean quality, 0 to 1.")
 @click.option("--max-energy", type=ENERGY, help="Best quality within these joules per request.")
 @click.option("--max-latency", type=DURATION, help="Best quality within this time per request.")
@@ -45,6 +49,7 @@ def sweep(session: Session, *, table: Path, arms: Path, output: str) -> None:
 @click.pass_obj
 def tune(
     session: Session,
+    /,
     *,
     table: Path,
     arms: Path,
@@ -55,6 +60,7 @@ def tune(
     file: Path,
     dry_run: bool,
     output: str,
+    **asked: Any,
 ) -> None:
     """Pick limits and write them into a configuration file.
 
@@ -62,7 +68,7 @@ def tune(
     """
     from orchestrator.study.budgets_file import write_limits
 
-    within = _wished(_swept(session, table, arms), max_energy, max_latency)
+    within = _wished(_swept(session, table, arms, asked), max_energy, max_latency)
     point = _picked(within, min_quality)
     _print([point], session, output)
     if dry_run:
@@ -72,16 +78,17 @@ def tune(
     session.note(f"written into {file}; a gateway reads it when it starts")
 
 
-def _swept(session: Session, table: Path, arms: Path) -> list[Point]:
+def _swept(session: Session, table: Path, arms: Path, asked: dict[str, Any]) -> list[Point]:
     from optimizer.study.limits import frontier, limit_grid, sweep_limits
 
+    sentences = load_encoder(asked["encoder"], asked["tokenizer"])
     loaded = load_table(session, table, arms)
     limits = [
         (energy_j, latency_ms)
         for energy_j in limit_grid(loaded.joules_qm, 9)
         for latency_ms in limit_grid(loaded.ms_qm, 6)
     ]
-    points = sweep_limits(loaded, limits, folds=folds_for(loaded), progress=session.note)
+    points = sweep_limits(loaded, limits, folds=folds_for(loaded), sentences=sentences, progress=session.note)
     return sorted(frontier(points), key=lambda point: (point.max_latency_ms, point.max_energy_j))
 
 

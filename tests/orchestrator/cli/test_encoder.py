@@ -95,6 +95,22 @@ def test_eval_earns_by_the_encoder(edgewise: Call, files: Files, tmp_path: Path)
     assert best[1] > 0.85
 
 
+def test_plans_and_limits_look_at_the_encoder_too(edgewise: Call, files: Files, tmp_path: Path) -> None:
+    arms = write_arms(tmp_path, "one,n,0,1,0,0.01,1", "two,n,0,1,0,0.0101,1")
+
+    def quality(options: tuple[Path | str, ...], *command: str) -> float:
+        ended = edgewise(*command, "--table", files.old, "--arms", arms, "-o", "json", *options)
+        assert ended.code == 0, ended.err
+        told = json.loads(ended.out)
+        return float(max(point["quality"] for point in told) if isinstance(told, list) else told["quality_fraction"])
+
+    plan, better_plan = (quality(options, "plan", "--mean-energy", "1J") for options in ((), files.texts))
+    sweep, better_sweep = (quality(options, "budget", "sweep") for options in ((), files.texts))
+    assert better_plan > plan + 0.1
+    assert sweep < 0.6
+    assert better_sweep > 0.85
+
+
 def test_a_gate_goes_with_its_encoder_and_no_other(edgewise: Call, files: Files, tmp_path: Path) -> None:
     gate = tmp_path / "gate.npz"
     assert edgewise("gate", "train", "--table", files.old, "--save", gate, *files.tokens).code == 0
