@@ -17,7 +17,7 @@ Point = tuple[float, float]
 SAME_FACTOR = 1.3
 SAME_POINTS = 0.15
 # Room for labels to the right of the dearest point.
-LABEL_FACTOR = 20.0
+LABEL_FACTOR = 60.0
 COLORS = ("#0b6e4f", "#d1495b")
 
 
