@@ -67,4 +67,4 @@ def _text(status: PersonalStatus) -> str:
         )
     if status.file:
         lines.append(f"written   {status.file}")
-    return safe("\n".join(lines))
+    return "\n".join(map(safe, lines))
