@@ -26,7 +26,8 @@ def feedback(session: Session, request_id: str, score: float | None, label: str 
     with session.client() as client:
         if label is not None:
             status = client.correct(request_id, label)
-            session.note(f"{status.corrections} corrections; {status.tier} expert, version {status.version}")
+            own = f"{status.tier} expert, version {status.version}" if status.version else "no expert of their own yet"
+            session.note(f"corrections so far: {status.corrections}; {own}")
             return
         counted = client.feedback(request_id, score or 0.0)
     if not counted:

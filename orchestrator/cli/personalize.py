@@ -58,8 +58,9 @@ def _text(status: PersonalStatus) -> str:
 
     lines = [f"home      {status.node}", f"state     {status.state}"]
     if status.expert:
-        lines.append(f"expert    {status.expert}, {status.tier}, version {status.version}")
-        lines.append(f"learned   {status.corrections} corrections, {status.training_energy_j:.3g} J of training")
+        own = f"{status.tier}, version {status.version}" if status.version else "nothing of the user's own yet"
+        lines.append(f"expert    {status.expert}: {own}")
+        lines.append(f"learned   corrections: {status.corrections}; training: {status.training_energy_j:.3g} J")
     if status.judged:
         lines.append(
             f"judged    right on {status.local_fraction:.1%} of {status.judged} corrections it had not learned from,"
