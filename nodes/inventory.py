@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,19 +115,7 @@ def _spec(card: TensorCard) -> TensorSpec:
 
 
 def _tensor_arm(catalog: Catalog, card: ExpertCard, evidence_digest: str) -> ArmSpec:
-    return ArmSpec(
-        expert=card.name,
-        variant=card.variant,
-        task=card.task,
-        engine=card.engine,
-        macs=card.macs,
-        memory_bytes=card.memory_bytes,
-        quality_fraction=card.quality.accuracy_fraction,
-        quality_samples=card.quality.samples,
-        model_file=catalog.model_path(card),
-        model_digest=card.sha256,
-        evidence_digest=evidence_digest,
-    )
+    return _arm(card, catalog.model_path(card), evidence_digest, quality_fraction=card.quality.accuracy_fraction)
 
 
 def _text_arm(catalog: TextCatalog, card: TextExpertCard, evidence_digest: str) -> ArmSpec:
@@ -136,6 +125,11 @@ def _text_arm(catalog: TextCatalog, card: TextExpertCard, evidence_digest: str) 
         completion_p95_tokens=card.completion_p95_tokens,
         tokenizer_digest=card.tokenizer_digest,
     )
+    arm = _arm(card, catalog.model_path(card), evidence_digest, quality_fraction=card.quality.right_fraction)
+    return replace(arm, text=traits)
+
+
+def _arm(card: ExpertCard | TextExpertCard, file: Path, evidence_digest: str, *, quality_fraction: float) -> ArmSpec:
     return ArmSpec(
         expert=card.name,
         variant=card.variant,
@@ -143,10 +137,9 @@ def _text_arm(catalog: TextCatalog, card: TextExpertCard, evidence_digest: str) 
         engine=card.engine,
         macs=card.macs,
         memory_bytes=card.memory_bytes,
-        quality_fraction=card.quality.right_fraction,
+        quality_fraction=quality_fraction,
         quality_samples=card.quality.samples,
-        model_file=catalog.model_path(card),
+        model_file=file,
         model_digest=card.sha256,
         evidence_digest=evidence_digest,
-        text=traits,
     )

@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -150,6 +151,18 @@ def record(lines: Sequence[Line]) -> None:
             file.write(json.dumps({**origin, **asdict(line)}, allow_nan=False) + "\n")
 
 
+def conclude(lines: Sequence[Line], *, keep: bool) -> NoReturn:
+    """Write the lines down, if they are to be kept, print them, and exit 1 naming every bar that does not hold."""
+    if keep:
+        record(lines)
+    for line in lines:
+        print(f"{line.scenario} x{line.repeats}: {json.dumps(line.figures)}")
+    told = [sentence for line in lines for sentence in line.missed]
+    for sentence in told:
+        print(f"bar missed: {sentence}")
+    sys.exit(1 if told else 0)
+
+
 def main() -> None:
     """Run, print, record, judge."""
     parser = argparse.ArgumentParser(description="Inject faults into real processes under load.")
@@ -160,14 +173,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder)) as fleet:
         fleet.start(*NODES)
         lines = asyncio.run(campaign(fleet, options.scenario or NAMES, repeats=options.repeats))
-    if not options.no_record:
-        record(lines)
-    for line in lines:
-        print(f"{line.scenario} x{line.repeats}: {json.dumps(line.figures)}")
-    told = [sentence for line in lines for sentence in line.missed]
-    for sentence in told:
-        print(f"bar missed: {sentence}")
-    sys.exit(1 if told else 0)
+    conclude(lines, keep=not options.no_record)
 
 
 if __name__ == "__main__":

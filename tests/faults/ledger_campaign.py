@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from tests.faults.campaign import Line, record
+from tests.faults.campaign import Line, conclude
 from tests.faults.outage import outages
 from tests.faults.overspend import Tally, overspend, wrong
 from tests.faults.spending import killed, summary
@@ -82,14 +80,7 @@ def main() -> None:
         lines += overspending(options.seconds)
     if options.only in (None, "kills"):
         lines += kills(options.kills)
-    if not options.no_record:
-        record(lines)
-    for line in lines:
-        print(f"{line.scenario} x{line.repeats}: {json.dumps(line.figures)}")
-    told = [sentence for line in lines for sentence in line.missed]
-    for sentence in told:
-        print(f"bar missed: {sentence}")
-    sys.exit(1 if told else 0)
+    conclude(lines, keep=not options.no_record)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ more than the last one lost. The control writes in place instead: it must be cau
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from nodes.personal.gate import closed
 from nodes.personal.keeping import Corrections
 from nodes.personal.sealing import KeySeal, Unsealed, owner_key
 from nodes.zoo.catalog import DEFAULT_FOLDER, load_catalog
-from tests.faults.campaign import Line, record
+from tests.faults.campaign import Line, conclude
 
 KILLS = 100
 PROMOTIONS_S = 0.3
@@ -161,14 +160,7 @@ def main() -> None:
     if options.promote is not None:
         promote_forever(options.promote, in_place=options.in_place)
     lines = campaign(options.kills)
-    if not options.no_record:
-        record(lines)
-    for line in lines:
-        print(f"{line.scenario} x{line.repeats}: {json.dumps(line.figures)}")
-    told = [sentence for line in lines for sentence in line.missed]
-    for sentence in told:
-        print(f"bar missed: {sentence}")
-    sys.exit(1 if told else 0)
+    conclude(lines, keep=not options.no_record)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from edgewise.v1 import fleet_pb2
+from orchestrator.fleet import session as session_module
 from orchestrator.fleet.session import (
     MAX_BYTES_PER_MESSAGE,
     MAX_COMMANDS_PER_MESSAGE,
@@ -155,7 +156,10 @@ async def test_a_message_holds_a_bounded_number_of_bytes(session: NodeSession, s
     assert [len(message.commands) for message in stream.messages] == [2, 2, 1, 1]
 
 
-async def test_a_lone_command_does_not_wait_for_company(session: NodeSession, stream: Stream) -> None:
+async def test_a_lone_command_does_not_wait_for_company(
+    session: NodeSession, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "GATHER_S", 60.0)
     stream.open.set()
     session.submit(work(1))
     async with asyncio.timeout(1):
