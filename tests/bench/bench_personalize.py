@@ -16,12 +16,9 @@ Shapes: n samples, c classes.
 from __future__ import annotations
 
 import sys
-import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,25 +27,22 @@ from numpy.typing import NDArray
 from nodes.personal import delta as deltas
 from nodes.personal import gate as gates
 from nodes.personal import instant
-from nodes.personal.judging import OFTEN_Z, beats
-from nodes.personal.keeping import JUDGED_EVERY
 from nodes.personal.learning import (
-    VALIDATED_FROM,
-    Pool,
-    Recipe,
     Samples,
-    answer,
     as_input,
-    as_tensors,
-    gate_features,
-    learn,
-    optimise,
-    stem,
-    trainable,
 )
-from nodes.personal.network import Floats, macs, parameters
-from nodes.personal.training import LEAST_JUDGES
+from nodes.personal.network import macs, parameters
 from tests.bench.harness import Bar, Row, evaluation_data, main
+from tests.bench.personal_rivals import (
+    Scene,
+    Score,
+    by_delta,
+    fully_tuned,
+    instantly,
+    last_layer_tuned,
+    look,
+    unchanged,
+)
 from tests.bench.personal_speed import instant_rows, speed_rows
 from tests.bench.personal_users import LENET5, USERS, World, load_world
 
@@ -56,9 +50,6 @@ SIZES = (20, 100, 300)
 HELD_OUT_FROM = 400
 SEEDS = 5
 QUICK_USERS = 4
-BOUND_FRACTION = 0.0008
-FULL = Recipe(learning_rate=1e-3, steps=200, replay_batch=32, replay_weight=1.0, patience_steps=40, smoothing=0.0)
-LAST = Recipe(learning_rate=1e-2, steps=200, replay_batch=32, replay_weight=1.0, patience_steps=40, smoothing=0.0)
 METHODS = ("instant", "delta", "served", "last_layer", "full")
 
 BARS = (
@@ -81,201 +72,6 @@ BARS = (
     Bar("speed.lenet5.folded.global", 1.10, "<="),
     Bar("speed.vgg16.inputs", 1.05, "<="),
 )
-
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What the global expert makes of a set of samples."""
-
-    samples: Samples
-    stem_map: torch.Tensor
-    logits_nc: Floats
-    features_nf: Floats
-    gate_nf: Floats
-
-    @property
-    def probabilities_nc(self) -> Floats:
-        """As it answers."""
-        shares: Floats = torch.softmax(torch.from_numpy(self.logits_nc), 1).numpy()
-        return shares
-
-    @property
-    def right_n(self) -> NDArray[np.bool_]:
-        """Where it is right."""
-        right_n: NDArray[np.bool_] = self.logits_nc.argmax(axis=1) == self.samples.labels_n
-        return right_n
-
-    def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Answers:
-        samples = Samples(self.samples.images[rows], self.samples.labels_n[rows])
-        return Answers(samples, self.stem_map[rows], self.logits_nc[rows], self.features_nf[rows], self.gate_nf[rows])
-
-
-def look(world: World, samples: Samples) -> Answers:
-    """Run the global expert."""
-    weights = as_tensors(world.weights)
-    stem_map = stem(LENET5, weights, samples.images)
-    logits_nc, features_nf = answer(LENET5, weights, stem_map)
-    return Answers(samples, stem_map, logits_nc, features_nf, gate_features(LENET5, stem_map))
-
-
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """One user and seed."""
-
-    world: World
-    pool: Answers
-    held_out: Answers
-    replay: Answers
-    stored: Answers
-    test: Answers
-    prior: instant.Prior
-    seed: int
-
-
-@dataclass(frozen=True)
-class Score:
-    """One method on one user: where it is right, what generic samples lose, CPU seconds."""
-
-    right_n: NDArray[np.bool_]
-    generic_drop: float
-    cpu_s: float
-    routed_fraction: float = 1.0
-    promoted: bool = True
-    judging_s: float = 0.0
-
-
-def labels_of(scores_nc: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-    """The label with the highest score."""
-    return np.asarray(scores_nc.argmax(axis=1), np.int64)
-
-
-def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
-    started_s = time.process_time()
-    result = work()
-    return result, time.process_time() - started_s
-
-
-def _score(scene: Scene, own_n: NDArray[np.int64], test_n: NDArray[np.int64], cpu_s: float) -> Score:
-    right_n = own_n == scene.held_out.samples.labels_n
-    drop = scene.test.right_n.mean() - (test_n == scene.test.samples.labels_n).mean()
-    return Score(right_n, float(drop), cpu_s)
-
-
-def _tuned(scene: Scene, rows: int) -> Score:
-    """Full fine-tuning."""
-    own, replay = scene.pool[:rows].samples, scene.replay.samples
-    pool = Pool(
-        as_input(LENET5, own.images),
-        torch.from_numpy(own.labels_n),
-        as_input(LENET5, replay.images),
-        torch.from_numpy(replay.labels_n),
-    )
-    start = as_tensors(scene.world.weights)
-    tuned, cpu_s = _timed(
-        lambda: optimise(
-            start, trainable(LENET5), pool, judges_n=_judges(rows, tuned=True), recipe=FULL, seed=scene.seed
-        )
-    )
-
-    def label(samples: Samples) -> NDArray[np.int64]:
-        return labels_of(answer(LENET5, tuned, stem(LENET5, tuned, samples.images))[0])
-
-    return _score(scene, label(scene.held_out.samples), label(scene.test.samples), cpu_s)
-
-
-def _last_layer(scene: Scene, rows: int) -> Score:
-    own, last = scene.pool[:rows], LENET5.last
-    pool = Pool(
-        torch.from_numpy(own.features_nf),
-        torch.from_numpy(own.samples.labels_n),
-        torch.from_numpy(scene.replay.features_nf),
-        torch.from_numpy(scene.replay.samples.labels_n),
-    )
-    start = as_tensors({name: scene.world.weights[name] for name in (last.weight, last.bias)})
-
-    def forward(values: dict[str, torch.Tensor], features: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.linear(features, values[last.weight], values[last.bias])
-
-    judges_n = _judges(rows, tuned=True)
-    tuned, cpu_s = _timed(lambda: optimise(start, forward, pool, judges_n=judges_n, recipe=LAST, seed=scene.seed))
-
-    def label(answers: Answers) -> NDArray[np.int64]:
-        return labels_of(forward(tuned, torch.from_numpy(answers.features_nf)).numpy())
-
-    return _score(scene, label(scene.held_out), label(scene.test), cpu_s)
-
-
-def _instant(scene: Scene, rows: int) -> Score:
-    own = scene.pool[:rows]
-    residuals_nc = instant.residual(own.probabilities_nc, own.samples.labels_n)
-    head = instant.InstantHead(scene.prior)
-
-    def work() -> gates.Gate:
-        for feature_f, residual_c in zip(own.features_nf, residuals_nc, strict=True):
-            head.update(feature_f, residual_c)
-        return gates.discriminate_linear(own.gate_nf, scene.replay.gate_nf)
-
-    gate, cpu_s = _timed(work)
-    covered = instant.coverage(own.samples.labels_n, own.logits_nc.shape[1])
-    gate = _calibrated(scene, gate, _corrected(head, scene.stored, covered))
-    left_n = head.left_out(own.features_nf, own.probabilities_nc, own.samples.labels_n).argmax(axis=1)
-    open_n = instant.open_to(own.probabilities_nc, covered) & (gate.score(own.gate_nf) > 0.0)
-    mine_n = np.where(open_n, left_n == own.samples.labels_n, own.right_n)
-    score = _routed(scene, gate, lambda answers: _corrected(head, answers, covered), cpu_s)
-    return replace(score, promoted=beats(mine_n, own.right_n, z=OFTEN_Z))
-
-
-def _corrected(head: instant.InstantHead, answers: Answers, covered: float) -> NDArray[np.int64]:
-    own_n = labels_of(head.correct_many(answers.features_nf, answers.probabilities_nc))
-    open_n = instant.open_to(answers.probabilities_nc, covered)
-    return np.where(open_n, own_n, labels_of(answers.logits_nc))
-
-
-def _delta(scene: Scene, rows: int) -> tuple[Score, Score, deltas.Delta, gates.Gate]:
-    """The local expert alone, and behind its gate."""
-    own, weights, judges_n = scene.pool[:rows], scene.world.weights, _judges(rows)
-    generic = scene.replay.samples
-
-    def work() -> deltas.Delta:
-        return learn(LENET5, weights, own.samples, generic, judges_n=judges_n, recipe=Recipe(), seed=scene.seed)
-
-    learned, cpu_s = _timed(work)
-    folded = as_tensors(deltas.fold(LENET5, weights, learned))
-
-    def label(answers: Answers) -> NDArray[np.int64]:
-        return labels_of(answer(LENET5, folded, answers.stem_map)[0])
-
-    gate, gate_s = _timed(lambda: gates.discriminate(own.gate_nf[~judges_n], scene.replay.gate_nf, seed=scene.seed))
-    gate, set_s = _timed(lambda: _calibrated(scene, gate, label(scene.stored)))
-    alone = _score(scene, label(scene.held_out), label(scene.test), cpu_s)
-    judges = own[judges_n]
-    mine_n = np.where(gate.score(judges.gate_nf) > 0.0, label(judges) == judges.samples.labels_n, judges.right_n)
-    served = _routed(scene, gate, label, cpu_s + gate_s)
-    promoted = len(mine_n) >= LEAST_JUDGES and beats(mine_n, judges.right_n)
-    return alone, replace(served, promoted=promoted, judging_s=set_s), learned, gate
-
-
-def _judges(rows: int, *, tuned: bool = False) -> NDArray[np.bool_]:
-    """Corrections that no gradient comes from. Fine-tuning has nothing to judge where they are too few to stop by."""
-    judges_n = np.arange(rows) % JUDGED_EVERY == JUDGED_EVERY - 1
-    return judges_n if not tuned or judges_n.sum() >= VALIDATED_FROM else np.zeros(rows, np.bool_)
-
-
-def _calibrated(scene: Scene, gate: gates.Gate, local_n: NDArray[np.int64]) -> gates.Gate:
-    right_n = local_n == scene.stored.samples.labels_n
-    loss_n = scene.stored.right_n.astype(np.float64) - right_n
-    return gates.calibrate(gate, scene.stored.gate_nf, loss_n, bound_fraction=BOUND_FRACTION)
-
-
-def _routed(scene: Scene, gate: gates.Gate, label: Callable[[Answers], NDArray[np.int64]], cpu_s: float) -> Score:
-    def both(answers: Answers) -> NDArray[np.int64]:
-        return np.where(gate.score(answers.gate_nf) > 0.0, label(answers), answers.logits_nc.argmax(axis=1))
-
-    score = _score(scene, both(scene.held_out), both(scene.test), cpu_s)
-    return Score(score.right_n, score.generic_drop, score.cpu_s, float((gate.score(scene.held_out.gate_nf) > 0).mean()))
-
 
 Table = dict[tuple[str, int, str], list[tuple[float, Score]]]
 
@@ -316,20 +112,15 @@ def _line(table: Table, name: str) -> str:
 def _judge(scene: Scene, name: str, table: Table) -> tuple[deltas.Delta, gates.Gate]:
     base = float(scene.held_out.right_n.mean())
     for rows in SIZES:
-        alone, served, learned, gate = _delta(scene, rows)
-        first = _instant(scene, rows)
-        chosen = served if served.promoted else first if first.promoted else _unchanged(scene)
+        alone, served, learned, gate = by_delta(scene, rows)
+        first = instantly(scene, rows)
+        chosen = served if served.promoted else first if first.promoted else unchanged(scene)
         chosen = replace(chosen, cpu_s=served.cpu_s + first.cpu_s, judging_s=served.judging_s)
-        scores = (first, alone, chosen, _last_layer(scene, rows), _tuned(scene, rows))
+        scores = (first, alone, chosen, last_layer_tuned(scene, rows), fully_tuned(scene, rows))
         for method, score in zip(METHODS, scores, strict=True):
             table[method, rows, name].append((base, score))
             table[f"{method}.below", rows, name].append((_upper(scene, score), score))
     return learned, gate
-
-
-def _unchanged(scene: Scene) -> Score:
-    """Nothing was promoted."""
-    return Score(scene.held_out.right_n, 0.0, 0.0, 0.0)
 
 
 def _upper(scene: Scene, score: Score) -> float:
