@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nodes.energy.discovery import EnergyMode
 from nodes.errors import ConfigError
@@ -66,6 +66,9 @@ class NodeConfig(BaseModel):
         openai_key_file: File of the key that the server wants.
         openai_task: Task class that its models serve.
         model: Its models that are offered, each with what is known of it; empty for all.
+        gguf: GGUF files that llama-server serves instead of the catalogue's experts, each with what is known of it.
+        llama_server: The llama-server program; None for the one on the search path.
+        context: Tokens of one text that it can hold; 0 for the file's own, up to 4096.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -96,6 +99,17 @@ class NodeConfig(BaseModel):
     openai_key_file: Path | None = None
     openai_task: Name = "chat"
     model: tuple[str, ...] = ()
+    gguf: tuple[str, ...] = ()
+    llama_server: Path | None = None
+    context: int = Field(default=0, ge=0, le=10_000_000)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> NodeConfig:
+        if self.gguf and self.openai is not None:
+            raise ValueError(
+                "offer either the models of a server (--openai) or GGUF files (--gguf); run two nodes for both"
+            )
+        return self
 
     def key(self) -> str:
         """The node's key; "" where it has none or its file cannot be read: the gateway then says what it misses."""

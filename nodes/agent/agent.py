@@ -28,6 +28,7 @@ from nodes.energy.sources import Places
 from nodes.engines import onnx_lm
 from nodes.engines.child import Limits
 from nodes.engines.contract import Engine
+from nodes.engines.llama.parts import llama_parts
 from nodes.engines.onnx import OnnxEngine
 from nodes.engines.process import WorkerCommand
 from nodes.engines.remote.measuring import profile_texts
@@ -82,6 +83,8 @@ def build_parts(config: NodeConfig) -> Parts:
     """
     if config.openai is not None:
         return Parts(*remote_parts(config, config.openai), measure=profile_texts)
+    if config.gguf:
+        return Parts(*llama_parts(config), measure=profile_texts)
     profile = None if config.profile is None else load_profile(config.profile)
     inventory = load_inventory(config.models, config.experts)
     _check_memory(inventory, config.memory_limit_bytes)

@@ -52,5 +52,5 @@ async def _try(engine: Engine, meter: Meter, arm: ArmSpec, prompt: str, tokens: 
     if end is None:
         raise EngineError(f"{arm.key} ended its text without an end")
     ms = (time.perf_counter() - started_s) * 1e3
-    reading = meter.end(span, compute_ms=end.compute_ms, macs=0)
+    reading = meter.end(span, compute_ms=end.compute_ms, macs=end.macs)
     return TextRun(end.prompt_tokens, end.completion_tokens, ms, span, reading)
