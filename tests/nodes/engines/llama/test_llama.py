@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from numpy.typing import NDArray
 
 from nodes.agent.agent import build_parts
 from nodes.arms import ArmSpec
@@ -30,19 +31,23 @@ from nodes.engines.llama.header import read_header
 from nodes.engines.llama.parts import find_server, llama_inventory, parse_gguf
 from nodes.engines.remote.server import Address
 from nodes.errors import ArmQuarantined, ConfigError, EngineDied, EngineError
-from nodes.zoo.language.gguf import write_gguf
+from nodes.zoo.language.gguf import Value, write_gguf
 from tests.fakes.llama_server import wrapper
 
 
 @pytest.fixture
 def gguf(tmp_path: Path) -> Path:
     """A file with a head and no weights to speak of."""
-    tensors = {
+    tensors: dict[str, NDArray[Any]] = {
         "token_embd.weight": np.zeros((10, 4), np.float16),
         "blk.0.attn_q.weight": np.zeros((4, 4), np.float16),
         "output_norm.weight": np.zeros(4, np.float32),
     }
-    metadata = {"general.architecture": "llama", "general.name": "Tiny Llama", "llama.context_length": 64}
+    metadata: dict[str, Value] = {
+        "general.architecture": "llama",
+        "general.name": "Tiny Llama",
+        "llama.context_length": 64,
+    }
     write_gguf(tmp_path / "tiny.gguf", metadata, tensors)
     return tmp_path / "tiny.gguf"
 
