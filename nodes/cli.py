@@ -110,6 +110,8 @@ def cli() -> None:
 @_option("--llama-server", type=click.Path(path_type=Path), metavar="PATH", help="The program.  [default: on the path]")
 @_option("--context", type=int, metavar="TOKENS", help="Of one text of a GGUF file.  [default: its own, up to 4096]")
 @_option("--memory-limit", type=int, metavar="BYTES", help="What the experts may take together.")
+@_option("--memory-budget", metavar="SIZE", help="Load experts when asked for, unload others for them: 2GiB, 500MB.")
+@_option("--idle-unload", type=float, metavar="S", help="Unload experts that nobody asked for so long.")
 @_energy_option()
 @_trace_option()
 @_calibration_option()
@@ -121,7 +123,14 @@ def cli() -> None:
 @_option("--personal-keep-mib", type=int, metavar="MIB", help="What waiting inputs may take.  [default: 64]")
 @_option("--personal-day-j", type=float, metavar="J", help="Joules a day for training.  [default: 200]")
 @_option("--log", type=click.Choice(["console", "json"]), default="console", help="Form of the log.")
-def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -> None:
+def run(
+    log: str,
+    experts: str | None,
+    memory_limit: int | None,
+    memory_budget: str | None,
+    idle_unload: float | None,
+    **given: Any,
+) -> None:
     """Join a gateway and work until stopped.
 
     Ctrl-C or SIGTERM finishes what runs and leaves; a second one leaves at once. Needs no open port.
@@ -135,7 +144,12 @@ def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -
 
     set_up_log(log)
     names = [name.strip() for name in (experts or "").split(",") if name.strip()]
-    settings = {**given, "experts": tuple(names), "memory_limit_bytes": memory_limit}
+    memory = {
+        "memory_limit_bytes": memory_limit,
+        "memory_budget_bytes": memory_budget,
+        "idle_unload_s": idle_unload,
+    }
+    settings = {**given, **memory, "experts": tuple(names)}
     sys.exit(run_agent(parse_config(with_identity(settings))))
 
 

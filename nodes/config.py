@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from nodes.energy.discovery import EnergyMode
 from nodes.errors import ConfigError
@@ -35,6 +35,15 @@ def _checked_target(target: str) -> str:
     return target
 
 
+def _bytes(value: int | str) -> int:
+    """``2GiB``, ``500MB`` or a plain number."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?([KMGT]i?B)?|([0-9]{1,15})", str(value))
+    if match is None:
+        raise ValueError("use a size such as 2GiB, 500MB or 1073741824")
+    base = 1024 if "i" in (match[2] or "") else 1000
+    return int(float(match[1] or match[3]) * base ** ("KMGT".index(match[2][0]) + 1 if match[2] else 0))
+
+
 Name = Annotated[str, AfterValidator(_checked_name)]
 Target = Annotated[str, AfterValidator(_checked_target)]
 
@@ -51,6 +60,8 @@ class NodeConfig(BaseModel):
         concurrency: Runs at once, each on one thread.
         texts_at_once: Texts that share the steps of the language models' one thread.
         memory_limit_bytes: What resident experts may take together; 0 for no limit.
+        memory_budget_bytes: What loaded experts may take together: the least recently used leave for others; 0 for all.
+        idle_unload_s: Idle seconds after which an expert leaves the memory; 0 for never.
         energy_trace: CSV file that the energy source `replay` follows.
         calibration: File that says what a meter at the plug showed against a board's own sensors.
         noise_seed: Of a profile's noise, where it has any.
@@ -83,6 +94,8 @@ class NodeConfig(BaseModel):
     texts_at_once: int = Field(default=8, ge=1, le=256)
     queue_limit: int = Field(default=64, ge=0, le=10_000)
     memory_limit_bytes: int = Field(default=0, ge=0)
+    memory_budget_bytes: Annotated[int, BeforeValidator(_bytes)] = Field(default=0, ge=0)
+    idle_unload_s: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     energy: EnergyMode = EnergyMode.AUTO
     energy_trace: Path | None = None
     calibration: Path | None = None
@@ -105,6 +118,8 @@ class NodeConfig(BaseModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> NodeConfig:
+        if self.memory_budget_bytes and self.openai is not None:
+            raise ValueError("--memory-budget: the memory of a server that runs already is its own business")
         if self.gguf and self.openai is not None:
             raise ValueError(
                 "offer either the models of a server (--openai) or GGUF files (--gguf); run two nodes for both"

@@ -43,6 +43,21 @@ def load_inventory(folder: Path | None, experts: Sequence[str]) -> Inventory:
         raise ConfigError(str(error)) from error
 
 
+def check_memory(inventory: Inventory, limit_bytes: int) -> None:
+    """Whether all experts fit together; 0 is no limit.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    needed_bytes = sum(arm.memory_bytes for arm in inventory.arms)
+    if 0 < limit_bytes < needed_bytes:
+        sizes = ", ".join(f"{arm.expert} {arm.memory_bytes}" for arm in inventory.arms)
+        raise ConfigError(
+            f"--memory-limit: the experts take {needed_bytes} bytes together, more than {limit_bytes};"
+            f" choose some with --experts ({sizes}), or have them take turns with --memory-budget"
+        )
+
+
 def runnable(cards: Sequence[ExpertCard]) -> list[ExpertCard]:
     """Those of all experts that this machine can run: chains need the compiled kernels. An expert that is named is
     never left out; it fails to load, and says why."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.personal.types import Owner, PersonalNote
+from orchestrator.residency import Residency as Residency
 from orchestrator.text_profile import TextProfile
 from orchestrator.text_request import GenerationParameters as GenerationParameters
 from orchestrator.text_request import Message as Message
@@ -129,6 +130,17 @@ class Arm:
     evidence_digest: str
     text: TextProfile | None = None
     tags: frozenset[str] = frozenset()
+    residency: Residency | None = None
+
+    @property
+    def load_ms(self) -> float:
+        """Milliseconds until it can run at all: 0 where it is in memory."""
+        return self.residency.load_ms if self.residency is not None and self.residency.away else 0.0
+
+    @property
+    def load_j(self) -> float:
+        """Joules of the same, as far as they are known."""
+        return (self.residency.load_j or 0.0) if self.residency is not None and self.residency.away else 0.0
 
     @property
     def name(self) -> str:
@@ -247,7 +259,12 @@ class TextQuery:
 
 @dataclass(frozen=True)
 class Done:
-    """A node finished a piece of work."""
+    """A node finished a piece of work.
+
+    Args:
+        load_ms: Of loading the expert for it, in no other figure.
+        load_j: Of the same, in `energy`.
+    """
 
     work_id: int
     outputs: Mapping[str, Array]
@@ -262,6 +279,8 @@ class Done:
     first_token_ms: float | None = None
     tool_calls_json: str = ""
     personal: PersonalNote | None = None
+    load_ms: float = 0.0
+    load_j: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import structlog
@@ -19,7 +20,7 @@ from nodes.agent.channel import open_channel
 from nodes.agent.desk import Desk
 from nodes.agent.session import Session, SessionEnd
 from nodes.agent.wire import FleetStream
-from nodes.arms import ArmProfile, Inventory
+from nodes.arms import ArmProfile, Inventory, Residency
 from nodes.config import NodeConfig
 from nodes.energy.contract import Meter
 from nodes.energy.discovery import EnergySource, RunsOn, Wanted, discover
@@ -39,11 +40,12 @@ from nodes.identity.diagnosis import wants_tls
 from nodes.identity.errors import IdentityProblem
 from nodes.identity.https import place_of
 from nodes.identity.keeper import BACK_OFF_S, Keeper
-from nodes.inventory import load_inventory
+from nodes.inventory import check_memory, load_inventory
 from nodes.personal.choosing import Settings
 from nodes.personal.keeping import HOUR_S, MIB, Bounds
 from nodes.personal.office import Office
 from nodes.profiling import profile_arms
+from nodes.residency.engine import ResidentEngine, with_budget
 
 DRAIN_TIMEOUT_S = 10.0
 UNAVAILABLE = "UNAVAILABLE"
@@ -84,10 +86,11 @@ def build_parts(config: NodeConfig) -> Parts:
     if config.openai is not None:
         return Parts(*remote_parts(config, config.openai), measure=profile_texts)
     if config.gguf:
-        return Parts(*llama_parts(config), measure=profile_texts)
+        llama, source, inventory = llama_parts(config)
+        return Parts(with_budget(llama, config, source.meter), source, inventory, measure=profile_texts)
     profile = None if config.profile is None else load_profile(config.profile)
     inventory = load_inventory(config.models, config.experts)
-    _check_memory(inventory, config.memory_limit_bytes)
+    check_memory(inventory, config.memory_limit_bytes)
     tensors = _tensor_engine(config, inventory)
     engine = _joined_engine(config, inventory, tensors)
     # This engine runs on the CPU: what a GPU draws is not its doing.
@@ -99,7 +102,7 @@ def build_parts(config: NodeConfig) -> Parts:
         if tensors is None:
             raise ConfigError("--personal: this node has no experts for tensors, which are the ones that learn a user")
         personal = Office(_personal_settings(config, config.personal), inventory, tensors, source.meter)
-    return Parts(engine, source, inventory, personal=personal)
+    return Parts(with_budget(engine, config, source.meter), source, inventory, personal=personal)
 
 
 def _personal_settings(config: NodeConfig, folder: Path) -> Settings:
@@ -131,16 +134,6 @@ def _joined_engine(config: NodeConfig, inventory: Inventory, tensors: OnnxEngine
         engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, Limits(queue_limit=config.queue_limit))
     alone = set(engines.values())
     return alone.pop() if len(alone) == 1 else SeveralEngines(engines)
-
-
-def _check_memory(inventory: Inventory, limit_bytes: int) -> None:
-    needed_bytes = sum(arm.memory_bytes for arm in inventory.arms)
-    if 0 < limit_bytes < needed_bytes:
-        sizes = ", ".join(f"{arm.expert} {arm.memory_bytes}" for arm in inventory.arms)
-        raise ConfigError(
-            f"--memory-limit: the experts take {needed_bytes} bytes together, more than {limit_bytes};"
-            f" choose some with --experts ({sizes})"
-        )
 
 
 class Agent:
@@ -188,6 +181,8 @@ class Agent:
         """
         parts = self._parts
         parts.engine.events.on_arms_lost = self._arms_lost
+        if isinstance(parts.engine, ResidentEngine):
+            parts.engine.on_change = self._residency_changed
         parts.energy.start()
         await parts.engine.load(parts.inventory.arms)
         if parts.personal is not None:
@@ -372,14 +367,27 @@ class Agent:
 
     def _offer(self) -> tuple[m.OfferedArm, ...]:
         arms = (arm for arm in self._parts.inventory.arms if arm.key not in self._lost)
-        return tuple(m.OfferedArm(arm, self._profiles.get(arm.key)) for arm in arms)
+        engine = self._parts.engine
+        of = engine.residency if isinstance(engine, ResidentEngine) else _always_there
+        return tuple(m.OfferedArm(arm, self._profiles.get(arm.key), of(arm.key)) for arm in arms)
+
+    def _residency_changed(self, key: str, residency: Residency) -> None:
+        expert, _, variant = key.partition(":")
+        self._tell(lambda session: session.tell(m.ResidencyChanged(expert, variant, residency)))
 
     def _arms_lost(self, arms: Sequence[str]) -> None:
         self._lost.update(arms)
+        self._tell(lambda session: session.announce(self._offer()))
+
+    def _tell(self, telling: Callable[[Session], Coroutine[Any, Any, None]]) -> None:
         if self._session is not None and self._session.joined:
-            task = asyncio.get_running_loop().create_task(self._session.announce(self._offer()))
+            task = asyncio.get_running_loop().create_task(telling(self._session))
             self._announcing.add(task)
             task.add_done_callback(self._announcing.discard)
+
+
+def _always_there(_key: str) -> None:
+    return None
 
 
 def software_version() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from nodes.arms import ArmProfile, ArmSpec, TaskSpec, Tensors
+from nodes.arms import ArmProfile, ArmSpec, Residency, TaskSpec, Tensors
 from nodes.energy.contract import EnergyReading, Provenance, Signals
 
 PROTOCOL_VERSION = 1
@@ -30,10 +30,11 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class OfferedArm:
-    """An arm and what it costs here; `profile` is None where nobody measured it."""
+    """An arm and what it costs here; `profile` is None where nobody measured it, `residency` where it never leaves."""
 
     spec: ArmSpec
     profile: ArmProfile | None
+    residency: Residency | None = None
 
 
 # ---- node to gateway
@@ -136,7 +137,12 @@ class PersonalReport:
 
 @dataclass(frozen=True)
 class WorkDone:
-    """An answer: tensors, or a text that was streamed before."""
+    """An answer: tensors, or a text that was streamed before.
+
+    Attributes:
+        load_ms: Of loading the expert first, in no other figure; None where it was there.
+        load_j: Of the same, in `energy`; None where nobody knows.
+    """
 
     work_id: int
     energy: EnergyReading
@@ -151,6 +157,8 @@ class WorkDone:
     first_token_ms: float | None = None
     tool_calls_json: str = ""
     personal: PersonalNote | None = None
+    load_ms: float | None = None
+    load_j: float | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +193,15 @@ class ArmsChanged:
 
 
 @dataclass(frozen=True)
+class ResidencyChanged:
+    """An expert was loaded, unloaded or pinned, or its load goes on."""
+
+    expert: str
+    variant: str
+    residency: Residency
+
+
+@dataclass(frozen=True)
 class EnergySettled:
     """Final joules of work by its id."""
 
@@ -209,6 +226,7 @@ Event = (
     | EnergySettled
     | Draining
     | PersonalReport
+    | ResidencyChanged
 )
 
 # ---- gateway to node
@@ -316,4 +334,14 @@ class PersonalOrder:
     label: str = ""
 
 
-Command = Welcome | Rejected | Work | Cancel | Drain | Keep | PersonalOrder
+@dataclass(frozen=True)
+class ModelOrder:
+    """Load, unload, pin or unpin an expert; `ttl_s` of 0 leaves its idle time as it is."""
+
+    expert: str
+    variant: str
+    verb: str
+    ttl_s: float = 0.0
+
+
+Command = Welcome | Rejected | Work | Cancel | Drain | Keep | PersonalOrder | ModelOrder

@@ -100,6 +100,11 @@ class Session:
         with contextlib.suppress(OutboxClosed):
             await self._outbox.put(m.ArmsChanged(tuple(arms)))
 
+    async def tell(self, event: m.Event) -> None:
+        """Tell the gateway something that no work of this session is about."""
+        with contextlib.suppress(OutboxClosed):
+            await self._outbox.put(event)
+
     async def settled(self, settlements: Sequence[Settlement]) -> None:
         """Tell the gateway the final joules of this stream's work."""
         await self._desk.settled(settlements)
@@ -173,7 +178,7 @@ class Session:
                 self._desk.take(command)
             case m.Cancel(work_id):
                 self._desk.cancel(work_id)
-            case m.Keep() | m.PersonalOrder():
+            case m.Keep() | m.PersonalOrder() | m.ModelOrder():
                 self._desk.order(command)
             case m.Drain(reason):
                 self.drain(reason or "asked by the gateway")

@@ -13,9 +13,10 @@ from edgewise.v1 import fleet_pb2 as fleet
 from edgewise.v1 import fleet_pb2_grpc as fleet_grpc
 from nodes.agent import messages as m
 from nodes.agent import personal_wire as personal
-from nodes.arms import TaskSpec
+from nodes.arms import Residency, TaskSpec
 from nodes.wire import DTYPE_NAMES, PROVENANCES, energy, tensor_messages, tensor_spec
 
+MAX_PROBLEM = 300
 _FINISHES = {
     "stop": common.FINISH_REASON_STOP,
     "length": common.FINISH_REASON_LENGTH,
@@ -122,6 +123,9 @@ def _event(event: m.Event) -> fleet.NodeEvent:
             return fleet.NodeEvent(arms_changed=fleet.ArmsChanged(arms=map(_arm, arms)))
         case m.Draining(reason):
             return fleet.NodeEvent(draining=fleet.Draining(reason=reason))
+        case m.ResidencyChanged(expert, variant, told):
+            changed = fleet.ResidencyChanged(expert=expert, variant=variant, residency=residency(told))
+            return fleet.NodeEvent(residency=changed)
         case m.PersonalReport():
             return fleet.NodeEvent(personal=personal.report(event))
 
@@ -195,6 +199,19 @@ def _arm(arm: m.OfferedArm) -> fleet.Arm:
         energy=energy_profile,
         text=_text_profile(arm),
         tags=spec.tags,
+        residency=None if arm.residency is None else residency(arm.residency),
+    )
+
+
+def residency(told: Residency) -> fleet.Residency:
+    """Whether an expert is in memory."""
+    return fleet.Residency(
+        state=told.state,
+        pinned=told.pinned,
+        load_ms=told.load_ms,
+        load_energy_j=told.load_j,
+        progress_fraction=told.progress_fraction,
+        problem=told.problem[:MAX_PROBLEM],
     )
 
 
@@ -248,6 +265,8 @@ def _done(done: m.WorkDone) -> fleet.WorkDone:
         first_token_ms=done.first_token_ms,
         tool_calls_json=done.tool_calls_json,
         personal=None if done.personal is None else personal.note(done.personal),
+        load_ms=done.load_ms,
+        load_energy_j=done.load_j,
     )
 
 
@@ -277,6 +296,9 @@ def _command(command: fleet.NodeCommand) -> m.Command | None:
         case "keep":
             inputs = tuple(_raw(tensor) for tensor in command.keep.inputs)
             return personal.keep(command.keep, inputs)
+        case "model":
+            order = command.model
+            return m.ModelOrder(order.expert, order.variant, order.verb, order.ttl_s)
         case "personal":
             return personal.order(command.personal)
         case _:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
 from nodes.arms import ArmSpec, Tensors, TextCost
+from nodes.energy.contract import EnergyReading
 
 
 class EngineState(StrEnum):
@@ -47,12 +48,21 @@ class Job:
 
 
 @dataclass(frozen=True)
+class LoadTaken:
+    """What loading an expert took for the work that had to wait for it; in none of the work's own figures."""
+
+    ms: float
+    energy: EnergyReading
+
+
+@dataclass(frozen=True)
 class JobResult:
-    """Answer of one run, and the milliseconds that it waited and computed."""
+    """Answer of one run, the milliseconds that it waited and computed, and what loading took if it caused that."""
 
     outputs: dict[str, NDArray[Any]]
     queue_ms: float
     compute_ms: float
+    load: LoadTaken | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,7 @@ class TextEnd:
         margin_fraction: Mean over the tokens of the largest probability minus the second; None where nobody knows.
         first_token_ms: From the start of computing to the first token; None where nobody measured it.
         tool_calls_json: Where the model calls tools: OpenAI's `tool_calls`.
+        load: What loading took, where this text had to wait for it.
     """
 
     finish: str
@@ -120,6 +131,7 @@ class TextEnd:
     margin_fraction: float | None = None
     first_token_ms: float | None = None
     tool_calls_json: str = ""
+    load: LoadTaken | None = None
 
 
 @dataclass
@@ -127,6 +139,27 @@ class EngineEvents:
     """What an engine tells its owner about itself; called on the event loop."""
 
     on_arms_lost: Callable[[Sequence[str]], None] = field(default=lambda _arms: None)
+
+
+@runtime_checkable
+class LoadsArms(Protocol):
+    """Loads and unloads single arms of an engine that has started, with or without any."""
+
+    async def load_arm(self, arm: ArmSpec) -> None:
+        """Make an arm ready to run; nothing where it is.
+
+        Raises:
+            EngineError: if it does not load.
+        """
+        ...
+
+    async def unload_arm(self, key: str) -> None:
+        """Free an arm's memory. Nothing may run on it."""
+        ...
+
+    def load_progress(self, key: str) -> float | None:
+        """How much of an arm that is being loaded is there, between 0 and 1; None where nobody knows."""
+        ...
 
 
 class Engine(Protocol):

@@ -61,6 +61,18 @@ class HostedEngine:
         """See `Engine`."""
         await self._child.start([_order(arm) for arm in arms])
 
+    async def load_arm(self, arm: ArmSpec) -> None:
+        """See `LoadsArms`."""
+        await self._child.attach(_order(arm))
+
+    async def unload_arm(self, key: str) -> None:
+        """See `LoadsArms`."""
+        self._child.detach(key)
+
+    def load_progress(self, key: str) -> float | None:  # noqa: ARG002
+        """See `LoadsArms`: the process tells when it is done, not before."""
+        return None
+
     async def close(self) -> None:
         """See `Engine`."""
         await self._child.close()

@@ -6,7 +6,17 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from nodes.arms import ArmSpec
-from nodes.engines.contract import Engine, EngineEvents, EngineState, Job, JobResult, TextEnd, TextJob, TextPiece
+from nodes.engines.contract import (
+    Engine,
+    EngineEvents,
+    EngineState,
+    Job,
+    JobResult,
+    LoadsArms,
+    TextEnd,
+    TextJob,
+    TextPiece,
+)
 from nodes.errors import EngineError
 
 # The state of several engines is that of the one that is worst off.
@@ -80,6 +90,25 @@ class SeveralEngines:
     def generate(self, job: TextJob) -> AsyncGenerator[TextPiece | TextEnd]:
         """See `Engine`."""
         return self.engine_of(job.arm).generate(job)
+
+    async def load_arm(self, arm: ArmSpec) -> None:
+        """See `LoadsArms`: every engine here must be able to."""
+        self._by_arm[arm.key] = self._engines[arm.engine]
+        await self._loader(arm.key).load_arm(arm)
+
+    async def unload_arm(self, key: str) -> None:
+        """See `LoadsArms`."""
+        await self._loader(key).unload_arm(key)
+
+    def load_progress(self, key: str) -> float | None:
+        """See `LoadsArms`."""
+        return self._loader(key).load_progress(key) if key in self._by_arm else None
+
+    def _loader(self, key: str) -> LoadsArms:
+        engine = self.engine_of(key)
+        if not isinstance(engine, LoadsArms):
+            raise EngineError(f"the engine of {key} loads nothing by itself")
+        return engine
 
     async def close(self) -> None:
         """See `Engine`."""

@@ -26,6 +26,7 @@ ADVICE = {
     "TASK_NOT_FOUND": ("unknown task", "`edgewise status` lists the tasks"),
     "EXPERT_NOT_FOUND": ("unknown expert", "`edgewise status` lists the experts"),
     "NODE_NOT_FOUND": ("unknown node", "`edgewise node list` lists the nodes"),
+    "MODEL_FIXED": ("always loaded", "start its node with --memory-budget SIZE"),
     "REQUEST_NOT_FOUND": ("unknown request", "only the gateway that answered remembers it, and not for ever"),
     "DEADLINE_EXCEEDED": ("too late", "allow more with --max-latency or --timeout"),
     "UNIMPLEMENTED": ("not supported", "compare versions with `edgewise status` and `edgewise --version`"),

@@ -138,6 +138,7 @@ def candidates_block(explanation: Any) -> list[dict[str, Any]]:
             "bound": {"joules": _finite(one.bound_energy_j), "ms": _finite(one.bound_ms)},
             "feasible": one.feasible,
             "excluded_by": one.excluded_by or None,
+            "load_ms": _finite(one.load_ms),
         }
         for one in explanation.candidates
     ]

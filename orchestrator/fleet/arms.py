@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from orchestrator.fleet.text_arms import TYPICAL_COMPLETION_TOKENS, TYPICAL_PROMPT_TOKENS, TextTrack
 from orchestrator.routing.margins import ConformalBound
-from orchestrator.types import Arm, Done, Provenance
+from orchestrator.types import Arm, Done, Provenance, Residency
 
 # Expectations of texts are learned themselves; how far off they were before says little later.
 TEXT_WINDOW = 256
@@ -57,6 +57,8 @@ class NodeLoad:
     pending: int = 0
     pending_ms: float = 0.0
     routable: bool = True
+    # The wait that its arms were last given.
+    told_ms: float = -1.0
     arms: list[int] = field(default_factory=list)
 
     @property
@@ -90,6 +92,8 @@ class ArmBoard:
         self.service_ms_n = np.zeros(0)
         self.service_bound_ms_n = np.zeros(0)
         self.wait_ms_n = np.zeros(0)
+        # Part of the wait in which an expert that is not in memory is loaded.
+        self.load_ms_n = np.zeros(0)
         self.available_n = np.zeros(0, dtype=bool)
         # Whether any arm has a wait; where none has, readers need not look at the waits.
         self.loaded = False
@@ -111,7 +115,9 @@ class ArmBoard:
         self._mark(load.arms, available=False)
         load.arms = [self._place(arm) for arm in arms]
         self._mark(load.arms, available=True)
+        load.told_ms = -1.0
         for index in load.arms:
+            self._follow_residency(index)
             self._refresh_energy(index)
             self._refresh_latency(index)
         self._set_wait(load)
@@ -130,7 +136,8 @@ class ArmBoard:
         return index
 
     def _grow(self) -> None:
-        for name in ("energy_j_n", "energy_bound_j_n", "service_ms_n", "service_bound_ms_n", "wait_ms_n"):
+        figures = ("energy_j_n", "energy_bound_j_n", "service_ms_n", "service_bound_ms_n", "wait_ms_n", "load_ms_n")
+        for name in figures:
             setattr(self, name, np.append(getattr(self, name), 0.0))
         self.available_n = np.append(self.available_n, False)
 
@@ -189,12 +196,27 @@ class ArmBoard:
 
     def _set_wait(self, load: NodeLoad) -> None:
         wait_ms = load.wait_ms
-        if load.arms and self.wait_ms_n[load.arms[0]] == wait_ms:
+        if load.arms and load.told_ms == wait_ms:
             return
+        load.told_ms = wait_ms
         self.wait_version += 1
         for index in load.arms:
-            self.wait_ms_n[index] = wait_ms
-        self.loaded = any(node.wait_ms for node in self.nodes.values())
+            self.wait_ms_n[index] = wait_ms + self.load_ms_n[index]
+        self.loaded = bool(self.load_ms_n.any()) or any(node.wait_ms for node in self.nodes.values())
+
+    def set_residency(self, index: int, residency: Residency | None) -> None:
+        """An expert was loaded or unloaded: until it can run it has a wait, and costs its load."""
+        state = self.states[index]
+        state.arm = replace(state.arm, residency=residency)
+        self._follow_residency(index)
+        self._refresh_energy(index)
+        self._set_wait(self.nodes[state.arm.node])
+
+    def _follow_residency(self, index: int) -> None:
+        arm = self.states[index].arm
+        if self.load_ms_n[index] != arm.load_ms:
+            self.load_ms_n[index] = arm.load_ms
+            self.nodes[arm.node].told_ms = -1.0
 
     # ---- learning from results
 
@@ -297,8 +319,9 @@ class ArmBoard:
             return
         typical, bound = self.energy_factors(index)
         energy_j = energy.energy_j * self._learned_part(self.states[index])
-        self.energy_j_n[index] = energy_j * typical
-        self.energy_bound_j_n[index] = energy_j * bound
+        load_j = self.states[index].arm.load_j
+        self.energy_j_n[index] = load_j + energy_j * typical
+        self.energy_bound_j_n[index] = load_j + energy_j * bound
 
     def _learned_part(self, state: ArmState) -> float:
         """What an arm's typical text costs by what its generations showed, over what was announced."""

@@ -21,6 +21,7 @@ from orchestrator.fleet.wire import (
     decode_failed,
     decode_finals,
     decode_hello,
+    decode_residency,
     decode_signals,
 )
 from orchestrator.gateway.guard import Malformed
@@ -173,6 +174,10 @@ class Joiner:
                     self._afterwards.take_finals(decode_finals(event.settled))
                 case "draining":
                     self._fleet.drain(session)
+                case "residency":
+                    told = event.residency
+                    arm = f"{told.expert}:{told.variant}"
+                    self._fleet.change_residency(session, arm, decode_residency(told.residency))
                 case "personal":
                     self.reported(session.name, decode_report(event.personal))
                 case _:

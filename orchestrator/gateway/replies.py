@@ -177,6 +177,7 @@ def _candidates(entry: Entry, names: list[str]) -> list[gateway_pb2.Candidate]:
             feasible=bool(choice.feasible_r[r]),
             excluded_by=_excluded_by(entry, int(r)),
             score=choice.score_r[r],
+            load_ms=0.0 if decision.load_ms_r is None else decision.load_ms_r[r],
         )
         for r in order
     ]

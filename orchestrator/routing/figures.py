@@ -27,6 +27,7 @@ class Figures(Protocol):
     service_ms_n: Floats
     service_bound_ms_n: Floats
     wait_ms_n: Floats
+    load_ms_n: Floats
     available_n: NDArray[np.bool_]
     loaded: bool
     energy_version: int
@@ -54,6 +55,7 @@ class TextFigures:
     service_ms_n: Floats
     service_bound_ms_n: Floats
     wait_ms_n: Floats
+    load_ms_n: Floats
     available_n: NDArray[np.bool_]
     loaded: bool
     prompt_tokens_n: Floats
@@ -77,6 +79,7 @@ def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
         board.service_ms_n.copy(),
         board.service_bound_ms_n.copy(),
         board.wait_ms_n.copy(),
+        board.load_ms_n.copy(),
         board.available_n.copy(),
         board.loaded,
         np.zeros(len(board.states)),
@@ -102,8 +105,9 @@ def _price(figures: TextFigures, board: ArmBoard, state: ArmState, *, prompt_tok
     figures.service_bound_ms_n[n] = max(bound_ms, figures.service_ms_n[n])
     if state.arm.energy.provenance is not Provenance.UNMEASURED:
         typical, bound = board.energy_factors(n)
-        figures.energy_j_n[n] = profile.cost_j(prompt_tokens, mean) * typical
-        bound_j = profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
+        load_j = state.arm.load_j
+        figures.energy_j_n[n] = load_j + profile.cost_j(prompt_tokens, mean) * typical
+        bound_j = load_j + profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
         figures.energy_bound_j_n[n] = max(bound_j, figures.energy_j_n[n])
 
 
@@ -132,5 +136,5 @@ def affordable_tokens(board: ArmBoard, n: int, *, allowed_j: float, prompt_token
     if profile is None or not known or profile.decode_j_per_token <= 0.0 or allowed_j == np.inf:
         return np.inf
     _, bound = board.energy_factors(n)
-    left_j = allowed_j / bound - profile.cost_j(prompt_tokens * TOKENS_MARGIN, 0.0)
+    left_j = (allowed_j - board.states[n].arm.load_j) / bound - profile.cost_j(prompt_tokens * TOKENS_MARGIN, 0.0)
     return max(1.0, float(np.floor(left_j / profile.decode_j_per_token)))

@@ -217,19 +217,24 @@ class LlamaChild:
                     )
                 if now_s - told_s > TELL_S:
                     told_s = now_s
-                    log.info("loading", model=self._command.alias, s=round(now_s - started_s), **self._progress())
+                    log.info(
+                        "loading",
+                        model=self._command.alias,
+                        s=round(now_s - started_s),
+                        resident=self.resident_fraction,
+                    )
                 await asyncio.sleep(POLL_S)
         finally:
             host.close()
         log.info("loaded", model=self._command.alias, s=round(time.monotonic() - started_s, 3), pid=process.pid)
 
-    def _progress(self) -> dict[str, float]:
-        """How much of the file is in memory, where the system tells."""
+    @property
+    def resident_fraction(self) -> float | None:
+        """How much of the file is in memory; None where the system does not tell."""
         with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
             pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-            share = pages * os.sysconf("SC_PAGE_SIZE") / self._command.model.stat().st_size
-            return {"resident_fraction": round(min(1.0, share), 2)}
-        return {}
+            return min(1.0, pages * os.sysconf("SC_PAGE_SIZE") / self._command.model.stat().st_size)
+        return None
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         while process.stderr is not None and (part := await process.stderr.read(TAIL_BYTES)):

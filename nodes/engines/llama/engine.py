@@ -57,6 +57,7 @@ class LlamaEngine:
         self._queue_limit = queue_limit
         self._limits = limits or ChildLimits()
         self._serving: dict[str, tuple[_Serving, LlamaChild]] = {}
+        self._loading: dict[str, LlamaChild] = {}
         self._closed = False
 
     @property
@@ -92,14 +93,10 @@ class LlamaEngine:
     async def load(self, arms: Sequence[ArmSpec]) -> None:
         """See `Engine`. One after the other: several would only wait for the same disk."""
         for arm in arms:
-            await self.attach(arm)
+            await self.load_arm(arm)
 
-    async def attach(self, arm: ArmSpec) -> None:
-        """Load one arm; does nothing where it is loaded.
-
-        Raises:
-            EngineError: if it does not load.
-        """
+    async def load_arm(self, arm: ArmSpec) -> None:
+        """See `LoadsArms`."""
         if arm.key in self._serving:
             return
         command = self._commands[arm.key]
@@ -111,20 +108,28 @@ class LlamaEngine:
             busy=one.busy,
             on_lost=lambda: self.events.on_arms_lost([arm.key]),
         )
-        await child.start()
+        self._loading[arm.key] = child
         try:
+            await child.start()
             await one.texts.load([arm])
         except BaseException:
             await child.close()
             raise
+        finally:
+            del self._loading[arm.key]
         self._serving[arm.key] = one, child
 
-    async def detach(self, key: str) -> None:
-        """End an arm's process and free its memory; what runs on it fails with EngineDied."""
+    async def unload_arm(self, key: str) -> None:
+        """See `LoadsArms`: its process ends; what runs on it all the same fails with EngineDied."""
         found = self._serving.pop(key, None)
         if found is not None:
             await found[0].texts.close()
             await found[1].close()
+
+    def load_progress(self, key: str) -> float | None:
+        """See `LoadsArms`: how much of the file is in memory."""
+        child = self._loading.get(key)
+        return None if child is None else child.resident_fraction
 
     async def infer(self, job: Job) -> JobResult:
         """Refused: this engine writes texts."""
@@ -153,4 +158,4 @@ class LlamaEngine:
     async def close(self) -> None:
         """See `Engine`."""
         self._closed = True
-        await asyncio.gather(*(self.detach(key) for key in list(self._serving)))
+        await asyncio.gather(*(self.unload_arm(key) for key in list(self._serving)))

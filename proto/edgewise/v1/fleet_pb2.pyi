@@ -92,6 +92,7 @@ class NodeEvent(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     SETTLED_FIELD_NUMBER: _builtins.int
     PERSONAL_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -112,6 +113,8 @@ class NodeEvent(_message.Message):
     def settled(self) -> Global___EnergySettled: ...
     @_builtins.property
     def personal(self) -> Global___PersonalReport: ...
+    @_builtins.property
+    def residency(self) -> Global___ResidencyChanged: ...
     def __init__(
         self,
         *,
@@ -125,12 +128,13 @@ class NodeEvent(_message.Message):
         draining: Global___Draining | None = ...,
         settled: Global___EnergySettled | None = ...,
         personal: Global___PersonalReport | None = ...,
+        residency: Global___ResidencyChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "personal", b"personal", "settled", b"settled"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "personal", b"personal", "residency", b"residency", "settled", b"settled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "personal", b"personal", "settled", b"settled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "personal", b"personal", "residency", b"residency", "settled", b"settled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "evidence", "done", "failed", "delta", "arms_changed", "draining", "settled", "personal"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "evidence", "done", "failed", "delta", "arms_changed", "draining", "settled", "personal", "residency"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -147,6 +151,7 @@ class NodeCommand(_message.Message):
     REJECTED_FIELD_NUMBER: _builtins.int
     PERSONAL_FIELD_NUMBER: _builtins.int
     KEEP_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -161,6 +166,8 @@ class NodeCommand(_message.Message):
     def personal(self) -> Global___PersonalOrder: ...
     @_builtins.property
     def keep(self) -> Global___Keep: ...
+    @_builtins.property
+    def model(self) -> Global___ModelOrder: ...
     def __init__(
         self,
         *,
@@ -171,12 +178,13 @@ class NodeCommand(_message.Message):
         rejected: Global___Rejected | None = ...,
         personal: Global___PersonalOrder | None = ...,
         keep: Global___Keep | None = ...,
+        model: Global___ModelOrder | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "personal", b"personal", "rejected", b"rejected", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model", b"model", "personal", b"personal", "rejected", b"rejected", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "personal", b"personal", "rejected", b"rejected", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model", b"model", "personal", b"personal", "rejected", b"rejected", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "work", "cancel", "drain", "rejected", "personal", "keep"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "work", "cancel", "drain", "rejected", "personal", "keep", "model"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -346,6 +354,7 @@ class Arm(_message.Message):
     EVIDENCE_DIGEST_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
     expert: _builtins.str
     variant: _builtins.str
     task: _builtins.str
@@ -370,6 +379,10 @@ class Arm(_message.Message):
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Free words that requests and keys may ask for, e.g. "private"."""
 
+    @_builtins.property
+    def residency(self) -> Global___Residency:
+        """Set where experts of the node are loaded and unloaded; absent for one that is always there."""
+
     def __init__(
         self,
         *,
@@ -387,10 +400,11 @@ class Arm(_message.Message):
         evidence_digest: _builtins.str = ...,
         text: Global___TextProfile | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        residency: Global___Residency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "latency", b"latency", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "latency", b"latency", "residency", b"residency", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "engine", b"engine", "evidence_digest", b"evidence_digest", "expert", b"expert", "latency", b"latency", "macs", b"macs", "memory_bytes", b"memory_bytes", "model_digest", b"model_digest", "quality_fraction", b"quality_fraction", "quality_samples", b"quality_samples", "tags", b"tags", "task", b"task", "text", b"text", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "engine", b"engine", "evidence_digest", b"evidence_digest", "expert", b"expert", "latency", b"latency", "macs", b"macs", "memory_bytes", b"memory_bytes", "model_digest", b"model_digest", "quality_fraction", b"quality_fraction", "quality_samples", b"quality_samples", "residency", b"residency", "tags", b"tags", "task", b"task", "text", b"text", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -451,6 +465,82 @@ class TextProfile(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TextProfile: _TypeAlias = TextProfile  # noqa: Y015
+
+@_typing.final
+class Residency(_message.Message):
+    """Whether an expert is in memory, and what it takes to get it there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    LOAD_MS_FIELD_NUMBER: _builtins.int
+    LOAD_ENERGY_J_FIELD_NUMBER: _builtins.int
+    PROGRESS_FRACTION_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """"loaded", "loading" or "unloaded"."""
+    pinned: _builtins.bool
+    load_ms: _builtins.float
+    """Of the last load; 0 before the first."""
+    load_energy_j: _builtins.float
+    """Unset where nobody knows."""
+    progress_fraction: _builtins.float
+    """Of a load under way."""
+    problem: _builtins.str
+    """Why it could not be done what was asked last; empty where it could."""
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        pinned: _builtins.bool = ...,
+        load_ms: _builtins.float = ...,
+        load_energy_j: _builtins.float | None = ...,
+        progress_fraction: _builtins.float | None = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_load_energy_j", b"_load_energy_j", "_progress_fraction", b"_progress_fraction", "load_energy_j", b"load_energy_j", "progress_fraction", b"progress_fraction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load_energy_j", b"_load_energy_j", "_progress_fraction", b"_progress_fraction", "load_energy_j", b"load_energy_j", "load_ms", b"load_ms", "pinned", b"pinned", "problem", b"problem", "progress_fraction", b"progress_fraction", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__load_energy_j: _TypeAlias = _typing.Literal["load_energy_j"]  # noqa: Y015
+    _WhichOneofArgType__load_energy_j: _TypeAlias = _typing.Literal["_load_energy_j", b"_load_energy_j"]  # noqa: Y015
+    _WhichOneofReturnType__progress_fraction: _TypeAlias = _typing.Literal["progress_fraction"]  # noqa: Y015
+    _WhichOneofArgType__progress_fraction: _TypeAlias = _typing.Literal["_progress_fraction", b"_progress_fraction"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__load_energy_j) -> _WhichOneofReturnType__load_energy_j | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress_fraction) -> _WhichOneofReturnType__progress_fraction | None: ...
+
+Global___Residency: _TypeAlias = Residency  # noqa: Y015
+
+@_typing.final
+class ResidencyChanged(_message.Message):
+    """An expert was loaded, unloaded or pinned, or its load goes on. No reason to plan anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERT_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
+    expert: _builtins.str
+    variant: _builtins.str
+    @_builtins.property
+    def residency(self) -> Global___Residency: ...
+    def __init__(
+        self,
+        *,
+        expert: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        residency: Global___Residency | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["residency", b"residency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expert", b"expert", "residency", b"residency", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResidencyChanged: _TypeAlias = ResidencyChanged  # noqa: Y015
 
 @_typing.final
 class LatencyProfile(_message.Message):
@@ -639,6 +729,8 @@ class WorkDone(_message.Message):
     FIRST_TOKEN_MS_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_JSON_FIELD_NUMBER: _builtins.int
     PERSONAL_FIELD_NUMBER: _builtins.int
+    LOAD_MS_FIELD_NUMBER: _builtins.int
+    LOAD_ENERGY_J_FIELD_NUMBER: _builtins.int
     work_id: _builtins.int
     text: _builtins.str
     finish_reason: _common_pb2.FinishReason.ValueType
@@ -650,6 +742,11 @@ class WorkDone(_message.Message):
     """Milliseconds from the start of computing to the first token."""
     tool_calls_json: _builtins.str
     """Where the model answered with calls of tools: OpenAI's `tool_calls` as JSON."""
+    load_ms: _builtins.float
+    """Where the expert had to be loaded first: milliseconds, in neither of the two above, and joules, which are in
+    `energy` as far as they are known.
+    """
+    load_energy_j: _builtins.float
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Tensor]: ...
     @_builtins.property
@@ -675,17 +772,27 @@ class WorkDone(_message.Message):
         first_token_ms: _builtins.float | None = ...,
         tool_calls_json: _builtins.str = ...,
         personal: Global___PersonalNote | None = ...,
+        load_ms: _builtins.float | None = ...,
+        load_energy_j: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_margin_fraction", b"_margin_fraction", "energy", b"energy", "first_token_ms", b"first_token_ms", "margin_fraction", b"margin_fraction", "personal", b"personal", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_load_energy_j", b"_load_energy_j", "_load_ms", b"_load_ms", "_margin_fraction", b"_margin_fraction", "energy", b"energy", "first_token_ms", b"first_token_ms", "load_energy_j", b"load_energy_j", "load_ms", b"load_ms", "margin_fraction", b"margin_fraction", "personal", b"personal", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_margin_fraction", b"_margin_fraction", "compute_ms", b"compute_ms", "energy", b"energy", "finish_reason", b"finish_reason", "first_token_ms", b"first_token_ms", "margin_fraction", b"margin_fraction", "outputs", b"outputs", "personal", b"personal", "queue_ms", b"queue_ms", "text", b"text", "tool_calls_json", b"tool_calls_json", "usage", b"usage", "work_id", b"work_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_load_energy_j", b"_load_energy_j", "_load_ms", b"_load_ms", "_margin_fraction", b"_margin_fraction", "compute_ms", b"compute_ms", "energy", b"energy", "finish_reason", b"finish_reason", "first_token_ms", b"first_token_ms", "load_energy_j", b"load_energy_j", "load_ms", b"load_ms", "margin_fraction", b"margin_fraction", "outputs", b"outputs", "personal", b"personal", "queue_ms", b"queue_ms", "text", b"text", "tool_calls_json", b"tool_calls_json", "usage", b"usage", "work_id", b"work_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__first_token_ms: _TypeAlias = _typing.Literal["first_token_ms"]  # noqa: Y015
     _WhichOneofArgType__first_token_ms: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms"]  # noqa: Y015
+    _WhichOneofReturnType__load_energy_j: _TypeAlias = _typing.Literal["load_energy_j"]  # noqa: Y015
+    _WhichOneofArgType__load_energy_j: _TypeAlias = _typing.Literal["_load_energy_j", b"_load_energy_j"]  # noqa: Y015
+    _WhichOneofReturnType__load_ms: _TypeAlias = _typing.Literal["load_ms"]  # noqa: Y015
+    _WhichOneofArgType__load_ms: _TypeAlias = _typing.Literal["_load_ms", b"_load_ms"]  # noqa: Y015
     _WhichOneofReturnType__margin_fraction: _TypeAlias = _typing.Literal["margin_fraction"]  # noqa: Y015
     _WhichOneofArgType__margin_fraction: _TypeAlias = _typing.Literal["_margin_fraction", b"_margin_fraction"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__first_token_ms) -> _WhichOneofReturnType__first_token_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__load_energy_j) -> _WhichOneofReturnType__load_energy_j | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__load_ms) -> _WhichOneofReturnType__load_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__margin_fraction) -> _WhichOneofReturnType__margin_fraction | None: ...
 
@@ -991,6 +1098,37 @@ class Drain(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Drain: _TypeAlias = Drain  # noqa: Y015
+
+@_typing.final
+class ModelOrder(_message.Message):
+    """Load, unload, pin or unpin an expert; what comes of it is told as its residency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERT_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    TTL_S_FIELD_NUMBER: _builtins.int
+    expert: _builtins.str
+    variant: _builtins.str
+    verb: _builtins.str
+    ttl_s: _builtins.float
+    """Idle seconds after which it leaves the memory; 0 leaves that as it is."""
+    def __init__(
+        self,
+        *,
+        expert: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        verb: _builtins.str = ...,
+        ttl_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expert", b"expert", "ttl_s", b"ttl_s", "variant", b"variant", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelOrder: _TypeAlias = ModelOrder  # noqa: Y015
 
 @_typing.final
 class PersonalNote(_message.Message):

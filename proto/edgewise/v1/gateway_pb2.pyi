@@ -641,6 +641,7 @@ class Candidate(_message.Message):
     FEASIBLE_FIELD_NUMBER: _builtins.int
     EXCLUDED_BY_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    LOAD_MS_FIELD_NUMBER: _builtins.int
     route: _builtins.str
     quality: _builtins.float
     predicted_energy_j: _builtins.float
@@ -650,6 +651,8 @@ class Candidate(_message.Message):
     feasible: _builtins.bool
     excluded_by: _builtins.str
     score: _builtins.float
+    load_ms: _builtins.float
+    """Milliseconds of predicted_ms in which experts that are not in memory are loaded."""
     def __init__(
         self,
         *,
@@ -662,10 +665,11 @@ class Candidate(_message.Message):
         feasible: _builtins.bool = ...,
         excluded_by: _builtins.str = ...,
         score: _builtins.float = ...,
+        load_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_energy_j", b"bound_energy_j", "bound_ms", b"bound_ms", "excluded_by", b"excluded_by", "feasible", b"feasible", "predicted_energy_j", b"predicted_energy_j", "predicted_ms", b"predicted_ms", "quality", b"quality", "route", b"route", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_energy_j", b"bound_energy_j", "bound_ms", b"bound_ms", "excluded_by", b"excluded_by", "feasible", b"feasible", "load_ms", b"load_ms", "predicted_energy_j", b"predicted_energy_j", "predicted_ms", b"predicted_ms", "quality", b"quality", "route", b"route", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,7 +18,7 @@ from nodes.energy.contract import Provenance
 from nodes.energy.meters.unmeasured import UnmeasuredMeter
 from nodes.engines.contract import EngineState, TextEnd, TextJob, TextPiece
 from nodes.engines.remote.engine import RemoteEngine
-from nodes.engines.remote.measuring import TRIALS, profile_texts
+from nodes.engines.remote.measuring import TRIALS, fitting, profile_texts
 from nodes.engines.remote.offer import RemoteModel, discover, parse_model, remote_inventory
 from nodes.engines.remote.parts import remote_energy
 from nodes.engines.remote.server import Address, Server
@@ -292,6 +292,14 @@ async def test_costs_are_measured_with_a_few_texts() -> None:
     assert text.decode_ms_per_token >= 3.0
     assert (text.overhead_j, text.decode_j_per_token) == (0.0, 0.0)
     assert profiles[ARM].energy.provenance is Provenance.UNMEASURED
+
+
+async def test_what_measures_a_small_context_fits_into_it() -> None:
+    arm = remote_inventory([RemoteModel("tiny:1b", context_tokens=512)], "chat").arms[0]
+    long = max((prompt for prompt, _ in TRIALS), key=len)
+    assert len(long) > 512
+    assert fitting(long, arm) == long[-256:]
+    assert fitting(long, remote_inventory([MODEL], "chat").arms[0]) == long
 
 
 async def test_an_arm_that_cannot_be_measured_is_offered_without_figures() -> None:
