@@ -133,16 +133,6 @@ class Arm:
     residency: Residency | None = None
 
     @property
-    def load_ms(self) -> float:
-        """Milliseconds until it can run at all: 0 where it is in memory."""
-        return self.residency.load_ms if self.residency is not None and self.residency.away else 0.0
-
-    @property
-    def load_j(self) -> float:
-        """Joules of the same, as far as they are known."""
-        return (self.residency.load_j or 0.0) if self.residency is not None and self.residency.away else 0.0
-
-    @property
     def name(self) -> str:
         """``expert:variant@node``."""
         return f"{self.expert}:{self.variant}@{self.node}"

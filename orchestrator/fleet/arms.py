@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from orchestrator.fleet.text_arms import TYPICAL_COMPLETION_TOKENS, TYPICAL_PROMPT_TOKENS, TextTrack
+from orchestrator.residency import missing_j, missing_ms
 from orchestrator.routing.margins import ConformalBound
 from orchestrator.types import Arm, Done, Provenance, Residency
 
@@ -214,8 +215,9 @@ class ArmBoard:
 
     def _follow_residency(self, index: int) -> None:
         arm = self.states[index].arm
-        if self.load_ms_n[index] != arm.load_ms:
-            self.load_ms_n[index] = arm.load_ms
+        load_ms = missing_ms(arm.residency)
+        if self.load_ms_n[index] != load_ms:
+            self.load_ms_n[index] = load_ms
             self.nodes[arm.node].told_ms = -1.0
 
     # ---- learning from results
@@ -319,7 +321,7 @@ class ArmBoard:
             return
         typical, bound = self.energy_factors(index)
         energy_j = energy.energy_j * self._learned_part(self.states[index])
-        load_j = self.states[index].arm.load_j
+        load_j = missing_j(self.states[index].arm.residency)
         self.energy_j_n[index] = load_j + energy_j * typical
         self.energy_bound_j_n[index] = load_j + energy_j * bound
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, completions
+from orchestrator.residency import missing_j
 from orchestrator.types import Provenance, TextQuery
 
 Floats = NDArray[np.float64]
@@ -105,7 +106,7 @@ def _price(figures: TextFigures, board: ArmBoard, state: ArmState, *, prompt_tok
     figures.service_bound_ms_n[n] = max(bound_ms, figures.service_ms_n[n])
     if state.arm.energy.provenance is not Provenance.UNMEASURED:
         typical, bound = board.energy_factors(n)
-        load_j = state.arm.load_j
+        load_j = missing_j(state.arm.residency)
         figures.energy_j_n[n] = load_j + profile.cost_j(prompt_tokens, mean) * typical
         bound_j = load_j + profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
         figures.energy_bound_j_n[n] = max(bound_j, figures.energy_j_n[n])
@@ -136,5 +137,5 @@ def affordable_tokens(board: ArmBoard, n: int, *, allowed_j: float, prompt_token
     if profile is None or not known or profile.decode_j_per_token <= 0.0 or allowed_j == np.inf:
         return np.inf
     _, bound = board.energy_factors(n)
-    left_j = (allowed_j - board.states[n].arm.load_j) / bound - profile.cost_j(prompt_tokens * TOKENS_MARGIN, 0.0)
+    left_j = (allowed_j - missing_j(board.states[n].arm.residency)) / bound - profile.cost_j(prompt_tokens * TOKENS_MARGIN, 0.0)
     return max(1.0, float(np.floor(left_j / profile.decode_j_per_token)))
