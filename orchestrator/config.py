@@ -120,6 +120,14 @@ class Fusion(Section):
     max_experts: int = Field(default=4, ge=1, le=8, description="Most experts that may run for one request.")
 
 
+class Cache(Section):
+    """Answers of texts that are given again for exactly the same request of the same tenant."""
+
+    enabled: bool = Field(default=False, description="Keep answers of requests with temperature 0 or a seed.")
+    max_bytes: int = Field(default=67_108_864, ge=65_536, le=17_179_869_184, description="What they may take.")
+    ttl_s: float = Field(default=3600.0, gt=0.0, le=2_678_400.0, description="How long an answer is given again.")
+
+
 class Plan(Section):
     """What the set of active arms may cost together."""
 
@@ -250,6 +258,7 @@ class GatewayConfig(Section):
     admission: Admission = Admission()
     retries: Retries = Retries()
     fusion: Fusion = Fusion()
+    cache: Cache = Cache()
     plan: Plan = Plan()
     guard: Guard = Guard()
     feedback: Feedback = Feedback()

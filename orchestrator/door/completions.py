@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from orchestrator.door import telling
 from orchestrator.door.asking import Asked, Setting, chat_request, completion_request
+from orchestrator.door.cache import AnswerCache, answer_key, is_fixed
 from orchestrator.door.exchange import EVENTS, Exchange, dump
 from orchestrator.door.strict import parse, refuse_not_finite
 from orchestrator.gateway.accounts import Payer, TextReply
@@ -23,6 +24,7 @@ from orchestrator.types import Delta
 ASKING_HEADERS = ("x-edgewise-", "x-slo-", "x-litellm-timeout")
 ID_HEADERS = ("x-edgewise-request-id", "idempotency-key")
 REPLAYED = {"x-edgewise-replayed": "true", "x-energy-joules": "0", "x-energy-method": "measured:replayed"}
+CACHED = {"x-edgewise-cache": "hit", "x-energy-joules": "0", "x-energy-method": "measured:cached"}
 DONE = b"data: [DONE]\n\n"
 
 
@@ -32,11 +34,13 @@ class Completions:
     Args:
         service: Does the work.
         max_deadline_s: The longest that a request may take.
+        cache: Answers that are given again; None keeps none.
     """
 
-    def __init__(self, service: Service, *, max_deadline_s: float) -> None:
+    def __init__(self, service: Service, *, max_deadline_s: float, cache: AnswerCache | None = None) -> None:
         self._service = service
         self._max_deadline_s = max_deadline_s
+        self._cache = cache
 
     async def chat(self, exchange: Exchange) -> None:
         """`POST /v1/chat/completions`."""
@@ -52,12 +56,42 @@ class Completions:
         read = chat_request if chat else completion_request
         asked = read(body, self._setting(exchange))
         refuse_not_finite(finite)
+        key = self._key(exchange, body, asked)
+        if key is not None and (kept := self._kept(exchange, key, asked)) is not None:
+            await _replay(exchange, kept, asked, CACHED)
+            return
         payer = await self._claim(exchange, body, asked)
         if isinstance(payer, bytes):
-            await _replay(exchange, json.loads(payer), asked)
+            await _replay(exchange, json.loads(payer), asked, REPLAYED)
             return
-        work = self._stream(exchange, asked, payer) if asked.stream else self._whole(exchange, asked, payer)
+        work = self._stream(exchange, asked, payer, key) if asked.stream else self._whole(exchange, asked, payer, key)
         await exchange.attended(work)
+
+    # ---- answers that are given again
+
+    def _key(self, exchange: Exchange, body: dict[str, Any], asked: Asked) -> bytes | None:
+        """Where an answer to this is kept; None where it is none that may be given again."""
+        control = exchange.headers.get("cache-control", "")
+        if self._cache is None or not is_fixed(asked.query) or asked.explain or "no-store" in control:
+            return None
+        if any(exchange.headers.get(name) for name in ID_HEADERS):
+            return None
+        arms = (state.arm for state in self._service.fleet.board.arms(asked.query.task.name))
+        return answer_key(caller.get().spender.tenant, exchange.scope["path"], _said(exchange, body), arms)
+
+    def _kept(self, exchange: Exchange, key: bytes, asked: Asked) -> dict[str, Any] | None:
+        if self._cache is None or "no-cache" in exchange.headers.get("cache-control", ""):
+            return None
+        found = self._cache.get(key)
+        if found is None:
+            return None
+        self._service.answered_from_cache(asked.query, Payer(caller.get().spender))
+        request_id = telling.reply_id(asked.query.request_id, chat=asked.chat)
+        return {**json.loads(found), "id": request_id, "created": int(time.time()), "energy": telling.NO_ENERGY}
+
+    def _keep(self, key: bytes | None, asked: Asked, reply: TextReply) -> None:
+        if key is not None and self._cache is not None and reply.end.finish_reason != "budget":
+            self._cache.put(key, dump(self._document(asked, reply)))
 
     def _setting(self, exchange: Exchange) -> Setting:
         fleet = self._service.fleet
@@ -77,12 +111,7 @@ class Completions:
         headers = exchange.headers
         if not any(headers.get(name) for name in ID_HEADERS):
             return Payer(spender)
-        said = {
-            name: value for name, value in headers.items() if name.startswith(ASKING_HEADERS) and name not in ID_HEADERS
-        }
-        what = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
-        canonical = json.dumps([what, said], sort_keys=True).encode()
-        mark = fingerprint(spender.tenant, exchange.scope["path"], canonical)
+        mark = fingerprint(spender.tenant, exchange.scope["path"], _said(exchange, body))
         taken = await self._service.till.ledger.claim(
             spender, asked.query.request_id, fingerprint=mark, deadline_s=asked.query.deadline_s
         )
@@ -119,13 +148,14 @@ class Completions:
         costs = telling.cost_headers(reply.energy, reply.routing, reply.timings, profile=profile)
         return {"x-edgewise-request-id": reply.request_id, **costs}
 
-    async def _whole(self, exchange: Exchange, asked: Asked, payer: Payer) -> None:
+    async def _whole(self, exchange: Exchange, asked: Asked, payer: Payer, key: bytes | None) -> None:
         async with aclosing(self._generate(asked, payer)) as pieces:  # type: ignore[type-var]
             async for piece in pieces:
                 if isinstance(piece, TextReply):
+                    self._keep(key, asked, piece)
                     await exchange.reply_json(200, self._document(asked, piece), self._headers(asked, piece))
 
-    async def _stream(self, exchange: Exchange, asked: Asked, payer: Payer) -> None:
+    async def _stream(self, exchange: Exchange, asked: Asked, payer: Payer, key: bytes | None) -> None:
         chunks = Chunks(asked, int(time.time()))
         async with aclosing(self._generate(asked, payer)) as pieces:  # type: ignore[type-var]
             async for piece in pieces:
@@ -133,6 +163,7 @@ class Completions:
                 if not exchange.started:
                     await exchange.start(200, stream_headers(asked.query.request_id))
                 if isinstance(piece, TextReply):
+                    self._keep(key, asked, piece)
                     await exchange.write(chunks.end(piece, self._extra(asked, piece)))
                 elif piece.text:
                     await exchange.write(chunks.piece(piece.text), more=True)
@@ -200,13 +231,24 @@ class Chunks:
         return b"data: " + dump(event) + b"\n\n"
 
 
-async def _replay(exchange: Exchange, document: dict[str, Any], asked: Asked) -> None:
+def _said(exchange: Exchange, body: dict[str, Any]) -> bytes:
+    """Everything that was asked, but for how it is to be sent, in one form."""
+    said = {
+        name: value
+        for name, value in exchange.headers.items()
+        if name.startswith(ASKING_HEADERS) and name not in ID_HEADERS
+    }
+    what = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
+    return json.dumps([what, said], sort_keys=True).encode()
+
+
+async def _replay(exchange: Exchange, document: dict[str, Any], asked: Asked, told_by: Mapping[str, str]) -> None:
     """What was answered before, whole or as the stream that is asked for now."""
     request_id = asked.query.request_id
     if not asked.stream:
-        await exchange.reply_json(200, document, {"x-edgewise-request-id": request_id, **REPLAYED})
+        await exchange.reply_json(200, document, {"x-edgewise-request-id": request_id, **told_by})
         return
-    await exchange.start(200, {**stream_headers(request_id), **REPLAYED})
+    await exchange.start(200, {**stream_headers(request_id), **told_by})
     choice = document["choices"][0]
     delta = {key: value for key, value in choice.get("message", {}).items() if value is not None}
     if "tool_calls" in delta:

@@ -15,6 +15,21 @@ from orchestrator.types import AttemptRecord, Energy, Provenance, RoutingRecord,
 J_PER_KWH = 3.6e6
 
 
+# Of an answer that was given before.
+NO_ENERGY: Mapping[str, Any] = {
+    "energy_joules": 0.0,
+    "energy_kwh": 0.0,
+    "avg_power_watts": 0.0,
+    "duration_seconds": 0.0,
+    "attribution_method": "cached",
+    "attribution_ratio": None,
+    "source": "measured",
+    "idle_joules": 0.0,
+    "uncertainty_joules": 0.0,
+    "nodes": [],
+}
+
+
 def energy_block(energy: Energy, attempts: Iterable[AttemptRecord], duration_ms: float) -> dict[str, Any]:
     """What it cost; unknown joules are null, never zero."""
     known = energy.provenance is not Provenance.UNMEASURED

@@ -35,6 +35,7 @@ from orchestrator import __version__, log
 from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
 from orchestrator.config import GatewayConfig, is_loopback, split_address
+from orchestrator.door.cache import AnswerCache
 from orchestrator.door.server import HttpServer
 from orchestrator.errors import EdgewiseError, ExitCode
 from orchestrator.execution.attempt import Attempts
@@ -268,7 +269,9 @@ def _http_listener(address: str) -> socket.socket:
 def _http_server(gateway: Gateway, listener: socket.socket, doorman: Doorman) -> HttpServer:
     admission, identity = gateway.config.admission, gateway.identity
     limit_bytes, deadline_s = admission.max_message_bytes, min(MAX_HTTP_S, admission.max_deadline_s)
-    app = http_app(gateway.service, identity=identity, limit_bytes=limit_bytes, max_deadline_s=deadline_s)
+    wanted = gateway.config.cache
+    cache = AnswerCache(max_bytes=wanted.max_bytes, ttl_s=wanted.ttl_s) if wanted.enabled else None
+    app = http_app(gateway.service, identity=identity, limit_bytes=limit_bytes, max_deadline_s=deadline_s, cache=cache)
     return HttpServer(Guarded(app, doorman), listener, identity.for_http() if identity else None)
 
 

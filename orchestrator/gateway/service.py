@@ -215,6 +215,10 @@ class Service:
         async for piece in self._text_runner.run(query, progress, again, panel=panel, figures=demand.figures):
             yield piece
 
+    def answered_from_cache(self, query: TextQuery, payer: Payer) -> None:
+        """A request was answered without any work: it is in journal, metrics and log, and cost nothing."""
+        self.conclude(Ticket(query.request_id, query.task.name, time.monotonic(), payer=payer), "cached")
+
     def feedback(self, request_id: str, score: float, tenant: str | None = None) -> bool:
         """How good a finished request's answer was; written down, and true where the guard of the gate took it.
 

@@ -137,5 +137,6 @@ def affordable_tokens(board: ArmBoard, n: int, *, allowed_j: float, prompt_token
     if profile is None or not known or profile.decode_j_per_token <= 0.0 or allowed_j == np.inf:
         return np.inf
     _, bound = board.energy_factors(n)
-    left_j = (allowed_j - missing_j(board.states[n].arm.residency)) / bound - profile.cost_j(prompt_tokens * TOKENS_MARGIN, 0.0)
+    allowed_j -= missing_j(board.states[n].arm.residency)
+    left_j = allowed_j / bound - profile.cost_j(prompt_tokens * TOKENS_MARGIN, 0.0)
     return max(1.0, float(np.floor(left_j / profile.decode_j_per_token)))
