@@ -139,6 +139,7 @@ def _text_arm(catalog: TextCatalog, card: TextExpertCard, evidence_digest: str) 
         completion_tokens=card.completion_tokens,
         completion_p95_tokens=card.completion_p95_tokens,
         tokenizer_digest=card.tokenizer_digest,
+        capabilities=("logprobs",),
     )
     arm = _arm(card, catalog.model_path(card), evidence_digest, quality_fraction=card.quality.right_fraction)
     return replace(arm, text=traits)

@@ -271,6 +271,7 @@ class Done:
     personal: PersonalNote | None = None
     load_ms: float = 0.0
     load_j: float = 0.0
+    logprobs_json: str = ""
 
 
 @dataclass(frozen=True)
@@ -291,6 +292,7 @@ class Delta:
     work_id: int
     text: str
     token_ids: tuple[int, ...]
+    logprobs_json: str = ""
 
 
 @dataclass(frozen=True)

@@ -231,15 +231,17 @@ class Desk:
         request = checks.checked_text(self._task_specs[run.arm.task], run.work.input)
         run.stage = PREFILL
         pieces: list[str] = []
+        logprobs: list[Mapping[str, Any]] = []
         async with aclosing(self._engine.generate(self._text_job(run, request))) as stream:
             async for item in stream:
                 if isinstance(item, TextEnd):
                     run.macs = item.macs
-                    return self._text_done(run, item, "".join(pieces))
+                    return replace(self._text_done(run, item, "".join(pieces)), logprobs=tuple(logprobs))
                 self._decoding(run)
                 pieces.append(item.text)
+                logprobs.extend(item.logprobs)
                 if not request.whole:
-                    await self._say(m.TextDelta(run.work.work_id, item.text, item.token_ids))
+                    await self._say(m.TextDelta(run.work.work_id, item.text, item.token_ids, item.logprobs))
         raise errors.EngineError(f"{run.arm.key} ended its text without an end")
 
     def _text_job(self, run: _Run, request: m.TextRequest) -> TextJob:
@@ -261,6 +263,7 @@ class Desk:
             tool_choice_json=request.tool_choice_json,
             response_format_json=request.response_format_json,
             whole=request.whole,
+            top_logprobs=request.top_logprobs,
         )
 
     def _text_done(self, run: _Run, end: TextEnd, text: str) -> m.WorkDone:

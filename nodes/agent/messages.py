@@ -159,6 +159,7 @@ class WorkDone:
     personal: PersonalNote | None = None
     load_ms: float | None = None
     load_j: float | None = None
+    logprobs: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ class TextDelta:
     work_id: int
     text: str
     token_ids: tuple[int, ...] = ()
+    logprobs: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -277,6 +279,7 @@ class TextRequest:
     tool_choice_json: str = ""
     response_format_json: str = ""
     whole: bool = False
+    top_logprobs: int | None = None
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import grpc.aio
 
@@ -17,6 +19,7 @@ from nodes.arms import Residency, TaskSpec
 from nodes.wire import DTYPE_NAMES, PROVENANCES, energy, tensor_messages, tensor_spec
 
 MAX_PROBLEM = 300
+MAX_TOPS = 20
 _FINISHES = {
     "stop": common.FINISH_REASON_STOP,
     "length": common.FINISH_REASON_LENGTH,
@@ -107,6 +110,7 @@ def _event(event: m.Event) -> fleet.NodeEvent:
             return fleet.NodeEvent(done=_done(event))
         case m.TextDelta():
             delta = fleet.TextDelta(work_id=event.work_id, text=event.text, token_ids=event.token_ids)
+            delta.logprobs_json = _listed(event.logprobs)
             return fleet.NodeEvent(delta=delta)
         case m.WorkFailed():
             return fleet.NodeEvent(failed=_failed(event))
@@ -267,6 +271,7 @@ def _done(done: m.WorkDone) -> fleet.WorkDone:
         personal=None if done.personal is None else personal.note(done.personal),
         load_ms=done.load_ms,
         load_energy_j=done.load_j,
+        logprobs_json=_listed(done.logprobs),
     )
 
 
@@ -352,7 +357,12 @@ def _text(text: fleet.TextWork) -> m.TextRequest:
         tool_choice_json=parameters.tool_choice_json,
         response_format_json=parameters.response_format_json,
         whole=text.whole,
+        top_logprobs=min(parameters.top_logprobs, MAX_TOPS) if parameters.HasField("top_logprobs") else None,
     )
+
+
+def _listed(logprobs: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps(list(logprobs), separators=(",", ":")) if logprobs else ""
 
 
 def _has_extras(text: fleet.TextWork) -> bool:

@@ -6,7 +6,7 @@ them may block it: models run in another process or thread.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -80,6 +80,7 @@ class TextJob:
             where none has anything.
         tools_json: OpenAI's `tools`; "" for none. Likewise the next two.
         whole: Nobody reads the text before it is complete: it may come in one piece.
+        top_logprobs: How many probable tokens are told beside each token; None tells no probabilities.
     """
 
     arm: str
@@ -99,14 +100,16 @@ class TextJob:
     tool_choice_json: str = ""
     response_format_json: str = ""
     whole: bool = False
+    top_logprobs: int | None = None
 
 
 @dataclass(frozen=True)
 class TextPiece:
-    """The next piece of a text."""
+    """The next piece of a text, and where they were asked for OpenAI's `logprobs.content` of its tokens."""
 
     text: str
     token_ids: tuple[int, ...] = ()
+    logprobs: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def text_order(job: TextJob) -> dict[str, Any]:
         "top_p": 1.0 if job.top_p is None else job.top_p,
         "seed": secrets.randbits(63) if job.seed is None else job.seed,
         "stop": list(job.stop),
+        "top_logprobs": job.top_logprobs,
         "allowance": _allowance(job.energy_limit_j, job.cost),
     }
 
@@ -68,7 +69,8 @@ def _allowance(limit_j: float, cost: TextCost | None) -> tuple[float, ...]:
 
 
 def _piece(frame: Frame) -> TextPiece:
-    return TextPiece(str(frame.header["text"]), tuple(map(int, frame.header["token_ids"])))
+    header = frame.header
+    return TextPiece(str(header["text"]), tuple(map(int, header["token_ids"])), tuple(header["logprobs"]))
 
 
 def _end(frame: Frame, queue_ms: float) -> TextEnd:

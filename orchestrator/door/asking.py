@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.door.allowance import AUTO, Allowance, from_body, from_headers, from_model
@@ -18,8 +18,9 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 DEFAULT_TASK = "chat"
 MAX_PARTS = 256
 MAX_TOOLS = 128
+MAX_COMPLETION_LOGPROBS = 5
 # What OpenAI knows and the wire to the nodes does not carry: better refused than silently left out.
-NOT_CARRIED = ("logprobs", "audio", "modalities", "functions", "function_call", "prediction", "web_search_options")
+NOT_CARRIED = ("audio", "modalities", "functions", "function_call", "prediction", "web_search_options")
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
     _refuse_not_carried(fields)
     expert, named = from_model(fields.text("model", most_chars=256) or AUTO)
     allowance = from_body(fields.inner("budget")).over(from_headers(setting.headers)).over(named)
-    parameters = _parameters(fields)
+    parameters = replace(_parameters(fields), top_logprobs=_top_logprobs(fields, chat=chat))
     fusion, max_experts = _fusion(fields)
     needs = requests.capabilities_needed(parameters)
     if any(_has_images(message) for message in messages):
@@ -190,6 +191,18 @@ def _parameters(fields: Fields) -> GenerationParameters:
         tool_choice_json=_choice_json(fields),
         response_format_json=_format_json(fields),
     )
+
+
+def _top_logprobs(fields: Fields, *, chat: bool) -> int | None:
+    """Chats ask with `logprobs` and `top_logprobs`, completions with a number."""
+    if not chat:
+        return fields.integer("logprobs", 0, MAX_COMPLETION_LOGPROBS)
+    tops = fields.integer("top_logprobs", 0, requests.MAX_TOP_LOGPROBS)
+    if fields.flag("logprobs"):
+        return tops or 0
+    if tops is not None:
+        raise RequestError("FIELD_REQUIRED", "top_logprobs needs logprobs: true beside it.", field="logprobs")
+    return None
 
 
 def _json(value: Any) -> str:

@@ -165,8 +165,8 @@ class Completions:
                 if isinstance(piece, TextReply):
                     self._keep(key, asked, piece)
                     await exchange.write(chunks.end(piece, self._extra(asked, piece)))
-                elif piece.text:
-                    await exchange.write(chunks.piece(piece.text), more=True)
+                elif piece.text or piece.logprobs_json:
+                    await exchange.write(chunks.piece(piece), more=True)
 
 
 def stream_headers(request_id: str) -> dict[str, str]:
@@ -192,14 +192,19 @@ class Chunks:
         self._model = asked.query.expert or "auto"
         self._created_unix_s = created_unix_s
         self._first = True
+        self._chars = 0
 
-    def piece(self, text: str) -> bytes:
+    def piece(self, piece: Delta) -> bytes:
         """A piece of text."""
-        if not self._asked.chat:
-            return self._event([{"index": 0, "text": text, "finish_reason": None, "logprobs": None}])
+        text, chat = piece.text, self._asked.chat
+        logprobs = telling.logprobs_block(piece.logprobs_json, chat=chat, offset=self._chars)
+        self._chars += len(text)
+        if not chat:
+            return self._event([{"index": 0, "text": text, "finish_reason": None, "logprobs": logprobs}])
         delta = {"role": "assistant", "content": text} if self._first else {"content": text}
         self._first = False
-        return self._event([{"index": 0, "delta": delta, "finish_reason": None}])
+        told = {} if logprobs is None else {"logprobs": logprobs}
+        return self._event([{"index": 0, "delta": delta, "finish_reason": None, **told}])
 
     def end(self, reply: TextReply, extra: dict[str, Any]) -> bytes:
         """Why it ended, usage where it was asked for, what it cost, and the end."""
@@ -256,6 +261,8 @@ async def _replay(exchange: Exchange, document: dict[str, Any], asked: Asked, to
     content = {"delta": delta} if asked.chat else {"text": choice.get("text", "")}
     kind = "chat.completion.chunk" if asked.chat else "text_completion"
     usage = document.pop("usage")
+    if choice.get("logprobs"):
+        content["logprobs"] = choice["logprobs"]
     document |= {"object": kind, "choices": [{"index": 0, **content, "finish_reason": choice["finish_reason"]}]}
     events = [document]
     if asked.include_usage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 
@@ -208,6 +209,7 @@ def decode_done(message: fleet_pb2.WorkDone) -> Done:
         personal=decode_note(message.personal) if message.HasField("personal") else None,
         load_ms=_check_cost(message.load_ms, "done.load_ms"),
         load_j=_check_cost(message.load_energy_j, "done.load_energy_j"),
+        logprobs_json=checked_list(message.logprobs_json),
     )
 
 
@@ -239,6 +241,17 @@ def decode_finals(message: fleet_pb2.EnergySettled) -> list[tuple[int, Energy]]:
     return [(work.work_id, decode_energy(work.energy)) for work in message.works]
 
 
+def checked_list(text: str) -> str:
+    """A JSON list of objects as a node sent it; "" for what is none."""
+    if not text:
+        return ""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    return text if isinstance(found, list) and all(isinstance(one, dict) for one in found) else ""
+
+
 def decode_delta(message: fleet_pb2.TextDelta) -> Delta:
     """A piece of generated text."""
-    return Delta(message.work_id, message.text, tuple(message.token_ids))
+    return Delta(message.work_id, message.text, tuple(message.token_ids), checked_list(message.logprobs_json))

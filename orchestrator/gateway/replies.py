@@ -49,6 +49,7 @@ def encode_text_reply(reply: TextReply) -> gateway_pb2.GenerateDone:
         energy=encode_energy(reply.energy),
         routing=encode_routing(reply.routing),
         timing=encode_timings(reply.timings),
+        logprobs_json=end.logprobs_json,
     )
 
 

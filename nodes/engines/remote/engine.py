@@ -10,7 +10,7 @@ from typing import Any
 
 from nodes.arms import ArmSpec
 from nodes.engines.contract import EngineEvents, EngineState, Job, JobResult, TextEnd, TextJob, TextPiece
-from nodes.engines.remote.reading import Reading
+from nodes.engines.remote.reading import Reading, told_logprobs
 from nodes.engines.remote.server import Server
 from nodes.engines.slots import Slots
 from nodes.errors import DeadlinePassed, EngineDied, EngineError
@@ -90,10 +90,11 @@ class RemoteEngine:
         async with aclosing(self._server.chat(body)) as events:
             async for event in events:
                 text = reading.take(event)
-                if text:
+                logprobs = () if job.top_logprobs is None else told_logprobs(event, job.top_logprobs)
+                if text or logprobs:
                     if first_token_ms is None and not job.whole:
                         first_token_ms = (time.monotonic() - started_s) * 1e3
-                    yield TextPiece(text)
+                    yield TextPiece(text, logprobs=logprobs)
         compute_ms = (time.monotonic() - started_s) * 1e3
         yield reading.end(queue_ms=queue_ms, compute_ms=compute_ms, first_token_ms=first_token_ms)
 
@@ -128,7 +129,8 @@ def request_body(job: TextJob, model: str, *, tokens: int, logprobs: bool) -> di
     if job.stop:
         body["stop"] = list(job.stop)
     if logprobs:
-        body |= {"logprobs": True, "top_logprobs": 2}
+        # Two are needed for the margin.
+        body |= {"logprobs": True, "top_logprobs": max(2, job.top_logprobs or 0)}
     for name in ("tools", "tool_choice", "response_format"):
         if text := getattr(job, f"{name}_json"):
             body[name] = json.loads(text)

@@ -100,7 +100,7 @@ class _Desk:
 
     def _tell(self, text: Running) -> None:
         if text.piece is not None:
-            piece = {"text": text.piece.text, "token_ids": text.piece.token_ids}
+            piece = {"text": text.piece.text, "token_ids": text.piece.token_ids, "logprobs": text.piece.logprobs}
             self._replies.send({"op": "piece", "id": text.key, **piece})
         if text.writing.finish:
             self._replies.send({"op": "end", "id": text.key, **_end(text)})

@@ -731,6 +731,7 @@ class WorkDone(_message.Message):
     PERSONAL_FIELD_NUMBER: _builtins.int
     LOAD_MS_FIELD_NUMBER: _builtins.int
     LOAD_ENERGY_J_FIELD_NUMBER: _builtins.int
+    LOGPROBS_JSON_FIELD_NUMBER: _builtins.int
     work_id: _builtins.int
     text: _builtins.str
     finish_reason: _common_pb2.FinishReason.ValueType
@@ -747,6 +748,8 @@ class WorkDone(_message.Message):
     `energy` as far as they are known.
     """
     load_energy_j: _builtins.float
+    logprobs_json: _builtins.str
+    """Of the whole answer, as in TextDelta."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Tensor]: ...
     @_builtins.property
@@ -774,10 +777,11 @@ class WorkDone(_message.Message):
         personal: Global___PersonalNote | None = ...,
         load_ms: _builtins.float | None = ...,
         load_energy_j: _builtins.float | None = ...,
+        logprobs_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_load_energy_j", b"_load_energy_j", "_load_ms", b"_load_ms", "_margin_fraction", b"_margin_fraction", "energy", b"energy", "first_token_ms", b"first_token_ms", "load_energy_j", b"load_energy_j", "load_ms", b"load_ms", "margin_fraction", b"margin_fraction", "personal", b"personal", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_load_energy_j", b"_load_energy_j", "_load_ms", b"_load_ms", "_margin_fraction", b"_margin_fraction", "compute_ms", b"compute_ms", "energy", b"energy", "finish_reason", b"finish_reason", "first_token_ms", b"first_token_ms", "load_energy_j", b"load_energy_j", "load_ms", b"load_ms", "margin_fraction", b"margin_fraction", "outputs", b"outputs", "personal", b"personal", "queue_ms", b"queue_ms", "text", b"text", "tool_calls_json", b"tool_calls_json", "usage", b"usage", "work_id", b"work_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_load_energy_j", b"_load_energy_j", "_load_ms", b"_load_ms", "_margin_fraction", b"_margin_fraction", "compute_ms", b"compute_ms", "energy", b"energy", "finish_reason", b"finish_reason", "first_token_ms", b"first_token_ms", "load_energy_j", b"load_energy_j", "load_ms", b"load_ms", "logprobs_json", b"logprobs_json", "margin_fraction", b"margin_fraction", "outputs", b"outputs", "personal", b"personal", "queue_ms", b"queue_ms", "text", b"text", "tool_calls_json", b"tool_calls_json", "usage", b"usage", "work_id", b"work_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__first_token_ms: _TypeAlias = _typing.Literal["first_token_ms"]  # noqa: Y015
     _WhichOneofArgType__first_token_ms: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms"]  # noqa: Y015
@@ -839,8 +843,11 @@ class TextDelta(_message.Message):
     WORK_ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_JSON_FIELD_NUMBER: _builtins.int
     work_id: _builtins.int
     text: _builtins.str
+    logprobs_json: _builtins.str
+    """Where they were asked for: OpenAI's `logprobs.content` of these tokens, as JSON."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
@@ -849,10 +856,11 @@ class TextDelta(_message.Message):
         work_id: _builtins.int = ...,
         text: _builtins.str = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        logprobs_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "token_ids", b"token_ids", "work_id", b"work_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs_json", b"logprobs_json", "text", b"text", "token_ids", b"token_ids", "work_id", b"work_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -287,9 +287,12 @@ class GenerateDone(_message.Message):
     ROUTING_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_JSON_FIELD_NUMBER: _builtins.int
+    LOGPROBS_JSON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     finish_reason: _common_pb2.FinishReason.ValueType
     tool_calls_json: _builtins.str
+    logprobs_json: _builtins.str
+    """Where they were asked for: OpenAI's `logprobs.content` of the whole answer, as JSON."""
     @_builtins.property
     def usage(self) -> _common_pb2.Usage: ...
     @_builtins.property
@@ -308,10 +311,11 @@ class GenerateDone(_message.Message):
         routing: Global___Routing | None = ...,
         timing: Global___Timing | None = ...,
         tool_calls_json: _builtins.str = ...,
+        logprobs_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "routing", b"routing", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "finish_reason", b"finish_reason", "request_id", b"request_id", "routing", b"routing", "timing", b"timing", "tool_calls_json", b"tool_calls_json", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "finish_reason", b"finish_reason", "logprobs_json", b"logprobs_json", "request_id", b"request_id", "routing", b"routing", "timing", b"timing", "tool_calls_json", b"tool_calls_json", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

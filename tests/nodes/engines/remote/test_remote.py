@@ -115,6 +115,19 @@ async def test_the_length_ends_it_and_joules_that_run_short_say_so() -> None:
         assert server.asked[-1]["max_tokens"] == 2
 
 
+async def test_probabilities_are_passed_on_as_many_as_were_asked_for() -> None:
+    async with openai_server() as server, engine_for(server) as engine:
+        for whole in (False, True):
+            asked = job(max_tokens=9, top_logprobs=1, whole=whole)
+            pieces = [item async for item in engine.generate(asked) if isinstance(item, TextPiece)]
+            told = [one for piece in pieces for one in piece.logprobs]
+            assert [one["token"] for one in told] == ["Hel", "lo", "!"]
+            assert all(len(one["top_logprobs"]) == 1 for one in told)
+        unasked = [item async for item in engine.generate(job()) if isinstance(item, TextPiece)]
+    assert not any(piece.logprobs for piece in unasked)
+    assert [body["top_logprobs"] for body in server.asked] == [2, 2, 2]
+
+
 async def test_calls_of_tools_are_put_together() -> None:
     parts = [
         {"index": 0, "id": "c1", "function": {"name": "look", "arguments": '{"a"'}},
