@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.door.allowance import AUTO, Allowance, from_body, from_headers, from_model
+from orchestrator.door.choices import MAX_CHOICES
 from orchestrator.door.fields import Fields
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.gateway import requests
@@ -33,6 +34,7 @@ class Asked:
         stream: Whether pieces are sent as they come.
         include_usage: Whether a stream ends with its usage.
         explain: Whether the reply says what else was considered.
+        n: Answers that are wanted.
     """
 
     query: TextQuery
@@ -40,6 +42,7 @@ class Asked:
     stream: bool
     include_usage: bool
     explain: bool
+    n: int = 1
 
 
 @dataclass(frozen=True)
@@ -114,11 +117,18 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
     )
     options = fields.inner("stream_options")
     include_usage = options is not None and options.flag("include_usage")
-    return Asked(query, chat, fields.flag("stream"), include_usage, fields.flag("explain"))
+    return Asked(query, chat, fields.flag("stream"), include_usage, fields.flag("explain"), _n(fields, setting))
+
+
+def _n(fields: Fields, setting: Setting) -> int:
+    n = fields.integer("n", 1, MAX_CHOICES) or 1
+    if n > 1 and _request_id(setting.headers):
+        text = "n above 1 and an id of the request's own exclude each other: several answers cannot be repeated by id."
+        raise RequestError("FIELD_OUT_OF_RANGE", text, field="n")
+    return n
 
 
 def _refuse_not_carried(fields: Fields) -> None:
-    fields.integer("n", 1, 1)
     fields.integer("best_of", 1, 1)
     for name in NOT_CARRIED:
         if fields.value.get(name) not in (None, False, [], "none", ["text"]):

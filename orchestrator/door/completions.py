@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from orchestrator.door import telling
 from orchestrator.door.asking import Asked, Setting, chat_request, completion_request
 from orchestrator.door.cache import AnswerCache, answer_key, is_fixed
-from orchestrator.door.exchange import EVENTS, Exchange, dump
+from orchestrator.door.choices import queries, side_by_side, together
+from orchestrator.door.chunks import DONE, Chunks, stream_headers
+from orchestrator.door.exchange import Exchange, dump
 from orchestrator.door.strict import parse, refuse_not_finite
 from orchestrator.gateway.accounts import Payer, TextReply
 from orchestrator.gateway.policy import caller, tenant_seen
 from orchestrator.gateway.replies import encode_explanation
 from orchestrator.gateway.service import Service
 from orchestrator.ledger.spenders import fingerprint
-from orchestrator.types import Delta
+from orchestrator.types import Delta, TextQuery
 
 # Headers that are part of what was asked: the same id with others is another request.
 ASKING_HEADERS = ("x-edgewise-", "x-slo-", "x-litellm-timeout")
 ID_HEADERS = ("x-edgewise-request-id", "idempotency-key")
 REPLAYED = {"x-edgewise-replayed": "true", "x-energy-joules": "0", "x-energy-method": "measured:replayed"}
 CACHED = {"x-edgewise-cache": "hit", "x-energy-joules": "0", "x-energy-method": "measured:cached"}
-DONE = b"data: [DONE]\n\n"
 
 
 class Completions:
@@ -72,7 +73,7 @@ class Completions:
     def _key(self, exchange: Exchange, body: dict[str, Any], asked: Asked) -> bytes | None:
         """Where an answer to this is kept; None where it is none that may be given again."""
         control = exchange.headers.get("cache-control", "")
-        if self._cache is None or not is_fixed(asked.query) or asked.explain or "no-store" in control:
+        if self._cache is None or not is_fixed(asked.query) or asked.n > 1 or asked.explain or "no-store" in control:
             return None
         if any(exchange.headers.get(name) for name in ID_HEADERS):
             return None
@@ -119,11 +120,11 @@ class Completions:
 
     # ---- replies
 
-    def _generate(self, asked: Asked, payer: Payer) -> AsyncIterator[Delta | TextReply]:
+    def _generate(self, asked: Asked, query: TextQuery, payer: Payer) -> AsyncIterator[Delta | TextReply]:
         def encode(reply: TextReply) -> bytes:
             return dump(self._document(asked, reply))
 
-        return self._service.generate(asked.query, payer, encode=encode if payer.claim else None)
+        return self._service.generate(query, payer, encode=encode if payer.claim else None)
 
     def _document(self, asked: Asked, reply: TextReply) -> dict[str, Any]:
         calls = json.loads(reply.end.tool_calls_json) if reply.end.tool_calls_json else None
@@ -148,92 +149,62 @@ class Completions:
         costs = telling.cost_headers(reply.energy, reply.routing, reply.timings, profile=profile)
         return {"x-edgewise-request-id": reply.request_id, **costs}
 
+    def _pieces(self, asked: Asked, payer: Payer) -> AsyncGenerator[tuple[int, Delta | TextReply]]:
+        """Pieces of all answers, each with the number of its query."""
+        return side_by_side(queries(asked.query, asked.n), lambda query: self._generate(asked, query, payer))
+
     async def _whole(self, exchange: Exchange, asked: Asked, payer: Payer, key: bytes | None) -> None:
-        async with aclosing(self._generate(asked, payer)) as pieces:  # type: ignore[type-var]
-            async for piece in pieces:
-                if isinstance(piece, TextReply):
-                    self._keep(key, asked, piece)
-                    await exchange.reply_json(200, self._document(asked, piece), self._headers(asked, piece))
+        replies = await self._replies(asked, payer)
+        whole = together(replies)
+        document = self._document(asked, whole)
+        if asked.n > 1:
+            answers = replies if len(replies) > 1 else replies * asked.n
+            document["choices"] = [
+                {**self._document(asked, reply)["choices"][0], "index": number} for number, reply in enumerate(answers)
+            ]
+        self._keep(key, asked, whole)
+        await exchange.reply_json(200, document, self._headers(asked, whole))
+
+    async def _replies(self, asked: Asked, payer: Payer) -> list[TextReply]:
+        if asked.n == 1:
+            # The usual case, without a task of its own.
+            async with aclosing(self._generate(asked, asked.query, payer)) as pieces:  # type: ignore[type-var]
+                return [piece async for piece in pieces if isinstance(piece, TextReply)]
+        async with aclosing(self._pieces(asked, payer)) as numbered:
+            ended = {number: piece async for number, piece in numbered if isinstance(piece, TextReply)}
+        return [ended[number] for number in sorted(ended)]
 
     async def _stream(self, exchange: Exchange, asked: Asked, payer: Payer, key: bytes | None) -> None:
         chunks = Chunks(asked, int(time.time()))
-        async with aclosing(self._generate(asked, payer)) as pieces:  # type: ignore[type-var]
+        if asked.n > 1:
+            await self._stream_many(exchange, asked, payer, chunks)
+            return
+        async with aclosing(self._generate(asked, asked.query, payer)) as pieces:  # type: ignore[type-var]
             async for piece in pieces:
                 # What fails before the first piece still has a status of its own.
                 if not exchange.started:
                     await exchange.start(200, stream_headers(asked.query.request_id))
                 if isinstance(piece, TextReply):
                     self._keep(key, asked, piece)
-                    await exchange.write(chunks.end(piece, self._extra(asked, piece)))
+                    await exchange.write(chunks.end([piece], self._extra(asked, piece)))
                 elif piece.text or piece.logprobs_json:
                     await exchange.write(chunks.piece(piece), more=True)
 
-
-def stream_headers(request_id: str) -> dict[str, str]:
-    """Headers of a stream: what it costs is told at its end."""
-    return {
-        "content-type": EVENTS,
-        "cache-control": "no-cache",
-        "x-accel-buffering": "no",
-        "x-edgewise-request-id": request_id,
-    }
-
-
-class Chunks:
-    """The events of one stream.
-
-    Args:
-        asked: What was asked.
-        created_unix_s: When.
-    """
-
-    def __init__(self, asked: Asked, created_unix_s: int) -> None:
-        self._asked = asked
-        self._model = asked.query.expert or "auto"
-        self._created_unix_s = created_unix_s
-        self._first = True
-        self._chars = 0
-
-    def piece(self, piece: Delta) -> bytes:
-        """A piece of text."""
-        text, chat = piece.text, self._asked.chat
-        logprobs = telling.logprobs_block(piece.logprobs_json, chat=chat, offset=self._chars)
-        self._chars += len(text)
-        if not chat:
-            return self._event([{"index": 0, "text": text, "finish_reason": None, "logprobs": logprobs}])
-        delta = {"role": "assistant", "content": text} if self._first else {"content": text}
-        self._first = False
-        told = {} if logprobs is None else {"logprobs": logprobs}
-        return self._event([{"index": 0, "delta": delta, "finish_reason": None, **told}])
-
-    def end(self, reply: TextReply, extra: dict[str, Any]) -> bytes:
-        """Why it ended, usage where it was asked for, what it cost, and the end."""
-        self._model = reply.end.expert or self._model
-        finish = telling.finish_reason(reply)
-        delta: dict[str, Any] = {}
-        if reply.end.tool_calls_json:
-            calls = json.loads(reply.end.tool_calls_json)
-            delta["tool_calls"] = [{"index": number, **call} for number, call in enumerate(calls)]
-        content = {"delta": delta} if self._asked.chat else {"text": ""}
-        costs = {**telling.cost_blocks(reply), **extra}
-        parts = [self._event([{"index": 0, **content, "finish_reason": finish}], **costs)]
-        if self._asked.include_usage:
-            parts.append(self._event([], usage=telling.usage_block(reply), **costs))
-        parts.append(b": energy " + dump(costs["energy"]) + b"\n\n")
-        return b"".join([*parts, DONE])
-
-    def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
-        event = {
-            "id": telling.reply_id(self._asked.query.request_id, chat=self._asked.chat),
-            "object": "chat.completion.chunk" if self._asked.chat else "text_completion",
-            "created": self._created_unix_s,
-            "model": self._model,
-            "choices": choices,
-            **more,
-        }
-        if self._asked.include_usage and "usage" not in event:
-            event["usage"] = None
-        return b"data: " + dump(event) + b"\n\n"
+    async def _stream_many(self, exchange: Exchange, asked: Asked, payer: Payer, chunks: Chunks) -> None:
+        """The same for several answers: their pieces as they come, their ends when all have ended."""
+        ended: dict[int, TextReply] = {}
+        copies = asked.n if len(queries(asked.query, asked.n)) == 1 else 1
+        async with aclosing(self._pieces(asked, payer)) as numbered:
+            async for number, piece in numbered:
+                if not exchange.started:
+                    await exchange.start(200, stream_headers(asked.query.request_id))
+                if isinstance(piece, TextReply):
+                    ended[number] = piece
+                elif piece.text or piece.logprobs_json:
+                    for copy in range(number, number + copies):
+                        await exchange.write(chunks.piece(piece, copy), more=True)
+        replies = [ended[number] for number in sorted(ended)]
+        await exchange.write(chunks.end(replies * copies, self._extra(asked, replies[0])))
 
 
 def _said(exchange: Exchange, body: dict[str, Any]) -> bytes:

@@ -38,8 +38,8 @@ def tells(*pieces: str) -> Behaviour:
             delta.logprobs_json = json.dumps(content[number : number + 1])
             turn.emit(fleet.NodeEvent(delta=delta))
         usage = common.Usage(prompt_tokens=3, completion_tokens=len(pieces))
-        ended = {"finish_reason": common.FINISH_REASON_STOP, "usage": usage}
-        turn.done(text="".join(pieces), logprobs_json=json.dumps(content) if content else "", **ended)
+        told = json.dumps(content) if content else ""
+        turn.done(text="".join(pieces), logprobs_json=told, finish_reason=common.FINISH_REASON_STOP, usage=usage)
 
     return behave
 

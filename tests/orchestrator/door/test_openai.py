@@ -241,7 +241,7 @@ async def test_what_no_expert_declares_is_refused(live: Live, openai: AsyncOpenA
         {"messages": HELLO, "tools": [tool]},
         {"messages": HELLO, "response_format": {"type": "json_object"}},
         {"messages": [{"role": "user", "content": picture}]},
-        {"messages": HELLO, "n": 2},
+        {"messages": HELLO, "n": 9},
     ]
     async with live.node(arms=[CHEAP], behaviour=speaks("x")) as node:
         for want in wants:
