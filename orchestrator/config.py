@@ -21,6 +21,8 @@ Profile = Literal["eco", "balanced", "best"]
 EnergyLimit = Annotated[float, Field(ge=0.0, le=MAX_ENERGY_J)]
 LatencyLimit = Annotated[float, Field(gt=0.0, le=3_600_000.0)]
 HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:_-]{0,252}$")]
+NodeName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+PlacementScope = Annotated[str, Field(pattern=r"^(tenant:[a-z0-9][a-z0-9._-]{0,63}|key:[0-9a-f]{12})$")]
 TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 NODES_PORT = 8422
@@ -202,11 +204,23 @@ class Ledger(Section):
         return self
 
 
+class PlacementRule(Section):
+    """Where the work of a tenant or a key may run."""
+
+    allowed_nodes: tuple[NodeName, ...] = Field(
+        default=(), strict=False, description="Names of nodes; none for all nodes."
+    )
+    required_tags: tuple[NodeName, ...] = Field(default=(), strict=False, description="Tags that an expert must carry.")
+
+
 class Auth(Section):
     """Who may call."""
 
     keys: Literal["auto", "required"] = Field(
         default="auto", description="Keys are required always, or (auto) when listening beyond loopback."
+    )
+    placement: dict[PlacementScope, PlacementRule] = Field(
+        default_factory=dict, description="By tenant:NAME or key:ID: where their work may run at all."
     )
 
 

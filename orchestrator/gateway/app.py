@@ -47,6 +47,7 @@ from orchestrator.gateway.guard import GuardedServer
 from orchestrator.gateway.http import Guarded, http_app
 from orchestrator.gateway.join import Joiner
 from orchestrator.gateway.opening import keep_books, open_books
+from orchestrator.gateway.placement import Placement, Placements
 from orchestrator.gateway.policy import Doorman
 from orchestrator.gateway.ports import CannotListen, bind, nodes_server
 from orchestrator.gateway.service import Service
@@ -139,6 +140,12 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
         metrics=metrics,
         max_experts=config.fusion.max_experts,
         personal=PersonalDesk(fleet, Homes(config.state_dir / "homes.json")),
+        placements=Placements(
+            {
+                scope: Placement(frozenset(rule.allowed_nodes), frozenset(rule.required_tags))
+                for scope, rule in config.auth.placement.items()
+            }
+        ),
     )
     joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s, afterwards=service)
     joiner.reported = service.personal.reported

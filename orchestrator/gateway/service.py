@@ -32,6 +32,7 @@ from orchestrator.gateway.accounts import (
 from orchestrator.gateway.decider import Decider
 from orchestrator.gateway.final_joules import FinalJoules
 from orchestrator.gateway.idle_joules import IdleJoules
+from orchestrator.gateway.placement import ANYWHERE, Placements, among_known
 from orchestrator.gateway.till import Till, forgetful_ledger
 from orchestrator.journal import Entry, Journal
 from orchestrator.metrics import Metrics
@@ -70,6 +71,7 @@ class Service:
         max_experts: Most experts that may run for one request.
         till: Reserves and charges; None keeps no books.
         personal: Users' own experts; None keeps their homes in memory.
+        placements: Where whose work may run; None is anywhere.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Service:
         outcomes: Outcomes | None = None,
         till: Till | None = None,
         personal: PersonalDesk | None = None,
+        placements: Placements | None = None,
     ) -> None:
         self.fleet = fleet
         self.planner = planner
@@ -107,6 +110,7 @@ class Service:
             probing=self.probing,
             personal=self.personal,
         )
+        self.placements = placements or Placements()
         self.admission = admission
         self.attempts = attempts
         self.journal = journal
@@ -156,9 +160,21 @@ class Service:
 
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
         features_f = next(iter(query.inputs.values())).reshape(-1)
-        wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts)
-        decision, limits = self.decider.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
-        again = self.decider.again(query.task, features_f, wish, pace=decision.pace)
+        board = self.fleet.board
+        avoid = self.placements.avoided(query, ticket.payer.spender, board)
+        wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts, avoid)
+
+        def shape(standing: Standing) -> Standing:
+            fitting = [state for state in board.arms(query.task.name) if state.index not in avoid]
+            return texts.by_need(standing, fitting, avoid, board)
+
+        shaped = shape if avoid else None
+        decision, limits = self.decider.decide(
+            ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish, shape=shaped
+        )
+        again = self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=shaped)
+        if self.placements.of(ticket.payer.spender) != ANYWHERE:
+            again = among_known(again, self.fleet.board)
         progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
 
@@ -196,6 +212,7 @@ class Service:
         yield reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
     async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
+        query = self.placements.text(query, ticket.payer.spender)
         demand = texts.demand_of(query, self.fleet.board)
         prompt = texts.features(query)
         most = query.max_experts or self._max_experts
@@ -208,6 +225,8 @@ class Service:
             ticket, prompt, query.budget, deadline_s=query.deadline_s, wish=wish, shape=shape
         )
         again = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape)
+        if query.allowed_nodes or query.required_tags:
+            again = among_known(again, self.fleet.board)
         ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from orchestrator.execution.panel import Confidence
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.planning.planner import Standing
 from orchestrator.routing.combined import CombinedModel
-from orchestrator.routing.figures import TextFigures, first_token_ms, next_token_ms, text_figures
+from orchestrator.routing.figures import TextFigures, covering, first_token_ms, next_token_ms, text_figures
 from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.types import TextQuery
@@ -39,13 +39,18 @@ class Demand:
 
     def shape(self, standing: Standing, board: ArmBoard) -> Standing:
         """The plan in force, priced for this text; where none of its routes fits, all arms that do."""
-        table = standing.table
-        if self.unfit and self.fitting and not table.avoiding(self.unfit).any():
-            quality = {state.arm.expert: state.arm.quality_fraction for state in self.fitting}
-            energy = {state.arm.expert: float(board.energy_j_n[state.index]) for state in self.fitting}
-            plan = Plan("by-need", CombinedModel(AnnouncedModel(quality, energy), quality), None, NO_CERTIFICATE)
-            standing = Standing(plan, plan.table(list(self.fitting), board))
-        return Standing(standing.plan, standing.table.priced(self.figures))
+        standing = by_need(standing, self.fitting, self.unfit, board)
+        return Standing(standing.plan, standing.table.priced(covering(self.figures, len(board.states))))
+
+
+def by_need(standing: Standing, fitting: Sequence[ArmState], unfit: frozenset[int], board: ArmBoard) -> Standing:
+    """The plan in force; where none of its routes avoids what does not fit, all arms that do fit."""
+    if not unfit or not fitting or standing.table.avoiding(unfit).any():
+        return standing
+    quality = {state.arm.expert: state.arm.quality_fraction for state in fitting}
+    energy = {state.arm.expert: float(board.energy_j_n[state.index]) for state in fitting}
+    plan = Plan("by-need", CombinedModel(AnnouncedModel(quality, energy), quality), None, NO_CERTIFICATE)
+    return Standing(plan, plan.table(list(fitting), board))
 
 
 def demand_of(query: TextQuery, board: ArmBoard) -> Demand:
@@ -65,16 +70,25 @@ def demand_of(query: TextQuery, board: ArmBoard) -> Demand:
     fitting = _quick(query, figures, fitting)
     kept = frozenset(state.index for state in fitting)
     unfit = frozenset(state.index for state in board.arms(query.task.name)) - kept
+    # Where the request may not run it may not run later either: a node that is away may come back in between.
+    unfit |= frozenset(
+        state.index for state in board.states if state.arm.task == query.task.name and not _allowed(query, state)
+    )
     return Demand(figures, tuple(fitting), unfit if query.expert is None or fitting else frozenset())
 
 
 def _placed(query: TextQuery, arms: list[ArmState]) -> list[ArmState]:
-    nodes, tags = query.allowed_nodes, query.required_tags
-    fitting = [state for state in arms if (not nodes or state.arm.node in nodes) and tags <= state.arm.tags]
+    nodes = query.allowed_nodes
+    fitting = [state for state in arms if _allowed(query, state)]
     if arms and not fitting:
         text = "No connected node that this request allows has an expert with the tags that it requires."
         raise RequestError("CAPABILITY_MISSING", text, field="allowed_nodes" if nodes else "required_tags")
     return fitting
+
+
+def _allowed(query: TextQuery, state: ArmState) -> bool:
+    nodes = query.allowed_nodes
+    return (not nodes or state.arm.node in nodes) and query.required_tags <= state.arm.tags
 
 
 def _capable(query: TextQuery, arms: list[ArmState]) -> list[ArmState]:

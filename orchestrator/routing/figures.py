@@ -6,7 +6,7 @@ Shape letter: n arms, in the order of the board.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -110,6 +110,18 @@ def _price(figures: TextFigures, board: ArmBoard, state: ArmState, *, prompt_tok
         figures.energy_j_n[n] = load_j + profile.cost_j(prompt_tokens, mean) * typical
         bound_j = load_j + profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
         figures.energy_bound_j_n[n] = max(bound_j, figures.energy_j_n[n])
+
+
+def covering(figures: TextFigures, arms: int) -> TextFigures:
+    """The same figures for a board that has grown since: arms that came later are not available to this text."""
+    more = arms - len(figures.energy_j_n)
+    if more <= 0:
+        return figures
+    grown = replace(figures)
+    for name, value in vars(figures).items():
+        if isinstance(value, np.ndarray):
+            setattr(grown, name, np.pad(value, (0, more)))
+    return grown
 
 
 def first_token_ms(figures: TextFigures, n: int) -> float:
