@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ from nodes.personal.keeping import HOUR_S, MIB, Bounds
 from nodes.personal.office import Office
 from nodes.profiling import profile_arms
 from nodes.residency.engine import ResidentEngine, with_budget
+from nodes.version import software_version
 
 DRAIN_TIMEOUT_S = 10.0
 UNAVAILABLE = "UNAVAILABLE"
@@ -181,6 +181,7 @@ class Agent:
         """
         parts = self._parts
         parts.engine.events.on_arms_lost = self._arms_lost
+        parts.engine.events.on_arms_back = self._arms_back
         if isinstance(parts.engine, ResidentEngine):
             parts.engine.on_change = self._residency_changed
         parts.energy.start()
@@ -379,6 +380,10 @@ class Agent:
         self._lost.update(arms)
         self._tell(lambda session: session.announce(self._offer()))
 
+    def _arms_back(self, arms: Sequence[str]) -> None:
+        self._lost.difference_update(arms)
+        self._tell(lambda session: session.announce(self._offer()))
+
     def _tell(self, telling: Callable[[Session], Coroutine[Any, Any, None]]) -> None:
         if self._session is not None and self._session.joined:
             task = asyncio.get_running_loop().create_task(telling(self._session))
@@ -388,11 +393,3 @@ class Agent:
 
 def _always_there(_key: str) -> None:
     return None
-
-
-def software_version() -> str:
-    """Version of the installed distribution."""
-    try:
-        return version("edgewise")
-    except PackageNotFoundError:
-        return "0+unknown"

@@ -142,6 +142,7 @@ class EngineEvents:
     """What an engine tells its owner about itself; called on the event loop."""
 
     on_arms_lost: Callable[[Sequence[str]], None] = field(default=lambda _arms: None)
+    on_arms_back: Callable[[Sequence[str]], None] = field(default=lambda _arms: None)
 
 
 @runtime_checkable

@@ -37,9 +37,13 @@ class SeveralEngines:
         self._by_arm: dict[str, Engine] = {}
         for engine in self._each:
             engine.events.on_arms_lost = self._tell_lost
+            engine.events.on_arms_back = self._tell_back
 
     def _tell_lost(self, arms: Sequence[str]) -> None:
         self.events.on_arms_lost(arms)
+
+    def _tell_back(self, arms: Sequence[str]) -> None:
+        self.events.on_arms_back(arms)
 
     @property
     def state(self) -> EngineState:

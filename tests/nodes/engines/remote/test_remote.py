@@ -32,6 +32,7 @@ from nodes.errors import (
     InputInvalid,
     NodeError,
 )
+from tests.fakes.live import until
 from tests.fakes.openai_server import FakeOpenAI, Script, openai_server
 
 ARM = "tiny-1b:remote"
@@ -180,6 +181,52 @@ async def test_a_server_that_went_away() -> None:
     assert engine.state is EngineState.CLOSED
     with pytest.raises(EngineDied):
         await answer(engine, job())
+
+
+async def test_a_server_that_goes_and_comes_takes_its_models_along() -> None:
+    told: list[str] = []
+    inventory = remote_inventory([MODEL, RemoteModel("other")], "chat")
+    keys = {ARM: "tiny:1b", "other:remote": "other"}
+    async with openai_server(Script(models=("tiny:1b", "other"))) as server:
+        port = int(server.url.rpartition(":")[2].partition("/")[0])
+        engine = RemoteEngine(Server(Address(server.url)), keys, concurrency=1, queue_limit=1, poll_s=0.02)
+        engine.events.on_arms_lost = lambda arms: told.extend(f"-{arm}" for arm in arms)
+        engine.events.on_arms_back = lambda arms: told.extend(f"+{arm}" for arm in arms)
+        await engine.load(inventory.arms)
+        server.script.models = ("tiny:1b",)
+        await until(lambda: told == ["-other:remote"] and engine.state is EngineState.READY)
+        server.script.models = ("tiny:1b", "other")
+        await until(lambda: told[1:] == ["+other:remote"])
+    await until(lambda: told[2:] == ["-other:remote", f"-{ARM}"] and engine.state is EngineState.RESTARTING)
+    async with openai_server(Script(models=("tiny:1b", "other")), port=port):
+        await until(lambda: told[4:] == ["+other:remote", f"+{ARM}"])
+        assert (await answer(engine, job()))[0] == ["Hel", "lo", "!"]
+    await engine.close()
+
+
+async def test_one_missed_answer_is_no_absence_and_a_busy_server_is_there() -> None:
+    """The control: without a second miss nothing is told."""
+    script = Script()
+    async with openai_server(script) as server:
+        engine = RemoteEngine(Server(Address(server.url)), {ARM: "tiny:1b"}, concurrency=1, queue_limit=1, poll_s=0.02)
+        told: list[str] = []
+        engine.events.on_arms_lost = told.extend
+        await engine.load(remote_inventory([MODEL], "chat").arms)
+        asked, models = 0, engine._server.models
+
+        async def once_dead_then_busy() -> tuple[str, ...]:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise EngineDied("for a moment")
+            if asked == 3:
+                raise EngineBusy("much to do")
+            return await models()
+
+        engine._server.models = once_dead_then_busy  # type: ignore[method-assign]
+        await until(lambda: asked >= 6)
+        assert told == []
+        await engine.close()
 
 
 async def test_a_model_that_is_not_there() -> None:
