@@ -31,6 +31,7 @@ from nodes.engines.llama.header import read_header
 from nodes.engines.llama.parts import find_server, llama_inventory, parse_gguf
 from nodes.engines.remote.server import Address
 from nodes.errors import ArmQuarantined, ConfigError, EngineDied, EngineError
+from nodes.residency.engine import ResidentEngine
 from nodes.zoo.language.gguf import Value, write_gguf
 from tests.fakes.llama_server import wrapper
 
@@ -256,6 +257,43 @@ def test_what_cannot_be_offered_is_said_before_anything_starts(gguf: Path, tmp_p
         find_server(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="run two nodes"):
         parse_config({"gateway": "127.0.0.1:1", "gguf": (str(gguf),), "openai": "http://127.0.0.1:1/v1"})
+
+
+@pytest.fixture
+def two(gguf: Path) -> tuple[Path, Path]:
+    """Two files of the same size and different names."""
+    other = gguf.with_name("other.gguf")
+    other.write_bytes(gguf.read_bytes().replace(b"Tiny Llama", b"Size Llama"))
+    return gguf, other
+
+
+async def test_files_take_turns_under_a_budget_of_memory(two: tuple[Path, Path], fake: Callable[..., None]) -> None:
+    fake()
+    config = parse_config(
+        {
+            "gateway": "127.0.0.1:1",
+            "gguf": tuple(map(str, two)),
+            "llama_server": wrapper(two[0].parent),
+            "memory_budget_bytes": read_header(two[0]).file_bytes + 10,
+        }
+    )
+    parts = build_parts(config)
+    engine = parts.engine
+    assert isinstance(engine, ResidentEngine)
+    llama = engine._inner
+    assert isinstance(llama, LlamaEngine)
+    try:
+        await engine.load(parts.inventory.arms)
+        assert llama.pids == {}
+        for arm in (*parts.inventory.arms, parts.inventory.arms[0]):
+            pieces = [item async for item in engine.generate(TextJob(arm.key, (("user", "x"),)))]
+            end = pieces[-1]
+            assert isinstance(end, TextEnd)
+            assert end.load is not None
+            assert list(llama.pids) == [arm.key]
+    finally:
+        await engine.close()
+    assert llama.pids == {}
 
 
 def test_the_settings_make_a_node_whose_joules_a_profile_can_model(gguf: Path) -> None:
