@@ -20,6 +20,7 @@ class GenerationParameters:
 
     Args:
         top_logprobs: Probable tokens told beside each token; None tells no probabilities.
+        embed: No text is wanted but a vector for each message.
     """
 
     max_tokens: int
@@ -31,3 +32,4 @@ class GenerationParameters:
     tool_choice_json: str = ""
     response_format_json: str = ""
     top_logprobs: int | None = None
+    embed: bool = False

@@ -264,6 +264,7 @@ class Desk:
             response_format_json=request.response_format_json,
             whole=request.whole,
             top_logprobs=request.top_logprobs,
+            embed=request.embed,
         )
 
     def _text_done(self, run: _Run, end: TextEnd, text: str) -> m.WorkDone:

@@ -280,6 +280,7 @@ class TextRequest:
     response_format_json: str = ""
     whole: bool = False
     top_logprobs: int | None = None
+    embed: bool = False
 
 
 @dataclass(frozen=True)

@@ -358,6 +358,7 @@ def _text(text: fleet.TextWork) -> m.TextRequest:
         response_format_json=parameters.response_format_json,
         whole=text.whole,
         top_logprobs=min(parameters.top_logprobs, MAX_TOPS) if parameters.HasField("top_logprobs") else None,
+        embed=parameters.embed,
     )
 
 

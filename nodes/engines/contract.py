@@ -81,6 +81,7 @@ class TextJob:
         tools_json: OpenAI's `tools`; "" for none. Likewise the next two.
         whole: Nobody reads the text before it is complete: it may come in one piece.
         top_logprobs: How many probable tokens are told beside each token; None tells no probabilities.
+        embed: A vector is wanted for each message: the text is a JSON list of base64 of float32, little-endian.
     """
 
     arm: str
@@ -101,6 +102,7 @@ class TextJob:
     response_format_json: str = ""
     whole: bool = False
     top_logprobs: int | None = None
+    embed: bool = False
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ def text_order(job: TextJob) -> dict[str, Any]:
     Raises:
         InputInvalid: if no message is the user's.
     """
+    if job.embed:
+        raise InputInvalid("this expert makes no embeddings")
     questions = [content for role, content in job.messages if role == "user"]
     if not questions:
         raise InputInvalid("a text request needs a message of the user")

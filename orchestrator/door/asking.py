@@ -19,6 +19,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 DEFAULT_TASK = "chat"
 MAX_PARTS = 256
 MAX_TOOLS = 128
+MAX_INPUTS = 64
 MAX_COMPLETION_LOGPROBS = 5
 # What OpenAI knows and the wire to the nodes does not carry: better refused than silently left out.
 NOT_CARRIED = ("audio", "modalities", "functions", "function_call", "prediction", "web_search_options")
@@ -85,6 +86,25 @@ def completion_request(body: Mapping[str, Any], setting: Setting) -> Asked:
     if not prompts or not prompts[0]:
         raise RequestError("FIELD_REQUIRED", "prompt must be one text that is not empty.", field="prompt")
     return _asked(fields, (Message("user", prompts[0]),), setting, chat=False)
+
+
+def embeddings_request(body: Mapping[str, Any], setting: Setting) -> TextQuery:
+    """A validated request for embeddings: a text query whose messages are the inputs.
+
+    Raises:
+        RequestError: See the catalogue.
+        Unavailable: NO_NODE, where no node serves texts.
+    """
+    fields = Fields(body)
+    inputs = fields.texts("input", MAX_INPUTS)
+    if not inputs or not all(inputs):
+        text = f"input must be one text or up to {MAX_INPUTS} texts, none of them empty; token ids are not taken."
+        raise RequestError("FIELD_REQUIRED", text, field="input")
+    if fields.value.get("dimensions") is not None:
+        raise RequestError("CAPABILITY_MISSING", "dimensions is not offered by this gateway.", field="dimensions")
+    query = _asked(fields, tuple(Message("user", text) for text in inputs), setting, chat=True).query
+    parameters = GenerationParameters(max_tokens=1, embed=True)
+    return replace(query, parameters=parameters, needs=frozenset({"embeddings"}), fusion=FusionChoice.NONE, whole=True)
 
 
 def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, chat: bool) -> Asked:

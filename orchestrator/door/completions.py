@@ -55,7 +55,7 @@ class Completions:
         exchange.check_json()
         body, finite = parse(await exchange.body())
         read = chat_request if chat else completion_request
-        asked = read(body, self._setting(exchange))
+        asked = read(body, self.setting(exchange))
         refuse_not_finite(finite)
         key = self._key(exchange, body, asked)
         if key is not None and (kept := self._kept(exchange, key, asked)) is not None:
@@ -94,7 +94,8 @@ class Completions:
         if key is not None and self._cache is not None and reply.end.finish_reason != "budget":
             self._cache.put(key, dump(self._document(asked, reply)))
 
-    def _setting(self, exchange: Exchange) -> Setting:
+    def setting(self, exchange: Exchange) -> Setting:
+        """What a request is read against."""
         fleet = self._service.fleet
         return Setting(exchange.headers, fleet.tasks, self._task_of, self._max_deadline_s)
 

@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from orchestrator.door.cache import AnswerCache
 from orchestrator.door.completions import Completions
+from orchestrator.door.embeddings import Embeddings
 from orchestrator.door.exchange import Endpoint, Handler, Problem
 from orchestrator.door.models import Models
 from orchestrator.door.oip import Tensors
@@ -36,7 +37,7 @@ def door_routes(
     return [
         route("/v1/chat/completions", "POST", texts.chat, openai_problem),
         route("/v1/completions", "POST", texts.completion, openai_problem),
-        route("/v1/embeddings", "POST", models.embeddings, openai_problem),
+        route("/v1/embeddings", "POST", Embeddings(service, texts).create, openai_problem),
         route("/v1/models", "GET", models.all, openai_problem),
         route("/v1/models/{model}", "GET", models.one, openai_problem),
         route("/v2", "GET", tensors.server, oip_problem),

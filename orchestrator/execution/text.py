@@ -368,7 +368,7 @@ def _fill(work: fleet_pb2.Work, query: TextQuery, tokens: int) -> None:
         work.text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)
     work.text.whole = query.whole
     sent = work.text.parameters
-    sent.max_tokens = tokens
+    sent.max_tokens, sent.embed = tokens, parameters.embed
     sent.stop.extend(parameters.stop)
     sent.tools_json, sent.tool_choice_json = parameters.tools_json, parameters.tool_choice_json
     sent.response_format_json = parameters.response_format_json

@@ -19,6 +19,7 @@ from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.types import TextQuery
 
+EMBEDDINGS = "embeddings"
 # Prices the plan in force for one query.
 Shape = Callable[[Standing], Standing]
 
@@ -93,11 +94,13 @@ def _allowed(query: TextQuery, state: ArmState) -> bool:
 
 def _capable(query: TextQuery, arms: list[ArmState]) -> list[ArmState]:
     def able(state: ArmState) -> bool:
-        return query.needs <= (state.arm.text.capabilities if state.arm.text else frozenset())
+        can = state.arm.text.capabilities if state.arm.text else frozenset()
+        # What makes embeddings writes no texts unless it says that it does.
+        return query.needs <= can and (EMBEDDINGS in query.needs or EMBEDDINGS not in can or "chat" in can)
 
-    fitting = [state for state in arms if able(state)] if query.needs else arms
+    fitting = [state for state in arms if able(state)]
     if arms and not fitting:
-        wanted = ", ".join(sorted(query.needs))
+        wanted = ", ".join(sorted(query.needs or {"chat"}))
         raise RequestError(
             "CAPABILITY_MISSING", f"No expert of this task declares: {wanted}.", metadata={"needs": wanted}
         )

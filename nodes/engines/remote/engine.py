@@ -15,6 +15,7 @@ from nodes.arms import ArmSpec
 from nodes.engines.contract import EngineEvents, EngineState, Job, JobResult, TextEnd, TextJob, TextPiece
 from nodes.engines.remote.reading import Reading, told_logprobs
 from nodes.engines.remote.server import Server
+from nodes.engines.remote.vectors import told_vectors
 from nodes.engines.slots import Slots
 from nodes.errors import DeadlinePassed, EngineBusy, EngineDied, EngineError
 
@@ -129,7 +130,7 @@ class RemoteEngine:
                 raise DeadlinePassed("the deadline passed while the text waited")
             job.on_start()
             queue_ms = (time.monotonic() - queued_s) * 1e3
-            async with aclosing(self._answer(job, queue_ms)) as pieces:
+            async with aclosing((self._embed if job.embed else self._answer)(job, queue_ms)) as pieces:
                 async for piece in pieces:
                     yield piece
         finally:
@@ -152,6 +153,14 @@ class RemoteEngine:
                     yield TextPiece(text, logprobs=logprobs)
         compute_ms = (time.monotonic() - started_s) * 1e3
         yield reading.end(queue_ms=queue_ms, compute_ms=compute_ms, first_token_ms=first_token_ms)
+
+    async def _embed(self, job: TextJob, queue_ms: float) -> AsyncGenerator[TextPiece | TextEnd]:
+        started_s = time.monotonic()
+        texts = [content for _, content in job.messages]
+        document = await self._server.embed({"model": self._models[job.arm], "input": texts})
+        vectors, tokens = told_vectors(document, len(texts))
+        yield TextPiece(json.dumps(vectors))
+        yield TextEnd("stop", tokens, 0, queue_ms, (time.monotonic() - started_s) * 1e3)
 
     async def close(self) -> None:
         """See `Engine`."""

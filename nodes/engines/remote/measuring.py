@@ -50,7 +50,8 @@ def fitting(prompt: str, arm: ArmSpec) -> str:
 
 
 async def _try(engine: Engine, meter: Meter, arm: ArmSpec, prompt: str, tokens: int) -> TextRun:
-    job = TextJob(arm.key, (("user", prompt),), max_tokens=tokens, temperature=0.0)
+    embed = arm.text is not None and "embeddings" in arm.text.capabilities and "chat" not in arm.text.capabilities
+    job = TextJob(arm.key, (("user", prompt),), max_tokens=tokens, temperature=0.0, embed=embed)
     span, started_s = meter.begin(arm.key), time.perf_counter()
     end = None
     async with aclosing(engine.generate(job)) as pieces:

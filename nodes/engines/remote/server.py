@@ -134,6 +134,11 @@ class Server:
             if not ended:
                 raise EngineDied("the server broke its answer off")
 
+    async def embed(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The document of one request for embeddings; raises as `chat`."""
+        async with self._request("POST", "embeddings", body) as reply:
+            return _document(await reply.body())
+
     @asynccontextmanager
     async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> AsyncGenerator[Reply]:
         if self._host is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nodes.arms import TextCost
@@ -127,6 +129,47 @@ async def test_probabilities_are_passed_on_as_many_as_were_asked_for() -> None:
         unasked = [item async for item in engine.generate(job()) if isinstance(item, TextPiece)]
     assert not any(piece.logprobs for piece in unasked)
     assert [body["top_logprobs"] for body in server.asked] == [2, 2, 2]
+
+
+def vectors(text: str) -> list[list[float]]:
+    return [np.frombuffer(base64.b64decode(one), "<f4").tolist() for one in json.loads(text)]
+
+
+async def test_embeddings_come_as_vectors_in_the_order_of_the_texts() -> None:
+    asked = TextJob(ARM, (("user", "hello you"), ("user", "hi")), embed=True)
+    async with openai_server() as server, engine_for(server) as engine:
+        (text,), end = await answer(engine, asked)
+        (body,) = server.asked
+        server.script.embeddings = lambda _body: {
+            "data": [
+                {"index": n, "embedding": base64.b64encode(np.array([n, 1], "<f4").tobytes()).decode()} for n in (0, 1)
+            ]
+        }
+        (coded,), _ = await answer(engine, asked)
+    assert vectors(text) == [[9.0, 0.0], [2.0, 1.0]]
+    assert vectors(coded) == [[0.0, 1.0], [1.0, 1.0]]
+    assert (end.finish, end.prompt_tokens, end.completion_tokens) == ("stop", 3, 0)
+    assert body == {"model": "tiny:1b", "input": ["hello you", "hi"]}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"data": [{"embedding": [1.0]}]},
+        {"data": [{"embedding": [1.0]}, {"index": 1, "embedding": [1.0, 2.0]}]},
+        {"data": [{"embedding": []}, {"index": 1, "embedding": []}]},
+        {"data": [{"embedding": ["x"]}, {"index": 1, "embedding": [1.0]}]},
+        {"data": [{"embedding": [[1.0]]}, {"index": 1, "embedding": [[1.0]]}]},
+        {"data": [{"embedding": "%%"}, {"index": 1, "embedding": "%%"}]},
+        {"data": [{"embedding": [1e39]}, {"index": 1, "embedding": [1.0]}]},
+        {"data": 7},
+    ],
+)
+async def test_embeddings_that_are_none_are_an_error(said: dict[str, Any]) -> None:
+    async with openai_server(Script(embeddings=lambda _body: said)) as server, engine_for(server) as engine:
+        with pytest.raises(EngineError, match="embeddings"):
+            await answer(engine, TextJob(ARM, (("user", "a"), ("user", "b")), embed=True))
 
 
 async def test_calls_of_tools_are_put_together() -> None:
