@@ -120,6 +120,8 @@ class NodeConfig(BaseModel):
     def _one_kind(self) -> NodeConfig:
         if self.memory_budget_bytes and self.openai is not None:
             raise ValueError("--memory-budget: the memory of a server that runs already is its own business")
+        if self.memory_budget_bytes and self.personal is not None:
+            raise ValueError("--personal needs its expert in memory all the time; leave out --memory-budget")
         if self.gguf and self.openai is not None:
             raise ValueError(
                 "offer either the models of a server (--openai) or GGUF files (--gguf); run two nodes for both"
@@ -144,6 +146,7 @@ def parse_config(values: dict[str, Any]) -> NodeConfig:
         return NodeConfig.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        where = ".".join(str(part) for part in first["loc"])
         text = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"--{where.replace('_', '-')}: {text[0].lower()}{text[1:]}") from error
+        flag = f"--{where.replace('_', '-')}: " if where else ""
+        raise ConfigError(f"{flag}{text[0].lower()}{text[1:]}") from error

@@ -128,3 +128,9 @@ def test_sizes_are_read_as_people_write_them() -> None:
     assert (size("2GiB"), size("500MB"), size("1.5KiB"), size("77")) == (2 << 30, 500_000_000, 1536, 77)
     with pytest.raises(ConfigError, match="2GiB"):
         size("much")
+
+
+@pytest.mark.parametrize("other", [{"openai": "http://127.0.0.1:1/v1"}, {"personal": Path("users")}])
+def test_what_has_no_turns_to_take_is_refused(other: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="--memory-budget"):
+        parse_config({"gateway": "127.0.0.1:1", "memory_budget_bytes": "1GiB", **other})
