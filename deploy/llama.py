@@ -17,7 +17,8 @@ import tarfile
 import venv
 from pathlib import Path
 
-PACKAGE = "llama-cpp-python==0.3.36"
+NAME = "llama-cpp-python"
+PACKAGE = f"{NAME}==0.3.36"
 SOURCE = "vendor/llama.cpp"
 PROGRAM = "llama-server"
 SETTINGS = {
@@ -56,8 +57,10 @@ def build(out: Path, work: Path, *, jobs: int, sdist: Path | None, more: list[st
 
 
 def _fetched(work: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"]
-    _run([*command, "-d", work, PACKAGE], dict(os.environ))
+    # Not ":all:", which would also build pip's own build tools from source.
+    download = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", NAME]
+    command: list[str | Path] = [*download, "-d", work, PACKAGE]
+    _run(command, dict(os.environ))
     return next(work.glob("llama_cpp_python-*.tar.gz"))
 
 
