@@ -144,19 +144,20 @@ def scaled_problem(problem: Problem, known: float | None = None) -> Scaled:
 
 def _scaled_routed(problem: Problem, known: float | None) -> Scaled:
     utility, routing, costs, eligible = problem.utility, problem.routing, problem.set_costs, list(problem.eligible)
-    assert isinstance(utility, BestOf) and routing is not None
+    assert isinstance(utility, BestOf)
+    assert routing is not None
     values_qe = np.where(problem.allowed_qn, utility.quality_qn, 0.0)[:, eligible]
     cost_ke = costs.cost_kn[:, eligible]
     binding_k = np.asarray((costs.limit_k > 0.0) & (cost_ke.sum(axis=1) > costs.limit_k))
     cost_ek = np.divide(cost_ke[binding_k].T, costs.limit_k[binding_k], order="C")
     worth_eq = np.multiply(values_qe.T, problem.weights_q, order="C")
-    joules_eq: Floats | None = _joules(problem, eligible)
-    if routing.mean_energy_j <= 0.0:
+    joules_eq, free = _joules(problem, eligible), routing.mean_energy_j <= 0.0
+    if free:
         # Only what costs nothing may run.
-        worth_eq, joules_eq = np.where(joules_eq > 0.0, 0.0, worth_eq), None
+        worth_eq = np.where(joules_eq > 0.0, 0.0, worth_eq)
     scale = known or float(worth_eq.max(axis=0).sum())
     worth_eq /= scale or 1.0
-    instance = Instance(worth_eq, cost_ek, joules_eq)
+    instance = Instance(worth_eq, cost_ek, None if free else joules_eq)
     return Scaled(tuple(eligible), binding_k, scale, instance, _price_unit(problem, binding_k, scale))
 
 
