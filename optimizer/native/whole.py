@@ -200,6 +200,6 @@ def _fields(stated: Stated, settings: Settings) -> _Whole:
 def _address(array: NDArray[Any]) -> int:
     """Where an array lies. Asking numpy takes five times as long, but is the only way to one that cannot be written."""
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
     except (TypeError, ValueError):
         return array.ctypes.data

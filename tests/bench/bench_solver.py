@@ -174,6 +174,12 @@ def pilot(others: Peers) -> list[Row]:
     return rows
 
 
+def agreement(others: Peers, timed: Sequence[Timed]) -> Row:
+    """How far apart the objectives of those that finished are, at most."""
+    sizes: dict[str, object] = {"instances": len(timed), "versions": others.versions}
+    return Row("objectives_differ_most", max(one.differs for one in timed), "quality", sizes)
+
+
 def run() -> list[Row]:
     """All families."""
     quick = "--quick" in sys.argv
@@ -182,12 +188,9 @@ def run() -> list[Row]:
             return pilot(others)
         rows, timed = small(others, slice(0, 2 if quick else None))
         if "--small" in sys.argv:
-            return rows
+            return [*rows, agreement(others, timed)]
         more, again = medium(others, 2 if quick else 10)
-        rows += more
-        differs = max(one.differs for one in [*timed, *again])
-        checked: dict[str, object] = {"instances": len(timed) + len(again), "versions": others.versions}
-        rows.append(Row("objectives_differ_most", differs, "quality", checked))
+        rows += [*more, agreement(others, [*timed, *again])]
         rows += [*large(), *routed(), *solver_drift.rows(2 if quick else 10)]
         return rows if quick else [*rows, *extra(others)]
 
