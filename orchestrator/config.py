@@ -164,6 +164,27 @@ class Feedback(Section):
     )
 
 
+class GateFile(Section):
+    """A gate that `edgewise gate train` wrote, and what it was trained with."""
+
+    file: Path = Field(strict=False, description="The gate; its heads replace those that the gateway would learn.")
+    encoder: Path | None = Field(default=None, strict=False, description="ONNX sentence encoder of the training.")
+    tokenizer: Path | None = Field(default=None, strict=False, description="Its tokenizer.json, where it needs one.")
+
+    @model_validator(mode="after")
+    def _tokenizer_belongs_to_an_encoder(self) -> Self:
+        if self.tokenizer is not None and self.encoder is None:
+            raise ValueError("tokenizer belongs to an encoder; name that too")
+        return self
+
+
+class Gate(Section):
+    """Heads that were trained by hand, by task."""
+
+    tasks: dict[TaskName, GateFile] = Field(default_factory=dict, description="The gate file of each task.")
+    check_s: float = Field(default=10.0, ge=0.1, le=3600.0, description="How often the files are looked at anew.")
+
+
 class Explain(Section):
     """How long `edgewise why` remembers."""
 
@@ -253,6 +274,7 @@ class GatewayConfig(Section):
     plan: Plan = Plan()
     guard: Guard = Guard()
     feedback: Feedback = Feedback()
+    gate: Gate = Gate()
     explain: Explain = Explain()
     ledger: Ledger = Ledger()
     auth: Auth = Auth()

@@ -336,6 +336,7 @@ class RoutingRecord:
     plan_id: str
     certificate: CertificateRecord
     overlay: str = ""
+    gate_sha256: str = ""
 
 
 @dataclass(frozen=True)

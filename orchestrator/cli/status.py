@@ -138,5 +138,9 @@ def _plan_text(task: TaskStatus) -> str:
     )
     paced = f"long-run budget: {pacing_sentence(task.pacing)}\n" if task.pacing else ""
     paced += f"guard: {guard_sentence(task.guard)}\n" if task.guard else ""
+    if task.gate_sha256:
+        paced += f"gate file: SHA-256 {safe(task.gate_sha256[:12])}…\n"
+    if task.gate_problem:
+        paced += f"gate file: {safe(task.gate_problem)}\n"
     plan = f"plan {safe(task.plan_id) or 'none'}: {len(task.active_arms)} arms active"
     return f"{plan}; {certificate_text(task.certificate)}\nprofiles: {prices or 'none'}\n{paced}"

@@ -209,6 +209,8 @@ class TaskStatus:
     prices: tuple[ProfilePrice, ...]
     pacing: PacingRecord | None = None
     guard: GuardRecord | None = None
+    gate_sha256: str = ""
+    gate_problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -60,9 +60,11 @@ from orchestrator.outcomes import MIB, Outcomes
 from orchestrator.pacing import Pacing
 from orchestrator.personal.desk import PersonalDesk
 from orchestrator.personal.homes import Homes
+from orchestrator.planning.gate_files import GateFiles
 from orchestrator.planning.planner import PlanLimits, Planner, planning_process
 from orchestrator.probing import Probing
 from orchestrator.store.errors import StoreError
+from orchestrator.study.errors import StudyError
 from orchestrator.types import BudgetRequest, OnInfeasible
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
     Raises:
         RequestError: The file of set budgets cannot be read.
         IdentityError: The authority or what it knows of nodes cannot be read.
+        StudyError: A gate file cannot be used.
     """
     promise, retries = config.promise, config.retries
     board = ArmBoard(
@@ -116,6 +119,7 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
         observe_s=metrics.planned,
         executor=executor,
         average_j=lambda task: budgets.long_run(task).average_energy_j,
+        gates=GateFiles(config.gate.tasks),
     )
     service = Service(
         fleet=fleet,
@@ -211,6 +215,8 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         await each.start()
     tasks = [asyncio.create_task(gateway.planner.run()), asyncio.create_task(gateway.joiner.sweep())]
     keeping = [asyncio.create_task(keep_books(service.till, gateway.keys))]
+    watching = gateway.planner.gates.watch(config.gate.check_s, gateway.planner.rebind)
+    keeping.append(asyncio.create_task(watching))
     if identity is not None:
         keeping.append(asyncio.create_task(identity.sentry.sweep()))
     await http.start()
@@ -311,6 +317,9 @@ def serve(config: GatewayConfig) -> int:
         gateway = build(config)
     except EdgewiseError as error:
         events.error("gateway.refused", why=error.message)
+        return int(ExitCode.CONFIG)
+    except StudyError as error:
+        events.error("gateway.refused", why=error.why, do=error.cure)
         return int(ExitCode.CONFIG)
     try:
         uvloop.run(_run(gateway))

@@ -99,6 +99,7 @@ def encode_task(service: Service, task: Task) -> admin_pb2.TaskStatus:
     pacing = encode_pacing(service.pacing.record(task.name))
     guard = encode_guard(service.probing.record(task.name))
     status = admin_pb2.TaskStatus(task=task.name, labels=task.labels, pacing=pacing, guard=guard)
+    status.gate_problem = service.planner.gates.problem(task.name)
     if not task.text:
         status.input.CopyFrom(encode_spec(task.input))
     if standing is None:
@@ -106,6 +107,7 @@ def encode_task(service: Service, task: Task) -> admin_pb2.TaskStatus:
         return status
     plan = standing.plan
     status.plan_id = plan.plan_id
+    status.gate_sha256 = plan.gate
     status.certificate.CopyFrom(encode_certificate(plan.certificate))
     status.active_arms.extend(sorted(plan.active or ()))
     for name, price in plan.model.prices.items():

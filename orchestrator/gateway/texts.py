@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optimizer.deciding.model import TaskModel
+from optimizer.heads.given import MixedHeads
 from optimizer.heads.texts import TextHeads
 from orchestrator.errors import EdgewiseError, RequestError
 from orchestrator.execution.panel import Confidence
@@ -143,13 +144,17 @@ def features(query: TextQuery) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
 def confidence_of(plan: Plan) -> Confidence:
     """How sure an expert's margin makes one of its answer, by what was learned."""
     model = plan.model.model if isinstance(plan.model, CombinedModel) else plan.model
-    if not isinstance(model, TaskModel) or not isinstance(model.heads, TextHeads):
+    heads = model.heads if isinstance(model, TaskModel) else None
+    if isinstance(heads, MixedHeads):
+        # What a margin says of an answer was learned here.
+        heads = heads.learned
+    if not isinstance(model, TaskModel) or not isinstance(heads, TextHeads):
         return lambda _expert, margin: margin
-    heads, row_of = model.heads, {expert: row for row, expert in enumerate(model.experts)}
+    texts, row_of = heads, {expert: row for row, expert in enumerate(model.experts)}
 
     def confidence(expert: str, margin: float | None) -> float | None:
         if margin is None or expert not in row_of:
             return margin
-        return heads.confidence(row_of[expert], margin)
+        return texts.confidence(row_of[expert], margin)
 
     return confidence

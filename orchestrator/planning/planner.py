@@ -15,15 +15,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from orchestrator.fleet.arms import ArmState
 from orchestrator.fleet.fleet import Change, Fleet
+from orchestrator.planning.gate_files import GateFiles
 from orchestrator.planning.make import make_plan, settle_in
 from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, moved, plan_arms, same_evidence
 from orchestrator.routing.combined import CombinedModel
+from orchestrator.routing.gated import gated
 from orchestrator.routing.model import AnnouncedModel, QualityModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.table import RouteTable
@@ -86,6 +88,7 @@ class Planner:
         observe_s: Called with the seconds that each plan took.
         executor: Makes where plans are made; called again when its process has died.
         average_j: Long-run budget of a task in joules per request, None where it has none; wins over the limits'.
+        gates: Heads that were trained by hand.
     """
 
     def __init__(
@@ -96,12 +99,14 @@ class Planner:
         observe_s: Callable[[float], None],
         executor: Callable[[], Executor] = planning_process,
         average_j: Callable[[str], float | None] = lambda _task: None,
+        gates: GateFiles | None = None,
     ) -> None:
         self._fleet = fleet
         self._limits = limits
         self._observe_s = observe_s
         self._make_executor = executor
         self._average_j = average_j
+        self.gates = GateFiles() if gates is None else gates
         self._executor: Executor | None = None
         self._standing: dict[str, Standing] = {}
         # The last plan of each task, also while none of its arms is routable, with the task that it was made for.
@@ -137,14 +142,22 @@ class Planner:
         if plan is not None and known == self._fleet.tasks[task]:
             table = plan.table(arms, self._fleet.board)
             if table.bound:
-                self._standing[task] = Standing(plan, table)
+                self._standing[task] = Standing(self._gated(task, plan), table)
                 return
         self._install(task, Plan(self._plan_id(task), self._announced(task), None, NO_CERTIFICATE))
 
     def _install(self, task: str, plan: Plan) -> None:
         self._last[task] = self._fleet.tasks[task], plan
         if arms := self._fleet.board.arms(task):
-            self._standing[task] = Standing(plan, plan.table(arms, self._fleet.board))
+            self._standing[task] = Standing(self._gated(task, plan), plan.table(arms, self._fleet.board))
+
+    def _gated(self, task: str, plan: Plan) -> Plan:
+        """The plan with the heads of the task's gate file, if it has one that knows its experts."""
+        loaded = self.gates.of(self._fleet.tasks[task])
+        if loaded is None:
+            return plan
+        model = gated(plan.model, loaded.given)
+        return plan if model is plan.model else replace(plan, model=model, gate=loaded.digest)
 
     def _announced(self, task: str) -> QualityModel:
         arms = [state.arm for state in self._fleet.board.arms(task)]

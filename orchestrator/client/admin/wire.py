@@ -128,6 +128,8 @@ def _task(message: admin_pb2.TaskStatus) -> own.TaskStatus:
         input=decode_spec(message.input, "input") if message.HasField("input") else NO_INPUT,
         labels=tuple(message.labels),
         plan_id=message.plan_id,
+        gate_sha256=message.gate_sha256,
+        gate_problem=message.gate_problem,
         certificate=read_certificate(message.certificate),
         active_arms=tuple(message.active_arms),
         prices=tuple(_price(entry) for entry in message.prices),

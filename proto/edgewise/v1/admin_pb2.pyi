@@ -219,8 +219,14 @@ class TaskStatus(_message.Message):
     PRICES_FIELD_NUMBER: _builtins.int
     PACING_FIELD_NUMBER: _builtins.int
     GUARD_FIELD_NUMBER: _builtins.int
+    GATE_SHA256_FIELD_NUMBER: _builtins.int
+    GATE_PROBLEM_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     plan_id: _builtins.str
+    gate_sha256: _builtins.str
+    """SHA-256 of the gate file that heads come from; empty where they are learned or announced here."""
+    gate_problem: _builtins.str
+    """What is wrong with the configured gate file as it is now; empty where nothing is."""
     @_builtins.property
     def input(self) -> _common_pb2.TensorSpec: ...
     @_builtins.property
@@ -251,10 +257,12 @@ class TaskStatus(_message.Message):
         prices: _abc.Iterable[Global___ProfilePrice] | None = ...,
         pacing: _common_pb2.Pacing | None = ...,
         guard: _common_pb2.Guard | None = ...,
+        gate_sha256: _builtins.str = ...,
+        gate_problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "guard", b"guard", "input", b"input", "pacing", b"pacing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_arms", b"active_arms", "certificate", b"certificate", "guard", b"guard", "input", b"input", "labels", b"labels", "pacing", b"pacing", "plan_id", b"plan_id", "prices", b"prices", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_arms", b"active_arms", "certificate", b"certificate", "gate_problem", b"gate_problem", "gate_sha256", b"gate_sha256", "guard", b"guard", "input", b"input", "labels", b"labels", "pacing", b"pacing", "plan_id", b"plan_id", "prices", b"prices", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
