@@ -123,9 +123,7 @@ class GateFiles:
             return False
         self._problems.pop(task, None)
         self._loaded[task] = loaded
-        log.info(
-            "gate.loaded", task=task, file=str(named.file), sha256=loaded.digest, experts=len(loaded.given.experts)
-        )
+        log.info("gate.loaded", task=task, file=str(named.file), sha256=loaded.digest)
         return True
 
     def _tell(self, task: str, problem: str) -> None:

@@ -26,7 +26,7 @@ class Says:
     experts: tuple[str, ...]
     quality_g: tuple[float, ...] | None
 
-    def quality(self, x_f: NDArray[Any]) -> NDArray[np.float64] | None:  # noqa: ARG002
+    def quality(self, x_f: NDArray[Any]) -> NDArray[np.float64] | None:
         return None if self.quality_g is None else np.array(self.quality_g)
 
 
