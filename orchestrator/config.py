@@ -185,6 +185,25 @@ class Gate(Section):
     check_s: float = Field(default=10.0, ge=0.1, le=3600.0, description="How often the files are looked at anew.")
 
 
+class Sleep(Section):
+    """Nodes that may be put to sleep, and what wakes them."""
+
+    enabled: bool = Field(default=False, description="Put nodes to sleep and wake them by plan, not only by hand.")
+    on_demand: bool = Field(
+        default=True, description="Wake a node for a request that no node that is awake can serve, if time allows."
+    )
+    price_per_j: float = Field(
+        default=0.0001, gt=0.0, le=1000.0, description="Quality (fraction right) that an idle joule must buy."
+    )
+    check_s: float = Field(default=30.0, ge=0.1, le=3600.0, description="How often the plan is looked at.")
+    horizon_s: float = Field(default=600.0, ge=1.0, le=86_400.0, description="Time over which waking must pay.")
+    min_awake_s: float = Field(default=300.0, ge=0.0, le=86_400.0, description="Least time awake before it sleeps.")
+    min_asleep_s: float = Field(default=120.0, ge=0.0, le=86_400.0, description="Least time asleep, but for requests.")
+    wake_commands: dict[TaskName, str] = Field(
+        default_factory=dict, description="By node: a command of the gateway that wakes it, beside the magic packet."
+    )
+
+
 class Explain(Section):
     """How long `edgewise why` remembers."""
 
@@ -275,6 +294,7 @@ class GatewayConfig(Section):
     guard: Guard = Guard()
     feedback: Feedback = Feedback()
     gate: Gate = Gate()
+    sleep: Sleep = Sleep()
     explain: Explain = Explain()
     ledger: Ledger = Ledger()
     auth: Auth = Auth()

@@ -166,7 +166,7 @@ class ArmStatus:
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """One node: `state` is "healthy", "suspect", "draining" or "offline"."""
+    """One node: `state` is "healthy", "suspect", "draining", "asleep", "waking" or "offline"."""
 
     node: str
     state: str

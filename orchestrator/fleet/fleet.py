@@ -15,6 +15,7 @@ import structlog
 
 from orchestrator.errors import RequestError
 from orchestrator.fleet.arms import ArmBoard
+from orchestrator.fleet.dormitory import Dormitory
 from orchestrator.fleet.evidence import EvidenceStore
 from orchestrator.fleet.session import NodeSession
 from orchestrator.types import Arm, Array, NodeHello, Task
@@ -30,6 +31,8 @@ class NodeState(Enum):
     HEALTHY = "healthy"
     SUSPECT = "suspect"
     DRAINING = "draining"
+    ASLEEP = "asleep"
+    WAKING = "waking"
     OFFLINE = "offline"
 
 
@@ -68,6 +71,7 @@ class Fleet:
     def __init__(self, board: ArmBoard, *, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.board = board
         self.evidence = EvidenceStore()
+        self.dormitory = Dormitory(clock)
         self.sessions: dict[str, NodeSession] = {}
         self.tasks: dict[str, Task] = {}
         self.known: dict[str, NodeHello] = {}
@@ -81,8 +85,12 @@ class Fleet:
         """Have `listener` called after every change."""
         self._listeners.append(listener)
 
+    def unsubscribe(self, listener: Callable[[Change], None]) -> None:
+        """Call `listener` no more."""
+        self._listeners.remove(listener)
+
     def _changed(self, change: Change) -> None:
-        for listener in self._listeners:
+        for listener in [*self._listeners]:
             listener(change)
 
     # ---- joining and leaving
@@ -105,6 +113,7 @@ class Fleet:
         self.sessions[hello.node] = session
         self.known[hello.node] = hello
         self._suspects.discard(hello.node)
+        self.dormitory.joined(hello.node)
         self.board.announce(hello.node, hello.arms, hello.concurrency)
         self._changed(Change.ARMS)
         return session
@@ -143,6 +152,8 @@ class Fleet:
             return
         del self.sessions[session.name]
         self._suspects.discard(session.name)
+        if session.sleeping:
+            self.dormitory.fell_asleep(session.hello)
         self.board.set_routable(session.name, False)
         self._changed(Change.ARMS)
 
@@ -208,7 +219,7 @@ class Fleet:
         """How a node stands."""
         session = self.sessions.get(node)
         if session is None:
-            return NodeState.OFFLINE
+            return NodeState(self.dormitory.state(node) or NodeState.OFFLINE)
         if session.draining:
             return NodeState.DRAINING
         return NodeState.SUSPECT if node in self._suspects else NodeState.HEALTHY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,19 @@ from orchestrator.errors import RequestError
 from orchestrator.fleet.text_arms import with_typical_cost
 from orchestrator.personal.wire import decode_note
 from orchestrator.text_profile import TextProfile
-from orchestrator.types import Arm, Delta, Done, Energy, EnergySource, Failed, NodeHello, Provenance, Task, TensorSpec
+from orchestrator.types import (
+    Arm,
+    Delta,
+    Done,
+    Energy,
+    EnergySource,
+    Failed,
+    NodeHello,
+    Provenance,
+    SleepOffer,
+    Task,
+    TensorSpec,
+)
 from orchestrator.wire import (
     FINISH_REASONS,
     MAX_ENERGY_J,
@@ -136,6 +149,21 @@ def decode_hello(message: fleet_pb2.Hello) -> NodeHello:
         memory_limit_bytes=message.memory_limit_bytes,
         energy_source=_decode_source(message.energy_source),
         personal_experts=tuple(check_name(name, "personal") for name in message.personal_experts[:MAX_PERSONAL]),
+        sleep=_decode_sleep(message.sleep) if message.HasField("sleep") else None,
+        relays_wake=message.relays_wake,
+    )
+
+
+def _decode_sleep(message: fleet_pb2.SleepOffer) -> SleepOffer:
+    if message.mac and not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", message.mac):
+        raise RequestError("FIELD_OUT_OF_RANGE", "sleep.mac must be like aa:bb:cc:dd:ee:ff.", field="sleep.mac")
+    return SleepOffer(
+        mac=message.mac,
+        wake_address=message.wake_address[:MAX_REMARK],
+        idle_w=_check_cost(message.idle_w, "sleep.idle_w"),
+        sleep_w=min(_check_cost(message.sleep_w, "sleep.sleep_w"), message.idle_w),
+        wake_j=_check_cost(message.wake_j, "sleep.wake_j"),
+        wake_s=_check_cost(message.wake_s, "sleep.wake_s"),
     )
 
 

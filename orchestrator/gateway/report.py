@@ -15,6 +15,7 @@ def encode_node(service: Service, name: str) -> admin_pb2.NodeStatus:
     """One node, connected or known from before."""
     fleet = service.fleet
     hello, session = fleet.known[name], fleet.sessions.get(name)
+    sleeper = fleet.dormitory.sleepers.get(name)
     states = [fleet.board.states[index] for index in fleet.board.nodes[name].arms]
     return admin_pb2.NodeStatus(
         node=name,
@@ -33,6 +34,7 @@ def encode_node(service: Service, name: str) -> admin_pb2.NodeStatus:
         energy_source=_encode_source(hello.energy_source),
         temperature_c=session.temperature_c if session else None,
         throttles=session.throttles if session else (),
+        asleep_s=fleet.dormitory.clock() - sleeper.asleep_s if sleeper else None,
     )
 
 

@@ -6,12 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from optimizer.routes.fusion import Fused
 from orchestrator import log
 from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
-from orchestrator.errors import EdgewiseError
+from orchestrator.errors import BudgetInfeasible, EdgewiseError, Unavailable
 from orchestrator.execution.attempt import Attempts
 from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Progress, Runner, total_energy
@@ -40,10 +43,12 @@ from orchestrator.pacing import Pacing
 from orchestrator.personal.desk import PersonalDesk
 from orchestrator.planning.planner import Planner, Standing
 from orchestrator.probing import Probing
-from orchestrator.routing.route import Wish
+from orchestrator.routing.route import Decision, Wish
+from orchestrator.sleep.keeper import SleepKeeper
 from orchestrator.types import (
     Delta,
     Energy,
+    Limits,
     Query,
     Reply,
     TextQuery,
@@ -70,6 +75,7 @@ class Service:
         max_experts: Most experts that may run for one request.
         till: Reserves and charges; None keeps no books.
         personal: Users' own experts; None keeps their homes in memory.
+        keeper: Puts nodes to sleep and wakes them; None makes one without commands.
     """
 
     def __init__(
@@ -89,6 +95,7 @@ class Service:
         outcomes: Outcomes | None = None,
         till: Till | None = None,
         personal: PersonalDesk | None = None,
+        keeper: SleepKeeper | None = None,
     ) -> None:
         self.fleet = fleet
         self.planner = planner
@@ -98,6 +105,8 @@ class Service:
         self.outcomes = Outcomes() if outcomes is None else outcomes
         self.till = Till(forgetful_ledger()) if till is None else till
         self.personal = PersonalDesk(fleet) if personal is None else personal
+        self.keeper = SleepKeeper(fleet, self.till) if keeper is None else keeper
+        self.arrived: Callable[[str], None] = lambda _task: None
         self.decider = Decider(
             fleet,
             planner,
@@ -157,10 +166,39 @@ class Service:
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
         features_f = next(iter(query.inputs.values())).reshape(-1)
         wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts)
-        decision, limits = self.decider.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
+        decision, limits = await self._decided(ticket, features_f, query, wish=wish)
         again = self.decider.again(query.task, features_f, wish, pace=decision.pace)
         progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
+
+    async def _decided(
+        self,
+        ticket: Ticket,
+        features_f: NDArray[Any],
+        query: Query | TextQuery,
+        *,
+        wish: Wish,
+        shape: texts.Shape | None = None,
+    ) -> tuple[Decision, Limits]:
+        """`Decider.decide`; where nobody that is awake can serve the query, once more after somebody was woken."""
+        self.arrived(ticket.task)
+        try:
+            return self.decider.decide(
+                ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish, shape=shape
+            )
+        except (Unavailable, BudgetInfeasible) as cause:
+            limits = ticket.limits
+            if limits is None or not self.fleet.dormitory.sleepers or cause.reason == "OVERLOADED":
+                raise
+            left_ms = _left_ms(limits, ticket)
+            await self.keeper.rouse(ticket.task, wish.expert, limits=limits, left_ms=left_ms, cause=cause)
+        later = replace(query.budget, max_latency_ms=max(0.0, _left_ms(limits, ticket)))
+        decision, _ = self.decider.decide(
+            ticket, features_f, later, deadline_s=query.deadline_s, wish=wish, shape=shape
+        )
+        # What the request may take counts from its arrival.
+        ticket.limits = limits
+        return decision, limits
 
     # ---- text queries
 
@@ -204,9 +242,7 @@ class Service:
         def shape(standing: Standing) -> Standing:
             return demand.shape(standing, self.fleet.board)
 
-        decision, limits = self.decider.decide(
-            ticket, prompt, query.budget, deadline_s=query.deadline_s, wish=wish, shape=shape
-        )
+        decision, limits = await self._decided(ticket, prompt, query, wish=wish, shape=shape)
         again = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape)
         ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
@@ -282,6 +318,10 @@ class Service:
             self.metrics.refused(entry.outcome)
         else:
             self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
+
+
+def _left_ms(limits: Limits, ticket: Ticket) -> float:
+    return limits.max_latency_ms - (time.monotonic() - ticket.started_s) * 1000.0
 
 
 def _outcome(error: BaseException, ticket: Ticket) -> str:

@@ -17,12 +17,16 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 
+import numpy as np
 import structlog
 
+from optimizer.deciding.model import TaskModel
+from optimizer.selection.problem import Problem
+from optimizer.selection.utility import BestOf
 from orchestrator.fleet.arms import ArmState
 from orchestrator.fleet.fleet import Change, Fleet
 from orchestrator.planning.gate_files import GateFiles
-from orchestrator.planning.make import make_plan, settle_in
+from orchestrator.planning.make import make_plan, plan_problem, settle_in
 from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, moved, plan_arms, same_evidence
 from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.gated import gated
@@ -261,19 +265,33 @@ class Planner:
     def _connected(self, task: str) -> list[ArmState]:
         """The task's arms on all nodes that are here to stay: a suspicion passes, so plans do not follow it."""
         board, sessions = self._fleet.board, self._fleet.sessions.values()
-        indices = sorted(n for session in sessions if not session.draining for n in board.nodes[session.name].arms)
+        # Nodes that sleep come when they are needed: plans count them in.
+        there = [session.name for session in sessions if not session.draining]
+        there += [name for name, sleeper in self._fleet.dormitory.sleepers.items() if not sleeper.overdue]
+        indices = sorted(n for name in there for n in board.nodes[name].arms)
         return [board.states[n] for n in indices if board.states[n].arm.task == task]
+
+    def problem(self, task: str) -> Problem | None:
+        """What the task's arms, also those that sleep, are worth, by what was learned last; None without arms."""
+        snapshot = self._snapshot(task)
+        if snapshot is None:
+            return None
+        known, plan = self._last.get(task, (None, None))
+        model = plan.model if plan is not None and known == self._fleet.tasks[task] else None
+        learned = model.model if isinstance(model, CombinedModel) else model
+        if isinstance(learned, TaskModel):
+            return plan_problem(snapshot, learned)
+        announced_qn = np.array([[state.arm.quality_fraction for state in self._connected(task)]])
+        return replace(plan_problem(snapshot, None), utility=BestOf(announced_qn))
 
     def _snapshot(self, task: str) -> Snapshot | None:
         arms = self._connected(task)
         if not arms:
             return None
         evidence = gather_evidence(self._fleet.tasks[task], arms, self._fleet.evidence)
-        limits_bytes = {
-            name: session.hello.memory_limit_bytes
-            for name, session in self._fleet.sessions.items()
-            if session.hello.memory_limit_bytes
-        }
+        hellos = [session.hello for session in self._fleet.sessions.values()]
+        hellos += [sleeper.hello for sleeper in self._fleet.dormitory.sleepers.values()]
+        limits_bytes = {hello.node: hello.memory_limit_bytes for hello in hellos if hello.memory_limit_bytes}
         return Snapshot(
             task=task,
             arms=plan_arms(arms, self._fleet.board),

@@ -62,6 +62,26 @@ def drain_node(node: str) -> Call[str]:
     )
 
 
+def sleep_node(node: str) -> Call[str]:
+    """The call that puts a node to sleep; its reply is the node's state."""
+    return Call(
+        f"/{ADMIN}/SleepNode",
+        admin_pb2.SleepNodeRequest(node=node),
+        admin_pb2.SleepNodeResponse,
+        lambda reply: str(reply.state),
+    )
+
+
+def wake_node(node: str) -> Call[str]:
+    """The call that wakes a node; its reply is the node's state."""
+    return Call(
+        f"/{ADMIN}/WakeNode",
+        admin_pb2.WakeNodeRequest(node=node),
+        admin_pb2.WakeNodeResponse,
+        lambda reply: str(reply.state),
+    )
+
+
 def _fleet_status(reply: admin_pb2.GetStatusResponse) -> own.FleetStatus:
     return own.FleetStatus(
         version=reply.version,
