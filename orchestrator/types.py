@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.personal.types import Owner, PersonalNote
+from orchestrator.sleep.types import SleepOffer
 from orchestrator.text_profile import TextProfile
 from orchestrator.text_request import GenerationParameters as GenerationParameters
 from orchestrator.text_request import Message as Message
@@ -145,27 +146,6 @@ class EnergySource:
     problem: str = ""
     cure: str = ""
     profile_digest: str = ""
-
-
-@dataclass(frozen=True)
-class SleepOffer:
-    """What a node's sleeping and waking takes, as its operator says. Only nodes that may be put to sleep have one.
-
-    Args:
-        mac: Of the card that wakes it; "" where only a command of the gateway does.
-        wake_address: HOST:PORT that a magic packet is sent to.
-        idle_w: Watts while it is awake and does nothing.
-        sleep_w: Watts while it sleeps.
-        wake_j: Joules of waking up.
-        wake_s: Seconds from the packet until the node has joined again.
-    """
-
-    mac: str
-    wake_address: str
-    idle_w: float
-    sleep_w: float
-    wake_j: float
-    wake_s: float
 
 
 @dataclass(frozen=True)

@@ -104,9 +104,7 @@ def offer_of(config: NodeConfig, profile_idle_w: float | None) -> m.SleepOffer |
         raise ConfigError(f"--sleep-w: {config.sleep_w:g} W are more than the {idle_w:g} W of idling")
     mac = card_address() if config.wake_mac is None else config.wake_mac.lower()
     if mac and not re.fullmatch(MAC, mac):
-        raise ConfigError(
-            '--wake-mac: write it like aa:bb:cc:dd:ee:ff, or "" where a command of the gateway does it'
-        )
+        raise ConfigError('--wake-mac: write it like aa:bb:cc:dd:ee:ff, or "" where a command of the gateway does it')
     return m.SleepOffer(mac, config.wake_address, idle_w, config.sleep_w, config.wake_j, config.wake_s)
 
 

@@ -65,7 +65,7 @@ def nodes_table(nodes: Iterable[NodeStatus]) -> Table:
     for entry in nodes:
         rows.add_row(
             safe(entry.node),
-            safe(entry.state) + (f"\n{entry.engine_restarts} restarts" if entry.engine_restarts else ""),
+            _state_cell(entry),
             device_text(entry.device, simulated=entry.simulated),
             f"{entry.running}/{entry.concurrency}",
             str(entry.queued),
@@ -73,6 +73,15 @@ def nodes_table(nodes: Iterable[NodeStatus]) -> Table:
             _energy_cell(entry),
         )
     return rows
+
+
+def _state_cell(entry: NodeStatus) -> str:
+    from orchestrator.cli.output import safe
+    from orchestrator.units import format_duration_ms
+
+    restarts = f"\n{entry.engine_restarts} restarts" if entry.engine_restarts else ""
+    rest = "" if entry.asleep_s is None else f"\nfor {format_duration_ms(entry.asleep_s * 1e3, 2)}"
+    return safe(entry.state) + rest + restarts
 
 
 def _energy_cell(entry: NodeStatus) -> str:

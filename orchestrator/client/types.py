@@ -184,6 +184,7 @@ class NodeStatus:
     energy_source: EnergySource = field(default_factory=EnergySource)
     temperature_c: float | None = None
     throttles: tuple[str, ...] = ()
+    asleep_s: float | None = None
 
 
 @dataclass(frozen=True)

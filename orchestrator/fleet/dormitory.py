@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from orchestrator.types import NodeHello, SleepOffer
+from orchestrator.sleep.types import SleepOffer
+from orchestrator.types import NodeHello
 
 # Wakes of a node that are remembered; one that took longer than announced counts from then on.
 _REMEMBERED = 8

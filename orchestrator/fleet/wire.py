@@ -1,4 +1,5 @@
-"""What nodes say, from protobuf to the gateway's own types. Every name, figure and count is checked."""
+"""What nodes say, from protobuf to the gateway's own types, and what they are asked about sleep. Every name, figure and
+count that comes is checked."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from edgewise.v1 import fleet_pb2
 from orchestrator.errors import RequestError
 from orchestrator.fleet.text_arms import with_typical_cost
 from orchestrator.personal.wire import decode_note
+from orchestrator.sleep.types import SleepOffer
 from orchestrator.text_profile import TextProfile
 from orchestrator.types import (
     Arm,
@@ -22,7 +24,6 @@ from orchestrator.types import (
     Failed,
     NodeHello,
     Provenance,
-    SleepOffer,
     Task,
     TensorSpec,
 )
@@ -165,6 +166,16 @@ def _decode_sleep(message: fleet_pb2.SleepOffer) -> SleepOffer:
         wake_j=_check_cost(message.wake_j, "sleep.wake_j"),
         wake_s=_check_cost(message.wake_s, "sleep.wake_s"),
     )
+
+
+def suspend_command(reason: str) -> fleet_pb2.NodeCommand:
+    """Asks a node to finish what runs and to sleep."""
+    return fleet_pb2.NodeCommand(suspend=fleet_pb2.Suspend(reason=reason))
+
+
+def wake_peer_command(offer: SleepOffer) -> fleet_pb2.NodeCommand:
+    """Asks a node to wake another one on its network."""
+    return fleet_pb2.NodeCommand(wake_peer=fleet_pb2.WakePeer(mac=offer.mac, wake_address=offer.wake_address))
 
 
 def _decode_source(message: fleet_pb2.EnergySource) -> EnergySource:

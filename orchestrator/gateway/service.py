@@ -6,9 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
-
-from numpy.typing import NDArray
+from functools import partial
+from typing import TypeVar
 
 from optimizer.routes.fusion import Fused
 from orchestrator import log
@@ -41,11 +40,13 @@ from orchestrator.metrics import Metrics
 from orchestrator.outcomes import Outcomes
 from orchestrator.pacing import Pacing
 from orchestrator.personal.desk import PersonalDesk
-from orchestrator.planning.planner import Planner, Standing
+from orchestrator.planning.planner import Planner
 from orchestrator.probing import Probing
 from orchestrator.routing.route import Decision, Wish
 from orchestrator.sleep.keeper import SleepKeeper
 from orchestrator.types import (
+    Arm,
+    BudgetRequest,
     Delta,
     Energy,
     Limits,
@@ -53,6 +54,8 @@ from orchestrator.types import (
     Reply,
     TextQuery,
 )
+
+Asked = TypeVar("Asked")
 
 # Log lines and metrics of a request follow its reply within this time.
 PUBLISH_S = 0.02
@@ -166,39 +169,39 @@ class Service:
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
         features_f = next(iter(query.inputs.values())).reshape(-1)
         wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts)
-        decision, limits = await self._decided(ticket, features_f, query, wish=wish)
+
+        def ask(budget: BudgetRequest) -> tuple[Decision, Limits]:
+            return self.decider.decide(ticket, features_f, budget, deadline_s=query.deadline_s, wish=wish)
+
+        decision, limits = await self._asked(ticket, query.budget, ask, lambda arm: query.expert in (None, arm.expert))
+        limits = ticket.limits or limits
         again = self.decider.again(query.task, features_f, wish, pace=decision.pace)
         progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
 
-    async def _decided(
-        self,
-        ticket: Ticket,
-        features_f: NDArray[Any],
-        query: Query | TextQuery,
-        *,
-        wish: Wish,
-        shape: texts.Shape | None = None,
-    ) -> tuple[Decision, Limits]:
-        """`Decider.decide`; where nobody that is awake can serve the query, once more after somebody was woken."""
+    async def _asked(
+        self, ticket: Ticket, budget: BudgetRequest, ask: Callable[[BudgetRequest], Asked], suits: Callable[[Arm], bool]
+    ) -> Asked:
+        """What `ask` decides; where nobody that is awake can serve the query, once more after somebody was woken.
+
+        Args:
+            ticket: The request; its limits are those that it came with, in any case.
+            budget: What the client allows.
+            ask: Decides for a budget.
+            suits: Whether an arm could serve the query.
+        """
         self.arrived(ticket.task)
         try:
-            return self.decider.decide(
-                ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish, shape=shape
-            )
+            return ask(budget)
         except (Unavailable, BudgetInfeasible) as cause:
             limits = ticket.limits
             if limits is None or not self.fleet.dormitory.sleepers or cause.reason == "OVERLOADED":
                 raise
-            left_ms = _left_ms(limits, ticket)
-            await self.keeper.rouse(ticket.task, wish.expert, limits=limits, left_ms=left_ms, cause=cause)
-        later = replace(query.budget, max_latency_ms=max(0.0, _left_ms(limits, ticket)))
-        decision, _ = self.decider.decide(
-            ticket, features_f, later, deadline_s=query.deadline_s, wish=wish, shape=shape
-        )
-        # What the request may take counts from its arrival.
-        ticket.limits = limits
-        return decision, limits
+            await self.keeper.rouse(ticket.task, suits, limits=limits, left_ms=_left_ms(limits, ticket), cause=cause)
+        try:
+            return ask(replace(budget, max_latency_ms=max(0.0, _left_ms(limits, ticket))))
+        finally:
+            ticket.limits = limits
 
     # ---- text queries
 
@@ -234,15 +237,19 @@ class Service:
         yield reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
     async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
-        demand = texts.demand_of(query, self.fleet.board)
-        prompt = texts.features(query)
-        most = query.max_experts or self._max_experts
-        wish = Wish(query.expert, query.fusion, most, demand.unfit, texts=True)
+        prompt, most = texts.features(query), query.max_experts or self._max_experts
 
-        def shape(standing: Standing) -> Standing:
-            return demand.shape(standing, self.fleet.board)
+        def ask(budget: BudgetRequest) -> tuple[texts.Demand, Wish, Decision, Limits]:
+            demand = texts.demand_of(query, self.fleet.board)
+            wish = Wish(query.expert, query.fusion, most, demand.unfit, texts=True)
+            shape = partial(demand.shape, board=self.fleet.board)
+            decided = self.decider.decide(ticket, prompt, budget, deadline_s=query.deadline_s, wish=wish, shape=shape)
+            return demand, wish, *decided
 
-        decision, limits = await self._decided(ticket, prompt, query, wish=wish, shape=shape)
+        asked = await self._asked(ticket, query.budget, ask, partial(texts.suits, query))
+        demand, wish, decision, limits = asked
+        limits = ticket.limits or limits
+        shape = partial(demand.shape, board=self.fleet.board)
         again = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape)
         ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)

@@ -18,7 +18,7 @@ from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.figures import TextFigures, first_token_ms, next_token_ms, text_figures
 from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
-from orchestrator.types import TextQuery
+from orchestrator.types import Arm, TextQuery
 
 # Prices the plan in force for one query.
 Shape = Callable[[Standing], Standing]
@@ -67,6 +67,13 @@ def demand_of(query: TextQuery, board: ArmBoard) -> Demand:
     kept = frozenset(state.index for state in fitting)
     unfit = frozenset(state.index for state in board.arms(query.task.name)) - kept
     return Demand(figures, tuple(fitting), unfit if query.expert is None or fitting else frozenset())
+
+
+def suits(query: TextQuery, arm: Arm) -> bool:
+    """Whether an arm, awake or not, could run a query as far as names, tags and capabilities go."""
+    able = arm.text.capabilities if arm.text else frozenset()
+    named = query.expert in (None, arm.expert) and (not query.allowed_nodes or arm.node in query.allowed_nodes)
+    return named and query.required_tags <= arm.tags and query.needs <= able
 
 
 def _placed(query: TextQuery, arms: list[ArmState]) -> list[ArmState]:

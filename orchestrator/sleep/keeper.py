@@ -16,14 +16,14 @@ from dataclasses import dataclass
 
 import structlog
 
-from edgewise.v1 import fleet_pb2
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
 from orchestrator.fleet.dormitory import Dormitory, Sleeper
 from orchestrator.fleet.fleet import Change, Fleet
 from orchestrator.fleet.session import OutboxFull, SessionEnded
+from orchestrator.fleet.wire import suspend_command, wake_peer_command
 from orchestrator.gateway.till import Till
 from orchestrator.sleep.packet import send_packet
-from orchestrator.types import Limits
+from orchestrator.types import Arm, Limits
 
 log = structlog.get_logger("sleep")
 
@@ -102,7 +102,7 @@ class SleepKeeper:
         if session.draining:
             return
         self._fleet.drain(session)
-        session.send(fleet_pb2.NodeCommand(suspend=fleet_pb2.Suspend(reason=reason)))
+        session.send(suspend_command(reason))
         log.info("node.to_sleep", node=node, why=reason)
 
     # ---- and back
@@ -140,22 +140,21 @@ class SleepKeeper:
             self._send(offer.mac, offer.wake_address)
         except (OSError, ValueError) as error:
             log.warning("node.packet_not_sent", node=sleeper.hello.node, why=str(error))
-        peer = fleet_pb2.WakePeer(mac=offer.mac, wake_address=offer.wake_address)
         for session in self._fleet.sessions.values():
             if session.hello.relays_wake:
                 with contextlib.suppress(OutboxFull, SessionEnded):
-                    session.send(fleet_pb2.NodeCommand(wake_peer=peer))
+                    session.send(wake_peer_command(offer))
 
     # ---- because a request needs it
 
     async def rouse(
-        self, task: str, expert: str | None, *, limits: Limits, left_ms: float, cause: EdgewiseError
+        self, task: str, suits: Callable[[Arm], bool], *, limits: Limits, left_ms: float, cause: EdgewiseError
     ) -> None:
         """Wake a node for a request that no node that is awake can serve; returns when it is there.
 
         Args:
             task: Of the request.
-            expert: That it asked for by name, if any.
+            suits: Whether an arm of the task could serve it.
             limits: Of the request.
             left_ms: What is left of its milliseconds.
             cause: Why nobody can serve it, raised again where sleeping nodes do not help.
@@ -164,7 +163,7 @@ class SleepKeeper:
             BudgetInfeasible: Nobody is awake, and no sleeper can answer in time; its minimum counts the waking.
             Unavailable: The node was woken and did not come in time.
         """
-        found = self._rousable(task, expert) if self._on_demand else []
+        found = self._rousable(task, suits) if self._on_demand else []
         fitting = [one for one in found if one.needed_ms <= left_ms and one.energy_j <= limits.max_energy_j]
         if not fitting:
             raise self._too_late(found, cause)
@@ -193,7 +192,7 @@ class SleepKeeper:
         finally:
             self._fleet.unsubscribe(look)
 
-    def _rousable(self, task: str, expert: str | None) -> list[Rousable]:
+    def _rousable(self, task: str, suits: Callable[[Arm], bool]) -> list[Rousable]:
         board, found = self._fleet.board, list[Rousable]()
         for node, sleeper in self.dormitory.sleepers.items():
             if sleeper.overdue:
@@ -201,7 +200,7 @@ class SleepKeeper:
             begun_j = sleeper.offer.wake_j if sleeper.waking_s is None else 0.0
             for index in board.nodes[node].arms:
                 arm = board.states[index].arm
-                if arm.task != task or expert not in (None, arm.expert):
+                if arm.task != task or not suits(arm):
                     continue
                 needed_ms = 1000.0 * self.dormitory.left_s(node) + float(board.service_bound_ms_n[index])
                 cost_j = begun_j + float(board.energy_j_n[index])

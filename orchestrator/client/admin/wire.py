@@ -111,6 +111,7 @@ def _node(message: admin_pb2.NodeStatus) -> own.NodeStatus:
         energy_source=_source(message.energy_source),
         temperature_c=message.temperature_c if message.HasField("temperature_c") else None,
         throttles=tuple(message.throttles),
+        asleep_s=message.asleep_s if message.HasField("asleep_s") else None,
     )
 
 

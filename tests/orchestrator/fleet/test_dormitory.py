@@ -10,8 +10,9 @@ from optimizer.selection.awake import Power
 from orchestrator.config import Sleep
 from orchestrator.fleet.dormitory import LATE_FACTOR, LATE_S, Dormitory
 from orchestrator.sleep.packet import magic_packet
+from orchestrator.sleep.types import SleepOffer
 from orchestrator.sleep.vigil import guarded
-from orchestrator.types import NodeHello, Provenance, SleepOffer
+from orchestrator.types import NodeHello, Provenance
 from tests.fakes.sleeper import MAC, magic
 
 OFFER = SleepOffer(MAC, "127.0.0.1:9", idle_w=20.0, sleep_w=2.0, wake_j=50.0, wake_s=10.0)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.client import AsyncClient, Budget, Client
+from orchestrator.client import AsyncClient, Budget, Client, Message
 from orchestrator.config import Sleep
 from orchestrator.errors import BudgetInfeasible, RequestError, Unavailable
 from tests.fakes.arms import FakeArm
-from tests.fakes.behaviours import answers
+from tests.fakes.behaviours import answers, speaks
 from tests.fakes.live import Live, live_gateway, until
 from tests.fakes.sleeper import MAC, FakeSleeper, magic
 
@@ -46,6 +46,7 @@ async def test_by_hand_to_sleep_and_back(tmp_path: Path) -> None:
         (node,) = (await client.status()).nodes
         # Not lost: it keeps its arms, and nothing counts against them.
         assert (node.state, [arm.failed for arm in node.arms]) == ("asleep", [0])
+        assert node.asleep_s is not None
         assert not sleeper.packets
         assert await client.wake_node("sleeper") == "waking"
         await until(lambda: live.gateway.service.fleet.state("sleeper").value == "healthy")
@@ -83,6 +84,19 @@ async def test_a_request_with_time_wakes_the_node_that_it_needs(tmp_path: Path) 
         assert answer.routing.budget_met
         # The request waited for the boot, and its time counts from its arrival.
         assert answer.timing.total_ms > 300.0
+        assert sleeper.packets
+
+
+async def test_a_text_wakes_too(tmp_path: Path) -> None:
+    async with (
+        live_gateway(tmp_path) as live,
+        FakeSleeper(live.address, arms=[FakeArm("speaker", task="chat")], behaviour=speaks("meow")) as sleeper,
+        AsyncClient(live.address) as client,
+    ):
+        await asleep(client, live, sleeper)
+        async for _ in client.generate([Message("user", "hello")], request_id="r"):
+            pass
+        assert (await client.explain("r")).outcome == "answered"
         assert sleeper.packets
 
 
