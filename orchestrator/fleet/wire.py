@@ -3,6 +3,7 @@ count that comes is checked."""
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgewise.v1 import fleet_pb2
+from orchestrator.config import split_address
 from orchestrator.errors import RequestError
 from orchestrator.fleet.text_arms import with_typical_cost
 from orchestrator.personal.wire import decode_note
@@ -158,9 +160,17 @@ def decode_hello(message: fleet_pb2.Hello) -> NodeHello:
 def _decode_sleep(message: fleet_pb2.SleepOffer) -> SleepOffer:
     if message.mac and not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", message.mac):
         raise RequestError("FIELD_OUT_OF_RANGE", "sleep.mac must be like aa:bb:cc:dd:ee:ff.", field="sleep.mac")
+    try:
+        # An address and no name: nobody's name is looked up on a node's word.
+        host, _ = split_address(message.wake_address)
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise RequestError(
+            "FIELD_OUT_OF_RANGE", "sleep.wake_address must be IP:PORT.", field="sleep.wake_address"
+        ) from None
     return SleepOffer(
         mac=message.mac,
-        wake_address=message.wake_address[:MAX_REMARK],
+        wake_address=message.wake_address,
         idle_w=_check_cost(message.idle_w, "sleep.idle_w"),
         sleep_w=min(_check_cost(message.sleep_w, "sleep.sleep_w"), message.idle_w),
         wake_j=_check_cost(message.wake_j, "sleep.wake_j"),

@@ -16,6 +16,7 @@ from orchestrator.errors import BudgetInfeasible, RequestError, Unavailable
 from tests.fakes.arms import FakeArm
 from tests.fakes.behaviours import answers, speaks
 from tests.fakes.live import Live, live_gateway, until
+from tests.fakes.node import JoinRefused
 from tests.fakes.sleeper import MAC, FakeSleeper, magic
 
 DIGIT = np.zeros((1, 8, 8), dtype=np.float32)
@@ -202,6 +203,17 @@ async def test_what_may_not_sleep_does_not(tmp_path: Path) -> None:
             await client.wake_node("nobody")
         assert not node.seen.suspended.is_set()
         assert await state(client, "fake-1") == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("offer", "named"),
+    [({"mac": "02:00"}, "sleep.mac"), ({"wake_address": "router:9"}, "IP:PORT"), ({"wake_s": -1.0}, "wake_s")],
+)
+async def test_an_offer_that_cannot_be_meant_is_refused(tmp_path: Path, offer: dict[str, Any], named: str) -> None:
+    async with live_gateway(tmp_path) as live:
+        with pytest.raises(JoinRefused, match=named):
+            async with FakeSleeper(live.address, behaviour=answers(7), **offer):
+                pass
 
 
 @pytest.mark.parametrize(
