@@ -96,9 +96,7 @@ class SleepKeeper:
             return
         session = self._fleet.session_of(node)
         if session.hello.sleep is None:
-            raise RequestError(
-                "SLEEP_OFF", "This node's operator does not let it be put to sleep: node run --allow-suspend."
-            )
+            raise RequestError("SLEEP_OFF", "This node's operator does not let it be put to sleep (--allow-suspend).")
         if session.draining:
             return
         self._fleet.drain(session)
