@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -168,6 +168,8 @@ class NodeHello:
     personal_experts: tuple[str, ...] = ()
     sleep: SleepOffer | None = None
     relays_wake: bool = False
+    # As it came, of nodes that may sleep: what outlives a restart of the gateway.
+    announced: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -68,10 +68,10 @@ class Dormitory:
     _joined_s: dict[str, float] = field(default_factory=dict)
     _took_s: dict[str, deque[float]] = field(default_factory=dict)
 
-    def fell_asleep(self, hello: NodeHello) -> None:
+    def fell_asleep(self, hello: NodeHello, *, ago_s: float = 0.0) -> None:
         """A node has said that it goes to sleep, and its stream is gone."""
         if hello.sleep is not None:
-            self.sleepers[hello.node] = Sleeper(hello, hello.sleep, self.clock())
+            self.sleepers[hello.node] = Sleeper(hello, hello.sleep, self.clock() - ago_s)
 
     def joined(self, node: str) -> None:
         """A node is there, from sleep or from elsewhere."""

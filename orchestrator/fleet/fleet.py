@@ -118,6 +118,18 @@ class Fleet:
         self._changed(Change.ARMS)
         return session
 
+    def remember(self, hello: NodeHello, *, slept_s: float) -> None:
+        """A node that slept already when the gateway was started."""
+        if hello.node in self.known or hello.sleep is None:
+            return
+        for task in hello.tasks:
+            self.tasks.setdefault(task.name, task)
+        self.known[hello.node] = hello
+        self.board.announce(hello.node, hello.arms, hello.concurrency)
+        self.board.set_routable(hello.node, False)
+        self.dormitory.fell_asleep(hello, ago_s=slept_s)
+        self._changed(Change.ARMS)
+
     def _refusal(self, hello: NodeHello) -> Refusal | None:
         if hello.protocol_version != PROTOCOL_VERSION:
             text = f"This gateway speaks protocol {PROTOCOL_VERSION}; update the older side."

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from edgewise.v1 import fleet_pb2
 from orchestrator.config import split_address
@@ -154,7 +155,20 @@ def decode_hello(message: fleet_pb2.Hello) -> NodeHello:
         personal_experts=tuple(check_name(name, "personal") for name in message.personal_experts[:MAX_PERSONAL]),
         sleep=_decode_sleep(message.sleep) if message.HasField("sleep") else None,
         relays_wake=message.relays_wake,
+        announced=message.SerializeToString() if message.HasField("sleep") else b"",
     )
+
+
+def read_hello(data: bytes) -> NodeHello:
+    """What `NodeHello.announced` holds.
+
+    Raises:
+        RequestError: MALFORMED_MESSAGE, or as `decode_hello`.
+    """
+    try:
+        return decode_hello(fleet_pb2.Hello.FromString(data))
+    except DecodeError as error:
+        raise RequestError("MALFORMED_MESSAGE", "This is not what a node has said of itself.") from error
 
 
 def _decode_sleep(message: fleet_pb2.SleepOffer) -> SleepOffer:

@@ -65,6 +65,7 @@ from orchestrator.planning.gate_files import GateFiles
 from orchestrator.planning.planner import PlanLimits, Planner, planning_process
 from orchestrator.probing import Probing
 from orchestrator.sleep.keeper import SleepKeeper
+from orchestrator.sleep.register import SleepRegister
 from orchestrator.sleep.vigil import Vigil
 from orchestrator.store.errors import StoreError
 from orchestrator.study.errors import StudyError
@@ -148,7 +149,13 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
         max_experts=config.fusion.max_experts,
         personal=PersonalDesk(fleet, Homes(config.state_dir / "homes.json")),
         till=till,
-        keeper=SleepKeeper(fleet, till, wake_commands=config.sleep.wake_commands, on_demand=config.sleep.on_demand),
+        keeper=SleepKeeper(
+            fleet,
+            till,
+            wake_commands=config.sleep.wake_commands,
+            on_demand=config.sleep.on_demand,
+            register=SleepRegister(config.state_dir / "asleep.json"),
+        ),
     )
     joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s, afterwards=service)
     joiner.reported = service.personal.reported

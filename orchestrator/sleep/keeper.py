@@ -23,6 +23,7 @@ from orchestrator.fleet.session import OutboxFull, SessionEnded
 from orchestrator.fleet.wire import suspend_command, wake_peer_command
 from orchestrator.gateway.till import Till
 from orchestrator.sleep.packet import send_packet
+from orchestrator.sleep.register import SleepRegister
 from orchestrator.types import Arm, Limits
 
 log = structlog.get_logger("sleep")
@@ -60,6 +61,7 @@ class SleepKeeper:
         wake_commands: By node, what wakes it beside the magic packet.
         on_demand: Whether a request that no node that is awake can serve wakes one.
         send: Sends a magic packet.
+        register: Keeps who sleeps across restarts; None does not.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class SleepKeeper:
         wake_commands: Mapping[str, str] | None = None,
         on_demand: bool = True,
         send: Callable[[str, str], None] = send_packet,
+        register: SleepRegister | None = None,
     ) -> None:
         self._fleet = fleet
         self._till = till
@@ -77,6 +80,10 @@ class SleepKeeper:
         self._on_demand = on_demand
         self._send = send
         self._waking: dict[str, asyncio.Task[None]] = {}
+        self._register = register or SleepRegister()
+        for hello, slept_s in self._register.read():
+            fleet.remember(hello, slept_s=slept_s)
+            log.info("node.still_asleep", node=hello.node, slept_s=slept_s)
         fleet.subscribe(self._on_change)
 
     @property
@@ -217,6 +224,7 @@ class SleepKeeper:
     def _on_change(self, change: Change) -> None:
         if change is not Change.ARMS:
             return
+        self._register.keep(self.dormitory)
         rested, self.dormitory.rested = self.dormitory.rested, []
         for rest in rested:
             self._till.rested(rest.node, rest.energy_j)

@@ -68,12 +68,13 @@ class FakeSleeper(asyncio.DatagramProtocol):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._living is not None:
+        if self._living is not None and not self._living.done():
             self._living.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._living
-        if self.node is not None:
-            await self.node.leave()
+        awake, self.node = self.node, None
+        if awake is not None:
+            await awake.leave()
         if self._transport is not None:
             self._transport.close()
 

@@ -15,7 +15,7 @@ from orchestrator.config import Sleep
 from orchestrator.errors import BudgetInfeasible, RequestError, Unavailable
 from tests.fakes.arms import FakeArm
 from tests.fakes.behaviours import answers, speaks
-from tests.fakes.live import Live, live_gateway, until
+from tests.fakes.live import Live, free_address, live_gateway, until
 from tests.fakes.node import JoinRefused
 from tests.fakes.sleeper import MAC, FakeSleeper, magic
 
@@ -188,6 +188,35 @@ async def test_a_configured_command_wakes_too(tmp_path: Path) -> None:
         await until(called.exists)
         # Without an address no packet is sent.
         assert not sleeper.packets
+
+
+async def test_a_gateway_that_is_started_again_still_knows_who_sleeps(tmp_path: Path) -> None:
+    address = free_address()
+    async with live_gateway(tmp_path, listen=address) as live, AsyncClient(address) as client:
+        sleeper = await FakeSleeper(address, behaviour=answers(7)).__aenter__()
+        await asleep(client, live, sleeper)
+    try:
+        async with live_gateway(tmp_path, listen=address) as live, AsyncClient(address) as client:
+            (node,) = (await client.status()).nodes
+            assert (node.state, [arm.expert for arm in node.arms]) == ("asleep", ["small"])
+            assert (await client.infer(DIGIT, budget=PATIENT)).label == "7"
+            await sleeper.__aexit__(None, None, None)
+        # Who is awake again is forgotten as a sleeper.
+        async with live_gateway(tmp_path, listen=address) as live, AsyncClient(address) as client:
+            assert (await client.status()).nodes == ()
+    finally:
+        await sleeper.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("content", ["no json", "[1]", '{"n": {"hello": "AAAA", "asleep_unix_s": 1}}', '{"n": 3}'])
+async def test_a_register_that_cannot_be_read_stops_nobody(tmp_path: Path, content: str) -> None:
+    await asyncio.to_thread((tmp_path / "asleep.json").write_text, content)
+    async with (
+        live_gateway(tmp_path) as live,
+        live.node(arms=[ARM], behaviour=answers(3)),
+        AsyncClient(live.address) as client,
+    ):
+        assert (await client.infer(DIGIT)).label == "3"
 
 
 async def test_what_may_not_sleep_does_not(tmp_path: Path) -> None:
