@@ -198,6 +198,9 @@ class Service:
             if limits is None or not self.fleet.dormitory.sleepers or cause.reason == "OVERLOADED":
                 raise
             await self.keeper.rouse(ticket.task, suits, limits=limits, left_ms=_left_ms(limits, ticket), cause=cause)
+        if ticket.charge is not None:
+            self.pacing.settle(ticket.task, ticket.charge, 0.0)
+            ticket.charge = None
         try:
             return ask(replace(budget, max_latency_ms=max(0.0, _left_ms(limits, ticket))))
         finally:

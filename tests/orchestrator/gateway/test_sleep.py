@@ -117,6 +117,21 @@ async def test_a_request_without_time_is_told_how_much_it_needs_and_wakes_nobody
         assert (await client.infer(DIGIT, budget=enough)).label == "7"
 
 
+async def test_where_those_awake_are_too_dear_one_that_sleeps_is_woken(tmp_path: Path) -> None:
+    async with (
+        live_gateway(tmp_path) as live,
+        FakeSleeper(live.address, behaviour=answers(7)) as sleeper,
+        live.node(name="dear", arms=[FakeArm("large", energy_j=100.0)], behaviour=answers(3)),
+        AsyncClient(live.address) as client,
+    ):
+        await asleep(client, live, sleeper)
+        frugal = Budget(max_energy_j=1.0, max_latency_ms=4000.0)
+        assert (await client.infer(DIGIT, budget=frugal)).label == "7"
+        # What no node can do for its joules, asleep or awake, is refused as ever.
+        with pytest.raises(BudgetInfeasible):
+            await client.infer(DIGIT, budget=Budget(max_energy_j=1e-6, max_latency_ms=4000.0))
+
+
 async def test_where_somebody_else_is_awake_nobody_is_woken(tmp_path: Path) -> None:
     async with (
         live_gateway(tmp_path) as live,
