@@ -164,7 +164,7 @@ class Planner:
         return plan if model is plan.model else replace(plan, model=model, gate=loaded.digest)
 
     def _announced(self, task: str) -> QualityModel:
-        arms = [state.arm for state in self._fleet.board.arms(task)]
+        arms = [state.arm for state in self._within_reach(task)]
         known = [arm for arm in arms if arm.energy.provenance is not Provenance.UNMEASURED]
         quality = {arm.expert: arm.quality_fraction for arm in arms}
         joules = {arm.expert: arm.energy.energy_j for arm in sorted(known, key=lambda arm: -arm.energy.energy_j)}
@@ -174,7 +174,14 @@ class Planner:
         """The model of a text task with the votes and judges that clients may ask for by name."""
         if not self._fleet.tasks[task].text:
             return model
-        return CombinedModel(model, {s.arm.expert: s.arm.quality_fraction for s in self._fleet.board.arms(task)})
+        return CombinedModel(model, {s.arm.expert: s.arm.quality_fraction for s in self._within_reach(task)})
+
+    def _within_reach(self, task: str) -> list[ArmState]:
+        """The arms of all nodes that are connected or asleep, also of those that take no work at this moment."""
+        board = self._fleet.board
+        nodes = [*self._fleet.sessions, *self._fleet.dormitory.sleepers]
+        indices = sorted(n for name in nodes for n in board.nodes[name].arms)
+        return [board.states[n] for n in indices if board.states[n].arm.task == task]
 
     def _plan_id(self, task: str) -> str:
         return f"{task}-{next(self._numbers)}"
