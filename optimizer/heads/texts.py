@@ -47,7 +47,7 @@ class TextHeads:
 
     def log_odds(self, x_b: NDArray[Any]) -> Floats:
         """Log odds of a right answer of each expert to one prompt, given as its bytes, (e,)."""
-        return _bounded_logit(self.predict(x_b))
+        return bounded_logit(self.predict(x_b))
 
     def predict(self, x_b: NDArray[Any]) -> Floats:
         """Probability of a right answer of each expert to one prompt, (e,)."""
@@ -96,7 +96,7 @@ def fit_text_heads(evidence: TextEvidence, *, seed: int = 0) -> TextFit:
     slope_e, offset_e = (np.array(values) for values in zip(*calibrated, strict=True))
     heads = TextHeads(gate, slope_e, offset_e)
     confidence_qe = sigmoid(slope_e * _margin_logit(evidence.margin_qe) + offset_e)
-    return TextFit(heads, _bounded_logit(np.column_stack([fit.unseen_q for fit in fits])), confidence_qe)
+    return TextFit(heads, bounded_logit(np.column_stack([fit.unseen_q for fit in fits])), confidence_qe)
 
 
 def _by_topic(
@@ -129,6 +129,7 @@ def _margin_logit(margin: Floats) -> Floats:
     return np.asarray(np.log(kept / (1.0 - kept)))
 
 
-def _bounded_logit(quality: Floats) -> Floats:
+def bounded_logit(quality: Floats) -> Floats:
+    """Log odds of qualities, which are not told apart close to 0 and 1."""
     kept = np.clip(quality, _LEAST, 1.0 - _LEAST)
     return np.asarray(np.log(kept / (1.0 - kept)))
