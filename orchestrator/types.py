@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.energy_source import UNTOLD_SOURCE
+from orchestrator.energy_source import EnergySource as EnergySource
 from orchestrator.personal.types import Owner, PersonalNote
 from orchestrator.residency import Residency as Residency
+from orchestrator.sleep.types import SleepOffer
 from orchestrator.text_profile import TextProfile
 from orchestrator.text_request import GenerationParameters as GenerationParameters
 from orchestrator.text_request import Message as Message
@@ -139,17 +142,6 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class EnergySource:
-    """Where a node's joules come from, and what keeps a better source from being used."""
-
-    rate_hz: float = 0.0
-    why: str = ""
-    problem: str = ""
-    cure: str = ""
-    profile_digest: str = ""
-
-
-@dataclass(frozen=True)
 class NodeHello:
     """What a node says of itself when it joins."""
 
@@ -165,8 +157,12 @@ class NodeHello:
     concurrency: int
     queue_limit: int
     memory_limit_bytes: int
-    energy_source: EnergySource = EnergySource()
+    energy_source: EnergySource = UNTOLD_SOURCE
     personal_experts: tuple[str, ...] = ()
+    sleep: SleepOffer | None = None
+    relays_wake: bool = False
+    # As it came, of nodes that may sleep: what outlives a restart of the gateway.
+    announced: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -347,6 +343,7 @@ class RoutingRecord:
     plan_id: str
     certificate: CertificateRecord
     overlay: str = ""
+    gate_sha256: str = ""
 
 
 @dataclass(frozen=True)

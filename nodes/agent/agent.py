@@ -18,12 +18,13 @@ from nodes.agent.backoff import full_jitter_s
 from nodes.agent.channel import open_channel
 from nodes.agent.desk import Desk
 from nodes.agent.session import Session, SessionEnd
+from nodes.agent.sleep import offer_of, suspender_of
 from nodes.agent.wire import FleetStream
 from nodes.arms import ArmProfile, Inventory, Residency
 from nodes.config import NodeConfig
 from nodes.energy.contract import Meter
 from nodes.energy.discovery import EnergySource, RunsOn, Wanted, discover
-from nodes.energy.profile import load_profile
+from nodes.energy.profile import load_profile, profile_idle_w
 from nodes.energy.sources import Places
 from nodes.engines import onnx_lm
 from nodes.engines.child import Limits
@@ -166,6 +167,8 @@ class Agent:
         self._announcing: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
         self._asked_tls = False
+        self._suspender = suspender_of(config)
+        self._sleep_offer = offer_of(config, profile_idle_w(config.profile))
         self._coming_again = False
 
     @property
@@ -230,6 +233,9 @@ class Agent:
         while not self._draining.is_set():
             started_s = time.monotonic()
             session, end = await self._one_session()
+            if end is SessionEnd.ASLEEP and self._suspender is not None:
+                await self._suspender.suspend(self._draining)
+                continue
             if end is SessionEnd.DRAINED:
                 if not self._coming_again:
                     break
@@ -364,13 +370,15 @@ class Agent:
                 profile_digest=parts.energy.digest,
             ),
             personal_experts=() if parts.personal is None else (parts.personal.arm.expert,),
+            sleep=self._sleep_offer,
+            relays_wake=config.relay_wake,
         )
 
     def _offer(self) -> tuple[m.OfferedArm, ...]:
         arms = (arm for arm in self._parts.inventory.arms if arm.key not in self._lost)
         engine = self._parts.engine
-        of = engine.residency if isinstance(engine, ResidentEngine) else _always_there
-        return tuple(m.OfferedArm(arm, self._profiles.get(arm.key), of(arm.key)) for arm in arms)
+        known = engine.residency if isinstance(engine, ResidentEngine) else lambda _key: None
+        return tuple(m.OfferedArm(arm, self._profiles.get(arm.key), known(arm.key)) for arm in arms)
 
     def _residency_changed(self, key: str, residency: Residency) -> None:
         expert, _, variant = key.partition(":")
@@ -389,7 +397,3 @@ class Agent:
             task = asyncio.get_running_loop().create_task(telling(self._session))
             self._announcing.add(task)
             task.add_done_callback(self._announcing.discard)
-
-
-def _always_there(_key: str) -> None:
-    return None

@@ -130,6 +130,8 @@ def _event(event: m.Event) -> fleet.NodeEvent:
         case m.ResidencyChanged(expert, variant, told):
             changed = fleet.ResidencyChanged(expert=expert, variant=variant, residency=residency(told))
             return fleet.NodeEvent(residency=changed)
+        case m.Sleeping():
+            return fleet.NodeEvent(sleeping=fleet.Sleeping())
         case m.PersonalReport():
             return fleet.NodeEvent(personal=personal.report(event))
 
@@ -150,6 +152,8 @@ def _hello(hello: m.Hello) -> fleet.Hello:
         memory_limit_bytes=hello.memory_limit_bytes,
         energy_source=_source(hello.energy_source),
         personal_experts=hello.personal_experts,
+        sleep=None if hello.sleep is None else fleet.SleepOffer(**asdict(hello.sleep)),
+        relays_wake=hello.relays_wake,
     )
 
 
@@ -295,6 +299,10 @@ def _command(command: fleet.NodeCommand) -> m.Command | None:
             return _welcome(command.welcome)
         case "drain":
             return m.Drain(command.drain.reason)
+        case "suspend":
+            return m.Suspend(command.suspend.reason)
+        case "wake_peer":
+            return m.WakePeer(command.wake_peer.mac, command.wake_peer.wake_address)
         case "rejected":
             rejected = command.rejected
             return m.Rejected(rejected.reason, rejected.message, rejected.retryable)

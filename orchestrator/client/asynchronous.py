@@ -163,6 +163,14 @@ class AsyncClient(Session):
         """Have nodes load, unload, pin or unpin an expert; the arms that were told, whose residency says the rest."""
         return await self._run(admin.manage_model(expert, verb, node=node, ttl_s=ttl_s))
 
+    async def sleep_node(self, node: str) -> str:
+        """Have a node finish what runs and sleep, if its operator allows that; returns its state."""
+        return await self._run(admin.sleep_node(node))
+
+    async def wake_node(self, node: str) -> str:
+        """Wake a node that sleeps; returns its state."""
+        return await self._run(admin.wake_node(node))
+
     async def _spec(self, task: str) -> TensorSpec | None:
         if task not in self.specs:
             self.specs.update(await self._run(wire.tasks()))

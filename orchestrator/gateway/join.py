@@ -178,6 +178,8 @@ class Joiner:
                     told = event.residency
                     arm = f"{told.expert}:{told.variant}"
                     self._fleet.change_residency(session, arm, decode_residency(told.residency))
+                case "sleeping":
+                    session.sleeping = session.hello.sleep is not None
                 case "personal":
                     self.reported(session.name, decode_report(event.personal))
                 case _:

@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from optimizer.routes.fusion import Fused
 from orchestrator import log
 from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
-from orchestrator.errors import EdgewiseError
+from orchestrator.errors import BudgetInfeasible, EdgewiseError, Unavailable
 from orchestrator.execution.attempt import Attempts
 from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Progress, Runner, total_energy
@@ -41,14 +43,20 @@ from orchestrator.pacing import Pacing
 from orchestrator.personal.desk import PersonalDesk
 from orchestrator.planning.planner import Planner, Standing
 from orchestrator.probing import Probing
-from orchestrator.routing.route import Wish
+from orchestrator.routing.route import Decision, Wish
+from orchestrator.sleep.keeper import SleepKeeper
 from orchestrator.types import (
+    Arm,
+    BudgetRequest,
     Delta,
     Energy,
+    Limits,
     Query,
     Reply,
     TextQuery,
 )
+
+Asked = TypeVar("Asked")
 
 # Log lines and metrics of a request follow its reply within this time.
 PUBLISH_S = 0.02
@@ -72,6 +80,7 @@ class Service:
         till: Reserves and charges; None keeps no books.
         personal: Users' own experts; None keeps their homes in memory.
         placements: Where whose work may run; None is anywhere.
+        keeper: Puts nodes to sleep and wakes them; None makes one without commands.
     """
 
     def __init__(
@@ -92,6 +101,7 @@ class Service:
         till: Till | None = None,
         personal: PersonalDesk | None = None,
         placements: Placements | None = None,
+        keeper: SleepKeeper | None = None,
     ) -> None:
         self.fleet = fleet
         self.planner = planner
@@ -101,6 +111,8 @@ class Service:
         self.outcomes = Outcomes() if outcomes is None else outcomes
         self.till = Till(forgetful_ledger()) if till is None else till
         self.personal = PersonalDesk(fleet) if personal is None else personal
+        self.keeper = SleepKeeper(fleet, self.till) if keeper is None else keeper
+        self.arrived: Callable[[str], None] = lambda _task: None
         self.decider = Decider(
             fleet,
             planner,
@@ -160,23 +172,60 @@ class Service:
 
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
         features_f = next(iter(query.inputs.values())).reshape(-1)
-        board = self.fleet.board
-        avoid = self.placements.avoided(query, ticket.payer.spender, board)
-        wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts, avoid)
+        board, spender = self.fleet.board, ticket.payer.spender
+        bound = self.placements.of(spender)
 
-        def shape(standing: Standing) -> Standing:
-            fitting = [state for state in board.arms(query.task.name) if state.index not in avoid]
-            return texts.by_need(standing, fitting, avoid, board)
+        def ask(budget: BudgetRequest) -> tuple[Wish, texts.Shape | None, Decision, Limits]:
+            avoid = self.placements.avoided(query, spender, board)
+            wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts, avoid)
+            shape = partial(self._within, query.task.name, avoid) if avoid else None
+            decided = self.decider.decide(
+                ticket, features_f, budget, deadline_s=query.deadline_s, wish=wish, shape=shape
+            )
+            return wish, shape, *decided
 
-        shaped = shape if avoid else None
-        decision, limits = self.decider.decide(
-            ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish, shape=shaped
-        )
-        again = self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=shaped)
-        if self.placements.of(ticket.payer.spender) != ANYWHERE:
-            again = among_known(again, self.fleet.board)
+        def suits(arm: Arm) -> bool:
+            return query.expert in (None, arm.expert) and bound.allows(arm)
+
+        wish, shape, decision, limits = await self._asked(ticket, query.budget, ask, suits)
+        limits = ticket.limits or limits
+        again = self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=shape)
+        if bound != ANYWHERE:
+            again = among_known(again, board)
         progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
+
+    async def _asked(
+        self, ticket: Ticket, budget: BudgetRequest, ask: Callable[[BudgetRequest], Asked], suits: Callable[[Arm], bool]
+    ) -> Asked:
+        """What `ask` decides; where nobody that is awake can serve the query, once more after somebody was woken.
+
+        Args:
+            ticket: The request; its limits are those that it came with, in any case.
+            budget: What the client allows.
+            ask: Decides for a budget.
+            suits: Whether an arm could serve the query.
+        """
+        self.arrived(ticket.task)
+        try:
+            return ask(budget)
+        except (Unavailable, BudgetInfeasible) as cause:
+            limits = ticket.limits
+            if limits is None or not self.fleet.dormitory.sleepers or cause.reason == "OVERLOADED":
+                raise
+            await self.keeper.rouse(ticket.task, suits, limits=limits, left_ms=_left_ms(limits, ticket), cause=cause)
+        if ticket.charge is not None:
+            self.pacing.settle(ticket.task, ticket.charge, 0.0)
+            ticket.charge = None
+        try:
+            return ask(replace(budget, max_latency_ms=max(0.0, _left_ms(limits, ticket))))
+        finally:
+            ticket.limits = limits
+
+    def _within(self, task: str, avoid: frozenset[int], standing: Standing) -> Standing:
+        """The plan in force, or where it has no route within what the spender is bound to, one that has."""
+        fitting = [state for state in self.fleet.board.arms(task) if state.index not in avoid]
+        return texts.by_need(standing, fitting, avoid, self.fleet.board)
 
     # ---- text queries
 
@@ -213,17 +262,19 @@ class Service:
 
     async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
         query = self.placements.text(query, ticket.payer.spender)
-        demand = texts.demand_of(query, self.fleet.board)
-        prompt = texts.features(query)
-        most = query.max_experts or self._max_experts
-        wish = Wish(query.expert, query.fusion, most, demand.unfit, texts=True)
+        prompt, most = texts.features(query), query.max_experts or self._max_experts
 
-        def shape(standing: Standing) -> Standing:
-            return demand.shape(standing, self.fleet.board)
+        def ask(budget: BudgetRequest) -> tuple[texts.Demand, Wish, Decision, Limits]:
+            demand = texts.demand_of(query, self.fleet.board)
+            wish = Wish(query.expert, query.fusion, most, demand.unfit, texts=True)
+            shape = partial(demand.shape, board=self.fleet.board)
+            decided = self.decider.decide(ticket, prompt, budget, deadline_s=query.deadline_s, wish=wish, shape=shape)
+            return demand, wish, *decided
 
-        decision, limits = self.decider.decide(
-            ticket, prompt, query.budget, deadline_s=query.deadline_s, wish=wish, shape=shape
-        )
+        asked = await self._asked(ticket, query.budget, ask, partial(texts.suits, query))
+        demand, wish, decision, limits = asked
+        limits = ticket.limits or limits
+        shape = partial(demand.shape, board=self.fleet.board)
         again = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape)
         if query.allowed_nodes or query.required_tags:
             again = among_known(again, self.fleet.board)
@@ -305,6 +356,10 @@ class Service:
             self.metrics.refused(entry.outcome)
         else:
             self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
+
+
+def _left_ms(limits: Limits, ticket: Ticket) -> float:
+    return limits.max_latency_ms - (time.monotonic() - ticket.started_s) * 1000.0
 
 
 def _outcome(error: BaseException, ticket: Ticket) -> str:

@@ -37,6 +37,8 @@ class AdminStub:
     SetBudget: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetBudgetRequest, _admin_pb2.SetBudgetResponse]
     ManageModel: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ManageModelRequest, _admin_pb2.ManageModelResponse]
     """Has nodes load, unload, pin or unpin an expert; returns at once, the arms' residency tells what comes of it."""
+    SleepNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SleepNodeRequest, _admin_pb2.SleepNodeResponse]
+    WakeNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.WakeNodeRequest, _admin_pb2.WakeNodeResponse]
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
@@ -47,6 +49,8 @@ class AdminAsyncStub(AdminStub):
     SetBudget: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetBudgetRequest, _admin_pb2.SetBudgetResponse]  # type: ignore[assignment]
     ManageModel: _aio.UnaryUnaryMultiCallable[_admin_pb2.ManageModelRequest, _admin_pb2.ManageModelResponse]  # type: ignore[assignment]
     """Has nodes load, unload, pin or unpin an expert; returns at once, the arms' residency tells what comes of it."""
+    SleepNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.SleepNodeRequest, _admin_pb2.SleepNodeResponse]  # type: ignore[assignment]
+    WakeNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.WakeNodeRequest, _admin_pb2.WakeNodeResponse]  # type: ignore[assignment]
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -84,5 +88,19 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ManageModelResponse, _abc.Awaitable[_admin_pb2.ManageModelResponse]]:
         """Has nodes load, unload, pin or unpin an expert; returns at once, the arms' residency tells what comes of it."""
+
+    @_abc_1.abstractmethod
+    def SleepNode(
+        self,
+        request: _admin_pb2.SleepNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.SleepNodeResponse, _abc.Awaitable[_admin_pb2.SleepNodeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WakeNode(
+        self,
+        request: _admin_pb2.WakeNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.WakeNodeResponse, _abc.Awaitable[_admin_pb2.WakeNodeResponse]]: ...
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
