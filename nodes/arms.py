@@ -89,6 +89,8 @@ class ArmSpec:
         evidence_digest: Key of its answers (n, c) to the reference set in `Inventory.evidence`.
         text: Set for arms that write text.
         tags: Free words that requests may ask for, such as "private".
+        runtime: What a compiled variant was compiled for; "" for a model as it came.
+        beside: (path, sha256) of further files that the runtime reads, from the model file's folder.
     """
 
     expert: str
@@ -104,6 +106,8 @@ class ArmSpec:
     evidence_digest: str = ""
     text: TextTraits | None = None
     tags: tuple[str, ...] = ()
+    runtime: str = ""
+    beside: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:

@@ -52,6 +52,28 @@ def _python_option() -> Callable[[Command], Command]:
     )
 
 
+def _compile_options() -> Callable[[Command], Command]:
+    options = [
+        _option("--compile", multiple=True, metavar="FORMS", help="Compiled forms to offer too: int8,ort or auto."),
+        _option("--compile-loss-points", type=float, metavar="P", help="Accuracy that one may lose.  [default: 0.5]"),
+        _option("--compile-cache", type=click.Path(path_type=Path), metavar="DIR", help="Folder of compiled files."),
+        _option("--compile-cache-mib", type=int, metavar="MIB", help="What they may take.  [default: 2048]"),
+        _option(
+            "--gpu-python",
+            type=click.Path(path_type=Path),
+            metavar="PATH",
+            help="Interpreter for forms on a GPU, such as JetPack's own.  [default: that of the models]",
+        ),
+    ]
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 def _energy_option() -> Callable[[Command], Command]:
     return _option(
         "--energy",
@@ -92,6 +114,7 @@ def cli() -> None:
 @_option("--experts", metavar="A,B,…", help="Experts to offer.  [default: all in the catalogue]")
 @_models_option()
 @_python_option()
+@_compile_options()
 @_option("--concurrency", type=int, metavar="C", help="Models that run at once.  [default: 1]")
 @_option("--texts-at-once", type=int, metavar="N", help="Texts that language models write at once.  [default: 8]")
 @_option("--queue-limit", type=int, metavar="Q", help="Work that may wait; more is refused.  [default: 64]")

@@ -36,7 +36,7 @@ def load_inventory(folder: Path | None, experts: Sequence[str]) -> Inventory:
         ConfigError: if a catalogue is damaged or an expert is in none; the text says what to do.
     """
     try:
-        catalogs = _catalogs(folder)
+        catalogs = read_catalogs(folder)
         _check_names(experts, [card.name for catalog in catalogs for card in catalog.experts])
         return _joined([_inventory(catalog, frozenset(experts)) for catalog in catalogs])
     except CatalogError as error:
@@ -54,7 +54,12 @@ def runnable(cards: Sequence[ExpertCard]) -> list[ExpertCard]:
     return [card for card in cards if card.engine != CHAIN]
 
 
-def _catalogs(folder: Path | None) -> list[Catalog | TextCatalog]:
+def read_catalogs(folder: Path | None) -> list[Catalog | TextCatalog]:
+    """The catalogue in a folder; all that ship where none is named.
+
+    Raises:
+        CatalogError: One is damaged.
+    """
     if folder is None:
         return [load_catalog(), load_text_catalog()]
     return [load_text_catalog(folder) if _is_of_texts(folder) else load_catalog(folder)]

@@ -20,6 +20,9 @@ from nodes.agent.desk import Desk
 from nodes.agent.session import Session, SessionEnd
 from nodes.agent.wire import FleetStream
 from nodes.arms import ArmProfile, Inventory
+from nodes.compile.agent import offered_inventory
+from nodes.compile.bench import GPU_SERVE
+from nodes.compile.forms import Runtime
 from nodes.config import NodeConfig
 from nodes.energy.contract import Meter
 from nodes.energy.discovery import EnergySource, RunsOn, Wanted, discover
@@ -54,6 +57,7 @@ SETTLED_S = 5.0
 SETTLE_S = 2.0
 
 TENSOR_ENGINES = {"onnx", "chain"}
+GPU_ENGINES = {str(runtime) for runtime in Runtime if runtime.on_gpu}
 
 log = structlog.get_logger("nodes.agent")
 
@@ -84,19 +88,30 @@ def build_parts(config: NodeConfig) -> Parts:
         return Parts(*remote_parts(config, config.openai), measure=profile_texts)
     profile = None if config.profile is None else load_profile(config.profile)
     inventory = load_inventory(config.models, config.experts)
+    learning = inventory
+    inventory = offered_inventory(config, inventory)
     _check_memory(inventory, config.memory_limit_bytes)
     tensors = _tensor_engine(config, inventory)
     engine = _joined_engine(config, inventory, tensors)
-    # This engine runs on the CPU: what a GPU draws is not its doing.
-    wanted = Wanted(config.energy, profile, RunsOn.CPU, config.noise_seed)
+    # Unless arms were compiled for a GPU, what one draws is not this node's doing.
+    wanted = Wanted(config.energy, profile, _runs_on(inventory), config.noise_seed)
     places = Places(trace=config.energy_trace, calibration=config.calibration)
     source = discover(wanted, places)
     personal = None
     if config.personal is not None:
         if tensors is None:
             raise ConfigError("--personal: this node has no experts for tensors, which are the ones that learn a user")
-        personal = Office(_personal_settings(config, config.personal), inventory, tensors, source.meter)
+        personal = Office(_personal_settings(config, config.personal), learning, tensors, source.meter)
     return Parts(engine, source, inventory, personal=personal)
+
+
+def _runs_on(inventory: Inventory) -> RunsOn:
+    engines = {arm.engine for arm in inventory.arms}
+    if not engines & GPU_ENGINES:
+        return RunsOn.CPU
+    if engines - GPU_ENGINES:
+        log.warning("joules are the GPU's", why="arms on the CPU are charged what the GPU drew; on a Jetson the board's")
+    return RunsOn.GPU
 
 
 def _personal_settings(config: NodeConfig, folder: Path) -> Settings:
@@ -126,6 +141,10 @@ def _joined_engine(config: NodeConfig, inventory: Inventory, tensors: OnnxEngine
     if "onnx-lm" in needed:
         command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE)
         engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, Limits(queue_limit=config.queue_limit))
+    if on_gpu := needed & GPU_ENGINES:
+        # A process of its own: what a GPU does to it reaches no other arm, and its Python may be another one.
+        command = WorkerCommand(config.gpu_python or config.worker_python, config.concurrency, GPU_SERVE)
+        engines |= dict.fromkeys(on_gpu, OnnxEngine(command, Limits(queue_limit=config.queue_limit)))
     alone = set(engines.values())
     return alone.pop() if len(alone) == 1 else SeveralEngines(engines)
 

@@ -27,12 +27,17 @@ log = structlog.get_logger("nodes.engine")
 
 @dataclass(frozen=True)
 class LoadOrder:
-    """One model for the process to load: a file, or bytes that are kept in memory alone."""
+    """One model for the process to load: a file, or bytes that are kept in memory alone.
+
+    Attributes:
+        compiled: Where the file is a compiled form: the runtime that it was compiled for, and the files beside it.
+    """
 
     arm: str
     path: str
     sha256: str
     model: bytes | None = field(default=None, repr=False)
+    compiled: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -231,7 +236,7 @@ class Supervisor:
         try:
             for order in self._orders.values():
                 if order.arm not in self._quarantined:
-                    await self._load(process, order)
+                    await self._load_or_lose(process, order)
         except (EngineError, asyncio.CancelledError):
             process.kill()
             await process.close()
@@ -240,9 +245,23 @@ class Supervisor:
             raise EngineDied("The engine ended while it loaded")
         self.state = EngineState.READY
 
+    async def _load_or_lose(self, process: WorkerProcess, order: LoadOrder) -> None:
+        """After a restart, a compiled form whose file is damaged or gone must not keep all other arms away."""
+        try:
+            await self._load(process, order)
+        except EngineDied:
+            raise
+        except EngineError as error:
+            if not (self.restarts and order.compiled):
+                raise
+            log.error("compiled arm lost until the node starts anew", arm=order.arm, why=error.message)
+            self._quarantined.add(order.arm)
+            self._on_arms_lost([order.arm])
+
     async def _load(self, process: WorkerProcess, order: LoadOrder) -> None:
         held = None if order.model is None else {"model": np.frombuffer(order.model, np.uint8)}
-        answer = process.request({"op": "load", "arm": order.arm, "path": order.path, "sha256": order.sha256}, held)
+        header = {"op": "load", "arm": order.arm, "path": order.path, "sha256": order.sha256, **order.compiled}
+        answer = process.request(header, held)
         try:
             async with asyncio.timeout(self._limits.load_timeout_s):
                 _successful(await answer)

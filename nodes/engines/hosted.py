@@ -69,4 +69,5 @@ class HostedEngine:
 def _order(arm: ArmSpec) -> LoadOrder:
     if arm.model_file is None:
         raise EngineError(f"{arm.key} names no model file")
-    return LoadOrder(arm.key, str(arm.model_file), arm.model_digest)
+    compiled = {"runtime": arm.runtime, "beside": dict(arm.beside)} if arm.runtime else {}
+    return LoadOrder(arm.key, str(arm.model_file), arm.model_digest, compiled=compiled)
