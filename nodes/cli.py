@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nodes.compile.commands import cache, compile_forms
 from nodes.config import default_name, parse_config
 from nodes.energy.discovery import EnergyMode
 from nodes.energy.profile import profile_names
@@ -223,6 +224,8 @@ def profile(to: Path, output: str, **given: Any) -> None:
 
 cli.add_command(join)
 cli.add_command(prune)
+cli.add_command(compile_forms)
+cli.add_command(cache)
 
 
 def _print(output: str, keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

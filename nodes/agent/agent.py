@@ -110,7 +110,7 @@ def _runs_on(inventory: Inventory) -> RunsOn:
     if not engines & GPU_ENGINES:
         return RunsOn.CPU
     if engines - GPU_ENGINES:
-        log.warning("joules are the GPU's", why="arms on the CPU are charged what the GPU drew; on a Jetson the board's")
+        log.warning("joules are the GPU's", why="arms on the CPU are charged what the GPU draws beside them")
     return RunsOn.GPU
 
 

@@ -1,1 +1,1 @@
-"""Compiled forms of experts: made for this machine, checked against the model they came from, kept, and offered as arms."""
+"""Compiled forms of experts: made for this machine, checked against their model, kept, and offered as arms."""

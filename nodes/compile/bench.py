@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from nodes.arms import Tensors
+from nodes.arms import CompiledTraits, Tensors
 from nodes.compile.errors import CompileError, RuntimeMissing
 from nodes.compile.forms import Runtime
 from nodes.engines.process import WorkerCommand, WorkerProcess
@@ -22,6 +22,7 @@ START_TIMEOUT_S = 30.0
 # TensorRT tries out kernels for minutes; a build that takes longer hangs.
 BUILD_TIMEOUT_S = 3600.0
 RUN_TIMEOUT_S = 120.0
+BATCH = 32
 
 Progress = Callable[[str], None]
 
@@ -74,28 +75,31 @@ class Workbench:
             raise CompileError(f"{order['runtime']} cannot build this model: {_why(answer)}")
         return str(answer.header["file"])
 
-    def load(self, file: Path, digest: str, *, runtime: str = "", beside: Mapping[str, str] | None = None) -> None:
+    def load(self, file: Path, digest: str, compiled: CompiledTraits | None = None) -> None:
         """Load what `run` runs from then on.
 
         Raises:
             CompileError: It does not load.
         """
         order = {"op": "load", "arm": "tried", "path": str(file), "sha256": digest}
-        answer = self._ask({**order, "runtime": runtime, "beside": dict(beside or {})}, timeout_s=BUILD_TIMEOUT_S)
+        traits = {} if compiled is None else {"compiled": compiled.told()}
+        answer = self._ask({**order, **traits}, timeout_s=BUILD_TIMEOUT_S)
         if answer.op == "failed":
             raise CompileError(f"{file.name} does not load: {_why(answer)}")
         self._batch = _fixed_batch(answer)
 
-    def run(self, inputs: Tensors, *, batch: int) -> NDArray[Any]:
-        """Answers (n, ...) of the one output to inputs (n, ...), so many at a time, or as many as the model takes.
-        The last batch is filled up.
+    def run(self, inputs: Tensors) -> NDArray[Any]:
+        """Answers (n, ...) of the one output to inputs (n, ...), some at a time, or as many as the model takes.
 
         Raises:
             CompileError: A run fails, or there is more than one output.
         """
-        count, size = min(len(array) for array in inputs.values()), self._batch or batch
+        count, size = min(len(array) for array in inputs.values()), self._batch or BATCH
         starts = range(0, count, size)
-        parts = [self._run({name: _rows(array, start, size) for name, array in inputs.items()}) for start in starts]
+        parts = [
+            self._run({name: _rows(array, start, size, fill=self._batch is not None) for name, array in inputs.items()})
+            for start in starts
+        ]
         return np.concatenate(parts)[:count]
 
     def _run(self, inputs: Tensors) -> NDArray[Any]:
@@ -140,11 +144,10 @@ def _fixed_batch(loaded: Frame) -> int | None:
     return next((int(size) for size in first if size.isdecimal()), None)
 
 
-def _rows(array: NDArray[Any], start: int, batch: int) -> NDArray[Any]:
-    rows = array[start : start + batch]
-    if len(rows) == batch:
-        return np.ascontiguousarray(rows)
-    return np.concatenate([rows, np.repeat(rows[-1:], batch - len(rows), axis=0)])
+def _rows(array: NDArray[Any], start: int, size: int, *, fill: bool) -> NDArray[Any]:
+    rows = array[start : start + size]
+    missing = size - len(rows) if fill else 0
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else np.ascontiguousarray(rows)
 
 
 def _why(answer: Frame) -> str:

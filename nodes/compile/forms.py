@@ -1,6 +1,6 @@
 """What can be asked for: a runtime, a precision, and the batches that it must take.
 
-Written as ``[EXPERT:]RUNTIME[-PRECISION][@BATCHES]``, such as ``ort``, ``int8``, ``digits-wide:int8``, ``rtx-fp16@1-16``.
+Written as ``[EXPERT:]RUNTIME[-PRECISION][@BATCHES]``, such as ``ort``, ``digits-wide:int8`` or ``rtx-fp16@1-16``.
 """
 
 from __future__ import annotations

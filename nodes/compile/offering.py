@@ -11,7 +11,7 @@ import structlog
 from nodes.arms import ArmSpec, Inventory, TaskSpec
 from nodes.compile.errors import AccuracyLost, CompileError, RuntimeMissing
 from nodes.compile.forms import DEFAULT_BATCHES, Form, Precision, Runtime, Wish
-from nodes.compile.pipeline import Compiled, Pipeline, Subject
+from nodes.compile.pipeline import Compiled, Pipeline, Subject, traits_of
 from nodes.errors import ConfigError
 from nodes.zoo.catalog import Catalog
 
@@ -90,8 +90,7 @@ def arm_of(arm: ArmSpec, compiled: Compiled) -> ArmSpec:
         memory_bytes=max(0, arm.memory_bytes - was_bytes) + entry.size_bytes,
         quality_fraction=comparison.right_fraction if comparison.right_fraction is not None else arm.quality_fraction,
         quality_samples=comparison.samples if known else arm.quality_samples,
-        runtime=str(form.runtime),
-        beside=tuple(sorted(entry.beside.items())),
+        compiled=traits_of(form, entry.beside),
     )
 
 

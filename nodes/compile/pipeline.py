@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,19 +11,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from nodes.arms import Tensors
+from nodes.arms import CompiledTraits, Tensors
 from nodes.compile import device
 from nodes.compile.accuracy import Comparison, compare, require
 from nodes.compile.bench import Workbench
 from nodes.compile.cache import Cache, Entry
 from nodes.compile.errors import CompileError, RuntimeMissing
-from nodes.compile.forms import Batches, Form, Precision, Runtime
+from nodes.compile.forms import DEFAULT_BATCHES, Form, Precision, Runtime
 from nodes.compile.precision import calibration_digest, converted
 from nodes.worker.providers import ENGINE_FOLDER
-
-FLOAT_BATCH = 32
-# Of a model whose batch is free: what the check uses and the build is told, where it needs to be told any.
-FREE = Batches(1, 1, FLOAT_BATCH)
 
 Progress = Callable[[str], None]
 
@@ -167,7 +163,8 @@ class Pipeline:
         return main, facts
 
     def _order(self, form: Form, source: Path, draft: Path) -> dict[str, Any]:
-        batches = form.batches or FREE
+        # Where any batch is taken, whoever builds is not told of one.
+        batches = form.batches or DEFAULT_BATCHES
         return {
             "runtime": str(form.runtime),
             "source": str(source),
@@ -183,12 +180,17 @@ class Pipeline:
             str(path.relative_to(file.parent)): sha256(path.read_bytes()).hexdigest()
             for path in (file.parent / ENGINE_FOLDER).rglob("*")
         }
-        bench.load(file, sha256(file.read_bytes()).hexdigest(), runtime=str(form.runtime), beside=digests)
-        found_nc = bench.run(subject.held_out, batch=(form.batches or FREE).most)
-        return compare(floats_nc, found_nc, subject.labels_n)
+        bench.load(file, sha256(file.read_bytes()).hexdigest(), traits_of(form, digests))
+        return compare(floats_nc, bench.run(subject.held_out), subject.labels_n)
 
     def _float_answers(self, subject: Subject) -> NDArray[Any]:
         if subject.digest not in self._floats:
             self._cpu.load(subject.file, subject.digest)
-            self._floats[subject.digest] = self._cpu.run(subject.held_out, batch=FLOAT_BATCH)
+            self._floats[subject.digest] = self._cpu.run(subject.held_out)
         return self._floats[subject.digest]
+
+
+def traits_of(form: Form, beside: Mapping[str, str]) -> CompiledTraits:
+    """How the worker runs a form, with the digests of the files beside it."""
+    bounds = None if form.batches is None else (form.batches.least, form.batches.most)
+    return CompiledTraits(str(form.runtime), bounds, tuple(sorted(beside.items())))

@@ -6,6 +6,7 @@ Needs the packages onnx and onnxruntime in the agent's own interpreter; a model 
 from __future__ import annotations
 
 import importlib.util
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
@@ -20,6 +21,8 @@ from nodes.compile.forms import Batches, Form, Precision
 
 CALIBRATION_SAMPLES = 256
 CALIBRATION_ROWS = 32
+# What multiplies; a Resize in int8 takes longer than it saves.
+QUANTISED = ("Conv", "Gemm", "MatMul")
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -39,15 +42,16 @@ def converted(model: bytes, form: Form, calibration: Inputs) -> bytes:
         return model
     if importlib.util.find_spec("onnx") is None:
         raise RuntimeMissing(f"{form.variant} needs the package onnx: pip install 'edgewise[compile]'")
-    if static and form.batches is not None:
-        model = _with_batch(model, form.batches)
     try:
         if form.precision is Precision.FP16:
-            return _halved(model)
-        return _quantised(model, calibration) if form.precision is Precision.INT8 else model
-    # The converters raise whatever a model that they do not know makes of their code.
-    except Exception as error:
+            model = _halved(model)
+        elif form.precision is Precision.INT8:
+            model = _quantised(model, calibration)
+    except CompileError:
+        raise
+    except Exception as error:  # The converters raise whatever a model that they do not know makes of their code.
         raise CompileError(f"the model cannot be converted to {form.precision}: {error}"[:400]) from error
+    return _with_batch(model, form.batches) if static and form.batches is not None else model
 
 
 def calibration_digest(form: Form, calibration: Inputs) -> str:
@@ -66,17 +70,21 @@ def _quantised(model: bytes, calibration: Inputs) -> bytes:
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
+    loaded = onnx.load_from_string(model)
     with tempfile.TemporaryDirectory() as folder:
         to = Path(folder) / "int8.onnx"
+        # It advises on the root logger what is done here already, or would need another package.
+        logging.getLogger().addFilter(_is_no_advice)
         # Symmetric and signed, weights by channel: what TensorRT takes as well as ONNX Runtime.
         quantize_static(
-            onnx.load_from_string(model),
+            loaded,
             to,
-            _Reader(calibration),
+            _Reader(calibration, rows=_fixed_batch(loaded) or CALIBRATION_ROWS),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
+            op_types_to_quantize=list(QUANTISED),
             extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
         )
         return to.read_bytes()
@@ -106,16 +114,24 @@ def _with_batch(model: bytes, batches: Batches) -> bytes:
     return bytes(inferred.SerializeToString())
 
 
-class _Reader:
-    """Hands the calibration inputs out in small batches."""
+def _fixed_batch(loaded: Any) -> int:
+    dims = loaded.graph.input[0].type.tensor_type.shape.dim
+    return int(dims[0].dim_value) if dims else 0
 
-    def __init__(self, inputs: Inputs) -> None:
-        count = min(CALIBRATION_SAMPLES, *(len(array) for array in inputs.values()))
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    return "pre-processing" not in record.getMessage()
+
+
+class _Reader:
+    """Hands the calibration inputs out, so many at a time."""
+
+    def __init__(self, inputs: Inputs, *, rows: int) -> None:
+        count = min(CALIBRATION_SAMPLES, *(len(array) for array in inputs.values())) // rows * rows
         if not count:
-            raise CompileError("int8 needs inputs to calibrate on; there are none")
+            raise CompileError(f"int8 needs at least {rows} inputs to calibrate on")
         self._rows: Iterator[dict[str, NDArray[Any]]] = (
-            {name: array[start : min(start + CALIBRATION_ROWS, count)] for name, array in inputs.items()}
-            for start in range(0, count, CALIBRATION_ROWS)
+            {name: array[start : start + rows] for name, array in inputs.items()} for start in range(0, count, rows)
         )
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:

@@ -55,5 +55,8 @@ def pipeline(tools: Tools, bounds: Bounds, progress: Callable[[str], None]) -> I
         CompileError: Folder or key of the cache cannot be used.
     """
     cache = open_cache(tools.cache, tools.cache_mib)
-    with Workbench(tools.python, "nodes.worker.main") as cpu, Workbench(tools.gpu_python or tools.python, GPU_SERVE) as gpu:
+    with (
+        Workbench(tools.python, "nodes.worker.main") as cpu,
+        Workbench(tools.gpu_python or tools.python, GPU_SERVE) as gpu,
+    ):
         yield Pipeline(cache, cpu, gpu, bounds=bounds, progress=progress)

@@ -30,7 +30,7 @@ class LoadOrder:
     """One model for the process to load: a file, or bytes that are kept in memory alone.
 
     Attributes:
-        compiled: Where the file is a compiled form: the runtime that it was compiled for, and the files beside it.
+        compiled: What the worker must know of a compiled form, see `nodes.worker.sessions`; empty for a model as it came.
     """
 
     arm: str
@@ -260,7 +260,9 @@ class Supervisor:
 
     async def _load(self, process: WorkerProcess, order: LoadOrder) -> None:
         held = None if order.model is None else {"model": np.frombuffer(order.model, np.uint8)}
-        header = {"op": "load", "arm": order.arm, "path": order.path, "sha256": order.sha256, **order.compiled}
+        header: dict[str, Any] = {"op": "load", "arm": order.arm, "path": order.path, "sha256": order.sha256}
+        if order.compiled:
+            header["compiled"] = dict(order.compiled)
         answer = process.request(header, held)
         try:
             async with asyncio.timeout(self._limits.load_timeout_s):

@@ -69,5 +69,5 @@ class HostedEngine:
 def _order(arm: ArmSpec) -> LoadOrder:
     if arm.model_file is None:
         raise EngineError(f"{arm.key} names no model file")
-    compiled = {"runtime": arm.runtime, "beside": dict(arm.beside)} if arm.runtime else {}
+    compiled = {} if arm.compiled is None else arm.compiled.told()
     return LoadOrder(arm.key, str(arm.model_file), arm.model_digest, compiled=compiled)

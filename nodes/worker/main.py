@@ -1,6 +1,6 @@
 """The engine process: reads frames from stdin, runs models, writes frames to the stdout it was born with.
 
-Operations: ``load`` {id, arm, path, sha256, runtime, beside} (+ the tensor ``model`` in place of the file) ->
+Operations: ``load`` {id, arm, path, sha256, compiled} (+ the tensor ``model`` in place of the file) ->
 ``loaded``; ``unload`` {id, arm} -> ``unloaded``; ``infer`` {id, arm} + tensors -> ``done`` + tensors; ``identify``
 {id, runtime} -> ``identified``; ``build`` {id, …, see `building.build`} -> ``piece`` {step}, then ``built`` {file};
 any of them -> ``failed`` {id, reason, text}. The first frame out is ``ready`` with the versions found.
@@ -162,8 +162,8 @@ def _answer(sessions: Sessions, frame: Frame, replies: Replies) -> tuple[dict[st
     if frame.op == "load":
         held = frame.tensors().get("model")
         model = None if held is None else held.tobytes()
-        compiled = {"runtime": header.get("runtime", ""), "beside": header.get("beside", {})}
-        found = sessions.load(header["arm"], header["path"], header["sha256"], model=model, **compiled)
+        compiled = header.get("compiled")
+        found = sessions.load(header["arm"], header["path"], header["sha256"], model=model, compiled=compiled)
         return {"op": "loaded", "id": header["id"], **found}, None
     if frame.op == "unload":
         sessions.unload(header["arm"])

@@ -47,15 +47,14 @@ class Sessions:
         sha256: str,
         *,
         model: bytes | None = None,
-        runtime: str = "",
-        beside: Mapping[str, str] | None = None,
+        compiled: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Make the session of one arm; replaces an older one.
 
         Args:
             model: The file's bytes where it is kept in memory alone, as what belongs to a user is.
-            runtime: What a compiled model was compiled for; "" for a model as it came.
-            beside: Digests of further files that the runtime reads, by their paths from the file's folder.
+            compiled: Of a compiled model its `runtime`, where it has bounds the `batches` (least, most) that it takes,
+                and `beside`: digests of further files that the runtime reads, by their paths from the file's folder.
 
         Returns:
             What the model really takes and gives: names, dtypes and shapes.
@@ -65,9 +64,12 @@ class Sessions:
         """
         file = Path(path)
         data = read_verified(file, sha256) if model is None else verified(model, sha256, name=file.name)
-        for name, digest in (beside or {}).items():
+        about = compiled or {}
+        for name, digest in about.get("beside", {}).items():
             read_verified(file.parent / name, digest)
-        loaded = _model(data, file, runtime)
+        loaded = _model(data, file, about.get("runtime", ""))
+        if about.get("batches"):
+            loaded = _any_batch(loaded, about["batches"])
         self._by_arm[arm] = loaded
         return loaded.described()
 
@@ -100,6 +102,12 @@ class _OnnxModel:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
+
+
+def _any_batch(model: Model, batches: tuple[int, int]) -> Model:
+    from nodes.worker.batching import AnyBatch
+
+    return AnyBatch(model, least=batches[0], most=batches[1])
 
 
 def _model(content: bytes, file: Path, runtime: str) -> Model:

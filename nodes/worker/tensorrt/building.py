@@ -6,7 +6,7 @@ int8 as explicit QuantizeLinear and DequantizeLinear. Needs a GPU with `tensorrt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,9 @@ def build_engine(model: bytes, order: EngineOrder, progress: Progress) -> bytes:
     progress("parse")
     # It takes bytes that are no model at all for a model without outputs.
     if not parser.parse(model) or not network.num_outputs:
-        raise LoadRefused("; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))[:400] or "no ONNX model")
+        raise LoadRefused(
+            "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))[:400] or "no ONNX model"
+        )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     config.add_optimization_profile(_profile(builder, network, order.batches))
