@@ -48,8 +48,8 @@ class NodeConfig(BaseModel):
         experts: Names from the catalogue; empty for all of it.
         models: Folder of experts; None for the ones that ship.
         worker_python: Interpreter of the engine process.
-        compile: Compiled forms of experts to offer as further arms, such as "int8" or "digits-wide:ort"; made where they
-            are not kept yet. "auto" leaves the choice to the node.
+        compile: Compiled forms of experts to offer as further arms, such as "int8" or "digits-wide:ort", made where
+            they are not kept yet. "auto" leaves the choice to the node.
         compile_loss_points: Right answers that a compiled form may lose on held-out inputs, in points of a hundred.
         compile_cache: Folder of compiled files; None for the usual one.
         compile_cache_mib: What they may take; the longest unused leave first.

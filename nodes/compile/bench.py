@@ -17,7 +17,7 @@ from nodes.compile.forms import Runtime
 from nodes.engines.process import WorkerCommand, WorkerProcess
 from nodes.worker.frames import Frame
 
-GPU_SERVE = "nodes.worker.gpu"
+CPU_SERVE, GPU_SERVE = "nodes.worker.main", "nodes.worker.gpu"
 START_TIMEOUT_S = 30.0
 # TensorRT tries out kernels for minutes; a build that takes longer hangs.
 BUILD_TIMEOUT_S = 3600.0
@@ -35,7 +35,7 @@ class Workbench:
         serve: The worker's module; that of GPU arms does without onnxruntime.
     """
 
-    def __init__(self, python: Path, serve: str = GPU_SERVE) -> None:
+    def __init__(self, python: Path, serve: str) -> None:
         self._command = WorkerCommand(python, 1, serve)
         self._process: WorkerProcess | None = None
         self._batch: int | None = None

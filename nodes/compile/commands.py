@@ -46,7 +46,9 @@ def compile_forms(forms: tuple[str, ...], output: str, **given: Any) -> None:
     calibrates, the rest checks. Without FORMS, --from-torch only exports.
     """
     from nodes.compile.jobs import compiled_files, exported
+    from nodes.log import set_up_log
 
+    set_up_log("console")
     if given["from_torch"] is not None:
         click.echo(exported(given), err=True)
         if not forms:
@@ -95,7 +97,9 @@ def prune(folder: Path | None, to_mib: int, bad: bool) -> None:
     """Delete compiled files; what is needed again is made again."""
     from nodes.compile.cache import Entry
     from nodes.compile.room import open_cache
+    from nodes.log import set_up_log
 
+    set_up_log("console")
     opened = open_cache(folder, 1)
     gone = [name for name, found in opened.verify() if not isinstance(found, Entry)]
     for name in gone:

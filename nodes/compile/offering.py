@@ -95,6 +95,7 @@ def arm_of(arm: ArmSpec, compiled: Compiled) -> ArmSpec:
 
 
 def _choices(inventory: Inventory, wishes: Sequence[Wish], pipeline: Pipeline) -> Iterator[_Choice]:
+    _tell_left_out(inventory, wishes)
     seen: set[tuple[str, Form]] = set()
     for wish in wishes:
         arms = list(_arms(inventory, wish))
@@ -116,8 +117,12 @@ def _arms(inventory: Inventory, wish: Wish) -> Iterator[ArmSpec]:
             yield arm
         elif wish.expert:
             raise ConfigError(f"--compile: {arm.expert} runs in the engine {arm.engine}; only ONNX models are compiled")
-        else:
-            log.info("not compiled", expert=arm.expert, why=f"engine {arm.engine}; only ONNX models are compiled")
+
+
+def _tell_left_out(inventory: Inventory, wishes: Sequence[Wish]) -> None:
+    experts = [arm.expert for arm in inventory.arms if arm.engine != ONNX]
+    if experts and not all(wish.expert for wish in wishes):
+        log.info("not compiled", experts=experts, why="only ONNX models of tensors are")
 
 
 def _automatic(pipeline: Pipeline) -> list[Form]:

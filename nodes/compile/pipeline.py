@@ -18,7 +18,7 @@ from nodes.compile.bench import Workbench
 from nodes.compile.cache import Cache, Entry
 from nodes.compile.errors import CompileError, RuntimeMissing
 from nodes.compile.forms import DEFAULT_BATCHES, Form, Precision, Runtime
-from nodes.compile.precision import calibration_digest, converted
+from nodes.compile.precision import conversion, converted
 from nodes.worker.providers import ENGINE_FOLDER
 
 Progress = Callable[[str], None]
@@ -133,7 +133,7 @@ class Pipeline:
             "model": subject.digest,
             "precision": str(form.precision),
             "shapes": "free" if form.batches is None else str(form.batches),
-            "calibration": calibration_digest(form, subject.calibration),
+            "conversion": conversion(form, subject.calibration),
             "runtime": str(form.runtime),
             "version": str(found["version"]),
             "device": device.gpu(found, target) if form.runtime.on_gpu else device.cpu(),

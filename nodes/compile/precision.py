@@ -10,6 +10,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from nodes.compile.errors import CompileError, RuntimeMissing
 from nodes.compile.forms import Batches, Form, Precision
 
+# Raised when what this module does to a model changes.
+RECIPE = 1
 CALIBRATION_SAMPLES = 256
 CALIBRATION_ROWS = 32
 # What multiplies; a Resize in int8 takes longer than it saves.
@@ -46,7 +49,7 @@ def converted(model: bytes, form: Form, calibration: Inputs) -> bytes:
         if form.precision is Precision.FP16:
             model = _halved(model)
         elif form.precision is Precision.INT8:
-            model = _quantised(model, calibration)
+            model = _quantised(model, calibration, with_bias=not form.runtime.wants_profile)
     except CompileError:
         raise
     except Exception as error:  # The converters raise whatever a model that they do not know makes of their code.
@@ -54,10 +57,23 @@ def converted(model: bytes, form: Form, calibration: Inputs) -> bytes:
     return _with_batch(model, form.batches) if static and form.batches is not None else model
 
 
-def calibration_digest(form: Form, calibration: Inputs) -> str:
-    """What int8 depends on beside the model; "" for other precisions."""
-    if form.precision is not Precision.INT8:
+def conversion(form: Form, calibration: Inputs) -> str:
+    """What the converted model depends on beside the model; "" where it stays as it is."""
+    if form.precision is Precision.FP32:
         return ""
+    made_with = " ".join(f"{package} {_version(package)}" for package in ("onnx", "onnxruntime"))
+    calibrated = f" calibrated on {_digest(calibration)}" if form.precision is Precision.INT8 else ""
+    return f"recipe {RECIPE} {made_with}{calibrated}"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
+def _digest(calibration: Inputs) -> str:
     digest = sha256()
     for name in sorted(calibration):
         array = np.ascontiguousarray(calibration[name][:CALIBRATION_SAMPLES])
@@ -66,7 +82,7 @@ def calibration_digest(form: Form, calibration: Inputs) -> str:
     return digest.hexdigest()
 
 
-def _quantised(model: bytes, calibration: Inputs) -> bytes:
+def _quantised(model: bytes, calibration: Inputs, *, with_bias: bool) -> bytes:
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -85,7 +101,8 @@ def _quantised(model: bytes, calibration: Inputs) -> bytes:
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=list(QUANTISED),
-            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+            # A bias in 32 bits is what ONNX Runtime's kernels want, and what TensorRT's parser refuses.
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": with_bias},
         )
         return to.read_bytes()
 

@@ -30,7 +30,7 @@ class LoadOrder:
     """One model for the process to load: a file, or bytes that are kept in memory alone.
 
     Attributes:
-        compiled: What the worker must know of a compiled form, see `nodes.worker.sessions`; empty for a model as it came.
+        compiled: What the worker must know of a compiled form, see `nodes.worker.sessions`; else empty.
     """
 
     arm: str

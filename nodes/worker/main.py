@@ -124,7 +124,7 @@ def serve(slots: int, commands_fd: int, replies: Replies, *, needs_onnxruntime: 
 
 
 def greet(replies: Replies, *, needs_onnxruntime: bool = True) -> None:
-    """Say that the process is ready, and with which versions; "" for an onnxruntime that is neither there nor needed."""
+    """Say that the process is ready, and with which versions; "" where onnxruntime is neither there nor needed."""
     # Imported only now, when nothing that they print can reach the pipe.
     import numpy
 

@@ -67,9 +67,7 @@ def prune(session: Session, arguments: tuple[str, ...]) -> None:
     _hand_over(session, "prune", arguments)
 
 
-@click.command(
-    name="compile", context_settings=PASS_THROUGH, short_help="Make compiled forms of experts, and check them."
-)
+@click.command(name="compile", context_settings=PASS_THROUGH, short_help="Compile experts and check the results.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
 def compile_forms(session: Session, arguments: tuple[str, ...]) -> None:
