@@ -141,6 +141,17 @@ class Cache:
         if not compare_digest(found, sealed):
             raise EngineNotLocal(f"{name[:12]} was changed, or another node made it")
 
+    def newest(self, like: Facts, file: str) -> Path | None:
+        """A file of the last used entry whose purpose has these fields; None where no entry has both."""
+        for name in reversed(self.names()):
+            try:
+                entry = self.open(name)
+            except EngineNotLocal:
+                continue
+            if file in entry.digests and like.items() <= entry.purpose.items():
+                return entry.folder / file
+        return None
+
     def names(self) -> list[str]:
         """All entries, the longest unused first."""
         folders = [folder for folder in self._root.iterdir() if folder.is_dir() and not folder.name.startswith(".")]

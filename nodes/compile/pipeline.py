@@ -20,6 +20,7 @@ from nodes.compile.errors import CompileError, RuntimeMissing
 from nodes.compile.forms import DEFAULT_BATCHES, Form, Precision, Runtime
 from nodes.compile.precision import conversion, converted
 from nodes.worker.providers import ENGINE_FOLDER
+from nodes.worker.tensorrt.building import TIMINGS_FILE
 
 Progress = Callable[[str], None]
 
@@ -154,7 +155,7 @@ class Pipeline:
             told(f"convert to {form.precision}")
         source = draft / "source.onnx"
         source.write_bytes(converted(model, form, subject.calibration))
-        main = self._bench(form.runtime).build(self._order(form, source, draft), told)
+        main = self._bench(form.runtime).build(self._order(subject, form, source), told)
         source.unlink()
         facts: dict[str, Any] = {"name": subject.name, "variant": form.variant, "comparison": None}
         if not (form.runtime is Runtime.RTX and self._bounds.target):
@@ -162,15 +163,20 @@ class Pipeline:
             facts["comparison"] = asdict(self._compared(subject, form, draft / main))
         return main, facts
 
-    def _order(self, form: Form, source: Path, draft: Path) -> dict[str, Any]:
+    def _order(self, subject: Subject, form: Form, source: Path) -> dict[str, Any]:
+        purpose = self.purpose(subject, form)
+        like = {key: purpose[key] for key in ("runtime", "version", "device", "jetpack")}
         # Where any batch is taken, whoever builds is not told of one.
         batches = form.batches or DEFAULT_BATCHES
+        # What was timed for one model serves the next on the same GPU.
+        timings = self._cache.newest(like, TIMINGS_FILE) if form.runtime is Runtime.TENSORRT else None
         return {
             "runtime": str(form.runtime),
             "source": str(source),
-            "folder": str(draft),
+            "folder": str(source.parent),
             "batches": [batches.least, batches.likeliest, batches.most],
             "capability": self._bounds.target if form.runtime is Runtime.RTX else "",
+            "timings": "" if timings is None else str(timings),
         }
 
     def _compared(self, subject: Subject, form: Form, file: Path) -> Comparison:

@@ -40,8 +40,7 @@ def converted(model: bytes, form: Form, calibration: Inputs) -> bytes:
         RuntimeMissing: The package onnx is needed and not installed.
         CompileError: The model cannot be converted.
     """
-    static = form.batches is not None and form.batches.static
-    if form.precision is Precision.FP32 and not static:
+    if _unchanged(form):
         return model
     if importlib.util.find_spec("onnx") is None:
         raise RuntimeMissing(f"{form.variant} needs the package onnx: pip install 'edgewise[compile]'")
@@ -50,20 +49,24 @@ def converted(model: bytes, form: Form, calibration: Inputs) -> bytes:
             model = _halved(model)
         elif form.precision is Precision.INT8:
             model = _quantised(model, calibration, with_bias=not form.runtime.wants_profile)
+        return model if form.batches is None or not form.batches.static else _with_batch(model, form.batches)
     except CompileError:
         raise
     except Exception as error:  # The converters raise whatever a model that they do not know makes of their code.
-        raise CompileError(f"the model cannot be converted to {form.precision}: {error}"[:400]) from error
-    return _with_batch(model, form.batches) if static and form.batches is not None else model
+        raise CompileError(f"the model cannot be made {form.variant}: {error}"[:400]) from error
 
 
 def conversion(form: Form, calibration: Inputs) -> str:
     """What the converted model depends on beside the model; "" where it stays as it is."""
-    if form.precision is Precision.FP32:
+    if _unchanged(form):
         return ""
     made_with = " ".join(f"{package} {_version(package)}" for package in ("onnx", "onnxruntime"))
     calibrated = f" calibrated on {_digest(calibration)}" if form.precision is Precision.INT8 else ""
     return f"recipe {RECIPE} {made_with}{calibrated}"
+
+
+def _unchanged(form: Form) -> bool:
+    return form.precision is Precision.FP32 and (form.batches is None or not form.batches.static)
 
 
 def _version(package: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from nodes.worker.providers import CPU, ENGINE_FOLDER, PROVIDERS, LoadRefused, one_thread, session_on
 from nodes.worker.tensorrt.module import MODULES
 
-ONNX_FILE, ENGINE_FILE, TIMINGS_FILE = "model.onnx", "model.engine", "timing.cache"
+ONNX_FILE, ENGINE_FILE = "model.onnx", "model.engine"
 QUIET = 3
 
 Progress = Callable[[str], None]
@@ -99,7 +99,7 @@ def _zeros(value: Any, batch: int) -> Any:
 
 
 def _engine(runtime: str, model: bytes, folder: Path, order: Mapping[str, Any], progress: Progress) -> str:
-    from nodes.worker.tensorrt.building import EngineOrder, build_engine
+    from nodes.worker.tensorrt.building import TIMINGS_FILE, EngineOrder, build_engine
 
     least, likeliest, most = (int(batch) for batch in order["batches"])
     timings = folder / TIMINGS_FILE

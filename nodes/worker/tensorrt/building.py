@@ -14,6 +14,7 @@ from typing import Any
 from nodes.worker.providers import LoadRefused
 from nodes.worker.tensorrt.module import quiet_logger, tensorrt_module
 
+TIMINGS_FILE = "timing.cache"
 WORKSPACE_BYTES = 1 << 30
 
 Progress = Callable[[str], None]

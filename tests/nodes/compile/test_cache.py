@@ -78,7 +78,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "file elsewhere": lambda entry: reworded(
         entry, lambda told: told["about"]["digests"].update({"../../model.engine": "0"})
     ),
-    "folder is a file": lambda entry: (shutil.rmtree(entry), entry.write_bytes(b"x")),
+    "folder is a file": lambda entry: entry.rename(f"{entry}.moved") and entry.write_bytes(b"x"),
 }
 
 

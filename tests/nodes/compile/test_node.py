@@ -7,13 +7,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+import structlog
 
 from nodes.cli import main
 from nodes.errors import ExitCode
@@ -24,9 +25,12 @@ PLAIN, INT8, ORT = "onnx-fp32", "ort-int8", "ort-fp32"
 
 
 @pytest.fixture(autouse=True)
-def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield
+    # `run` points the log at stderr, which here is a file of one test.
+    structlog.reset_defaults()
 
 
 @pytest.fixture

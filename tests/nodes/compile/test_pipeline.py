@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nodes.arms import ArmSpec, Inventory
-from nodes.compile import pipeline as pipeline_module
+from nodes.compile import device
 from nodes.compile.accuracy import compare, require
 from nodes.compile.bench import Workbench
 from nodes.compile.errors import AccuracyLost, CompileError, RuntimeMissing
@@ -130,7 +130,7 @@ def test_the_key_names_all_that_a_file_depends_on(opened: Pipeline, monkeypatch:
         opened.purpose(subject, replace(INT8, batches=Batches(1, 1, 1))),
         opened.purpose(replace(subject, calibration=subject.held_out), INT8),
     ]
-    monkeypatch.setattr(pipeline_module.device, "cpu", lambda: "another processor")
+    monkeypatch.setattr(device, "cpu", lambda: "another processor")
     others.append(opened.purpose(subject, INT8))
     assert all(other != base for other in others)
 
@@ -163,7 +163,7 @@ def test_forms_for_all_leave_out_what_loses_and_forms_by_name_fail(
     # digits-linear loses more than that in int8, digits-conv8 nothing.
     both = ("digits-linear", "digits-conv8")
     assert [arm.key for arm in offered(strict, "int8", experts=both)][2:] == ["digits-conv8:ort-int8"]
-    with pytest.raises(AccuracyLost, match="0.1 are allowed"):
+    with pytest.raises(AccuracyLost, match=r"0\.1 are allowed"):
         offered(strict, "digits-linear:int8", experts=both)
 
 

@@ -26,7 +26,7 @@ def _pretends(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("runtime", ["cuda", "ort-tensorrt"])
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_session_that_fell_back_is_refused(model: bytes, runtime: str) -> None:
-    with pytest.raises(LoadRefused, match="runs on .*CPUExecutionProvider"):
+    with pytest.raises(LoadRefused, match=r"runs on .*CPUExecutionProvider"):
         session_on(model, runtime)
 
 
