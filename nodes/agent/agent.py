@@ -20,12 +20,10 @@ from nodes.agent.desk import Desk
 from nodes.agent.session import Session, SessionEnd
 from nodes.agent.wire import FleetStream
 from nodes.arms import ArmProfile, Inventory
-from nodes.compile.agent import offered_inventory
-from nodes.compile.bench import GPU_SERVE
-from nodes.compile.forms import Runtime
+from nodes.compile.agent import gpu_engines, offered_inventory, runs_on
 from nodes.config import NodeConfig
 from nodes.energy.contract import Meter
-from nodes.energy.discovery import EnergySource, RunsOn, Wanted, discover
+from nodes.energy.discovery import EnergySource, Wanted, discover
 from nodes.energy.profile import load_profile
 from nodes.energy.sources import Places
 from nodes.engines import onnx_lm
@@ -57,7 +55,6 @@ SETTLED_S = 5.0
 SETTLE_S = 2.0
 
 TENSOR_ENGINES = {"onnx", "chain"}
-GPU_ENGINES = {str(runtime) for runtime in Runtime if runtime.on_gpu}
 
 log = structlog.get_logger("nodes.agent")
 
@@ -93,8 +90,7 @@ def build_parts(config: NodeConfig) -> Parts:
     _check_memory(inventory, config.memory_limit_bytes)
     tensors = _tensor_engine(config, inventory)
     engine = _joined_engine(config, inventory, tensors)
-    # Unless arms were compiled for a GPU, what one draws is not this node's doing.
-    wanted = Wanted(config.energy, profile, _runs_on(inventory), config.noise_seed)
+    wanted = Wanted(config.energy, profile, runs_on(inventory), config.noise_seed)
     places = Places(trace=config.energy_trace, calibration=config.calibration)
     source = discover(wanted, places)
     personal = None
@@ -103,15 +99,6 @@ def build_parts(config: NodeConfig) -> Parts:
             raise ConfigError("--personal: this node has no experts for tensors, which are the ones that learn a user")
         personal = Office(_personal_settings(config, config.personal), learning, tensors, source.meter)
     return Parts(engine, source, inventory, personal=personal)
-
-
-def _runs_on(inventory: Inventory) -> RunsOn:
-    engines = {arm.engine for arm in inventory.arms}
-    if not engines & GPU_ENGINES:
-        return RunsOn.CPU
-    if engines - GPU_ENGINES:
-        log.warning("joules are the GPU's", why="arms on the CPU are charged what the GPU draws beside them")
-    return RunsOn.GPU
 
 
 def _personal_settings(config: NodeConfig, folder: Path) -> Settings:
@@ -141,10 +128,7 @@ def _joined_engine(config: NodeConfig, inventory: Inventory, tensors: OnnxEngine
     if "onnx-lm" in needed:
         command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE)
         engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, Limits(queue_limit=config.queue_limit))
-    if on_gpu := needed & GPU_ENGINES:
-        # A process of its own: what a GPU does to it reaches no other arm, and its Python may be another one.
-        command = WorkerCommand(config.gpu_python or config.worker_python, config.concurrency, GPU_SERVE)
-        engines |= dict.fromkeys(on_gpu, OnnxEngine(command, Limits(queue_limit=config.queue_limit)))
+    engines |= gpu_engines(config, inventory)
     alone = set(engines.values())
     return alone.pop() if len(alone) == 1 else SeveralEngines(engines)
 

@@ -5,13 +5,21 @@ from __future__ import annotations
 import structlog
 
 from nodes.arms import Inventory
-from nodes.compile.forms import parse_wishes
+from nodes.compile.bench import GPU_SERVE
+from nodes.compile.forms import Runtime, parse_wishes
 from nodes.compile.offering import with_compiled
 from nodes.compile.pipeline import Bounds
 from nodes.compile.room import Tools, pipeline
 from nodes.config import NodeConfig
+from nodes.energy.discovery import RunsOn
+from nodes.engines.child import Limits
+from nodes.engines.contract import Engine
+from nodes.engines.onnx import OnnxEngine
+from nodes.engines.process import WorkerCommand
 from nodes.inventory import read_catalogs
 from nodes.zoo.catalog import Catalog
+
+GPU_ENGINES = {str(runtime) for runtime in Runtime if runtime.on_gpu}
 
 log = structlog.get_logger("nodes.compile")
 
@@ -30,3 +38,22 @@ def offered_inventory(config: NodeConfig, inventory: Inventory) -> Inventory:
     bounds = Bounds(config.compile_loss_points)
     with pipeline(tools, bounds, lambda step: log.info("compiling", step=step)) as opened:
         return with_compiled(inventory, catalogs, wishes, opened)
+
+
+def gpu_engines(config: NodeConfig, inventory: Inventory) -> dict[str, Engine]:
+    """One process for all arms on a GPU: what a GPU does to it reaches no other arm, and its Python may be another."""
+    needed = {arm.engine for arm in inventory.arms} & GPU_ENGINES
+    if not needed:
+        return {}
+    command = WorkerCommand(config.gpu_python or config.worker_python, config.concurrency, GPU_SERVE)
+    return dict.fromkeys(needed, OnnxEngine(command, Limits(queue_limit=config.queue_limit)))
+
+
+def runs_on(inventory: Inventory) -> RunsOn:
+    """What the arms' joules are measured on: unless some run on a GPU, what one draws is not this node's doing."""
+    engines = {arm.engine for arm in inventory.arms}
+    if not engines & GPU_ENGINES:
+        return RunsOn.CPU
+    if engines - GPU_ENGINES:
+        log.warning("joules are the GPU's", why="arms on the CPU are charged what the GPU draws beside them")
+    return RunsOn.GPU
