@@ -152,9 +152,11 @@ def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -
     poll_directly()
     from nodes.identity.choice import with_identity
     from nodes.log import set_up_log
+    from nodes.packages import require_compatible
     from nodes.run import run_agent
 
     set_up_log(log)
+    require_compatible()
     names = [name.strip() for name in (experts or "").split(",") if name.strip()]
     settings = {**given, "experts": tuple(names), "memory_limit_bytes": memory_limit}
     sys.exit(run_agent(parse_config(with_identity(settings))))

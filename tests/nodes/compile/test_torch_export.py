@@ -23,7 +23,7 @@ WITH_TORCH = pytest.mark.skipif(
     reason=f"not run: {', '.join(PACKAGES)} are not all installed",
 )
 
-MODULE = '''
+MODULE = """
 import torch
 
 class Net(torch.nn.Module):
@@ -43,7 +43,7 @@ class Frozen(Net):
     def forward(self, image):
         calls.append(1)
         return super().forward(image) + len(calls)  # A number that the export takes for a constant.
-'''
+"""
 
 
 @pytest.fixture
