@@ -203,6 +203,7 @@ def doctor(worker_python: Path | None, models: Path | None, output: str, **given
 @_energy_option()
 @_trace_option()
 @_calibration_option()
+@_compile_options()
 @click.option("--experts", metavar="A,B,…", help="Experts to measure.  [default: all in the catalogue]")
 @click.option("--batches", default="1,4,16", show_default=True, help="Input sizes, in samples.")
 @click.option("--concurrencies", default="1,2", show_default=True, help="Runs at once.")
@@ -214,9 +215,11 @@ def profile(to: Path, output: str, **given: Any) -> None:
 
     What was measured, and with which source, goes to --to.
     """
+    from nodes.log import set_up_log
     from nodes.survey import write
     from nodes.surveying import survey_node
 
+    set_up_log("console")
     document = survey_node(given)
     write(to, document)
     keys = ("arm", "batch", "concurrency", "runs", "p50_ms", "energy_j", "uncertainty_j", "provenance", "share")

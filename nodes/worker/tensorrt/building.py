@@ -61,6 +61,10 @@ def build_engine(model: bytes, order: EngineOrder, progress: Progress) -> bytes:
     _target(module, config, order.capability)
     timings = _timings(config, order.timings)
     progress("build")
+    # Kept in a name as well; configurations of older versions know no monitor.
+    monitor = _monitor(module, progress)
+    if monitor is not None and hasattr(config, "progress_monitor"):
+        config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise LoadRefused(f"{module.__name__} {module.__version__} could not build an engine of this model")
@@ -78,6 +82,32 @@ def identity(runtime: str) -> dict[str, str]:
         return {"version": version, **gpu()}
     except CudaMissing as missing:
         return {"version": version, "capability": "", "driver": "", "problem": str(missing)}
+
+
+def _monitor(module: Any, progress: Progress) -> Any:
+    """Passes TensorRT's own account of a build on, ten times at most for each of its outermost phases."""
+    if not hasattr(module, "IProgressMonitor"):
+        return None
+
+    class Monitor(module.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if parent_phase is None:
+                self.steps[phase_name] = max(num_steps, 1)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            count = self.steps.get(phase_name)
+            if count is not None and step % max(1, count // 10) == 0:
+                progress(f"build: {phase_name}, {step} of {count}")
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            self.steps.pop(phase_name, None)
+
+    return Monitor()
 
 
 def _flags(module: Any) -> int:
