@@ -37,14 +37,14 @@ class Environment:
     packages: tuple[str, ...] = ()
 
 
-RTX_TESTS = ("tests/nodes/compile/test_tensorrt.py", "tests/nodes/pruning/test_rtx_buckets.py")
+RTX_TESTS = ("tests/nodes/compile/test_rtx.py", "tests/nodes/pruning/test_rtx_buckets.py")
 RAY_PROOF = "import ray, orchestrator, nodes; assert tuple(map(int, ray.__version__.split('.')[:2])) >= (2, 54)"
 INSTALLED = {
     "cpu": Environment(("node-cpu",), ("-m", "nodes", "doctor")),
     "ray": Environment(("ray",), ("-c", RAY_PROOF)),
     "rtx": Environment(
         ("node-cpu", "compile", "rtx"),
-        ("-m", "pytest", "-p", "no:cacheprovider", "-k", "rtx_", *RTX_TESTS),
+        ("-m", "pytest", "-p", "no:cacheprovider", *RTX_TESTS),
         ("pytest", "pytest-asyncio"),
     ),
 }

@@ -1,14 +1,12 @@
 """TensorRT's path from build to answer through the real worker process, with a module that honours its contract.
 
-What a GPU does with a real engine was not run by us. With tensorrt_rtx installed, real engines are built here too.
+What a GPU does with a real engine was not run by us; `test_rtx` builds real ones.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from nodes.compile.bench import CPU_SERVE, GPU_SERVE, Workbench
 from nodes.compile.cache import Cache
 from nodes.compile.errors import CompileError, RuntimeMissing
 from nodes.compile.forms import Batches, Form, Precision, Runtime
-from nodes.compile.pipeline import Bounds, Pipeline, Subject, traits_of
+from nodes.compile.pipeline import Bounds, Pipeline, traits_of
 from nodes.config import parse_config
 from nodes.engines.contract import Job
 from nodes.errors import InputInvalid
@@ -31,9 +29,6 @@ from tests.nodes.compile.test_pipeline import digit_subject
 
 PYTHON = Path(sys.executable)
 FAKE = pytest.mark.skipif(setup.compiler() is None, reason=setup.NEEDS)
-REAL = pytest.mark.skipif(
-    importlib.util.find_spec("tensorrt_rtx") is None, reason="not run: the module tensorrt_rtx is not installed"
-)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +44,8 @@ def _blank_page(diary: Path) -> None:
     diary.write_text("")
 
 
-def pipeline(root: Path, benches: tuple[Workbench, Workbench], target: str = "") -> Pipeline:
-    return Pipeline(Cache(root, b"k" * 32, quota_bytes=50_000_000), *benches, bounds=Bounds(target=target))
+def pipeline(root: Path, benches: tuple[Workbench, Workbench]) -> Pipeline:
+    return Pipeline(Cache(root, b"k" * 32, quota_bytes=50_000_000), *benches, bounds=Bounds())
 
 
 @pytest.fixture(scope="module")
@@ -180,32 +175,3 @@ async def test_a_node_offers_and_runs_an_engine_beside_the_float_arm(diary: Path
             await parts.engine.infer(Job(parts.inventory.arms[1].key, {"image": images[:, :4]}))
     finally:
         await parts.engine.close()
-
-
-# ---- the real TensorRT-RTX, whose builder needs no GPU
-
-
-def built(tmp_path: Path, subject: Subject, wanted: Form, target: str = "8.9") -> bytes:
-    with Workbench(PYTHON, CPU_SERVE) as cpu, Workbench(PYTHON, GPU_SERVE) as gpu:
-        compiled = pipeline(tmp_path / "cache", (cpu, gpu), target).compiled(subject, wanted)
-    assert compiled.comparison is None, "an engine for another GPU was never run"
-    return compiled.entry.file.read_bytes()
-
-
-@REAL
-@pytest.mark.parametrize("precision", Precision)
-@pytest.mark.parametrize("target", ["8.6", "8.9", "12.0"])
-def test_rtx_builds_every_precision_ahead_of_time(tmp_path: Path, precision: Precision, target: str) -> None:
-    assert len(built(tmp_path, digit_subject("digits-wide"), form(Runtime.RTX, precision), target)) > 10_000
-
-
-@REAL
-def test_rtx_refuses_what_it_has_no_code_for(tmp_path: Path) -> None:
-    with pytest.raises(CompileError, match="SM87"):
-        built(tmp_path, digit_subject(), form(Runtime.RTX), "8.7")
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(b"no model")
-    with pytest.raises(CompileError, match="parse the ONNX model"):
-        built(
-            tmp_path, replace(digit_subject(), file=broken, digest=sha256(b"no model").hexdigest()), form(Runtime.RTX)
-        )

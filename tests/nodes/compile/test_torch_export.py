@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -65,9 +66,7 @@ def weights(folder: Path, **changes: object) -> Path:
     from safetensors.torch import save_file
 
     torch.manual_seed(7)
-    import users_net
-
-    state = {**users_net.Net().state_dict(), **changes}
+    state = {**importlib.import_module("users_net").Net().state_dict(), **changes}
     save_file({name: tensor for name, tensor in state.items() if tensor is not None}, folder / "w.safetensors")
     return folder / "w.safetensors"
 

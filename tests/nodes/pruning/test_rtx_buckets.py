@@ -43,7 +43,7 @@ def test_rtx_builds_the_three_buckets_of_a_shipped_expert(buckets: dict[float, b
         steps: list[str] = []
         engine = build_engine(graph, EngineOrder("rtx", (1, 1, 1), "8.9"), steps.append)
         sizes[share] = len(engine)
-        assert steps == ["parse", "build"]
+        assert steps[:2] == ["parse", "build"]
     assert all(size > 10_000 for size in sizes.values())
     assert len(set(sizes.values())) == len(SHARES), "three engines, not one three times"
 
