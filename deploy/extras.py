@@ -49,7 +49,9 @@ INSTALLED = {
     ),
 }
 # Extras of the same environment would hide each other's conflicts.
-RESOLVED = ("node-cuda", "tensorrt", "gateway", "train", "personalize", "optimizer", "energy", "gpu", "compile", "demo")
+RESOLVED = ("node-cuda", "gateway", "train", "personalize", "optimizer", "energy", "gpu", "compile", "demo")
+# What the package index alone does not have.
+ELSEWHERE = {"tensorrt": "its libraries come from NVIDIA's own index"}
 AARCH64 = ("node-cpu", "compile", "gateway", "ray", "train", "optimizer", "gpu")
 PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_26_aarch64", "manylinux_2_27_aarch64", "manylinux_2_28_aarch64")
 
@@ -126,6 +128,7 @@ def main(chosen: str, resolving: bool, aarch64: bool) -> None:
         checks += [(f"aarch64 {extra}", _bound(resolve_aarch64, extra)) for extra in AARCH64 if aarch64]
         failed = sum(_failed(name, check) for name, check in checks)
     skipped = [f"install {name}" for name in INSTALLED if name not in names]
+    skipped += [f"{extra} ({why})" for extra, why in ELSEWHERE.items()]
     skipped += [what for what, asked in (("resolve", resolving), ("aarch64", aarch64)) if not asked]
     click.echo(f"{len(checks) - failed} good, {failed} failed, not run: {', '.join(skipped) or 'nothing'}")
     sys.exit(1 if failed else 0)

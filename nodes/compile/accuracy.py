@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodes.compile.errors import AccuracyLost, CompileError
-from nodes.compile.forms import Form, Precision
+from nodes.compile.forms import Precision
 
 # How far an answer may be from the float model's where nothing was quantised. Optimisers reorder sums; GPUs multiply
 # fp32 with ten bits of mantissa.
@@ -56,18 +56,21 @@ def compare(floats_nc: NDArray[Any], found_nc: NDArray[Any], labels_n: NDArray[A
     return Comparison(len(before_n), loss_points, right, changed, difference)
 
 
-def require(form: Form, found: Comparison, *, limit_points: float) -> None:
+def require(arm: str, precision: Precision, found: Comparison, *, limit_points: float) -> None:
     """Refuse a form that answers worse than allowed, or that computes something else.
+
+    Args:
+        arm: In the text of a refusal.
 
     Raises:
         AccuracyLost: It loses more than the limit.
         CompileError: Nothing was quantised, and the answers still differ.
     """
     if found.loss_points > limit_points:
-        what = f"{form.variant} on {found.samples} held-out inputs"
+        what = f"{arm} on {found.samples} held-out inputs"
         raise AccuracyLost(what, loss_points=found.loss_points, limit_points=limit_points)
-    tolerance = TOLERANCE.get(form.precision)
+    tolerance = TOLERANCE.get(precision)
     if tolerance is not None and found.largest_difference > tolerance:
         raise CompileError(
-            f"{form.variant} differs from the float model by {found.largest_difference:.2g}; {tolerance:g} is allowed"
+            f"{arm} differs from the float model by {found.largest_difference:.2g}; {tolerance:g} is allowed"
         )

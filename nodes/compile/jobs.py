@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from nodes.compile.forms import AUTO, parse_wishes
 from nodes.compile.offering import compiled_arms
-from nodes.compile.pipeline import Bounds, Compiled, Subject
+from nodes.compile.pipeline import LABELS, Bounds, Compiled, Subject
 from nodes.compile.room import Tools, pipeline
 from nodes.errors import ConfigError
 from nodes.inventory import load_inventory, read_catalogs
 from nodes.zoo.arrays import read_arrays
 from nodes.zoo.catalog import Catalog
 
-LABELS = "labels"
 Progress = Callable[[str], None]
 
 

@@ -16,7 +16,7 @@ from nodes.errors import ConfigError
 from nodes.zoo.catalog import Catalog
 
 ONNX = "onnx"
-# Of several that can run here the first is taken; all of them are faster than none.
+# Of several that can run here `auto` takes the first.
 GPU_PREFERENCE = (Runtime.RTX, Runtime.TENSORRT, Runtime.ORT_TENSORRT, Runtime.CUDA)
 
 log = structlog.get_logger("nodes.compile")
@@ -24,12 +24,17 @@ log = structlog.get_logger("nodes.compile")
 
 @dataclass(frozen=True)
 class _Choice:
-    """A form of an arm, and what happens when it cannot be had."""
+    """A form of an arm.
+
+    Attributes:
+        required: Failing to make it is an error.
+        must_hold: Losing too much is an error too.
+    """
 
     arm: ArmSpec
     form: Form
     required: bool
-    lossless: bool
+    must_hold: bool
 
 
 def with_compiled(
@@ -154,7 +159,7 @@ def _tried(choice: _Choice, subject: Subject, pipeline: Pipeline) -> Compiled | 
     try:
         return pipeline.compiled(subject, choice.form)
     except AccuracyLost as lost:
-        if choice.lossless:
+        if choice.must_hold:
             raise
         log.warning("form left out", expert=subject.name, form=choice.form.variant, why=lost.message)
     except CompileError as error:

@@ -21,6 +21,9 @@ from nodes.compile.forms import DEFAULT_BATCHES, Form, Precision, Runtime
 from nodes.compile.precision import conversion, converted
 from nodes.worker.providers import ENGINE_FOLDER
 from nodes.worker.tensorrt.building import TIMINGS_FILE
+from nodes.zoo.digest import tensor_digest
+
+LABELS = "labels"
 
 Progress = Callable[[str], None]
 
@@ -123,7 +126,8 @@ class Pipeline:
         checked = entry.facts.get("comparison")
         comparison = None if checked is None else Comparison(**checked)
         if comparison is not None:
-            require(form, comparison, limit_points=self._bounds.loss_points)
+            arm = f"{subject.name}:{form.variant}"
+            require(arm, form.precision, comparison, limit_points=self._bounds.loss_points)
         return Compiled(form, entry, comparison, time.perf_counter() - started_s)
 
     def purpose(self, subject: Subject, form: Form) -> dict[str, Any]:
@@ -135,6 +139,7 @@ class Pipeline:
             "precision": str(form.precision),
             "shapes": "free" if form.batches is None else str(form.batches),
             "conversion": conversion(form, subject.calibration),
+            "judged": judged_by(subject),
             "runtime": str(form.runtime),
             "version": str(found["version"]),
             "device": device.gpu(found, target) if form.runtime.on_gpu else device.cpu(),
@@ -194,6 +199,12 @@ class Pipeline:
             self._cpu.load(subject.file, subject.digest)
             self._floats[subject.digest] = self._cpu.run(subject.held_out)
         return self._floats[subject.digest]
+
+
+def judged_by(subject: Subject) -> str:
+    """Digest of the held-out inputs and what they are: what was measured holds for them alone."""
+    labels = {} if subject.labels_n is None else {LABELS: subject.labels_n}
+    return tensor_digest({**subject.held_out, **labels})
 
 
 def traits_of(form: Form, beside: Mapping[str, str]) -> CompiledTraits:

@@ -9,16 +9,15 @@ import importlib.util
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
-from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from nodes.compile.errors import CompileError, RuntimeMissing
 from nodes.compile.forms import Batches, Form, Precision
+from nodes.zoo.digest import tensor_digest
 
 # Raised when what this module does to a model changes.
 RECIPE = 1
@@ -61,7 +60,7 @@ def conversion(form: Form, calibration: Inputs) -> str:
     if _unchanged(form):
         return ""
     made_with = " ".join(f"{package} {_version(package)}" for package in ("onnx", "onnxruntime"))
-    calibrated = f" calibrated on {_digest(calibration)}" if form.precision is Precision.INT8 else ""
+    calibrated = f" calibrated on {_calibration_digest(calibration)}" if form.precision is Precision.INT8 else ""
     return f"recipe {RECIPE} {made_with}{calibrated}"
 
 
@@ -76,13 +75,8 @@ def _version(package: str) -> str:
         return "none"
 
 
-def _digest(calibration: Inputs) -> str:
-    digest = sha256()
-    for name in sorted(calibration):
-        array = np.ascontiguousarray(calibration[name][:CALIBRATION_SAMPLES])
-        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+def _calibration_digest(calibration: Inputs) -> str:
+    return tensor_digest({name: array[:CALIBRATION_SAMPLES] for name, array in calibration.items()})
 
 
 def _quantised(model: bytes, calibration: Inputs, *, with_bias: bool) -> bytes:

@@ -88,9 +88,9 @@ def test_a_form_that_computes_something_else_is_refused() -> None:
     other = floats * 0.9  # The same classes, other numbers: no quantisation explains that.
     found = compare(floats, other, None)
     assert found.loss_points == 0.0
-    require(INT8, found, limit_points=0.5)
+    require("x:int8", Precision.INT8, found, limit_points=0.5)
     with pytest.raises(CompileError, match="differs"):
-        require(ORT, found, limit_points=0.5)
+        require("x:ort", Precision.FP32, found, limit_points=0.5)
     with pytest.raises(CompileError, match="not finitely"):
         compare(floats, floats * np.nan, None)
 
@@ -129,6 +129,7 @@ def test_the_key_names_all_that_a_file_depends_on(opened: Pipeline, monkeypatch:
         opened.purpose(subject, ORT),
         opened.purpose(subject, replace(INT8, batches=Batches(1, 1, 1))),
         opened.purpose(replace(subject, calibration=subject.held_out), INT8),
+        opened.purpose(replace(subject, held_out=subject.calibration, labels_n=None), INT8),
     ]
     monkeypatch.setattr(device, "cpu", lambda: "another processor")
     others.append(opened.purpose(subject, INT8))
