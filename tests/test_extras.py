@@ -77,9 +77,8 @@ def test_every_extra_that_a_message_names_exists() -> None:
 
 
 def test_every_extra_is_installed_or_resolved_by_the_script_or_part_of_one_that_is() -> None:
-    checked = {extra for environment in extras.INSTALLED.values() for extra in environment.extras} | set(
-        (*extras.RESOLVED, *extras.ELSEWHERE)
-    )
+    installed = {extra for environment in extras.INSTALLED.values() for extra in environment.extras}
+    checked = {*installed, *extras.RESOLVED, *extras.ELSEWHERE}
     covered = set().union(*(set(extras.requirements(extra)) for extra in checked))
     left = {extra: rest for extra in EXTRAS if (rest := set(extras.requirements(extra)) - covered)}
     # What `make test` itself installs.
