@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from nodes.compile.errors import CompileError
+
 
 @contextlib.contextmanager
 def alone(lock: Path, *, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -15,6 +17,9 @@ def alone(lock: Path, *, on_wait: Callable[[], None] = lambda: None) -> Iterator
 
     Args:
         on_wait: Called once where somebody else holds it.
+
+    Raises:
+        CompileError: There can be no such file.
     """
     with _opened(lock) as handle:
         try:
@@ -27,7 +32,10 @@ def alone(lock: Path, *, on_wait: Callable[[], None] = lambda: None) -> Iterator
 
 @contextlib.contextmanager
 def _opened(lock: Path) -> Iterator[int]:
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CompileError(f"{lock} cannot be locked: {(error.strerror or 'unknown cause').lower()}") from error
     try:
         yield handle
     finally:

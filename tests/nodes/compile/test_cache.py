@@ -211,6 +211,12 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
+def test_a_lock_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    (tmp_path / f"{key_of(PURPOSE)}.lock").mkdir()
+    with pytest.raises(CompileError, match="cannot be locked"):
+        cache(tmp_path).obtain(PURPOSE, Builds())
+
+
 def test_the_longest_unused_leave_first_and_those_in_use_never(tmp_path: Path) -> None:
     def obtained(kept: Cache, model: str) -> Path:
         return kept.obtain({"model": model}, Builds(b"x" * 3000)).folder
