@@ -56,6 +56,11 @@ def _python_option() -> Callable[[Command], Command]:
 def _compile_options() -> Callable[[Command], Command]:
     options = [
         _option("--compile", multiple=True, metavar="FORMS", help="Compiled forms to offer too: int8,ort or auto."),
+        _option(
+            "--compile-when",
+            type=click.Choice(["first", "beside"]),
+            help="Before joining, or while the node serves the models as they came.  [default: first]",
+        ),
         _option("--compile-loss-points", type=float, metavar="P", help="Accuracy that one may lose.  [default: 0.5]"),
         _option("--compile-cache", type=click.Path(path_type=Path), metavar="DIR", help="Folder of compiled files."),
         _option("--compile-cache-mib", type=int, metavar="MIB", help="What they may take.  [default: 2048]"),

@@ -54,6 +54,21 @@ def runnable(cards: Sequence[ExpertCard]) -> list[ExpertCard]:
     return [card for card in cards if card.engine != CHAIN]
 
 
+def check_memory(inventory: Inventory, limit_bytes: int) -> None:
+    """Refuse experts that do not fit into memory together; a limit of 0 is none.
+
+    Raises:
+        ConfigError: names every expert's bytes.
+    """
+    needed_bytes = sum(arm.memory_bytes for arm in inventory.arms)
+    if 0 < limit_bytes < needed_bytes:
+        sizes = ", ".join(f"{arm.expert} {arm.memory_bytes}" for arm in inventory.arms)
+        raise ConfigError(
+            f"--memory-limit: the experts take {needed_bytes} bytes together, more than {limit_bytes};"
+            f" choose some with --experts ({sizes})"
+        )
+
+
 def read_catalogs(folder: Path | None) -> list[Catalog | TextCatalog]:
     """The catalogue in a folder; all that ship where none is named.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from nodes.agent.session import Session, SessionEnd
 from nodes.agent.wire import FleetStream
 from nodes.arms import ArmProfile, Inventory
 from nodes.compile.agent import gpu_engines, offered_inventory, runs_on
-from nodes.config import NodeConfig
+from nodes.compile.later import Place, compiled_beside, spoilt
+from nodes.config import CompileWhen, NodeConfig
 from nodes.energy.contract import Meter
 from nodes.energy.discovery import EnergySource, Wanted, discover
 from nodes.energy.profile import load_profile
@@ -39,7 +40,7 @@ from nodes.identity.diagnosis import wants_tls
 from nodes.identity.errors import IdentityProblem
 from nodes.identity.https import place_of
 from nodes.identity.keeper import BACK_OFF_S, Keeper
-from nodes.inventory import load_inventory
+from nodes.inventory import check_memory, load_inventory
 from nodes.personal.choosing import Settings
 from nodes.personal.keeping import HOUR_S, MIB, Bounds
 from nodes.personal.office import Office
@@ -85,12 +86,11 @@ def build_parts(config: NodeConfig) -> Parts:
         return Parts(*remote_parts(config, config.openai), measure=profile_texts)
     profile = None if config.profile is None else load_profile(config.profile)
     inventory = load_inventory(config.models, config.experts)
-    learning = inventory
-    inventory = offered_inventory(config, inventory)
-    _check_memory(inventory, config.memory_limit_bytes)
+    learning, inventory = inventory, offered_inventory(config, inventory)
+    check_memory(inventory, config.memory_limit_bytes)
     tensors = _tensor_engine(config, inventory)
     engine = _joined_engine(config, inventory, tensors)
-    wanted = Wanted(config.energy, profile, runs_on(inventory), config.noise_seed)
+    wanted = Wanted(config.energy, profile, runs_on(config, inventory), config.noise_seed)
     places = Places(trace=config.energy_trace, calibration=config.calibration)
     source = discover(wanted, places)
     personal = None
@@ -133,16 +133,6 @@ def _joined_engine(config: NodeConfig, inventory: Inventory, tensors: OnnxEngine
     return alone.pop() if len(alone) == 1 else SeveralEngines(engines)
 
 
-def _check_memory(inventory: Inventory, limit_bytes: int) -> None:
-    needed_bytes = sum(arm.memory_bytes for arm in inventory.arms)
-    if 0 < limit_bytes < needed_bytes:
-        sizes = ", ".join(f"{arm.expert} {arm.memory_bytes}" for arm in inventory.arms)
-        raise ConfigError(
-            f"--memory-limit: the experts take {needed_bytes} bytes together, more than {limit_bytes};"
-            f" choose some with --experts ({sizes})"
-        )
-
-
 class Agent:
     """One node. `prepare`, then `run`; `close` in any case.
 
@@ -167,10 +157,11 @@ class Agent:
         self._dial = dial or (self._keeper.dial if self._keeper else open_channel)
         # Jitter needs no secrecy.
         self._rng = rng or random.Random()  # noqa: S311
-        self._profiles: Mapping[str, ArmProfile] = {}
+        self._profiles: dict[str, ArmProfile] = {}
         self._lost: set[str] = set()
         self._session: Session | None = None
-        self._announcing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._compiling = asyncio.Lock()
         self._draining = asyncio.Event()
         self._asked_tls = False
         self._coming_again = False
@@ -219,12 +210,14 @@ class Agent:
             IdentityProblem: if TLS with the gateway cannot come about.
         """
         beside = [asyncio.ensure_future(self._settle_forever())]
+        if self._config.compile and self._config.compile_when is CompileWhen.BESIDE:
+            self._spawn(self._compile_beside())
         if self._keeper is not None:
             beside.append(asyncio.ensure_future(self._keeper.keep_fresh(self._config.gateway, self._come_again)))
         try:
             await self._serve_sessions()
         finally:
-            for task in beside:
+            for task in (beside := [*beside, *self._tasks]):
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
         log.info("left", node=self._config.name)
@@ -248,14 +241,25 @@ class Agent:
             failures = 0 if settled else failures + 1
             await self._wait(max(pause_s, full_jitter_s(failures, self._rng)))
 
-    async def _come_again(self) -> None:
-        """Connect anew with a renewed certificate, at a moment when nothing runs if there is one."""
+    async def _compile_beside(self) -> None:
+        """Offer compiled arms as soon as they are made and measured; without them the node goes on as it is."""
+        async with self._compiling:
+            parts = self._parts
+            place = Place(parts.engine, parts.energy.meter)
+            grown = await compiled_beside(self._config, parts.inventory, place, lost=self._lost)
+            self._parts, self._profiles = replace(parts, inventory=grown.inventory), self._profiles | grown.profiles
+            self._lost -= set(grown.profiles)
+        if grown.profiles:
+            await self._come_again("compiled arms")
+
+    async def _come_again(self, why: str = "certificate renewed") -> None:
+        """Connect anew with what has changed, at a moment when nothing runs if there is one."""
         engine, until_s = self._parts.engine, time.monotonic() + QUIET_S
         while engine.running + engine.queued and time.monotonic() < until_s:  # noqa: ASYNC110 (nothing announces it)
             await asyncio.sleep(0.05)
         if self._session is not None and self._session.joined and not self._draining.is_set():
             self._coming_again = True
-            self._session.drain("certificate renewed", timeout_s=DRAIN_TIMEOUT_S)
+            self._session.drain(why, timeout_s=DRAIN_TIMEOUT_S)
 
     async def _look_at_tls(self, session: Session) -> float:
         """Whether TLS is what failed, since gRPC does not say; returns how long to wait at least.
@@ -377,9 +381,14 @@ class Agent:
     def _arms_lost(self, arms: Sequence[str]) -> None:
         self._lost.update(arms)
         if self._session is not None and self._session.joined:
-            task = asyncio.get_running_loop().create_task(self._session.announce(self._offer()))
-            self._announcing.add(task)
-            task.add_done_callback(self._announcing.discard)
+            self._spawn(self._session.announce(self._offer()))
+        if spoilt(self._parts.inventory, arms):
+            self._spawn(self._compile_beside())
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def software_version() -> str:

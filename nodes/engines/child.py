@@ -113,6 +113,7 @@ class Supervisor:
         if self.state is not EngineState.READY or self._process is None:
             raise EngineDied(f"The engine is {self.state}")
         await self._load(self._process, order)
+        self._quarantined.discard(order.arm)
         self._orders[order.arm] = order
 
     def detach(self, arm: str) -> None:
@@ -234,7 +235,7 @@ class Supervisor:
         process = await WorkerProcess.start(self._command, timeout_s=self._limits.start_timeout_s, on_death=self._died)
         self._process = process
         try:
-            for order in self._orders.values():
+            for order in list(self._orders.values()):
                 if order.arm not in self._quarantined:
                     await self._load_or_lose(process, order)
         except (EngineError, asyncio.CancelledError):
@@ -254,7 +255,7 @@ class Supervisor:
         except EngineError as error:
             if not (self.restarts and order.compiled):
                 raise
-            log.error("compiled arm lost until the node starts anew", arm=order.arm, why=error.message)
+            log.error("compiled arm lost", arm=order.arm, why=error.message)
             self._quarantined.add(order.arm)
             self._on_arms_lost([order.arm])
 

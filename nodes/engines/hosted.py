@@ -61,6 +61,14 @@ class HostedEngine:
         """See `Engine`."""
         await self._child.start([_order(arm) for arm in arms])
 
+    async def add(self, arm: ArmSpec) -> None:
+        """Load one more arm, or one that was lost.
+
+        Raises:
+            EngineError: It does not load, or the engine is not ready.
+        """
+        await self._child.attach(_order(arm))
+
     async def close(self) -> None:
         """See `Engine`."""
         await self._child.close()

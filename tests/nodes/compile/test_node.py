@@ -90,35 +90,33 @@ async def test_compiled_arms_are_offered_with_their_own_figures_and_answer(
     node.send_signal(signal.SIGTERM)
 
 
-async def test_a_compiled_file_that_is_damaged_is_lost_alone_and_made_anew_at_the_next_start(
+async def test_a_compiled_file_that_is_damaged_is_lost_alone_and_made_anew_beside_the_work(
     gateway: PlayedGateway, node: asyncio.subprocess.Process, tmp_path: Path
 ) -> None:
     session, _ = await joined(gateway)
     (entry,) = [seal.parent for seal in (tmp_path / "cache").rglob("seal.json") if INT8 in seal.read_text()]
     model = entry / "model.onnx"
-    model.write_bytes(model.read_bytes()[:-1] + b"!")
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-1] + b"!")
     (worker,) = psutil.Process(node.pid).children()
     os.kill(worker.pid, signal.SIGKILL)
     offer = await session.next("arms_changed")
-    assert {arm.variant for arm in offer.arms} == {PLAIN, ORT}
-    async with asyncio.timeout(15):
-        while (await session.next("heartbeat")).engine_restarts == 0:
-            pass
+    assert {arm.variant for arm in offer.arms} == {PLAIN, ORT}, "all others serve on"
     images = np.ascontiguousarray(load_catalog().held_out.inputs[:4])
-    assert (await answer(session, 1, images, PLAIN)).shape == (4, 10)
-    node.kill()
-    await node.wait()
-    again = await started(gateway, "--experts", "digits-mlp", "--compile", "int8,ort")
-    _, hello = await joined(gateway)
+    assert "compiled" in (await session.next("draining")).reason
+    await session.half_closed.wait()
+    session.end()
+    session, hello = await joined(gateway)
     assert {arm.variant for arm in hello.arms} == {PLAIN, INT8, ORT}
-    again.kill()
-    assert again.stderr is not None
-    events = [json.loads(line) for line in (await again.stderr.read()).splitlines()]
+    assert (await answer(session, 1, images, INT8)).shape == (4, 10)
+    assert model.read_bytes() == whole
+    node.kill()
+    assert node.stderr is not None
+    events = [json.loads(line) for line in (await node.stderr.read()).splitlines()]
     (refused,) = [event for event in events if event["event"] == "compiled file refused"]
     assert refused["reason"] == "ENGINE_NOT_LOCAL"
     made = [event["made"] for event in events if event["event"] == "compiled"]
-    assert made == [True, False]
-    await again.wait()
+    assert made == [True, True, True, False], "one build for the damaged one, none for the other"
 
 
 @pytest.mark.parametrize(
@@ -141,3 +139,39 @@ def test_what_cannot_be_compiled_is_said_before_the_gateway_is_called(
     err = capsys.readouterr().err
     assert needle in err
     assert "Traceback" not in err
+
+
+async def test_beside_the_node_serves_the_model_as_it_came_until_the_forms_are_made(gateway: PlayedGateway) -> None:
+    flags = ("--experts", "digits-mlp", "--compile", "int8,ort", "--compile-when", "beside")
+    node = await started(gateway, *flags)
+    session, hello = await joined(gateway)
+    assert [arm.variant for arm in hello.arms] == [PLAIN]
+    images = np.ascontiguousarray(load_catalog().held_out.inputs[:4])
+    plain = await answer(session, 1, images, PLAIN)
+    assert "compiled" in (await session.next("draining")).reason
+    await session.half_closed.wait()
+    session.end()
+    session, hello = await joined(gateway)
+    arms = {arm.variant: arm for arm in hello.arms}
+    assert set(arms) == {PLAIN, INT8, ORT}
+    assert all(arm.latency.p50_ms > 0 for arm in arms.values())
+    np.testing.assert_allclose(await answer(session, 2, images, ORT), plain, atol=1e-5)
+    node.send_signal(signal.SIGTERM)
+    await session.half_closed.wait()
+    session.end()
+    async with asyncio.timeout(15):
+        assert await node.wait() == 0
+
+
+async def test_beside_what_cannot_be_made_leaves_the_node_as_it_is(gateway: PlayedGateway) -> None:
+    node = await started(gateway, "--experts", "digits-mlp", "--compile", "tensorrt", "--compile-when", "beside")
+    _, hello = await joined(gateway)
+    assert [arm.variant for arm in hello.arms] == [PLAIN]
+    assert node.stderr is not None
+    async with asyncio.timeout(20):
+        while b"no further arms" not in (line := await node.stderr.readline()):
+            assert line, "the node ended"
+    assert b"tensorrt" in line
+    assert node.returncode is None
+    node.kill()
+    await node.wait()
