@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -92,14 +93,20 @@ async def _ready(engine: Engine) -> None:
 
 
 def spoilt(inventory: Inventory, arms: Collection[str]) -> bool:
-    """Whether one of these arms was compiled and its file is no longer the one that was announced."""
-    compiled = [arm for arm in inventory.arms if arm.key in arms and arm.compiled is not None]
-    return any(_digest(arm) != arm.model_digest for arm in compiled)
+    """Whether one of these arms was compiled and a file of it is no longer what was announced."""
+    return any(_is_spoilt(arm) for arm in inventory.arms if arm.key in arms)
 
 
-def _digest(arm: ArmSpec) -> str:
+def _is_spoilt(arm: ArmSpec) -> bool:
+    if arm.compiled is None or arm.model_file is None:
+        return False
+    announced = {arm.model_file.name: arm.model_digest, **dict(arm.compiled.beside)}
+    return any(_digest(arm.model_file.parent / name) != digest for name, digest in announced.items())
+
+
+def _digest(file: Path) -> str:
     try:
-        return "" if arm.model_file is None else sha256(arm.model_file.read_bytes()).hexdigest()
+        return sha256(file.read_bytes()).hexdigest()
     except OSError:
         return ""
 
