@@ -62,10 +62,11 @@ def subject_of_file(file: Path, inputs: Path | None) -> Subject:
     """
     if inputs is None:
         raise ConfigError("compile --onnx: give --inputs with an array for each of the model's inputs")
+    arrays = _arrays(inputs)
     try:
-        content, arrays = file.read_bytes(), read_arrays(inputs)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"compile --onnx: {error}") from error
+        content = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"--onnx: {file}: {(error.strerror or 'unknown cause').lower()}") from error
     labels_n = arrays.pop(LABELS, None)
     count = _count(inputs, arrays, labels_n)
     first, second = slice(0, count // 2), slice(count // 2, count)
@@ -89,10 +90,19 @@ def exported(given: Mapping[str, Any]) -> str:
 
     if given["onnx"] is None or given["inputs"] is None:
         raise ConfigError("compile --from-torch: give --onnx for the model and --inputs with an array for each input")
-    arrays = read_arrays(given["inputs"])
+    arrays = _arrays(given["inputs"])
     arrays.pop(LABELS, None)
     difference = export(Export(given["from_torch"], given["weights"], given["onnx"]), arrays)
     return f"{given['onnx']}: answers differ from PyTorch's by {difference:.2g} at most"
+
+
+def _arrays(file: Path) -> dict[str, NDArray[Any]]:
+    try:
+        return read_arrays(file)
+    except OSError as error:
+        raise ConfigError(f"--inputs: {file}: {(error.strerror or 'unknown cause').lower()}") from error
+    except (ValueError, AttributeError) as error:  # A file of one array has no names.
+        raise ConfigError(f"--inputs: {file} is no .npz of plain arrays; write it with numpy.savez") from error
 
 
 def _count(file: Path, arrays: Mapping[str, NDArray[Any]], labels_n: NDArray[Any] | None) -> int:
