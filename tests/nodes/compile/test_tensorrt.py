@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nodes.agent.agent import build_parts
+from nodes.agent.parts import build_parts
 from nodes.arms import CompiledTraits
 from nodes.compile.bench import CPU_SERVE, GPU_SERVE, Workbench
 from nodes.compile.cache import Cache
