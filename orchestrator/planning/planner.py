@@ -24,10 +24,10 @@ from orchestrator.fleet.fleet import Change, Fleet
 from orchestrator.planning.make import make_plan, settle_in
 from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, moved, plan_arms, same_evidence
 from orchestrator.routing.combined import CombinedModel
-from orchestrator.routing.model import AnnouncedModel, QualityModel
+from orchestrator.routing.model import QualityModel, announced_model
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.table import RouteTable
-from orchestrator.types import Provenance, Task
+from orchestrator.types import Task
 
 log = structlog.get_logger("planner")
 
@@ -147,11 +147,7 @@ class Planner:
             self._standing[task] = Standing(plan, plan.table(arms, self._fleet.board))
 
     def _announced(self, task: str) -> QualityModel:
-        arms = [state.arm for state in self._fleet.board.arms(task)]
-        known = [arm for arm in arms if arm.energy.provenance is not Provenance.UNMEASURED]
-        quality = {arm.expert: arm.quality_fraction for arm in arms}
-        joules = {arm.expert: arm.energy.energy_j for arm in sorted(known, key=lambda arm: -arm.energy.energy_j)}
-        return self._combined(task, AnnouncedModel(quality, joules))
+        return self._combined(task, announced_model(state.arm for state in self._fleet.board.arms(task)))
 
     def _combined(self, task: str, model: QualityModel) -> QualityModel:
         """The model of a text task with the votes and judges that clients may ask for by name."""
