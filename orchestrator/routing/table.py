@@ -7,7 +7,7 @@ out, so that one query is a handful of array operations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import cached_property
 
@@ -102,8 +102,9 @@ class RouteTable:
 
     def avoiding(self, arms: frozenset[int]) -> Bools:
         """Routes that run none of these arms."""
-        hit_rsf = np.isin(self._arms_rsf, list(arms)) & (self._mask_rsf > 0)
-        return np.logical_not(hit_rsf.any(axis=(1, 2)))
+        free_r = np.ones(len(self.bound), dtype=bool)
+        free_r[self._routes_with(arms)] = False
+        return free_r
 
     def unloaded_ms(self) -> Floats:
         """Bound on each route's milliseconds if no arm had work waiting."""
@@ -190,7 +191,7 @@ class RouteTable:
             return None
         return self._routes_with(arms)
 
-    def _routes_with(self, arms: set[int]) -> Indices:
+    def _routes_with(self, arms: Iterable[int]) -> Indices:
         found = {r for arm in arms for r in self._routes_of.get(arm, ())}
         return np.fromiter(sorted(found), dtype=np.intp, count=len(found))
 
