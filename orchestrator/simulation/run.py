@@ -92,9 +92,9 @@ class Simulation:
         self._house = House(world.nodes, world.tasks, world.gateway)
         self._machines = {node.name: Machine(node.name, node.device) for node in world.nodes}
         board = self._house.board
-        experts = {node.name: {expert.name: expert for expert in node.device.experts} for node in world.nodes}
+        experts = {(node.name, e.name, e.variant): e for node in world.nodes for e in node.device.experts}
         self._machine_n = [self._machines[state.arm.node] for state in board.states]
-        self._expert_n = [experts[state.arm.node][state.arm.expert] for state in board.states]
+        self._expert_n = [experts[state.arm.node, state.arm.expert, state.arm.variant] for state in board.states]
         self._chance = Chance(load.seed, len(load.at_s_q))
         self._ends = Ends(load.at_s_q, load.task_q)
         self._asked: dict[int, _Asked] = {}
@@ -105,7 +105,8 @@ class Simulation:
     def run(self) -> Outcome:
         """Everything until the last request has ended and the last node has finished."""
         for kill in self._load.kills:
-            self._at(kill.at_s, self._killed, kill.node)
+            if kill.node in self._machines:
+                self._at(kill.at_s, self._killed, kill.node)
         times: list[float] = self._load.at_s_q.tolist()
         events = self._events
         for request, at_s in enumerate(times):

@@ -27,7 +27,8 @@ class Expert:
         p95_ms: Its 95 % quantile; milliseconds are lognormal between both.
         energy_j: Mean joules of one run; None where nobody knows.
         energy_sigma: Standard deviation of the logarithm of joules beside what the milliseconds explain.
-        samples_ms: Recorded service times to draw from instead; empty draws lognormally.
+        samples_ms: Recorded service times to draw from instead, ascending; empty draws lognormally.
+        variant: Tells experts of one name on one device apart.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Expert:
     energy_j: float | None
     energy_sigma: float = 0.0
     samples_ms: tuple[float, ...] = ()
+    variant: str = VARIANT
 
     @property
     def sigma(self) -> float:
@@ -57,7 +59,7 @@ class Expert:
         energy = Energy(self.energy_j or 0.0, Provenance.MODELLED if known else Provenance.UNMEASURED, VARIANT)
         return Arm(
             expert=self.name,
-            variant=VARIANT,
+            variant=self.variant,
             node=node,
             task=self.task,
             engine=VARIANT,
