@@ -101,6 +101,8 @@ class Simulation:
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._count = 0
         self._now_s = 0.0
+        # When the last request ended or the last node finished: timers that come later do not count.
+        self._until_s = 0.0
 
     def run(self) -> Outcome:
         """Everything until the last request has ended and the last node has finished."""
@@ -116,7 +118,7 @@ class Simulation:
             self._came(request)
         while events:
             self._step()
-        return Outcome(self._ends, tuple(self._machines.values()), self._now_s, self._count + len(times))
+        return Outcome(self._ends, tuple(self._machines.values()), self._until_s, self._count + len(times))
 
     def _step(self) -> None:
         self._now_s, _, happen, what = heapq.heappop(self._events)
@@ -126,6 +128,10 @@ class Simulation:
         self._count += 1
         # The number keeps events of one moment in the order in which they were planned.
         heapq.heappush(self._events, (at_s, self._count, happen, what))
+
+    def _conclude(self, request: int, state: str) -> None:
+        self._ends.end(request, state, self._now_s)
+        self._until_s = self._now_s
 
     # ---- at the gateway
 
@@ -138,20 +144,20 @@ class Simulation:
             self._house.door.waiting.append(request)
             self._at(self._now_s + deadline_s, self._gave_up, request)
         else:
-            self._ends.end(request, "OVERLOADED", self._now_s)
+            self._conclude(request, "OVERLOADED")
 
     def _gave_up(self, request: int) -> None:
         waiting = self._house.door.waiting
         if request not in self._asked and not self._ends.state_q[request]:
             waiting.remove(request)
-            self._ends.end(request, "OVERLOADED", self._now_s)
+            self._conclude(request, "OVERLOADED")
 
     def _enter(self, request: int) -> None:
         self._house.door.running += 1
         task = self._world.tasks[self._load.task_q[request]]
         routed = self._house.decide(task, self._now_s)
         if routed is None or routed.refusal is not None:
-            self._ends.end(request, "NO_NODE" if routed is None else str(routed.refusal), self._now_s)
+            self._conclude(request, "NO_NODE" if routed is None else str(routed.refusal))
             self._let_in_next(0.0)
             return
         allowed_ms = window_ms(routed.limits, task.deadline_s, within=routed.decision.within)
@@ -245,7 +251,7 @@ class Simulation:
     def _end(self, asked: _Asked, state: str, charged_j: float) -> None:
         task = self._world.tasks[self._load.task_q[asked.index]]
         self._house.settle(task.name, asked.routed.charge, charged_j)
-        self._ends.end(asked.index, state, self._now_s)
+        self._conclude(asked.index, state)
         self._ends.attempts_q[asked.index] = asked.attempts
         del self._asked[asked.index]
         self._let_in_next(self._now_s - asked.entered_s)
@@ -288,6 +294,7 @@ class Simulation:
     def _account(self, work: Work, spent_j: float) -> None:
         machine = work.machine
         del machine.running[work]
+        self._until_s = self._now_s
         machine.busy_s += self._now_s - (work.started_s or 0.0)
         if math.isnan(spent_j):
             machine.unmeasured += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from orchestrator.longrun import NO_LONG_RUN, LongRun
 from orchestrator.study.errors import StudyError
@@ -41,12 +42,12 @@ class Expert:
     samples_ms: tuple[float, ...] = ()
     variant: str = VARIANT
 
-    @property
+    @cached_property
     def sigma(self) -> float:
         """Standard deviation of the logarithm of milliseconds."""
         return math.log(self.p95_ms / self.p50_ms) / Z95
 
-    @property
+    @cached_property
     def mean_ms(self) -> float:
         """Mean service time."""
         if self.samples_ms:
