@@ -205,8 +205,11 @@ def _overruns(bound_r: Floats, limit: float | None) -> Floats:
     """`_overrun` of many."""
     if limit is None:
         return np.ones(len(bound_r))
-    beyond_r = bound_r / limit if limit > 0.0 else np.full(len(bound_r), np.inf)
-    return np.where(bound_r <= limit, 1.0, beyond_r)
+    if limit <= 0.0:
+        return np.where(bound_r <= limit, 1.0, np.inf)
+    # The least limits that there are make factors beyond all numbers, which is as good as infinite.
+    with np.errstate(over="ignore"):
+        return np.where(bound_r <= limit, 1.0, bound_r / limit)
 
 
 def _fallback(offer: Offer, limits: Limits) -> Fallback | None:

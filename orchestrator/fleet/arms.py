@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,8 @@ TYPICAL_FROM = 3
 SPREAD_FRACTION = 0.05
 # Joules before a node was observed: the 99 % quantile of a lognormal error of sigma 0.35, and some.
 PRIOR_ENERGY_FACTOR = 2.5
+
+_FIGURES = ("energy_j_n", "energy_bound_j_n", "service_ms_n", "service_bound_ms_n", "wait_ms_n", "available_n")
 
 
 @dataclass
@@ -93,6 +96,7 @@ class ArmBoard:
         self.service_bound_ms_n = np.zeros(0)
         self.wait_ms_n = np.zeros(0)
         self.available_n = np.zeros(0, dtype=bool)
+        self._rooms: dict[str, np.ndarray[tuple[int], np.dtype[Any]]] = {}
         # Whether any arm has a wait; where none has, readers need not look at the waits.
         self.loaded = False
         self._waiting_nodes = 0
@@ -134,9 +138,13 @@ class ArmBoard:
         return index
 
     def _make_room(self, count: int) -> None:
-        for name in ("energy_j_n", "energy_bound_j_n", "service_ms_n", "service_bound_ms_n", "wait_ms_n"):
-            setattr(self, name, np.append(getattr(self, name), np.zeros(count)))
-        self.available_n = np.append(self.available_n, np.zeros(count, dtype=bool))
+        """So many places more; with some to spare behind them, so that many nodes can join one after the other."""
+        wanted = len(self.states) + count
+        for name in _FIGURES:
+            room = self._rooms.get(name, getattr(self, name))
+            if len(room) < wanted:
+                room = self._rooms[name] = np.concatenate([room, np.zeros(wanted, dtype=room.dtype)])
+            setattr(self, name, room[:wanted])
 
     def _mark(self, indices: Sequence[int], *, available: bool) -> None:
         self.available_changes.note(indices)

@@ -15,15 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.online.pacing import Charge
 from orchestrator.admission import Verdict
 from orchestrator.execution.attempt import patience_for_s
 from orchestrator.execution.run import window_ms
+from orchestrator.routing.pace import Pace
 from orchestrator.routing.route import Decision
 from orchestrator.simulation.chance import Chance, energy_j, service_ms
-from orchestrator.simulation.house import House, Routed, left_of
+from orchestrator.simulation.house import House, left_of
 from orchestrator.simulation.machines import Machine, Work
 from orchestrator.simulation.outcome import Ends, Outcome
 from orchestrator.simulation.world import World
+from orchestrator.types import Limits
 
 Floats = NDArray[np.float64]
 
@@ -57,19 +60,22 @@ class Load:
 
 @dataclass(slots=True, eq=False)
 class _Asked:
-    """A request that was let in.
+    """A request that was let in. Decisions are not kept: each holds what it was made on, of every arm.
 
     Args:
         entered_s: When it was let in.
+        quality: Expected there.
         ends_s: When an answer is of no use any more.
         spent_j: Joules of attempts that failed, as predicted.
     """
 
     index: int
     entered_s: float
-    routed: Routed
-    decision: Decision
+    limits: Limits
+    pace: Pace | None
+    charge: Charge | None
     ends_s: float
+    quality: float = math.nan
     avoid: frozenset[int] = frozenset()
     attempts: int = 0
     spent_j: float = 0.0
@@ -162,10 +168,10 @@ class Simulation:
             return
         allowed_ms = window_ms(routed.limits, task.deadline_s, within=routed.decision.within)
         ends_s = float(self._load.at_s_q[request]) + allowed_ms * 1e-3
-        asked = _Asked(request, self._now_s, routed, routed.decision, ends_s)
+        asked = _Asked(request, self._now_s, routed.limits, routed.decision.pace, routed.charge, ends_s)
         self._asked[request] = asked
         self._at(max(ends_s, self._now_s), self._ran_out, asked)
-        self._send(asked)
+        self._send(asked, routed.decision)
 
     def _let_in_next(self, service_s: float) -> None:
         """A request leaves; the next in line comes in."""
@@ -173,11 +179,11 @@ class Simulation:
         if self._house.door.waiting:
             self._enter(self._house.door.waiting.popleft())
 
-    def _send(self, asked: _Asked) -> None:
-        bound = asked.decision.route
-        if bound is None:
+    def _send(self, asked: _Asked, decision: Decision) -> None:
+        if decision.route is None or decision.index is None:
             raise ValueError("a decision without a route is not sent")
-        arm, board = bound.arms[0][0], self._house.board
+        arm, board = decision.route.arms[0][0], self._house.board
+        asked.quality = float(decision.offer.quality_r[decision.index])
         wait_ms = float(board.wait_ms_n[arm])
         patience_s = patience_for_s(wait_ms + float(board.service_bound_ms_n[arm]), self._traits.suspect_after_s)
         machine, expert = self._machine_n[arm], self._expert_n[arm]
@@ -196,9 +202,8 @@ class Simulation:
         elapsed_ms = (self._now_s - work.sent_s) * 1e3
         self._house.board.answered(work.arm, service_ms=elapsed_ms - work.wait_ms, energy_j=work.energy_j)
         self._close(work)
-        decision, ends = asked.decision, self._ends
-        ends.quality_q[work.request] = decision.offer.quality_r[decision.index]
-        ends.node_ms_q[work.request] = work.service_ms
+        self._ends.quality_q[work.request] = asked.quality
+        self._ends.node_ms_q[work.request] = work.service_ms
         self._end(asked, "ANSWERED", asked.spent_j + work.energy_j)
 
     def _refused(self, work: Work) -> None:
@@ -224,14 +229,13 @@ class Simulation:
         if decision is None:
             self._end(asked, "ATTEMPTS_FAILED", asked.spent_j)
             return
-        asked.decision = decision
-        self._send(asked)
+        self._send(asked, decision)
 
     def _elsewhere(self, asked: _Asked, avoid: frozenset[int]) -> Decision | None:
         task = self._world.tasks[self._load.task_q[asked.index]]
         elapsed_ms = (self._now_s - float(self._load.at_s_q[asked.index])) * 1e3
-        left = left_of(asked.routed.limits, asked.spent_j, elapsed_ms)
-        decision = self._house.again(task, left, avoid, pace=asked.routed.decision.pace)
+        left = left_of(asked.limits, asked.spent_j, elapsed_ms)
+        decision = self._house.again(task, left, avoid, pace=asked.pace)
         return None if decision is None or decision.route is None else decision
 
     def _ran_out(self, asked: _Asked) -> None:
@@ -250,7 +254,7 @@ class Simulation:
 
     def _end(self, asked: _Asked, state: str, charged_j: float) -> None:
         task = self._world.tasks[self._load.task_q[asked.index]]
-        self._house.settle(task.name, asked.routed.charge, charged_j)
+        self._house.settle(task.name, asked.charge, charged_j)
         self._conclude(asked.index, state)
         self._ends.attempts_q[asked.index] = asked.attempts
         del self._asked[asked.index]
