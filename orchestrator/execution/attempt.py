@@ -69,13 +69,8 @@ class Ask:
 
 
 def patience_for_s(bound_ms: float, max_patience_s: float) -> float:
-    """How long an attempt with such a bound may take before another arm is tried, if one could take over.
-
-    Never less than its own bound: work that waits its turn, as was foreseen, would be sent on from one full queue to
-    the next (one in three requests failed so with latency budgets beyond `max_patience_s`).
-    """
-    bound_s = bound_ms / 1000.0
-    return max(bound_s, min(max(MIN_PATIENCE_S, PATIENCE_FACTOR * bound_s), max_patience_s))
+    """How long an attempt with such a bound may take before another arm is tried, if one could take over."""
+    return min(max(MIN_PATIENCE_S, PATIENCE_FACTOR * bound_ms / 1000.0), max_patience_s)
 
 
 class Attempts:
