@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from orchestrator.simulation.figures import Summary
-    from orchestrator.simulation.run import Kill
+    from orchestrator.simulation.load import Kill
     from orchestrator.simulation.scenario import Answer, Arrivals
     from orchestrator.simulation.world import World
 
@@ -110,7 +110,8 @@ class ArrivalsParam(click.ParamType):  # type: ignore[type-arg]
 @click.option("--average-power", type=POWER, help="Watts, averaged over time.")
 @click.option("--add", type=COUNT, multiple=True, help="Compare with so many more, e.g. jetson-agx-orin=2.")
 @click.option("--remove", type=COUNT, multiple=True, help="Compare with so many fewer.")
-@click.option("--kill", type=KILL, multiple=True, help="A node dies, e.g. laptop-1@30s.")
+@click.option("--kill", type=KILL, multiple=True, help="A node's process dies, e.g. laptop-1@30s.")
+@click.option("--silence", type=KILL, multiple=True, help="A node loses power or network, e.g. laptop-1@30s.")
 @click.option("--warm-up", type=SPAN, help="Leave the first requests out of the figures, e.g. 30s.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of all chance.")
 @output_option
@@ -139,7 +140,7 @@ def simulate(session: Session, /, *, output: str, **asked: Any) -> None:
         world,
         _arrivals(asked),
         asked["seed"],
-        _kills(asked["kill"]),
+        (*_kills(asked["kill"], silent=False), *_kills(asked["silence"], silent=True)),
         add=dict(asked["add"]),
         remove=dict(asked["remove"]),
         warm_up_s=asked["warm_up"] or 0.0,
@@ -175,10 +176,10 @@ def _arrivals(asked: dict[str, Any]) -> Arrivals:
     return Arrivals(asked["rate"], asked["duration"], trace=read_trace(asked["trace"]))
 
 
-def _kills(asked: Iterable[tuple[str, float]]) -> tuple[Kill, ...]:
-    from orchestrator.simulation.run import Kill
+def _kills(asked: Iterable[tuple[str, float]], *, silent: bool) -> tuple[Kill, ...]:
+    from orchestrator.simulation.load import Kill
 
-    return tuple(Kill(node, at_s) for node, at_s in asked)
+    return tuple(Kill(node, at_s, silent) for node, at_s in asked)
 
 
 # ---- how answers look

@@ -12,7 +12,7 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from orchestrator.config import Admission, EnergyLimit, Promise, Retries, Section, TaskBudget, TaskName
+from orchestrator.config import Admission, EnergyLimit, Nodes, Promise, Retries, Section, TaskBudget, TaskName
 from orchestrator.config_errors import ConfigError
 from orchestrator.config_layers import read_file
 from orchestrator.longrun import LongRun
@@ -81,6 +81,7 @@ class GatewayEntry(Section):
     admission: Admission = Admission()
     retries: Retries = Retries()
     promise: Promise = Promise()
+    nodes: Nodes = Nodes()
     hop_ms: float = Field(default=2.0, ge=0.0, le=60_000.0)
 
 
@@ -205,5 +206,6 @@ def _gateway(entry: GatewayEntry) -> GatewayTraits:
         suspect_after_s=entry.retries.suspect_after_s,
         energy_quantile=entry.promise.energy_quantile,
         latency_quantile=entry.promise.latency_quantile,
+        lease_s=entry.nodes.lease_s,
         hop_ms=entry.hop_ms,
     )

@@ -47,6 +47,7 @@ class Machine:
     running: dict[Work, None] = field(default_factory=dict)
     waiting: deque[Work] = field(default_factory=deque)
     on_the_way: dict[Work, None] = field(default_factory=dict)
+    lost: list[Work] = field(default_factory=list)
     busy_s: float = 0.0
     active_j: float = 0.0
     unmeasured: int = 0

@@ -8,78 +8,24 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.online.pacing import Charge
 from orchestrator.admission import Verdict
 from orchestrator.execution.attempt import patience_for_s
 from orchestrator.execution.run import window_ms
-from orchestrator.routing.pace import Pace
 from orchestrator.routing.route import Decision
 from orchestrator.simulation.chance import Chance, energy_j, service_ms
 from orchestrator.simulation.house import House, left_of
+from orchestrator.simulation.load import Asked, Kill, Load
 from orchestrator.simulation.machines import Machine, Work
 from orchestrator.simulation.outcome import Ends, Outcome
 from orchestrator.simulation.world import World
-from orchestrator.types import Limits
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Kill:
-    """A node's process dies at a moment, and its stream breaks."""
-
-    node: str
-    at_s: float
-
-
-@dataclass(frozen=True)
-class Load:
-    """What comes.
-
-    Args:
-        at_s_q: When, not falling.
-        task_q: Index into the world's tasks.
-        seed: Of all chance.
-        kills: Nodes that die.
-        queueing: False lets every node run everything at once; for the control experiments of the tests.
-    """
-
-    at_s_q: Floats
-    task_q: NDArray[np.intp]
-    seed: int = 0
-    kills: Sequence[Kill] = ()
-    queueing: bool = True
-
-
-@dataclass(slots=True, eq=False)
-class _Asked:
-    """A request that was let in. Decisions are not kept: each holds what it was made on, of every arm.
-
-    Args:
-        entered_s: When it was let in.
-        quality: Expected there.
-        ends_s: When an answer is of no use any more.
-        spent_j: Joules of attempts that failed, as predicted.
-    """
-
-    index: int
-    entered_s: float
-    limits: Limits
-    pace: Pace | None
-    charge: Charge | None
-    ends_s: float
-    quality: float = math.nan
-    avoid: frozenset[int] = frozenset()
-    attempts: int = 0
-    spent_j: float = 0.0
-    work: Work | None = None
 
 
 class Simulation:
@@ -103,7 +49,7 @@ class Simulation:
         self._expert_n = [experts[state.arm.node, state.arm.expert, state.arm.variant] for state in board.states]
         self._chance = Chance(load.seed, len(load.at_s_q))
         self._ends = Ends(load.at_s_q, load.task_q)
-        self._asked: dict[int, _Asked] = {}
+        self._asked: dict[int, Asked] = {}
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._count = 0
         self._now_s = 0.0
@@ -114,7 +60,7 @@ class Simulation:
         """Everything until the last request has ended and the last node has finished."""
         for kill in self._load.kills:
             if kill.node in self._machines:
-                self._at(kill.at_s, self._killed, kill.node)
+                self._at(kill.at_s, self._killed, kill)
         times: list[float] = self._load.at_s_q.tolist()
         events = self._events
         for request, at_s in enumerate(times):
@@ -168,7 +114,7 @@ class Simulation:
             return
         allowed_ms = window_ms(routed.limits, task.deadline_s, within=routed.decision.within)
         ends_s = float(self._load.at_s_q[request]) + allowed_ms * 1e-3
-        asked = _Asked(request, self._now_s, routed.limits, routed.decision.pace, routed.charge, ends_s)
+        asked = Asked(request, self._now_s, routed.limits, routed.decision.pace, routed.charge, ends_s)
         self._asked[request] = asked
         self._at(max(ends_s, self._now_s), self._ran_out, asked)
         self._send(asked, routed.decision)
@@ -179,7 +125,7 @@ class Simulation:
         if self._house.door.waiting:
             self._enter(self._house.door.waiting.popleft())
 
-    def _send(self, asked: _Asked, decision: Decision) -> None:
+    def _send(self, asked: Asked, decision: Decision) -> None:
         if decision.route is None or decision.index is None:
             raise ValueError("a decision without a route is not sent")
         arm, board = decision.route.arms[0][0], self._house.board
@@ -214,6 +160,8 @@ class Simulation:
     def _lost_patience(self, work: Work) -> None:
         if not work.open:
             return
+        if not work.machine.alive:
+            self._suspect(work.machine)
         asked = self._asked[work.request]
         if self._elsewhere(asked, asked.avoid | {work.arm}) is not None:
             self._fail(work)
@@ -231,14 +179,14 @@ class Simulation:
             return
         self._send(asked, decision)
 
-    def _elsewhere(self, asked: _Asked, avoid: frozenset[int]) -> Decision | None:
+    def _elsewhere(self, asked: Asked, avoid: frozenset[int]) -> Decision | None:
         task = self._world.tasks[self._load.task_q[asked.index]]
         elapsed_ms = (self._now_s - float(self._load.at_s_q[asked.index])) * 1e3
         left = left_of(asked.limits, asked.spent_j, elapsed_ms)
         decision = self._house.again(task, left, avoid, pace=asked.pace)
         return None if decision is None or decision.route is None else decision
 
-    def _ran_out(self, asked: _Asked) -> None:
+    def _ran_out(self, asked: Asked) -> None:
         """An answer is of no use any more."""
         work = asked.work
         if self._ends.state_q[asked.index] or work is None:
@@ -252,7 +200,7 @@ class Simulation:
         work.open = False
         self._house.board.released(work.arm, work.held_ms)
 
-    def _end(self, asked: _Asked, state: str, charged_j: float) -> None:
+    def _end(self, asked: Asked, state: str, charged_j: float) -> None:
         task = self._world.tasks[self._load.task_q[asked.index]]
         self._house.settle(task.name, asked.charge, charged_j)
         self._conclude(asked.index, state)
@@ -265,7 +213,10 @@ class Simulation:
     def _reached(self, work: Work) -> None:
         machine = work.machine
         machine.on_the_way.pop(work, None)
-        if not machine.alive or not work.open:
+        if not machine.alive:
+            machine.lost.append(work)
+            return
+        if not work.open:
             return
         if not self._load.queueing:
             self._start(work)
@@ -306,19 +257,31 @@ class Simulation:
         machine.active_j += spent_j
         self._ends.energy_j_q[work.request] += spent_j
 
-    def _killed(self, node: str) -> None:
-        machine = self._machines[node]
+    def _killed(self, kill: Kill) -> None:
+        machine = self._machines[kill.node]
         if not machine.alive:
             return
         machine.alive, machine.died_s = False, self._now_s
-        self._house.board.set_routable(node, False)
-        lost = [*machine.on_the_way, *machine.running, *machine.waiting]
+        machine.lost += [*machine.on_the_way, *machine.running, *machine.waiting]
         for work in list(machine.running):
             share = (self._now_s - (work.started_s or 0.0)) * 1e3 / work.service_ms
             self._account(work, share * work.energy_j)
         machine.waiting.clear()
-        for work in lost:
-            self._at(self._now_s + self._half_hop_s, self._refused, work)
+        noticed_s = self._traits.lease_s if kill.silent else self._half_hop_s
+        self._at(self._now_s + noticed_s, self._gone, machine)
+
+    def _gone(self, machine: Machine) -> None:
+        """The gateway sees that a node is gone."""
+        self._house.board.set_routable(machine.name, False)
+        for work in machine.lost:
+            self._refused(work)
+
+    def _suspect(self, machine: Machine) -> None:
+        """Work ran out of patience on a silent node: route around it, unless it is the last of a task."""
+        board = self._house.board
+        tasks = {expert.task for expert in machine.device.experts}
+        if all(any(state.arm.node != machine.name for state in board.arms(task)) for task in tasks):
+            board.set_routable(machine.name, False)
 
 
 def simulate(world: World, load: Load) -> Outcome:

@@ -13,8 +13,9 @@ from orchestrator.longrun import LongRun
 from orchestrator.simulation.arrivals import Trace, poisson, poisson_count, tiled
 from orchestrator.simulation.compare import Difference, compare
 from orchestrator.simulation.figures import Summary, summarise
+from orchestrator.simulation.load import Kill, Load
 from orchestrator.simulation.outcome import Outcome
-from orchestrator.simulation.run import Kill, Load, simulate
+from orchestrator.simulation.run import simulate
 from orchestrator.simulation.world import TaskClass, World, served
 from orchestrator.study.errors import StudyError
 from orchestrator.types import BudgetRequest

@@ -124,12 +124,14 @@ class GatewayTraits:
     Args:
         hop_ms: Milliseconds of a request beside its service: gateway and network, there and back.
         suspect_after_s: Longest patience with one attempt.
+        lease_s: Silence after which a node is gone.
     """
 
     max_running: int = 256
     max_queued: int = 256
     max_attempts: int = 3
     suspect_after_s: float = 1.0
+    lease_s: float = 6.0
     energy_quantile: float = 0.99
     latency_quantile: float = 0.99
     hop_ms: float = 2.0

@@ -20,7 +20,8 @@ import numpy as np
 import psutil
 
 from orchestrator.longrun import LongRun
-from orchestrator.simulation.run import Load, Simulation
+from orchestrator.simulation.load import Load
+from orchestrator.simulation.run import Simulation
 from orchestrator.simulation.world import Device, Expert, GatewayTraits, TaskClass, World
 from orchestrator.types import BudgetRequest
 from tests.bench import simulate_fidelity as fidelity

@@ -26,7 +26,8 @@ import psutil
 from numpy.typing import NDArray
 
 from edgewise.v1 import common_pb2, gateway_pb2, gateway_pb2_grpc
-from orchestrator.simulation.run import Load, simulate
+from orchestrator.simulation.load import Load
+from orchestrator.simulation.run import simulate
 from orchestrator.simulation.world import Device, Expert, GatewayTraits, Node, TaskClass, World
 from tests.fakes.processes import Fleet
 from tests.fakes.replay_agent import EXPERT, QUALITY, SCALE_MS, TASK

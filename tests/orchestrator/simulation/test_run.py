@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.longrun import LongRun
+from orchestrator.simulation.load import Kill, Load
 from orchestrator.simulation.outcome import CODE, Ends, Outcome
-from orchestrator.simulation.run import Kill, Load, simulate
+from orchestrator.simulation.run import simulate
 from orchestrator.simulation.world import GatewayTraits, TaskClass
 from orchestrator.types import BudgetRequest, OnInfeasible
 from tests.orchestrator.simulation.worlds import (
@@ -63,7 +64,7 @@ def test_every_request_ends_exactly_once_and_no_joule_is_lost(
     )
     traits = GatewayTraits(max_running=max_running, max_queued=5, max_attempts=max_attempts, suspect_after_s=0.2)
     world = a_world((FAST, 1), (SLOW, 2), (TWO_TASKS, 1), tasks=tasks, gateway=traits)
-    kills = (Kill("gpu-1", killed_s), Kill("orin-2", 2.0 * killed_s))
+    kills = (Kill("gpu-1", killed_s), Kill("orin-2", 2.0 * killed_s, silent=True))
     outcome = simulate(world, a_load(rate_per_s, 300, tasks=2, seed=seed, kills=kills))
     ended = counts(outcome)
     assert ended["OPEN"] == 0
@@ -131,6 +132,29 @@ def test_a_death_without_retries_is_a_failure() -> None:
     load = a_load(9.0, 100, kills=(Kill("orin-1", 3.0), Kill("orin-2", 3.0)))
     outcome = simulate(a_world((device, 2), gateway=traits), load)
     assert counts(outcome)["ATTEMPTS_FAILED"] > 0
+
+
+def test_a_silent_node_is_noticed_when_patience_ends_and_a_broken_stream_at_once() -> None:
+    world = a_world((a_device("orin"), 2), gateway=GatewayTraits(suspect_after_s=0.4))
+    broken, silent = (
+        simulate(world, a_load(20.0, 300, kills=(Kill("orin-1", 5.0, silent=silent),))) for silent in (False, True)
+    )
+    assert (broken.ends.state_q == CODE["ANSWERED"]).all()
+    assert (silent.ends.state_q == CODE["ANSWERED"]).all()
+    assert silent.ends.ms_q.max() > 150.0 > broken.ends.ms_q.max()
+    after_q = silent.ends.at_s_q > 6.0
+    assert silent.ends.attempts_q[after_q].max() == 1
+
+
+def test_a_silent_node_that_is_the_last_is_gone_when_its_lease_ends() -> None:
+    world = a_world((a_device("orin"), 1), gateway=GatewayTraits(lease_s=2.0))
+    outcome = simulate(world, a_load(20.0, 200, kills=(Kill("orin-1", 5.0, silent=True),)))
+    at_s_q, state_q = outcome.ends.at_s_q, outcome.ends.state_q
+    assert (state_q[at_s_q > 7.0] == CODE["NO_NODE"]).all()
+    assert set(state_q[(at_s_q > 5.0) & (at_s_q < 6.5)].tolist()) <= {
+        CODE["DEADLINE_EXCEEDED"],
+        CODE["ATTEMPTS_FAILED"],
+    }
 
 
 def test_a_full_gateway_refuses_and_lets_in_who_waited() -> None:

@@ -10,7 +10,8 @@ from orchestrator.simulation.arrivals import Trace
 from orchestrator.simulation.chance import Chance, energy_j, service_ms
 from orchestrator.simulation.compare import compare
 from orchestrator.simulation.figures import summarise
-from orchestrator.simulation.run import Kill, Load, simulate
+from orchestrator.simulation.load import Kill, Load
+from orchestrator.simulation.run import simulate
 from orchestrator.simulation.scenario import Arrivals, Question, answer, draw_load, with_budget
 from orchestrator.simulation.world import GatewayTraits, TaskClass
 from orchestrator.study.errors import StudyError

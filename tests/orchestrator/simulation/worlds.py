@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.simulation.run import Load
+from orchestrator.simulation.load import Load
 from orchestrator.simulation.world import Device, Expert, GatewayTraits, TaskClass, World
 from orchestrator.types import BudgetRequest
 
