@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from orchestrator.cli.main import run
+from tests.orchestrator.fake_gateway import NODES, FakeGateway
 
 FLEET = """
 devices:
@@ -122,3 +123,23 @@ def test_a_bad_fleet_file_is_one_line(simulate: Call, tmp_path: Path) -> None:
     assert ended.code == 2
     assert "bad.yaml: devices.jetson-agx-orin.experts.large.quality" in ended.err
     assert "less than or equal to 1" in ended.err
+
+
+def test_the_fleet_may_be_that_of_a_running_gateway(simulate: Call, fake: FakeGateway) -> None:
+    asked = (
+        "--from-gateway",
+        "--gateway",
+        fake.target,
+        "--arrivals",
+        "poisson:30/s",
+        "--duration",
+        "10s",
+        "-o",
+        "json",
+    )
+    ended = simulate(*asked, fleet=None)
+    assert ended.code == 0, ended.err
+    document = json.loads(ended.out)
+    assert document["base"]["all"]["answered_fraction"] > 0.9
+    assert {node["node"] for node in document["base"]["nodes"]} <= set(NODES)
+    assert document["base"]["idle_unknown"] == document["base"]["nodes_total"]
