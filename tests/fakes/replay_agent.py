@@ -59,9 +59,9 @@ class ReplayCounter:
         self._past_j = 0.0
         self._running: dict[object, tuple[float, float, float]] = {}
 
-    def begin(self, key: object, ms: float, joules: float) -> None:
+    def begin(self, key: object, from_s: float, ms: float, *, joules: float) -> None:
         """A row begins to pass."""
-        self._running[key] = time.monotonic(), ms * 1e-3, joules
+        self._running[key] = from_s, ms * 1e-3, joules
 
     def end(self, key: object) -> None:
         """It has passed."""
@@ -77,7 +77,11 @@ class ReplayCounter:
 
 
 class ReplayEngine:
-    """Answers after the milliseconds of the next row; begins anew at the end."""
+    """Answers after the milliseconds of the next row; begins anew at the end.
+
+    Paced: a run that follows another begins when that one was to end, so that a device does not become slower because
+    this machine wakes the process late.
+    """
 
     def __init__(self, recording: Recording, counter: ReplayCounter, *, queue_limit: int) -> None:
         self.events = EngineEvents()
@@ -85,6 +89,7 @@ class ReplayEngine:
         self.restarts = 0
         self._rows = recording
         self._next = 0
+        self._free_s = 0.0
         self._counter = counter
         self._slots = Slots(1, queue_limit)
 
@@ -103,18 +108,19 @@ class ReplayEngine:
         came_s = time.monotonic()
         await self._slots.take()
         try:
-            started_s = time.monotonic()
+            started_s = max(came_s, self._free_s)
             if job.start_by_s is not None and started_s >= job.start_by_s:
                 raise DeadlinePassed("too late")
             ms, joules = self._rows[self._next % len(self._rows)]
             self._next += 1
+            self._free_s = started_s + ms * 1e-3
             job.on_start()
             key = object()
-            self._counter.begin(key, ms, joules)
-            await asyncio.sleep(ms * 1e-3)
+            self._counter.begin(key, started_s, ms, joules=joules)
+            await asyncio.sleep(max(0.0, self._free_s - time.monotonic()))
             self._counter.end(key)
-            compute_ms, queue_ms = (time.monotonic() - started_s) * 1e3, (started_s - came_s) * 1e3
-            return JobResult({"answer": encode_run(compute_ms, queue_ms)}, queue_ms, compute_ms)
+            queue_ms = (started_s - came_s) * 1e3
+            return JobResult({"answer": encode_run(ms, queue_ms)}, queue_ms, ms)
         finally:
             self._slots.give_back()
 
