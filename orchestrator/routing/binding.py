@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from optimizer.routes import Fusion, Route
+from optimizer.routes.route import Fusion, Route
 from orchestrator.fleet.arms import ArmBoard, ArmState
 
 

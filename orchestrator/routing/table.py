@@ -14,9 +14,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.choose import Offer
-from optimizer.model import Estimate
-from optimizer.routes import Fusion
+from optimizer.deciding.choose import Offer
+from optimizer.deciding.model import Estimate
+from optimizer.routes.route import Fusion
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.changes import Changes
 from orchestrator.routing.binding import BoundRoute

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizer.choose import Fallback, Limits, Offer, choose
-from optimizer.choose import Price as ChoicePrice
+from optimizer.deciding.choose import Fallback, Limits, Offer, choose
+from optimizer.deciding.choose import Price as ChoicePrice
 from optimizer.online.pacing import Allowance, Pacer
 from orchestrator.fleet import changes
 from orchestrator.fleet.arms import ArmBoard
