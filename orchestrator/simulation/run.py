@@ -110,7 +110,7 @@ class Simulation:
         routed = self._house.decide(task, self._now_s)
         if routed is None or routed.refusal is not None:
             self._conclude(request, "NO_NODE" if routed is None else str(routed.refusal))
-            self._let_in_next(0.0)
+            self._house.left(0.0)
             return
         allowed_ms = window_ms(routed.limits, task.deadline_s, within=routed.decision.within)
         ends_s = float(self._load.at_s_q[request]) + allowed_ms * 1e-3
@@ -120,10 +120,11 @@ class Simulation:
         self._send(asked, routed.decision)
 
     def _let_in_next(self, service_s: float) -> None:
-        """A request leaves; the next in line comes in."""
+        """A request leaves; the next in line comes in, and so on where that one is refused."""
+        door = self._house.door
         self._house.left(service_s)
-        if self._house.door.waiting:
-            self._enter(self._house.door.waiting.popleft())
+        while door.waiting and door.running < door.max_running:
+            self._enter(door.waiting.popleft())
 
     def _send(self, asked: Asked, decision: Decision) -> None:
         if decision.route is None or decision.index is None:

@@ -166,6 +166,16 @@ def test_a_full_gateway_refuses_and_lets_in_who_waited() -> None:
     assert outcome.ends.ms_q[:3] == pytest.approx([50.0, 99.0, 148.0])
 
 
+def test_a_long_line_of_requests_that_nothing_fits_is_worked_off_at_once() -> None:
+    device = a_device("orin", an_expert(p50_ms=50.0, p95_ms=50.0), an_expert("reader", "b"))
+    tasks = (TaskClass("a"), TaskClass("b", budget=BudgetRequest(max_energy_j=0.0)))
+    traits = GatewayTraits(max_running=1, max_queued=3000, hop_ms=0.0)
+    load = Load(np.linspace(0.0, 0.01, 3001), np.array([0] + [1] * 3000, dtype=np.intp))
+    outcome = simulate(a_world((device, 1), tasks=tasks, gateway=traits), load)
+    assert counts(outcome)["ANSWERED"] == 1
+    assert counts(outcome)["BUDGET_INFEASIBLE"] > 1000
+
+
 def test_running_together_takes_longer_where_the_device_says_so() -> None:
     device = a_device("orin", an_expert(p50_ms=50.0, p95_ms=50.0), concurrency=2, slowdown=(1.0, 1.5))
     load = Load(np.array([0.0, 0.001]), np.zeros(2, dtype=np.intp))
