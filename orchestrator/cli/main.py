@@ -31,6 +31,7 @@ VERBS = {
     "eval": "orchestrator.cli.evaluate:evaluate",
     "plan": "orchestrator.cli.plan:plan",
     "gate": "orchestrator.cli.gate:gate",
+    "deploy": "orchestrator.cli.deploy:deploy",
     "config": "orchestrator.cli.config:config",
     "doctor": "orchestrator.cli.doctor:doctor",
     "completion": "orchestrator.cli.completion:completion",

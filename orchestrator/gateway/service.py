@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from optimizer.fusion import Fused
 from orchestrator import log
@@ -18,7 +19,7 @@ from orchestrator.execution.run import Progress, Runner, total_energy
 from orchestrator.execution.text import TextEnd, TextRunner
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.session import NodeSession
-from orchestrator.gateway import texts
+from orchestrator.gateway import placement, texts
 from orchestrator.gateway.accounts import (
     ANYBODY,
     Payer,
@@ -156,9 +157,14 @@ class Service:
 
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
         features_f = next(iter(query.inputs.values())).reshape(-1)
-        wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts)
-        decision, limits = self.decider.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
-        again = self.decider.again(query.task, features_f, wish, pace=decision.pace)
+        place = placement.placement_of(query, self.fleet.board) if query.allowed_nodes else None
+        avoid = place.others if place else frozenset()
+        wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts, avoid)
+        shape = None if place is None else partial(place.shape, board=self.fleet.board)
+        decision, limits = self.decider.decide(
+            ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish, shape=shape
+        )
+        again = self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=shape)
         progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
 
