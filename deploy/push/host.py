@@ -24,7 +24,7 @@ from typing import Any
 MARK = ".complete"
 UNIT = "edgewise-node.service"
 STOP_S, START_S, POLL_S = 50.0, 30.0, 0.1
-TAIL_LINES = 8
+TAIL_LINES = 4
 CHUNK_BYTES = 1 << 20
 AGAIN = "repair that, then push again"
 

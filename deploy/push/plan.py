@@ -134,13 +134,19 @@ def make_plan(*, source: Source, wish: Wish, layout: Layout, machine: Machine, p
     kept = found.settings == text and (layout.unit is None or found.unit == unit_text)
     runs = found.agent is not None and found.agent[1] == deployment and found.current == source.release
     configure = Step("configure", f"write settings to {layout.settings}", not kept)
-    restart = f"drain the running agent (pid {found.agent[0]}), then start" if found.agent else "start"
-    text_start = f"point {layout.base}/current at {source.release}; {restart} it under {_keeper(layout)}"
-    start = Step("start", text_start, not runs)
+    start = Step("start", _start_text(source, layout, found, runs=runs), not runs)
     verify = Step("verify", f"see {wish.name} healthy at {wish.gateway_host} and have it answer one query")
     old = sorted(found.releases - {source.release, found.current or ""})
     prune = Step("prune", f"remove older releases: {', '.join(old) or 'none'}", bool(old) or start.due)
     return Plan((*steps, configure, start, verify, prune), text, unit_text, deployment)
+
+
+def _start_text(source: Source, layout: Layout, found: Standing, *, runs: bool) -> str:
+    pid = found.agent[0] if found.agent else None
+    if runs:
+        return f"{source.release} runs under {_keeper(layout)}, pid {pid}"
+    drain = f"drain the agent that runs (pid {pid}), then " if pid else ""
+    return f"point {layout.base}/current at {source.release}; {drain}start it under {_keeper(layout)}"
 
 
 def _steps(source: Source, wish: Wish, layout: Layout, *, python: Python, found: Standing) -> list[Step]:
