@@ -1,5 +1,6 @@
 # Gateway. Build in the project's root:  docker build -f deploy/containers/gateway.Dockerfile -t edgewise-gateway .
 FROM python:3.12.8-slim-bookworm AS build
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*

@@ -2,6 +2,7 @@
 # 3.10, which has its TensorRT: EDGEWISE_NODE_WORKER_PYTHON=/usr/bin/python3.10 (needs numpy and onnxruntime there).
 # Build on the Jetson, in the project's root:  docker build -f deploy/containers/node-jetson.Dockerfile -t edgewise-node-jetson .
 FROM nvcr.io/nvidia/l4t-jetpack:r36.4.0 AS build
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev python3.11 python3.11-venv \
  && rm -rf /var/lib/apt/lists/*
@@ -11,6 +12,7 @@ RUN python3.11 -m venv /opt/edgewise \
  && EDGEWISE_NATIVE=require /opt/edgewise/bin/pip install --no-cache-dir -c constraints.txt '.[node]'
 
 FROM nvcr.io/nvidia/l4t-jetpack:r36.4.0
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3.11 \
  && rm -rf /var/lib/apt/lists/* \

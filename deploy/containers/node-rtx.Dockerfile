@@ -1,6 +1,7 @@
 # Node on a PC with a GPU of NVIDIA (driver 560 or newer, NVIDIA Container Toolkit 1.19.1 or newer on the host).
 # Build in the project's root:  docker build -f deploy/containers/node-rtx.Dockerfile -t edgewise-node-rtx .
 FROM nvidia/cuda:12.6.3-base-ubuntu24.04 AS build
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev python3.12 python3.12-venv \
  && rm -rf /var/lib/apt/lists/*
@@ -10,6 +11,7 @@ RUN python3.12 -m venv /opt/edgewise \
  && EDGEWISE_NATIVE=require /opt/edgewise/bin/pip install --no-cache-dir -c constraints.txt '.[node,gpu]'
 
 FROM nvidia/cuda:12.6.3-base-ubuntu24.04
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3.12 \
  && rm -rf /var/lib/apt/lists/* \

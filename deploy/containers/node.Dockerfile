@@ -1,5 +1,6 @@
 # Node on a CPU. Build in the project's root:  docker build -f deploy/containers/node.Dockerfile -t edgewise-node .
 FROM python:3.12.8-slim-bookworm AS build
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*

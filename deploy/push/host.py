@@ -188,10 +188,18 @@ def _end_supervisor(p: Params) -> None:
         pid = int(_supervised(p)["supervisor"])
         os.kill(pid, signal.SIGTERM)
         until_s = time.monotonic() + STOP_S
-        while Path(f"/proc/{pid}").exists() and time.monotonic() < until_s:
+        while _lives(pid) and time.monotonic() < until_s:
             time.sleep(POLL_S)
-        if Path(f"/proc/{pid}").exists():
+        if _lives(pid):
             raise Trouble("agent not stopped", f"process {pid} is still there after {STOP_S:g} s", f"kill {pid}")
+
+
+def _lives(pid: int) -> bool:
+    # One that ended and that nobody has waited for yet has an empty command line.
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
 
 
 def _begin_supervisor(p: Params) -> None:
