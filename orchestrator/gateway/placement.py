@@ -44,14 +44,13 @@ def placement_of(query: Query, board: ArmBoard) -> Placement:
     """Where a query may run.
 
     Raises:
-        RequestError: CAPABILITY_MISSING where no such node has an arm of its task.
+        RequestError: CAPABILITY_MISSING where no such node has an arm of its task, or of the expert that it wants.
     """
     arms = board.arms(query.task.name)
-    allowed = query.allowed_nodes
-    there = [state for state in arms if not allowed or state.arm.node in allowed]
-    if arms and not there:
-        text = "No connected node that this request allows has an expert for its task."
+    there = [state for state in arms if not query.allowed_nodes or state.arm.node in query.allowed_nodes]
+    fitting = tuple(state for state in there if query.expert in (None, state.arm.expert))
+    if arms and not fitting:
+        text = "No connected node that this request allows has such an expert for its task."
         raise RequestError("CAPABILITY_MISSING", text, field="allowed_nodes")
     kept = {state.index for state in there}
-    fitting = tuple(state for state in there if query.expert in (None, state.arm.expert))
     return Placement(query.expert, fitting, frozenset(state.index for state in arms if state.index not in kept))

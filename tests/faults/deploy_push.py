@@ -261,6 +261,22 @@ def a_node_runs_and_answers(house: House, bundle: Path) -> dict[str, Any]:
     return done
 
 
+def an_installed_edgewise_finds_its_files(house: House) -> None:
+    """What was installed there can make a unit and name its manifests."""
+    edgewise = house.home / ".local/share/edgewise/current/bin/edgewise"
+    for words in (["files", "kubernetes"], ["service", "node", "--dry-run"]):
+        command = ["runuser", "-u", ACCOUNT, "--", str(edgewise), "deploy", *words]
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/", env={"PYTHONDONTWRITEBYTECODE": "1"})
+        require(done.returncode == 0, f"{words}: {done.stderr}")
+        require("kubernetes/node.yaml" in done.stdout or f"ExecStart={house.home}" in done.stdout, done.stdout)
+
+
+def installed_bytes(house: House, release: str) -> int:
+    """What a release takes on the disk."""
+    folder = house.home / ".local/share/edgewise/releases" / release
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+
+
 def twice_is_once(house: House, bundle: Path, first: dict[str, Any]) -> None:
     """The second push does nothing: same agent, same tree. A changed file is seen (the control)."""
     again = house.pushed(bundle)
@@ -320,6 +336,8 @@ def campaign(folder: Path, home: Path) -> Line:
         first_s = time.monotonic()
         first = a_node_runs_and_answers(house, bundles["first"])
         figures["first_push_s"] = round(time.monotonic() - first_s, 1)
+        figures["release_mb"] = round(installed_bytes(house, first["release"]) / 1e6)
+        an_installed_edgewise_finds_its_files(house)
         second_s = time.monotonic()
         twice_is_once(house, bundles["first"], first)
         figures["pushes_that_do_nothing_s"] = round((time.monotonic() - second_s) / 2, 1)
