@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ import click
 
 from deploy.bundle import archive
 from deploy.bundle.assemble import EXTRAS, Recipe, assemble
+from deploy.bundle.fetch import fetch, is_address
 from deploy.bundle.wheels import MACHINES, PYTHONS, Target
 from deploy.errors import DeployError
 from deploy.service import units
@@ -84,8 +86,7 @@ def push(hosts: tuple[str, ...], *, output: str, **options: Any) -> int:
 @click.option("--models", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Folder of experts.")
 @click.option(
     "--standalone-python",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    metavar="FILE",
+    metavar="FILE|URL#sha256=HEX",
     help="A python-build-standalone archive (install_only.tar.gz) for machines without a Python that fits.",
 )
 @click.option("-o", "--to", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE")
@@ -96,16 +97,26 @@ def bundle(
     extras: tuple[str, ...],
     wheel: Path | None,
     models: Path | None,
-    standalone_python: Path | None,
+    standalone_python: str | None,
     to: Path,
 ) -> None:
     """Write one file with all that a machine without the internet needs. Needs the package index here."""
     target = Target(machine or platform.machine(), python)
-    made = assemble(Recipe(target, extras, wheel, models, standalone_python), to)
+    with tempfile.TemporaryDirectory(prefix="edgewise-python-") as folder:
+        brought = _brought(standalone_python, Path(folder)) if standalone_python else None
+        made = assemble(Recipe(target, extras, wheel, models, brought), to)
     manifest = made.manifest
     compiled = f"compiled parts need glibc {manifest.native_glibc}" if manifest.native else "without compiled parts"
     click.echo(f"{to}: {len(manifest.files)} files, {made.size_bytes / 1e6:.1f} MB, for {target.machine}, {python}")
     click.echo(f"release {made.release}; sha256 {made.sha256}; glibc {manifest.glibc}; {compiled}")
+
+
+def _brought(named: str, folder: Path) -> Path:
+    if is_address(named):
+        return fetch(named, folder)
+    if not Path(named).is_file():
+        raise click.BadParameter(f"{named} is no file", param_hint="--standalone-python")
+    return Path(named)
 
 
 @cli.command()

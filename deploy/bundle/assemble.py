@@ -107,7 +107,8 @@ def _download(recipe: Recipe, own: Path | None, to: Path) -> None:
     if own is not None:
         # Our own wheel is tagged linux_MACHINE, which pip takes only when it is named.
         platforms += ["--platform", f"linux_{recipe.target.machine}"]
-    limits = [word for file in CONSTRAINTS[:] if file.is_file() for word in ("--constraint", str(file))][:2]
+    tested = next((file for file in CONSTRAINTS if file.is_file()), None)
+    limits = [] if tested is None else ["--constraint", str(tested)]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     kind = ["--only-binary=:all:", "--implementation", "cp", "--python-version", recipe.target.python]
     abis = ["--abi", recipe.target.tag, "--abi", "abi3", "--abi", "none"]

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from deploy.errors import DeployError
 from deploy.push import facts
 from deploy.push.facts import Machine, Python, Service, Standing
-from deploy.push.plan import Layout, Plan, Source, Step, Wish, layout_of, make_plan
+from deploy.push.plan import Layout, Plan, Source, Step, Wish, layout_of, make_plan, node_name
 from deploy.push.ssh import Transport
 
 HAND = (Path(__file__).parent / "host.py").read_text()
@@ -105,10 +105,11 @@ class Push:
         Raises:
             DeployError: A step failed; everything before it stays, and the next push goes on from there.
         """
-        orders = self.orders
-        machine = facts.look(self.transport, orders.python)
+        machine = facts.look(self.transport, self.orders.python)
         self._check_machine(machine)
-        wish = orders.wish
+        wish = self.orders.wish
+        wish = wish if wish.name else replace(wish, name=node_name(machine.host))
+        orders = self.orders = replace(self.orders, wish=wish)
         layout = layout_of(machine, machine.service(orders.service))
         python, found = self._inspect(machine, layout)
         source = orders.source

@@ -16,7 +16,7 @@ from deploy.bundle import archive, source
 from deploy.bundle.wheels import parse_name
 from deploy.errors import DeployError
 from deploy.push.carry_out import Done, Orders, Push
-from deploy.push.facts import Service, look
+from deploy.push.facts import Service
 from deploy.push.gateway import AdminGateway
 from deploy.push.plan import Source, Wish
 from deploy.push.ssh import OpenSsh
@@ -64,15 +64,17 @@ def push_all(hosts: Sequence[str], given: Given, say: Callable[[str], None]) -> 
     """
     if given.name and len(hosts) > 1:
         raise _usage("--name is for one host", "leave it out: each node takes its host's name")
+    if given.name and not re.fullmatch(NAME_PATTERN, given.name):
+        raise _usage(f"--name {given.name!r}: use 1 to 64 of a-z 0-9 . _ -", "begin with a letter or a digit")
     url = gateway_url(given.gateway)
-    settings = settings_of(given.setting, given.profile)
+    wish = Wish(given.name or "", url, settings_of(given.setting, given.profile))
     with tempfile.TemporaryDirectory(prefix="edgewise-push-") as folder, _client(given, url) as client:
         origin = _from_bundle(given.bundle) if given.bundle else _from_wheel(given.wheel, Path(folder))
         results, failures = [], Failures()
         for host in hosts:
             say(host)
             try:
-                results.append(_push_one(host, given, client, wish=Wish("", url, settings), origin=origin, say=say))
+                results.append(_push_one(host, given, client, wish=wish, origin=origin, say=say))
             except DeployError as error:
                 failures.append((host, error))
     return results, failures
@@ -81,25 +83,16 @@ def push_all(hosts: Sequence[str], given: Given, say: Callable[[str], None]) -> 
 def _push_one(
     host: str, given: Given, client: Client, *, wish: Wish, origin: Source, say: Callable[[str], None]
 ) -> Done:
-    transport = OpenSsh(host, given.ssh_option)
-    name = given.name or node_name(look(transport, given.python).host)
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise _usage(f"--name {name!r}: use 1 to 64 of a-z 0-9 . _ -", "begin with a letter or a digit")
     orders = Orders(
         source=origin,
-        wish=Wish(name, wish.gateway, wish.settings),
+        wish=wish,
         python=given.python,
         service=Service(given.service) if given.service else None,
         token=given.token,
         verify=not given.no_verify,
         dry=given.dry_run,
     )
-    return Push(transport, AdminGateway(client), orders, say).run()
-
-
-def node_name(host: str) -> str:
-    """A host's name, made to fit what nodes may be called."""
-    return re.sub(r"[^a-z0-9._-]+", "-", host.lower()).lstrip("._-")[:64] or "node"
+    return Push(OpenSsh(host, given.ssh_option), AdminGateway(client), orders, say).run()
 
 
 def gateway_url(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ class Wish:
     """What the node is to be.
 
     Attributes:
+        name: "" for the host's.
         gateway: https://HOST:PORT where it joins.
         settings: EDGEWISE_NODE_… variables.
     """
@@ -103,6 +105,11 @@ class Plan:
     settings_text: str
     unit_text: str | None
     deployment: str
+
+
+def node_name(host: str) -> str:
+    """A host's name, made to fit what nodes may be called."""
+    return re.sub(r"[^a-z0-9._-]+", "-", host.lower()).lstrip("._-")[:64] or "node"
 
 
 def layout_of(machine: Machine, service: Service) -> Layout:

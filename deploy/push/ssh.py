@@ -22,7 +22,11 @@ UNCHECKED = re.compile(r"(?i)\s*(stricthostkeychecking\s*[= ]\s*(no|off)|userkno
 # What ssh says, why that is, and what to do.
 REASONS = (
     ("Host key verification failed", "its key is not known here, or not the known one", "compare it, then: ssh {}"),
-    ("Permission denied", "it lets this user in with none of the keys here", "ssh-copy-id {}, or name a key: -i"),
+    (
+        "Permission denied",
+        "it lets this user in with none of the keys here",
+        "ssh-copy-id {}, or name a key: --ssh-option IdentityFile=…",
+    ),
     ("Could not resolve hostname", "its name is not known", "look at the spelling, or use its address"),
     ("Connection refused", "nothing listens there", "start its ssh server, or name the port: --ssh-option Port=…"),
     ("timed out", "it does not answer", "look whether it is on, and whether a firewall is between"),

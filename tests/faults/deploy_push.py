@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -197,8 +198,26 @@ def start_gateway(house: House) -> None:
     wait_for(gateway.log, "edgewise node join ")
 
 
+def standalone_python(to: Path) -> Path | None:
+    """The system's Python as an archive that can be unpacked anywhere; None where it is not laid out as Debian's is."""
+    binary, library = Path("/usr/bin/python3.11"), Path("/usr/lib/python3.11")
+    if not binary.exists() or not (library / "os.py").exists():
+        return None
+    left_out = ("test", "idlelib", "tkinter", "__pycache__", "dist-packages")
+    with tarfile.open(to, "w:gz", compresslevel=1) as archive:
+        archive.add(binary.resolve(), "python/bin/python3")
+        archive.add(library, "python/lib/python3.11", filter=lambda entry: keep(entry, left_out))
+    return to
+
+
+def keep(entry: tarfile.TarInfo, left_out: tuple[str, ...]) -> tarfile.TarInfo | None:
+    """An entry for an archive, unless its folder is to be left out, or it points out of it."""
+    outward = entry.issym() and entry.linkname.startswith("/")
+    return None if outward or set(Path(entry.name).parts) & set(left_out) else entry
+
+
 def make_bundles(folder: Path) -> dict[str, Path]:
-    """Three: the sources as they are, a later version of them, and one whose agent does not start."""
+    """The sources as they are, a later version, one whose agent does not start, and one with a Python of its own."""
     target = Target(os.uname().machine, "3.11")
     wheels = gather(Recipe(target), folder)
     others = [wheel for wheel in wheels if not wheel.name.startswith("edgewise-")]
@@ -210,6 +229,9 @@ def make_bundles(folder: Path) -> dict[str, Path]:
         own = build_wheel(folder / f"{name}-wheel", target.machine, root=changed)
         pack(Recipe(target), [own, *others], bundles[name])
     del os.environ["EDGEWISE_NATIVE"]
+    if python := standalone_python(folder / "cpython-install_only.tar.gz"):
+        bundles["brought"] = folder / "brought.tar"
+        pack(Recipe(target, standalone_python=python), wheels, bundles["brought"])
     return bundles
 
 
@@ -321,6 +343,15 @@ def what_does_not_verify_is_rolled_back(house: House, bundle: Path, before: dict
     require(house.node()["software_version"] in before["release"], str(house.node()))
 
 
+def a_python_comes_along(house: House, bundle: Path) -> None:
+    """The agent runs on the Python that was in the bundle."""
+    done = house.pushed(bundle)
+    require("unpack" in done["done"], str(done))
+    binary = Path(f"/proc/{done['agent_pid']}/exe").resolve()
+    require(binary.is_relative_to(house.home / ".local/share/edgewise/python"), str(binary))
+    require(house.pushed(bundle)["done"] == [], "the second push did something")
+
+
 def campaign(folder: Path, home: Path) -> Line:
     """All of it, in one life of a node."""
     house, began_s = House(folder, home), time.monotonic()
@@ -344,6 +375,9 @@ def campaign(folder: Path, home: Path) -> Line:
         a_killed_agent_comes_back(house, bundles["first"], first["agent_pid"])
         later = an_upgrade_serves(house, bundles["later"], first)
         what_does_not_verify_is_rolled_back(house, bundles["broken"], later)
+        if "brought" in bundles:
+            a_python_comes_along(house, bundles["brought"])
+        figures["brought_python"] = "brought" in bundles
         figures["tree_sha256"] = first["tree_sha256"]
     except Broken as error:
         told.append(str(error))

@@ -9,8 +9,9 @@ import pytest
 
 from deploy.commands import main
 from deploy.errors import DeployError
-from deploy.push.command import gateway_url, node_name, settings_of
+from deploy.push.command import gateway_url, settings_of
 from deploy.push.facts import PROBE, look
+from deploy.push.plan import node_name
 from tests.deploy.bundle.wheel_files import a_wheel
 from tests.fakes.host import FakeHost
 

@@ -147,6 +147,11 @@ def test_a_step_that_fails_says_what_why_and_what_to_do_and_where(orders: Orders
     assert push(host, orders).done == EVERY
 
 
+def test_a_node_without_a_name_takes_its_hosts(orders: Orders) -> None:
+    nameless = replace(orders, wish=replace(orders.wish, name=""))
+    assert push(FakeHost(), nameless).name == "kitchen.local"
+
+
 def test_a_token_of_the_user_is_used_and_stays_out_of_the_command_lines(orders: Orders) -> None:
     host, gateway = FakeHost(), FakeGateway()
     push(host, replace(orders, token="K10secret"), gateway)

@@ -51,6 +51,7 @@ async def test_the_client_can_say_so(pair: Live) -> None:
 )
 async def test_a_node_that_is_not_there_is_said(pair: Live, nodes: list[str], reason: str) -> None:
     refused = await refusal(infer(pair, digit(allowed_nodes=nodes)), reason)
+    assert refused.bad_request is not None
     assert [violation.field for violation in refused.bad_request.field_violations] == ["allowed_nodes"]
 
 
