@@ -36,6 +36,7 @@ SSHD = "/usr/sbin/sshd"
 ACCOUNT, NODE = f"ewpush{os.getpid()}", "pushed"
 SETTINGS = ("experts=digits-linear", "profiling-s=0.1")
 PUSH_S = 600.0
+PLAIN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 class Broken(Exception):
@@ -288,7 +289,7 @@ def an_installed_edgewise_finds_its_files(house: House) -> None:
     edgewise = house.home / ".local/share/edgewise/current/bin/edgewise"
     for words in (["files", "kubernetes"], ["service", "node", "--dry-run"]):
         command = ["runuser", "-u", ACCOUNT, "--", str(edgewise), "deploy", *words]
-        done = subprocess.run(command, capture_output=True, text=True, cwd="/", env={"PYTHONDONTWRITEBYTECODE": "1"})
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=PLAIN)
         require(done.returncode == 0, f"{words}: {done.stderr}")
         require("kubernetes/node.yaml" in done.stdout or f"ExecStart={house.home}" in done.stdout, done.stdout)
 
