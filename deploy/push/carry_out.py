@@ -108,25 +108,27 @@ class Push:
         machine = facts.look(self.transport, self.orders.python)
         self._check_machine(machine)
         wish = self.orders.wish
-        wish = wish if wish.name else replace(wish, name=node_name(machine.host))
-        orders = self.orders = replace(self.orders, wish=wish)
-        layout = layout_of(machine, machine.service(orders.service))
-        python, found = self._inspect(machine, layout)
-        source = orders.source
-        plan = make_plan(source=source, wish=wish, layout=layout, machine=machine, python=python, found=found)
-        self._params = self._all_params(plan, layout, python=python)
+        self.orders = replace(self.orders, wish=wish if wish.name else replace(wish, name=node_name(machine.host)))
+        layout = layout_of(machine, machine.service(self.orders.service))
+        plan, found = self._plan(machine, layout)
         if layout.service is Service.USER and not machine.linger:
-            self.say(
-                f"  hint: sudo loginctl enable-linger {machine.user}, or the agent ends when {machine.user} logs out"
-            )
+            user = machine.user
+            self.say(f"  hint: sudo loginctl enable-linger {user}, or the agent ends when {user} logs out")
         done, notes, verified = self._carry_out(plan, found)
-        if orders.dry:
-            return Done(self.transport.target, wish.name, source.release, layout.service, done, (), None, "", None)
-        pid = self._still_there(plan)
-        digest = str(self._call("tree")["sha256"])
-        return Done(
-            self.transport.target, wish.name, source.release, layout.service, done, notes, pid, digest, verified
+        stands = Done(
+            host=self.transport.target,
+            name=self.orders.wish.name,
+            release=self.orders.source.release,
+            service=layout.service.value,
+            done=done,
+            notes=notes,
+            agent_pid=None,
+            tree_sha256="",
+            verified=verified,
         )
+        if self.orders.dry:
+            return stands
+        return replace(stands, agent_pid=self._still_there(plan), tree_sha256=str(self._call("tree")["sha256"]))
 
     def _check_machine(self, machine: Machine) -> None:
         wanted = self.orders.source.machine
@@ -135,18 +137,26 @@ class Push:
             cure = f"edgewise deploy bundle --platform {machine.machine}, then push it with --bundle"
             raise DeployError("wrong processor", why, cure)
 
-    def _inspect(self, machine: Machine, layout: Layout) -> tuple[Python, Standing]:
-        source, named = self.orders.source, self.orders.python
+    def _plan(self, machine: Machine, layout: Layout) -> tuple[Plan, Standing]:
         self._params = layout.params()
-        brought = self._brought(layout)
-        if brought is not None and named is None:
-            there = next((python for python in machine.pythons if python.path == brought), None)
-            if there is None:
-                return Python(tuple(int(part) for part in (source.minor or "3").split(".")), brought), facts.NOTHING
-            python = there
-        else:
+        python, found = self._inspect(machine, layout)
+        source, wish = self.orders.source, self.orders.wish
+        plan = make_plan(source=source, wish=wish, layout=layout, machine=machine, python=python, found=found)
+        self._params = self._all_params(plan, layout, python=python)
+        return plan, found
+
+    def _inspect(self, machine: Machine, layout: Layout) -> tuple[Python, Standing]:
+        """The Python that the agent is to run on, and how far the machine is, as another one sees it if need be."""
+        source, named, brought = self.orders.source, self.orders.python, self._brought(layout)
+        if brought is None or named is not None:
             python = facts.choose_python(machine, minor=source.minor, named=named)
-        self._python = python.path
+            self._python = python.path
+        else:
+            python = Python(tuple(int(part) for part in (source.minor or "3").split(".")), brought)
+            hands = [there.path for there in machine.pythons if there.version >= facts.OLDEST_PYTHON]
+            if not hands:
+                return python, facts.NOTHING
+            self._python = brought if brought in hands else hands[0]
         return python, facts.standing(self._call("inspect"))
 
     def _brought(self, layout: Layout) -> str | None:

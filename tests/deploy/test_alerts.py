@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,16 @@ def test_outcomes_in_alerts_exist() -> None:
     }
     assert found
     assert found <= set(CATALOGUE) | {"answered"}
+
+
+def test_panels_of_the_dashboard_show_metrics_that_exist() -> None:
+    dashboard = json.loads((DEPLOY / "prometheus" / "dashboard.grafana.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(expressions) >= len(dashboard["panels"]) == len({panel["id"] for panel in dashboard["panels"]})
+    for expression in expressions:
+        assert metrics_in(expression)
+        assert metrics_in(expression) <= series()
+        assert expression.count("(") == expression.count(")")
 
 
 def test_the_runbook_knows_every_alert_with_three_actions_and_no_other() -> None:

@@ -176,6 +176,14 @@ def test_a_python_that_comes_along_is_unpacked_before_anything_runs_on_it(orders
     assert host.shown[0]["python"] == f"/home/ada/.local/share/edgewise/python/{'ab' * 6}/python/bin/python3"
 
 
+def test_a_node_that_gets_a_python_of_its_own_stays_joined(orders: Orders) -> None:
+    host = FakeHost()
+    push(host, orders)
+    path = ("python/cpython.tar.gz", "ab" * 32)
+    brought = later(replace(orders, source=replace(orders.source, python=path)))
+    assert push(host, brought).done == ("send", "unpack", "install", "configure", "start", "prune")
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
