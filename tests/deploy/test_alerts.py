@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,13 @@ def test_an_alert_is_whole_and_its_metrics_exist(rule: dict[str, Any]) -> None:
     assert metrics_in(rule["expr"])
     assert metrics_in(rule["expr"]) - FOREIGN <= series()
     assert rule["expr"].count("(") == rule["expr"].count(")")
+
+
+def test_prometheus_takes_the_rules() -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("not run: there is no promtool here (Debian: prometheus)")
+    command = ["promtool", "check", "rules", str(DEPLOY / "prometheus" / "alerts.yaml")]
+    assert subprocess.run(command, capture_output=True).returncode == 0
 
 
 def test_a_metric_that_does_not_exist_would_be_found() -> None:
