@@ -63,8 +63,10 @@ def push(hosts: tuple[str, ...], *, output: str, **options: Any) -> int:
     \b
       edgewise deploy push me@orin --gateway https://gw:8420 --profile jetson-agx-orin --bundle aarch64.tar
     """
-    from deploy.push.command import Given, push_all
-
+    try:
+        from deploy.push.command import Given, push_all
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"the module {error.name} is missing: pip install 'edgewise[node]'") from error
     results, failures = push_all(hosts, Given(**options), say=lambda text: click.echo(text, err=True))
     if output == "json":
         click.echo(json.dumps([asdict(done) for done in results], indent=2))
@@ -73,9 +75,9 @@ def push(hosts: tuple[str, ...], *, output: str, **options: Any) -> int:
             what = ", ".join(done.done) or "nothing to do"
             pid = f"pid {done.agent_pid}" if done.agent_pid else "not started"
             click.echo(f"{done.host}: {done.name}, {done.release}, {pid} ({what})")
-    for host, error in failures:
-        click.echo(f"error: {host}: {error}", err=True)
-    return max((int(error.exit_code) for _, error in failures), default=0)
+    for host, failure in failures:
+        click.echo(f"error: {host}: {failure}", err=True)
+    return max((int(failure.exit_code) for _, failure in failures), default=0)
 
 
 @cli.command()

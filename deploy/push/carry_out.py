@@ -181,7 +181,9 @@ class Push:
         }
 
     def _carry_out(self, plan: Plan, found: Standing) -> tuple[tuple[str, ...], tuple[str, ...], Verified | None]:
-        done, notes, verified = [], [], None
+        done: list[str] = []
+        notes: list[str] = []
+        verified = None
         for number, step in enumerate(plan.steps, 1):
             if step.verb == "verify" and not self.orders.verify:
                 step = replace(step, text="not verified, as asked", due=False)
@@ -189,11 +191,16 @@ class Push:
             self.say(f"  {number}. {mark}{step.text}")
             if self.orders.dry or not step.due:
                 continue
-            if step.verb == "verify":
-                verified = self._verify(found, restarted="start" in done)
-                self.say(f"     {verified.arm} answered {verified.request_id}")
-                continue
-            if note := self._do(step, found):
+            try:
+                if step.verb == "verify":
+                    verified = self.gateway.verify(self.orders.wish.name, self.orders.source.version)
+                    self.say(f"     {verified.arm} answered {verified.request_id}")
+                    continue
+                note = self._do(step, found)
+            except DeployError as error:
+                # From here on the machine is not as it was.
+                raise self._undone(error, found, changed="start" in (step.verb, *done)) from error
+            if note:
                 notes.append(note)
                 self.say(f"     {note}")
             done.append(step.verb)
@@ -217,34 +224,35 @@ class Push:
 
     def _unpack_python(self) -> None:
         path, digest = self.orders.source.python or ("", "")
-        sent, base = shlex.quote(self._params["sent"]), f"{self._params['base']}/python/{digest[:12]}"
-        packed = shlex.quote(f"{base}.packed")
+        sent, name = shlex.quote(self._params["sent"]), shlex.quote(path)
+        base = shlex.quote(f"{self._params['base']}/python/{digest[:12]}")
+        part, packed = f"{base}.part", f"{base}.packed"
         command = (
-            f"mkdir -p {shlex.quote(base)} && tar -xOf {sent} {shlex.quote(path)} > {packed}"
-            f" && echo {digest}'  '{packed} | sha256sum -c --quiet && tar -xzf {packed} -C {shlex.quote(base)}"
-            f" && rm {packed}"
+            f"rm -rf {part} && mkdir -p {part} && tar -xOf {sent} {name} > {packed}"
+            f" && echo {digest}'  '{packed} | sha256sum -c --quiet && tar -xzf {packed} -C {part}"
+            f" && rm -rf {packed} {base} && mv {part} {base}"
         )
         reply = self.transport.run(command)
         if reply.code:
             why = " ".join(reply.stderr.split()) or f"code {reply.code}"
             raise DeployError("Python not unpacked", why, "make the bundle anew with another --standalone-python")
 
-    def _verify(self, found: Standing, *, restarted: bool) -> Verified:
-        try:
-            return self.gateway.verify(self.orders.wish.name, self.orders.source.version)
-        except DeployError as error:
-            tail = self._call("log")["tail"]
-            before = found.current
-            if not restarted or before is None or before == self._params["release"]:
-                raise DeployError(error.what, f"{error.why}; {tail}", error.cure, exit_code=error.exit_code) from error
-            self._roll_back(found, before)
-            why = f"{error.why}; {tail}; {before} runs again"
-            raise DeployError(f"{error.what}, rolled back", why, error.cure, exit_code=error.exit_code) from error
+    def _undone(self, error: DeployError, found: Standing, *, changed: bool) -> DeployError:
+        """The error of a step; where another release ran before, that one is put back first."""
+        before = found.current
+        if not changed:
+            return error
+        # A start that failed has said what the log says.
+        said = error.why if "its log ends" in error.why else f"{error.why}; {self._call('log')['tail']}"
+        if before is None or before == self._params["release"]:
+            return DeployError(error.what, said, error.cure, exit_code=error.exit_code)
+        self._roll_back(found, before)
+        why = f"{said}; {before} runs again"
+        return DeployError(f"{error.what}, rolled back", why, error.cure, exit_code=error.exit_code)
 
     def _roll_back(self, found: Standing, before: str) -> None:
         self.say(f"     not verified: back to {before}")
-        texts = {"settings_text": found.settings or "", "unit_text": found.unit}
-        self._call("configure", **texts)
+        self._call("configure", settings_text=found.settings or "", unit_text=found.unit)
         former = dict(line.partition("=")[::2] for line in (found.settings or "").splitlines())
         self._call("start", release=before, deployment=former.get("EDGEWISE_DEPLOYMENT", ""))
 

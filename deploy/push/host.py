@@ -131,7 +131,10 @@ def prune(p: Params) -> Params:
     """Remove releases other than those named, and what was left of transfers."""
     base = Path(p["base"])
     old = [path for path in (base / "releases").iterdir() if path.name not in p["keep"]]
-    for path in [*old, base / "incoming"]:
+    marks = [base / "releases" / name / MARK for name in p["keep"] if name]
+    kept = [json.loads(mark.read_text())["python"] for mark in marks if mark.exists()]
+    unused = [path for path in base.glob("python/*") if not any(str(path) in python for python in kept)]
+    for path in [*old, *unused, base / "incoming"]:
         shutil.rmtree(path, ignore_errors=True)
     return {"note": f"{len(old)} removed"}
 

@@ -137,14 +137,16 @@ def make_plan(*, source: Source, wish: Wish, layout: Layout, machine: Machine, p
     deployment = _deployment(source.release, settings, unit_text, layout)
     text = "".join(f"{name}={value}\n" for name, value in sorted(settings.items()))
     text = f"# Written by `edgewise deploy push`; the next push replaces it.\n{text}EDGEWISE_DEPLOYMENT={deployment}\n"
-    steps = _steps(source, wish, layout, python=python, found=found)
+    there = python.path in {known.path for known in machine.pythons}
+    steps = _steps(source, wish, layout, python=python, found=found, unpacked=there)
     kept = found.settings == text and (layout.unit is None or found.unit == unit_text)
     runs = found.agent is not None and found.agent[1] == deployment and found.current == source.release
     configure = Step("configure", f"write settings to {layout.settings}", not kept)
     start = Step("start", _start_text(source, layout, found, runs=runs), not runs)
     verify = Step("verify", f"see {wish.name} healthy at {wish.gateway_host} and have it answer one query")
+    # Only with a switch: the release before stays to go back to, also when the same is pushed again.
     old = sorted(found.releases - {source.release, found.current or ""})
-    prune = Step("prune", f"remove older releases: {', '.join(old) or 'none'}", bool(old) or start.due)
+    prune = Step("prune", f"remove older releases: {', '.join(old) or 'none'}", found.current != source.release)
     return Plan((*steps, configure, start, verify, prune), text, unit_text, deployment)
 
 
@@ -156,12 +158,14 @@ def _start_text(source: Source, layout: Layout, found: Standing, *, runs: bool) 
     return f"point {layout.base}/current at {source.release}; {drain}start it under {_keeper(layout)}"
 
 
-def _steps(source: Source, wish: Wish, layout: Layout, *, python: Python, found: Standing) -> list[Step]:
+def _steps(
+    source: Source, wish: Wish, layout: Layout, *, python: Python, found: Standing, unpacked: bool
+) -> list[Step]:
     fresh = source.release not in found.releases
     size = f"{source.size_bytes / 1e6:.0f} MB"
     steps = [Step("send", f"send {source.file.name} ({size}) to {layout.base}/incoming", fresh)]
     if source.python is not None:
-        steps.append(Step("unpack", f"unpack the Python that comes along to {layout.base}/python", fresh))
+        steps.append(Step("unpack", f"unpack the Python that comes along to {layout.base}/python", not unpacked))
     origin = "from it" if source.offline else "with what it needs from the package index"
     place = f"{layout.base}/releases/{source.release}"
     steps.append(Step("install", f"install {origin} into {place}, with Python {python}", fresh))

@@ -327,6 +327,8 @@ def an_upgrade_serves(house: House, bundle: Path, first: dict[str, Any]) -> dict
         str(done),
     )
     require(house.node()["software_version"] in done["release"], str(house.node()))
+    again = house.pushed(bundle)
+    require(again["done"] == [] and again["tree_sha256"] == done["tree_sha256"], f"after an upgrade: {again}")
     return done
 
 

@@ -53,7 +53,7 @@ def a_release(box: Box, name: str, command: str = "exec sleep 60") -> None:
     (folder / "edgewise").write_text(f"#!/bin/sh\n{command}\n")
     for file in folder.iterdir():
         file.chmod(0o755)
-    (folder.parent / host.MARK).write_text("{}")
+    (folder.parent / host.MARK).write_text(json.dumps({"python": f"{box['base']}/python/{name}/python/bin/python3"}))
 
 
 def until(what: Callable[[], Any]) -> Any:
@@ -141,8 +141,11 @@ def test_the_tree_sees_names_contents_modes_and_times_and_not_the_log(box: Box) 
 def test_old_releases_go_and_the_one_before_stays(box: Box) -> None:
     for name in ("1-aaa", "2-bbb", "3-ccc"):
         a_release(box, name)
+        (Path(box["base"]) / "python" / name / "python").mkdir(parents=True)
     host.prune({**box, "keep": ["3-ccc", "2-bbb"]})
     assert host.inspect(box)["releases"] == ["2-bbb", "3-ccc"]
+    # So do Pythons that came along and that none of those is on.
+    assert sorted(path.name for path in Path(box["base"], "python").iterdir()) == ["2-bbb", "3-ccc"]
 
 
 # ---- bundles

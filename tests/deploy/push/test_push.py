@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,8 +68,8 @@ def test_a_second_push_does_nothing(orders: Orders) -> None:
 @pytest.mark.parametrize(
     ("broken", "done"),
     [
-        ({"agent": None}, ("start", "prune")),
-        ({"agent": {"pid": 7, "deployment": "of yesterday"}}, ("start", "prune")),
+        ({"agent": None}, ("start",)),
+        ({"agent": {"pid": 7, "deployment": "of yesterday"}}, ("start",)),
         ({"settings": "EDGEWISE_NODE_PROFILE=other\n"}, ("configure",)),
         ({"current": "0.0.9-zzz"}, ("start", "prune")),
         ({"identities": {"kitchen": {"gateway": "elsewhere:8422", "age_s": 1.0}}}, ("join",)),
@@ -91,7 +92,7 @@ def test_a_changed_wish_starts_the_agent_anew(orders: Orders) -> None:
     host = FakeHost()
     push(host, orders)
     changed = replace(orders, wish=Wish("kitchen", "https://gw:8420", {"EDGEWISE_NODE_PROFILE": "rtx-4090"}))
-    assert push(host, changed).done == ("configure", "start", "prune")
+    assert push(host, changed).done == ("configure", "start")
 
 
 def test_a_dry_run_says_every_step_and_changes_nothing(orders: Orders) -> None:
@@ -109,6 +110,9 @@ def test_an_upgrade_keeps_the_release_before(orders: Orders) -> None:
     done = push(host, later(orders))
     assert done.done == ("send", "install", "configure", "start", "prune")
     assert host.releases == {"0.1.0-aaa", "0.2.0-bbb"}
+    # Pushed again, the one before stays.
+    assert push(host, later(orders)).done == ()
+    assert host.releases == {"0.1.0-aaa", "0.2.0-bbb"}
 
 
 def test_what_does_not_verify_is_rolled_back(orders: Orders) -> None:
@@ -119,6 +123,26 @@ def test_what_does_not_verify_is_rolled_back(orders: Orders) -> None:
         push(host, later(orders), gateway)
     assert (host.current, host.settings) == ("0.1.0-aaa", settings)
     assert (host.agent or {})["deployment"] == deployment
+
+
+def test_one_that_does_not_start_is_rolled_back_too(orders: Orders) -> None:
+    class Stubborn(FakeHost):
+        def _start(self, p: dict[str, Any]) -> dict[str, Any]:
+            if p["release"].startswith("0.2.0"):
+                return {"trouble": ["agent not started", "its log ends: no such option", "repair that"]}
+            return super()._start(p)
+
+    host = Stubborn()
+    push(host, orders)
+    with pytest.raises(DeployError, match=r"agent not started, rolled back; .*no such option; 0\.1\.0-aaa runs again"):
+        push(host, later(orders))
+    assert host.current == "0.1.0-aaa"
+    # A step before it leaves what runs alone.
+    host.trouble["install"] = ("packages not installed", "no space left", "make room")
+    host.verbs.clear()
+    with pytest.raises(DeployError, match=r"^packages not installed"):
+        push(host, later(orders, "0.3.0"))
+    assert "start" not in host.verbs
 
 
 def test_a_first_push_that_does_not_verify_has_nothing_to_go_back_to(orders: Orders) -> None:
@@ -182,6 +206,9 @@ def test_a_node_that_gets_a_python_of_its_own_stays_joined(orders: Orders) -> No
     path = ("python/cpython.tar.gz", "ab" * 32)
     brought = later(replace(orders, source=replace(orders.source, python=path)))
     assert push(host, brought).done == ("send", "unpack", "install", "configure", "start", "prune")
+    # The next release finds it there.
+    host.probed += f"python=3.11.9 /home/ada/.local/share/edgewise/python/{'ab' * 6}/python/bin/python3\n"
+    assert push(host, later(brought, "0.3.0")).done == ("send", "install", "configure", "start", "prune")
 
 
 @pytest.mark.parametrize(
