@@ -27,8 +27,8 @@ WELL_S = 60.0
 STOP_S = 45.0
 TICK_S = 30.0
 MAX_LOG_BYTES = 8 << 20
-# Usage, configuration, credentials: what the command says about itself does not change by trying again.
-FINAL_CODES = (2, 3, 5)
+# It was drained, or usage, configuration, credentials: trying again does not help.
+FINAL_CODES = (0, 2, 3, 5)
 ALREADY_RUNS = 75
 
 

@@ -143,7 +143,16 @@ def _from_bundle(file: Path) -> Source:
     digests = {entry.path: entry.sha256 for entry in manifest.files}
     brought = manifest.standalone_python
     python = None if brought is None else (brought, digests[brought])
-    return Source(file, bundle.release, manifest.version, True, manifest.python, manifest.machine, python)
+    return Source(
+        file=file,
+        release=bundle.release,
+        version=manifest.version,
+        offline=True,
+        minor=manifest.python,
+        machine=manifest.machine,
+        python=python,
+        models=manifest.models is not None,
+    )
 
 
 def _from_wheel(wheel: Path | None, folder: Path) -> Source:

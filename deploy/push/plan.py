@@ -30,6 +30,7 @@ class Source:
         minor: The Python that it is for; None for any.
         machine: The processor that it is for.
         python: Path, in the bundle, and SHA-256 of a Python that comes along; None for the machine's own.
+        models: Whether it brings experts, which then stand in for those that ship.
     """
 
     file: Path
@@ -39,6 +40,7 @@ class Source:
     minor: str | None
     machine: str
     python: tuple[str, str] | None = None
+    models: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -132,6 +134,8 @@ def make_plan(*, source: Source, wish: Wish, layout: Layout, machine: Machine, p
     unit_text = _unit_text(layout, machine)
     settings = {**wish.settings, "EDGEWISE_NODE_NAME": wish.name}
     settings["EDGEWISE_NODE_IDENTITY"] = f"{layout.identities}/{wish.name}"
+    if source.models:
+        settings.setdefault("EDGEWISE_NODE_MODELS", f"{layout.base}/releases/{source.release}/models")
     # Releases stay as they were installed.
     settings["PYTHONDONTWRITEBYTECODE"] = "1"
     deployment = _deployment(source.release, settings, unit_text, layout)

@@ -48,6 +48,8 @@ def test_units_are_hardened_and_filled_in(role: Role, scope: Scope) -> None:
     assert "@COMMAND@" not in text
     assert "@ENVIRONMENT@" not in text
     assert "@GROUPS@" not in text
+    # A node that was drained stays away.
+    assert ("\nRestartPreventExitStatus=0 2 3 5\n" in text) == (role is Role.NODE)
     # Nothing notifies systemd, so nothing may be waited for.
     assert "WatchdogSec" not in text
     assert "Type=exec" in text

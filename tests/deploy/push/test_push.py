@@ -176,6 +176,15 @@ def test_a_node_without_a_name_takes_its_hosts(orders: Orders) -> None:
     assert push(FakeHost(), nameless).name == "kitchen.local"
 
 
+def test_experts_in_the_bundle_are_the_ones_it_offers(orders: Orders) -> None:
+    host = FakeHost()
+    push(host, replace(orders, source=replace(orders.source, models=True)))
+    line = "EDGEWISE_NODE_MODELS=/home/ada/.local/share/edgewise/releases/0.1.0-aaa/models\n"
+    assert line in (host.settings or "")
+    push(host, orders)
+    assert "MODELS" not in (host.settings or "")
+
+
 def test_a_token_of_the_user_is_used_and_stays_out_of_the_command_lines(orders: Orders) -> None:
     host, gateway = FakeHost(), FakeGateway()
     push(host, replace(orders, token="K10secret"), gateway)
