@@ -30,6 +30,7 @@ from tests.faults.push_house import (
     Broken,
     House,
     account,
+    processes,
     require,
     start_gateway,
     start_sshd,
@@ -117,6 +118,20 @@ def a_killed_agent_comes_back(house: House, bundle: Path, pid: int) -> None:
     require(again["done"] == [] and again["agent_pid"] != pid, f"after a kill: {again}")
 
 
+def a_drained_agent_stays_away_until_it_is_pushed(house: House, bundle: Path) -> None:
+    """`edgewise node drain` is obeyed by the supervisor, too."""
+    pid = house.pushed(bundle)["agent_pid"]
+    house.operator("node", "drain", NODE)
+    until_s = time.monotonic() + START_S
+    while psutil.pid_exists(pid) and time.monotonic() < until_s:
+        time.sleep(0.1)
+    time.sleep(2.0)
+    left = [process for process in processes(house.home.stat().st_uid) if "nodes" in process.cmdline()]
+    require(not left, f"after a drain: {left}")
+    again = house.pushed(bundle)
+    require(again["done"] == ["start"], f"after a drain: {again}")
+
+
 def an_upgrade_serves(house: House, bundle: Path, first: dict[str, Any]) -> dict[str, Any]:
     """Another release, another process, and the gateway sees its version."""
     done = house.pushed(bundle)
@@ -174,6 +189,7 @@ def campaign(folder: Path, home: Path) -> Line:
         twice_is_once(house, bundles["first"], first)
         figures["pushes_that_do_nothing_s"] = round((time.monotonic() - second_s) / 2, 1)
         a_killed_agent_comes_back(house, bundles["first"], first["agent_pid"])
+        a_drained_agent_stays_away_until_it_is_pushed(house, bundles["first"])
         later = an_upgrade_serves(house, bundles["later"], first)
         what_does_not_verify_is_rolled_back(house, bundles["broken"], later)
         if "brought" in bundles:
