@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from optimizer.fusion import Fused
+from optimizer.routes.fusion import Fused
 from orchestrator import log
 from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
