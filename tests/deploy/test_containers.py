@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,8 +100,8 @@ def test_what_is_copied_exists_and_what_apt_fetched_is_removed(file: Path) -> No
 
 
 def test_docker_takes_them() -> None:
-    if shutil.which("docker") is None or subprocess.run(["docker", "info"], capture_output=True).returncode:
-        pytest.skip("not run: there is no Docker daemon here; the images are not built")
+    if "EDGEWISE_BUILD_IMAGES" not in os.environ:
+        pytest.skip("not run: images are built with EDGEWISE_BUILD_IMAGES=1, a Docker daemon and a network")
     for name in ("gateway", "node"):
         command = ["docker", "build", "-f", f"deploy/containers/{name}.Dockerfile", "-t", f"edgewise-{name}:test", "."]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
