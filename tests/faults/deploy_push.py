@@ -168,6 +168,30 @@ def a_python_comes_along(house: House, bundle: Path) -> None:
     require(house.pushed(bundle)["done"] == [], "the second push did something")
 
 
+def has_index(house: House) -> bool:
+    """Whether the account's own Python can make environments and reach a package index."""
+    words = [
+        "runuser",
+        "-u",
+        ACCOUNT,
+        "--",
+        "sh",
+        "-c",
+        "cd && python3 -m venv probe && probe/bin/pip download -q click",
+    ]
+    ready = subprocess.run(words, capture_output=True, env=PLAIN).returncode == 0
+    for left in (*house.home.glob("click-*"), house.home / "probe"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return ready
+
+
+def the_index_serves_too(house: House, wheel: Path) -> None:
+    """Only our wheel is sent, and the machine fetches the rest by itself."""
+    done = house.pushed(wheel)
+    require("install" in done["done"] and done["verified"] is not None, str(done))
+    require(house.pushed(wheel)["done"] == [], "the second push did something")
+
+
 def campaign(folder: Path, home: Path) -> Line:
     """All of it, in one life of a node."""
     house, began_s = House(folder, home), time.monotonic()
@@ -195,6 +219,9 @@ def campaign(folder: Path, home: Path) -> Line:
         if "brought" in bundles:
             a_python_comes_along(house, bundles["brought"])
         figures["brought_python"] = "brought" in bundles
+        figures["index"] = has_index(house)
+        if figures["index"]:
+            the_index_serves_too(house, next(folder.glob("edgewise-*.whl")))
         figures["tree_sha256"] = first["tree_sha256"]
     except Broken as error:
         told.append(str(error))

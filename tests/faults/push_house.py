@@ -65,14 +65,23 @@ class House:
         return self.started[-1]
 
     def push(self, bundle: Path, *words: str, known_hosts: str = "known_hosts") -> subprocess.CompletedProcess[str]:
-        """One push."""
+        """One push, of a bundle or of our wheel alone."""
         clients, http, _ = self.ports
         options = {"Port": self.ssh_port, "IdentityFile": self.folder / "key", "IdentitiesOnly": "yes"}
         options["UserKnownHostsFile"] = self.folder / known_hosts
         ssh = [word for name, value in options.items() for word in ("--ssh-option", f"{name}={value}")]
         settings = [word for setting in SETTINGS for word in ("--setting", setting)]
         gateway = ["--gateway", f"https://127.0.0.1:{http}", "--admin", f"127.0.0.1:{clients}"]
-        node = ["--name", NODE, "--profile", "laptop-cpu", "--bundle", str(bundle), "-o", "json"]
+        node = [
+            "--name",
+            NODE,
+            "--profile",
+            "laptop-cpu",
+            f"--{'bundle' if bundle.suffix == '.tar' else 'wheel'}",
+            str(bundle),
+            "-o",
+            "json",
+        ]
         command = [*EDGEWISE, "deploy", "push", f"{ACCOUNT}@127.0.0.1", *gateway, *node, *settings, *ssh, *words]
         return subprocess.run(
             command, cwd=REPOSITORY, env=self.environment(), capture_output=True, text=True, timeout=PUSH_S
