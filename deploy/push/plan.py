@@ -150,7 +150,8 @@ def make_plan(*, source: Source, wish: Wish, layout: Layout, machine: Machine, p
     verify = Step("verify", f"see {wish.name} healthy at {wish.gateway_host} and have it answer one query")
     # Only with a switch: the release before stays to go back to, also when the same is pushed again.
     old = sorted(found.releases - {source.release, found.current or ""})
-    prune = Step("prune", f"remove older releases: {', '.join(old) or 'none'}", found.current != source.release)
+    switched = found.current != source.release
+    prune = Step("prune", f"{'remove' if switched else 'keep'} older releases: {', '.join(old) or 'none'}", switched)
     return Plan((*steps, configure, start, verify, prune), text, unit_text, deployment)
 
 
