@@ -199,6 +199,7 @@ class Query:
     Args:
         user: As the client says; "" for nobody.
         owner: That user of the authenticated tenant, and `home` the node that may be told.
+        allowed_nodes: Where it may run; empty for anywhere.
     """
 
     request_id: str
@@ -212,6 +213,7 @@ class Query:
     user: str = ""
     owner: Owner | None = None
     home: str = ""
+    allowed_nodes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

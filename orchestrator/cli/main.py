@@ -34,6 +34,7 @@ VERBS = {
     "plan": "orchestrator.cli.plan:plan",
     "simulate": "orchestrator.cli.simulate:simulate",
     "gate": "orchestrator.cli.gate:gate",
+    "deploy": "orchestrator.cli.deploy:deploy",
     "config": "orchestrator.cli.config:config",
     "doctor": "orchestrator.cli.doctor:doctor",
     "completion": "orchestrator.cli.completion:completion",

@@ -96,6 +96,7 @@ class Client(Session):
         max_experts: int | None = None,
         request_id: str | None = None,
         user: str | None = None,
+        nodes: Sequence[str] = (),
         timeout_s: float | None = None,
     ) -> Answer:
         """Answer one tensor query.
@@ -111,11 +112,12 @@ class Client(Session):
             request_id: Chosen by the caller; None lets the gateway choose.
             timeout_s: Deadline of this call in seconds; the client's own when None.
             user: Whose own expert may learn from this and answer; None for nobody's.
+            nodes: Where it may run; empty for anywhere.
 
         Raises:
             EdgewiseError: See `orchestrator.errors`, for example `BudgetInfeasible`.
         """
-        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user)
+        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user, nodes)
         named = inputs if isinstance(inputs, Mapping) else wire.fit(inputs, self._spec(task))
         return self._run(wire.infer(named, ask), timeout_s)
 
