@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nodes.config import default_name, parse_config
+from nodes.config import AcceptModels, default_name, parse_config
 from nodes.energy.discovery import EnergyMode
 from nodes.energy.profile import profile_names
 from nodes.errors import ExitCode, NodeError
@@ -117,6 +117,14 @@ def cli() -> None:
 @_option("--personal-keep-h", type=float, metavar="H", help="Hours an input waits for a correction.  [default: 24]")
 @_option("--personal-keep-mib", type=int, metavar="MIB", help="What waiting inputs may take.  [default: 64]")
 @_option("--personal-day-j", type=float, metavar="J", help="Joules a day for training.  [default: 200]")
+@_option(
+    "--accept-models",
+    type=click.Choice([choice.value for choice in AcceptModels]),
+    help="Take models that operators push: where the kernel locks them in, never, or always.  [default: sandboxed]",
+)
+@_option("--model-store", type=click.Path(path_type=Path), metavar="DIR", help="Where pushed models are kept.")
+@_option("--model-quota-mib", type=int, metavar="MIB", help="What they may take on the disk.  [default: 4096]")
+@_option("--model-memory-mib", type=int, metavar="MIB", help="What they may take loaded.  [default: 2048]")
 @_option("--log", type=click.Choice(["console", "json"]), default="console", help="Form of the log.")
 def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -> None:
     """Join a gateway and work until stopped.

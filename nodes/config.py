@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,14 @@ Name = Annotated[str, AfterValidator(_checked_name)]
 Target = Annotated[str, AfterValidator(_checked_target)]
 
 
+class AcceptModels(StrEnum):
+    """Which models that a gateway sends are taken."""
+
+    NEVER = "never"
+    SANDBOXED = "sandboxed"
+    ALWAYS = "always"
+
+
 class NodeConfig(BaseModel):
     """Everything that `python -m nodes run` can be told.
 
@@ -62,6 +71,10 @@ class NodeConfig(BaseModel):
         personal_keep_mib: What waiting inputs of all users may take together.
         personal_day_j: Joules a day that training may take.
         key_file: File of the key that the node shows to its gateway; read anew for every connection.
+        accept_models: Whether models that the gateway sends are taken; `sandboxed` only where the kernel locks them in.
+        model_store: Folder of such models; None for the node's own below $XDG_DATA_HOME.
+        model_quota_mib: What they may take on the disk.
+        model_memory_mib: What loaded ones may take together.
         openai: Address of an OpenAI-compatible server whose models are offered instead of the catalogue's experts.
         openai_key_file: File of the key that the server wants.
         openai_task: Task class that its models serve.
@@ -92,6 +105,10 @@ class NodeConfig(BaseModel):
     personal_keep_mib: int = Field(default=64, ge=0, le=64)
     personal_day_j: float = Field(default=200.0, ge=0.0, allow_inf_nan=False)
     key_file: Path | None = None
+    accept_models: AcceptModels = AcceptModels.SANDBOXED
+    model_store: Path | None = None
+    model_quota_mib: int = Field(default=4096, ge=1, le=1_048_576)
+    model_memory_mib: int = Field(default=2048, ge=64, le=1_048_576)
     openai: str | None = None
     openai_key_file: Path | None = None
     openai_task: Name = "chat"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from nodes.agent.agent import Parts, build_parts
+from nodes.agent.parts import Parts, build_parts
 from nodes.config import parse_config
 from nodes.errors import ConfigError
 from nodes.survey import Plan, document, survey

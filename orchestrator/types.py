@@ -165,6 +165,8 @@ class NodeHello:
     memory_limit_bytes: int
     energy_source: EnergySource = EnergySource()
     personal_experts: tuple[str, ...] = ()
+    accepts_models: bool = False
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

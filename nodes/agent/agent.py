@@ -6,9 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import grpc.aio
 import structlog
@@ -17,31 +15,18 @@ from nodes.agent import messages as m
 from nodes.agent.backoff import full_jitter_s
 from nodes.agent.channel import open_channel
 from nodes.agent.desk import Desk
+from nodes.agent.parts import Parts, build_parts
 from nodes.agent.session import Session, SessionEnd
 from nodes.agent.wire import FleetStream
-from nodes.arms import ArmProfile, Inventory
+from nodes.arms import ArmProfile, Tensors
+from nodes.artifacts.fetching import StreamGone
 from nodes.config import NodeConfig
-from nodes.energy.contract import Meter
-from nodes.energy.discovery import EnergySource, RunsOn, Wanted, discover
-from nodes.energy.profile import load_profile
-from nodes.energy.sources import Places
-from nodes.engines import onnx_lm
-from nodes.engines.child import Limits
 from nodes.engines.contract import Engine
-from nodes.engines.onnx import OnnxEngine
-from nodes.engines.process import WorkerCommand
-from nodes.engines.remote.measuring import profile_texts
-from nodes.engines.remote.parts import remote_parts
-from nodes.engines.several import SeveralEngines
-from nodes.errors import ConfigError, EnergySourceMissing
+from nodes.errors import EnergySourceMissing
 from nodes.identity.diagnosis import wants_tls
 from nodes.identity.errors import IdentityProblem
 from nodes.identity.https import place_of
 from nodes.identity.keeper import BACK_OFF_S, Keeper
-from nodes.inventory import load_inventory
-from nodes.personal.choosing import Settings
-from nodes.personal.keeping import HOUR_S, MIB, Bounds
-from nodes.personal.office import Office
 from nodes.profiling import profile_arms
 
 DRAIN_TIMEOUT_S = 10.0
@@ -53,91 +38,7 @@ SETTLED_S = 5.0
 # How often joules of a late sensor are attributed.
 SETTLE_S = 2.0
 
-TENSOR_ENGINES = {"onnx", "chain"}
-
 log = structlog.get_logger("nodes.agent")
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What an agent is made of; tests bring their own.
-
-    Attributes:
-        measure: Measures the arms where the usual way does not do; None takes that.
-    """
-
-    engine: Engine
-    energy: EnergySource
-    inventory: Inventory
-    measure: Callable[[Engine, Meter, Inventory], Awaitable[dict[str, ArmProfile]]] | None = None
-    personal: Office | None = None
-
-
-def build_parts(config: NodeConfig) -> Parts:
-    """The parts that the settings ask for. Blocks: files are read, idle power may be measured.
-
-    Raises:
-        ConfigError: if a profile, an expert or the memory limit does not fit.
-        EnergySourceMissing: if the energy source that was asked for cannot be read.
-    """
-    if config.openai is not None:
-        return Parts(*remote_parts(config, config.openai), measure=profile_texts)
-    profile = None if config.profile is None else load_profile(config.profile)
-    inventory = load_inventory(config.models, config.experts)
-    _check_memory(inventory, config.memory_limit_bytes)
-    tensors = _tensor_engine(config, inventory)
-    engine = _joined_engine(config, inventory, tensors)
-    # This engine runs on the CPU: what a GPU draws is not its doing.
-    wanted = Wanted(config.energy, profile, RunsOn.CPU, config.noise_seed)
-    places = Places(trace=config.energy_trace, calibration=config.calibration)
-    source = discover(wanted, places)
-    personal = None
-    if config.personal is not None:
-        if tensors is None:
-            raise ConfigError("--personal: this node has no experts for tensors, which are the ones that learn a user")
-        personal = Office(_personal_settings(config, config.personal), inventory, tensors, source.meter)
-    return Parts(engine, source, inventory, personal=personal)
-
-
-def _personal_settings(config: NodeConfig, folder: Path) -> Settings:
-    return Settings(
-        folder=folder,
-        node=config.name,
-        expert=config.personal_expert,
-        bounds=Bounds(config.personal_keep_h * HOUR_S, config.personal_keep_mib * MIB),
-        day_j=config.personal_day_j,
-        models=config.models,
-    )
-
-
-def _tensor_engine(config: NodeConfig, inventory: Inventory) -> OnnxEngine | None:
-    """The engine of experts that take tensors, if there are any; one process runs files of every such kind."""
-    if not any(arm.engine in TENSOR_ENGINES for arm in inventory.arms):
-        return None
-    return OnnxEngine(WorkerCommand(config.worker_python, config.concurrency), Limits(queue_limit=config.queue_limit))
-
-
-def _joined_engine(config: NodeConfig, inventory: Inventory, tensors: OnnxEngine | None) -> Engine:
-    """The engines that the arms need; one that is alone needs nobody to hand it its jobs."""
-    needed = {arm.engine for arm in inventory.arms}
-    engines: dict[str, Engine] = {}
-    if tensors is not None:
-        engines |= dict.fromkeys(needed & TENSOR_ENGINES, tensors)
-    if "onnx-lm" in needed:
-        command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE)
-        engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, Limits(queue_limit=config.queue_limit))
-    alone = set(engines.values())
-    return alone.pop() if len(alone) == 1 else SeveralEngines(engines)
-
-
-def _check_memory(inventory: Inventory, limit_bytes: int) -> None:
-    needed_bytes = sum(arm.memory_bytes for arm in inventory.arms)
-    if 0 < limit_bytes < needed_bytes:
-        sizes = ", ".join(f"{arm.expert} {arm.memory_bytes}" for arm in inventory.arms)
-        raise ConfigError(
-            f"--memory-limit: the experts take {needed_bytes} bytes together, more than {limit_bytes};"
-            f" choose some with --experts ({sizes})"
-        )
 
 
 class Agent:
@@ -195,6 +96,9 @@ class Agent:
             self._profiles = await profile_arms(
                 parts.engine, parts.energy.meter, parts.inventory, seconds_per_arm=self._config.profiling_s
             )
+        if parts.models is not None:
+            parts.models.changed, parts.models.send = self._announce, self._tell
+            await parts.models.prepare()
         log.info(
             "ready",
             node=self._config.name,
@@ -286,6 +190,8 @@ class Agent:
         self._parts.energy.stop()
         if self._parts.personal is not None:
             await self._parts.personal.close()
+        if self._parts.models is not None:
+            await self._parts.models.close()
         await self._parts.engine.close()
 
     async def _one_session(self) -> tuple[Session, SessionEnd]:
@@ -296,6 +202,8 @@ class Agent:
             return session, await session.run()
         finally:
             self._session = None
+            if self._parts.models is not None:
+                self._parts.models.session_ended()
             await channel.close(grace=None)
 
     async def _settle_forever(self) -> None:
@@ -321,10 +229,16 @@ class Agent:
         return Session(
             stream,
             hello=self._hello(),
-            evidence=self._parts.inventory.evidence.get,
+            evidence=self._evidence,
             make_desk=self._make_desk,
             beat=self._beat,
+            models=None if self._parts.models is None else self._parts.models.take,
         )
+
+    def _evidence(self, digest: str) -> Tensors | None:
+        models = self._parts.models
+        found = self._parts.inventory.evidence.get(digest)
+        return models.evidence(digest) if found is None and models is not None else found
 
     def _make_desk(self, send: Callable[[m.Event], Awaitable[None]]) -> Desk:
         parts = self._parts
@@ -335,6 +249,7 @@ class Agent:
             send=send,
             profiles=self._profiles,
             personal=parts.personal,
+            pushed=None if parts.models is None else parts.models.arms,
         )
 
     def _beat(self) -> m.Heartbeat:
@@ -365,18 +280,30 @@ class Agent:
                 profile_digest=parts.energy.digest,
             ),
             personal_experts=() if parts.personal is None else (parts.personal.arm.expert,),
+            accepts_models=parts.models is not None,
+            model_digests=() if parts.models is None else parts.models.digests,
         )
 
     def _offer(self) -> tuple[m.OfferedArm, ...]:
         arms = (arm for arm in self._parts.inventory.arms if arm.key not in self._lost)
-        return tuple(m.OfferedArm(arm, self._profiles.get(arm.key)) for arm in arms)
+        own = tuple(m.OfferedArm(arm, self._profiles.get(arm.key)) for arm in arms)
+        return own if self._parts.models is None else own + self._parts.models.offers
 
     def _arms_lost(self, arms: Sequence[str]) -> None:
         self._lost.update(arms)
         if self._session is not None and self._session.joined:
-            task = asyncio.get_running_loop().create_task(self._session.announce(self._offer()))
+            task = asyncio.get_running_loop().create_task(self._announce())
             self._announcing.add(task)
             task.add_done_callback(self._announcing.discard)
+
+    async def _announce(self) -> None:
+        """Tell the gateway what is offered from now on; a later session says it in its hello."""
+        if self._session is not None and self._session.joined:
+            await self._session.announce(self._offer())
+
+    async def _tell(self, event: m.Event) -> None:
+        if self._session is None or not self._session.joined or not await self._session.tell(event):
+            raise StreamGone
 
 
 def software_version() -> str:

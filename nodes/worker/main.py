@@ -1,6 +1,7 @@
 """The engine process: reads frames from stdin, runs models, writes frames to the stdout it was born with.
 
-Operations: ``load`` {id, arm, path, sha256} (+ the tensor ``model`` in place of the file) -> ``loaded``; ``unload``
+Operations: ``load`` {id, arm, path, sha256} (+ the tensor ``model`` in place of the file, or ``staged``, see
+`nodes.worker.staging`) -> ``loaded``; ``stage`` {id, key} + the tensor ``piece`` -> ``staged``; ``unload``
 {id, arm} -> ``unloaded``; ``infer`` {id, arm} + tensors -> ``done`` + tensors;
 any of them -> ``failed`` {id, reason, text}. The first frame out is ``ready`` with the versions found.
 
@@ -23,21 +24,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nodes.worker.frames import Frame
+    from nodes.worker.lockdown import Rules
     from nodes.worker.sessions import Sessions
 
 READ_BYTES = 256 * 1024
 PR_SET_PDEATHSIG = 1
 
 
-def main(slots: int, parent_pid: int) -> None:
+def main(slots: int, parent_pid: int, rules: Rules | None = None) -> None:
     """Serve until stdin closes.
 
     Args:
         slots: Models that run at once, each in a thread of its own.
         parent_pid: The agent; the process leaves at once where that is no longer its parent.
+        rules: What it may still do once it is ready; None leaves it as free as the agent.
     """
     commands_fd, replies_fd = enter_process(parent_pid)
-    _serve(slots, commands_fd, Replies(replies_fd))
+    _serve(slots, commands_fd, Replies(replies_fd), rules)
 
 
 def enter_process(parent_pid: int) -> tuple[int, int]:
@@ -109,8 +112,8 @@ class Commands:
             return self._read.popleft()
 
 
-def _serve(slots: int, commands_fd: int, replies: Replies) -> None:
-    greet(replies)
+def _serve(slots: int, commands_fd: int, replies: Replies, rules: Rules | None) -> None:
+    greet(replies, rules)
     from nodes.worker.sessions import Sessions
 
     sessions, commands = Sessions(), Commands(commands_fd)
@@ -121,14 +124,24 @@ def _serve(slots: int, commands_fd: int, replies: Replies) -> None:
         thread.join()
 
 
-def greet(replies: Replies) -> None:
-    """Say that the process is ready, and with which versions."""
+def greet(replies: Replies, rules: Rules | None = None) -> None:
+    """Say that the process is ready, with which versions, and what protects others from it."""
     # Imported only now, when nothing that they print can reach the pipe.
     import numpy
     import onnxruntime
 
     versions = {"python": platform.python_version(), "numpy": numpy.__version__}
-    replies.send({"op": "ready", **versions, "onnxruntime": onnxruntime.__version__, "pid": os.getpid()})
+    protections = {} if rules is None else {"protections": _locked(rules)}
+    replies.send({"op": "ready", **versions, "onnxruntime": onnxruntime.__version__, "pid": os.getpid(), **protections})
+
+
+def _locked(rules: Rules) -> str:
+    # Everything that is needed later, before nothing can be opened any more.
+    import nodes.worker.sessions
+    import nodes.worker.staging  # noqa: F401
+    from nodes.worker.lockdown import lock
+
+    return lock(rules).described()
 
 
 def _run(sessions: Sessions, commands: Commands, replies: Replies) -> None:
@@ -154,8 +167,14 @@ def _answer(sessions: Sessions, frame: Frame) -> tuple[dict[str, Any], Any]:
     if frame.op == "load":
         held = frame.tensors().get("model")
         model = None if held is None else held.tobytes()
-        found = sessions.load(header["arm"], header["path"], header["sha256"], model=model)
+        if "staged" in header:
+            found = sessions.load_staged(header["arm"], header["staged"], header["sha256"])
+        else:
+            found = sessions.load(header["arm"], header["path"], header["sha256"], model=model)
         return {"op": "loaded", "id": header["id"], **found}, None
+    if frame.op == "stage":
+        sessions.staging.add(header["key"], frame.tensors()["piece"])
+        return {"op": "staged", "id": header["id"]}, None
     if frame.op == "unload":
         sessions.unload(header["arm"])
         return {"op": "unloaded", "id": header["id"]}, None

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import onnxruntime
 from numpy.typing import NDArray
 
+from nodes.worker.staging import Staging
+
 PROVIDERS = ("CPUExecutionProvider",)
 CHAIN_SUFFIX = ".npz"
 
@@ -41,6 +43,7 @@ class Sessions:
 
     def __init__(self) -> None:
         self._by_arm: dict[str, Model] = {}
+        self.staging = Staging()
 
     def load(self, arm: str, path: str, sha256: str, *, model: bytes | None = None) -> dict[str, Any]:
         """Make the session of one arm; replaces an older one.
@@ -57,6 +60,18 @@ class Sessions:
         file = Path(path)
         data = read_verified(file, sha256) if model is None else verified(model, sha256, name=file.name)
         loaded = _chain(data) if file.suffix == CHAIN_SUFFIX else _OnnxModel(data)
+        self._by_arm[arm] = loaded
+        return loaded.described()
+
+    def load_staged(self, arm: str, key: str, sha256: str) -> dict[str, Any]:
+        """Make the session of one arm from what was staged under a key, without opening a file.
+
+        Raises:
+            LoadRefused, StagingError: as `load`, or something was not staged.
+        """
+        content = verified(self.staging.take(key), sha256, name=key)
+        outside = self.staging.outside_tensors(f"{key}/table")
+        loaded = _OnnxModel(content, outside)
         self._by_arm[arm] = loaded
         return loaded.described()
 
@@ -77,8 +92,10 @@ class Sessions:
 
 
 class _OnnxModel:
-    def __init__(self, content: bytes) -> None:
-        self._session = session_of(content)
+    def __init__(self, content: bytes, outside: Mapping[str, NDArray[Any]] | None = None) -> None:
+        # ONNX Runtime reads the arrays where they lie.
+        self._outside = dict(outside or {})
+        self._session = session_of(content, self._outside)
         self._names = [output.name for output in self._session.get_outputs()]
 
     def described(self) -> dict[str, Any]:
@@ -128,13 +145,20 @@ def open_session(path: Path, sha256: str) -> Any:
     return session_of(read_verified(path, sha256))
 
 
-def session_of(content: bytes) -> Any:
+def session_of(content: bytes, outside: Mapping[str, NDArray[Any]] | None = None) -> Any:
     """A session on one thread of the CPU.
+
+    Args:
+        outside: Tensors that the model names but does not hold.
 
     Raises:
         LoadRefused: if the provider is not the one asked for.
     """
-    session = onnxruntime.InferenceSession(content, sess_options=_options(), providers=list(PROVIDERS))
+    options = _options()
+    if outside:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in outside.values()]
+        options.add_external_initializers(list(outside), values)
+    session = onnxruntime.InferenceSession(content, sess_options=options, providers=list(PROVIDERS))
     # ONNX Runtime falls back to another provider without an exception.
     if tuple(session.get_providers()) != PROVIDERS:
         raise LoadRefused(f"runs on {session.get_providers()}; asked for {list(PROVIDERS)}")

@@ -136,6 +136,8 @@ def decode_hello(message: fleet_pb2.Hello) -> NodeHello:
         memory_limit_bytes=message.memory_limit_bytes,
         energy_source=_decode_source(message.energy_source),
         personal_experts=tuple(check_name(name, "personal") for name in message.personal_experts[:MAX_PERSONAL]),
+        accepts_models=message.accepts_models,
+        models=tuple(digest[:64] for digest in message.model_digests[:MAX_ARMS]),
     )
 
 
