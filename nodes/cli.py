@@ -125,6 +125,7 @@ def cli() -> None:
 @_option("--model-store", type=click.Path(path_type=Path), metavar="DIR", help="Where pushed models are kept.")
 @_option("--model-quota-mib", type=int, metavar="MIB", help="What they may take on the disk.  [default: 4096]")
 @_option("--model-memory-mib", type=int, metavar="MIB", help="What they may take loaded.  [default: 2048]")
+@_option("--model-run-s", type=float, metavar="S", help="How long one run of them may take.  [default: 10]")
 @_option("--log", type=click.Choice(["console", "json"]), default="console", help="Form of the log.")
 def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -> None:
     """Join a gateway and work until stopped.

@@ -75,6 +75,7 @@ class NodeConfig(BaseModel):
         model_store: Folder of such models; None for the node's own below $XDG_DATA_HOME.
         model_quota_mib: What they may take on the disk.
         model_memory_mib: What loaded ones may take together.
+        model_run_s: How long one run of such a model may take; one that takes longer ends its process.
         openai: Address of an OpenAI-compatible server whose models are offered instead of the catalogue's experts.
         openai_key_file: File of the key that the server wants.
         openai_task: Task class that its models serve.
@@ -109,6 +110,7 @@ class NodeConfig(BaseModel):
     model_store: Path | None = None
     model_quota_mib: int = Field(default=4096, ge=1, le=1_048_576)
     model_memory_mib: int = Field(default=2048, ge=64, le=1_048_576)
+    model_run_s: float = Field(default=10.0, ge=0.1, le=600.0, allow_inf_nan=False)
     openai: str | None = None
     openai_key_file: Path | None = None
     openai_task: Name = "chat"

@@ -91,6 +91,7 @@ def _keeper(config: NodeConfig, own: Engine, inventory: Inventory, meter: Meter)
     cage = Cage(
         config.worker_python,
         memory_bytes=config.model_memory_mib * MIB,
+        run_s=config.model_run_s,
         locked=protections.enough or config.accept_models is AcceptModels.SANDBOXED,
     )
     limits = cage.limits(queue_limit=config.queue_limit, quarantine_after=CRASHES_OF_GUESTS)

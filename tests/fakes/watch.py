@@ -1,0 +1,90 @@
+"""Watches a running process from outside: which files it and its children open, which programs they become."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+OPENED = re.compile(r'open(?:at|at2)?\([^"]*"([^"]*)"[^)]*\) *= *(-?\d+)')
+BECAME = re.compile(r'execve(?:at)?\([^"]*"([^"]*)".*\) *= *0')
+CALLED = re.compile(r"(?:connect|socket)\(.*\) *= *(-?\d+)")
+ATTACH_S = 10.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen.
+
+    Attributes:
+        opened: Files that were opened, by their paths.
+        became: Programs that ran.
+        sockets: Sockets that were made or connected.
+    """
+
+    opened: frozenset[str]
+    became: tuple[str, ...]
+    sockets: int
+
+    def outside(self, *allowed: str) -> set[str]:
+        """Opened files that lie below none of these folders."""
+        inside = (*allowed, *INTERPRETER)
+        return {path for path in self.opened if path.startswith("/") and not path.startswith(inside)}
+
+
+# What a Python interpreter and its libraries read when they start.
+INTERPRETER = tuple(
+    {
+        *(str(Path(path).resolve()) for path in (sys.prefix, sys.base_prefix, *sys.path) if path),
+        *(sys.prefix, "/usr/", "/lib", "/etc/ld.so", "/etc/localtime", "/etc/gnutls", "/etc/ssl"),
+        *("/proc/", "/sys/", "/dev/null", "/dev/urandom", "/etc/nsswitch.conf", "/etc/passwd", "/etc/os-release"),
+    }
+)
+
+
+def available() -> bool:
+    """Whether processes can be watched here."""
+    return shutil.which("strace") is not None
+
+
+class Watch:
+    """What was seen so far; complete when the block has ended."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def seen(self) -> Seen:
+        """Read it."""
+        text = self._file.read_text(errors="replace")
+        return Seen(
+            frozenset(path for path, result in OPENED.findall(text) if int(result) >= 0),
+            tuple(BECAME.findall(text)),
+            sum(int(result) >= 0 for result in CALLED.findall(text)),
+        )
+
+
+@contextlib.contextmanager
+def watching(pid: int, file: Path) -> Iterator[Watch]:
+    """Watch a process and all children that it starts meanwhile."""
+    calls = "trace=open,openat,openat2,execve,execveat,socket,connect"
+    popen = subprocess.Popen(["strace", "-f", "-e", calls, "-s", "4096", "-o", str(file), "-p", str(pid)])
+    try:
+        until_s = time.monotonic() + ATTACH_S
+        while _tracer(pid) != popen.pid:
+            assert time.monotonic() < until_s, "strace did not attach"
+            time.sleep(0.02)
+        yield Watch(file)
+    finally:
+        popen.terminate()
+        popen.wait(10)
+
+
+def _tracer(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"TracerPid:\s*(\d+)", status)[0])
