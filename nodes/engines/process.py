@@ -23,8 +23,9 @@ CLOSE_TIMEOUT_S = 0.5
 # `nodes` and `kernels` are made by hand and hold only the worker and what it runs, so that another interpreter sees
 # nothing of the packages that the agent's interpreter has installed beside it.
 _BOOTSTRAP = """
-import sys, types
+import sys
 sys.path[:] = [p for p in sys.path if p]
+import types
 for name, folder in {folders!r}.items():
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [folder]

@@ -69,6 +69,7 @@ class ModelDesk:
                 return missing
             record = ModelRecord(manifest, tuple(nodes), time.time())
             await asyncio.to_thread(self._keep, record)
+        self._forget_states(manifest.name)
         log.info("model.pushed", model=manifest.name, digest=manifest.digest[:12], nodes=nodes or "all")
         self._tell_all()
         return self._status(record)
@@ -106,10 +107,13 @@ class ModelDesk:
             raise RequestError("MODEL_NOT_FOUND", "No model of this name was pushed; see `edgewise model list`.")
         async with self._disk:
             await asyncio.to_thread(self._drop, name)
-        self._on_nodes = {key: state for key, state in self._on_nodes.items() if key[0] != name}
+        self._forget_states(name)
         log.info("model.removed", model=name)
         self._tell_all()
         return self._status(record)
+
+    def _forget_states(self, name: str) -> None:
+        self._on_nodes = {key: state for key, state in self._on_nodes.items() if key[0] != name}
 
     def _drop(self, name: str) -> None:
         self._register.drop(name)

@@ -19,6 +19,15 @@ import numpy as np
 from tests.fakes import hostile_onnx as bad
 from tests.fakes.pushed import safetensors
 
+# These are found out by running them, or by what the node knows of its tasks.
+BY_RUNNING = {
+    "D20 unknown operator",
+    "D20 other output",
+    "D23 10^11 zeros",
+    "D23 loops for ever",
+    "D25 answers NaN",
+    "D25 wrong shape",
+}
 GOOD_CARD = {"name": "guest", "task": "digits", "macs": 640, "quality": {"accuracy_fraction": 0.5, "samples": 10}}
 ONNX, EVIDENCE = "model.onnx", "evidence.safetensors"
 

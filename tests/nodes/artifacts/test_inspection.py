@@ -15,19 +15,10 @@ from nodes.artifacts.manifest import FileEntry, Manifest
 from nodes.artifacts.onnx_check import OnnxLimits
 from nodes.errors import ArtifactRefused
 from tests.fakes import hostile_onnx
-from tests.fakes.hostile import GOOD_CARD, ONNX, Case, cases
+from tests.fakes.hostile import BY_RUNNING, GOOD_CARD, ONNX, Case, cases
 
 CANARY, MARK = "/canary.bin", "/mark"
 CASES = {case.name: case for case in cases(CANARY, MARK)}
-# These are found out by running them, or by what the node knows of its tasks: see the rehearsal and the system test.
-BY_RUNNING = {
-    "D20 unknown operator",
-    "D20 other output",
-    "D23 10^11 zeros",
-    "D23 loops for ever",
-    "D25 answers NaN",
-    "D25 wrong shape",
-}
 
 
 def look(content: dict[str, bytes], limits: OnnxLimits | None = None) -> Inspected:
