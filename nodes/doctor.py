@@ -17,6 +17,7 @@ from nodes.engines.process import WorkerCommand, WorkerProcess
 from nodes.errors import ExitCode, NodeError
 from nodes.identity.check import check_identities
 from nodes.inventory import load_inventory
+from nodes.worker.lockdown import probe
 
 MIN_FREE_BYTES = 200 * 1024 * 1024
 MIN_PYTHON = (3, 11)
@@ -51,6 +52,7 @@ def examine(subject: Subject) -> list[Check]:
         ("disk", _disk),
         ("catalogue", _catalogue),
         ("worker", _worker),
+        ("sandbox", _sandbox),
         ("energy", _energy),
         ("identity", _identity),
     ]
@@ -98,6 +100,13 @@ async def _start_worker(python: Path) -> str:
     found = process.ready.result()
     await process.close()
     return f"{python}: Python {found['python']}, numpy {found['numpy']}, onnxruntime {found['onnxruntime']}"
+
+
+def _sandbox(_subject: Subject) -> str:
+    found = probe()
+    if found.enough:
+        return f"{found.described()}: models that operators push run locked in"
+    return f"{found.described()}: models that operators push are refused, unless --accept-models always takes them"
 
 
 def _energy(subject: Subject) -> str:

@@ -31,11 +31,13 @@ from nodes.inventory import load_inventory
 from nodes.personal.choosing import Settings
 from nodes.personal.keeping import HOUR_S, MIB, Bounds
 from nodes.personal.office import Office
-from nodes.worker.lockdown import probe
+from nodes.worker.lockdown import Rules, probe
 
 TENSOR_ENGINES = {"onnx", "chain"}
 # Two crashes with the same model running: one may have been another's doing.
 CRASHES_OF_GUESTS = 2
+# Where runtimes look for the processor's caches and cores.
+PROCESSOR = ("/sys/devices/system/cpu",)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,14 @@ def _tensor_engine(config: NodeConfig, inventory: Inventory) -> OnnxEngine | Non
     """The engine of experts that take tensors, if there are any; one process runs files of every such kind."""
     if not any(arm.engine in TENSOR_ENGINES for arm in inventory.arms):
         return None
-    return OnnxEngine(WorkerCommand(config.worker_python, config.concurrency), Limits(queue_limit=config.queue_limit))
+    command = WorkerCommand(config.worker_python, config.concurrency, rules=_rules(inventory))
+    return OnnxEngine(command, Limits(queue_limit=config.queue_limit))
+
+
+def _rules(inventory: Inventory) -> Rules:
+    """What the processes of the node's own experts may read; nothing else of the machine is their business."""
+    folders = {str(arm.model_file.parent) for arm in inventory.arms if arm.model_file is not None}
+    return Rules(readable=(*sorted(folders), *(folder for folder in PROCESSOR if Path(folder).is_dir())))
 
 
 def _joined_engine(config: NodeConfig, inventory: Inventory, tensors: OnnxEngine | None) -> Engine:
@@ -128,7 +137,7 @@ def _joined_engine(config: NodeConfig, inventory: Inventory, tensors: OnnxEngine
     if tensors is not None:
         engines |= dict.fromkeys(needed & TENSOR_ENGINES, tensors)
     if "onnx-lm" in needed:
-        command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE)
+        command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE, _rules(inventory))
         engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, Limits(queue_limit=config.queue_limit))
     alone = set(engines.values())
     return alone.pop() if len(alone) == 1 else SeveralEngines(engines)

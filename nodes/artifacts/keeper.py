@@ -22,11 +22,15 @@ from nodes.artifacts.manifest import Manifest, check
 from nodes.artifacts.rehearsal import Cage, rehearse, staged
 from nodes.artifacts.store import ModelStore
 from nodes.energy.contract import Meter
+from nodes.engines.contract import EngineState
 from nodes.engines.guests import EngineWithGuests
 from nodes.errors import ArtifactRefused, NodeError
 from nodes.profiling import profile_arms, sample
 from nodes.worker.lockdown import Protections, probe
 from nodes.zoo.digest import tensor_digest
+
+# How long the process of guests may take to come back.
+READY_S = 30.0
 
 log = structlog.get_logger("nodes.models")
 
@@ -173,8 +177,8 @@ class ModelKeeper:
         except ArtifactRefused as error:
             log.warning("model refused", model=manifest.name[:64], reason=error.reason, why=error.message)
             await self._report(manifest, "refused", refused=error)
-        except NodeError as error:
-            log.error("model failed", model=manifest.name, why=error.message)
+        except (NodeError, OSError) as error:  # A time-out is an OSError.
+            log.error("model failed", model=manifest.name, why=str(error))
             refusal = ArtifactRefused("MODEL_FAILED", "The node could not take the model; its log says why.")
             await self._report(manifest, "failed", refused=refusal)
 
@@ -242,6 +246,7 @@ class ModelKeeper:
         if not self._started:
             await guests.load(())
             self._started = True
+        await self._until_ready()
         evidence = None if found.evidence is None else {"outputs": found.evidence}
         arm = _arm(found, evidence)
         before = self._served.get(found.manifest.name)
@@ -259,6 +264,12 @@ class ModelKeeper:
         self.arms[arm.key] = arm
         self.engine.guest_arms.add(arm.key)
         return served
+
+    async def _until_ready(self) -> None:
+        """Another guest may just have taken the process down."""
+        async with asyncio.timeout(READY_S):
+            while self.engine.guests.state is not EngineState.READY:  # noqa: ASYNC110 (nothing announces it)
+                await asyncio.sleep(0.05)
 
     async def _announce(self, served: Served) -> None:
         await self.changed()

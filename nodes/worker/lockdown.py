@@ -119,7 +119,7 @@ class Rules:
     """What a process may still do.
 
     Attributes:
-        readable: Folders below which it may read; none means that it opens nothing at all.
+        readable: Folders below which it may read, beside Python's own; none means that it opens nothing at all.
         memory_bytes: What it may map beyond what it has mapped already; 0 for no limit.
         cpu_s: Processor seconds until it is ended; 0 for no limit.
     """
@@ -158,7 +158,8 @@ def lock(rules: Rules) -> Protections:
         raise LockFailed("no_new_privs is not accepted")
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     if found.landlock:
-        _landlock(found.landlock, rules.readable)
+        # Who may read something may read what Python loads only when it is needed.
+        _landlock(found.landlock, (*rules.readable, *_interpreter()) if rules.readable else ())
     if found.seccomp:
         _filter(ARCHITECTURES[platform.machine()], opens_files=bool(rules.readable))
     return found
@@ -175,6 +176,10 @@ def _limit(rules: Rules) -> None:
     if rules.cpu_s:
         used_s = int(sum(os.times()[:2]))
         resource.setrlimit(resource.RLIMIT_CPU, (used_s + rules.cpu_s, used_s + rules.cpu_s + 1))
+
+
+def _interpreter() -> list[str]:
+    return sorted({path for path in (os.path.dirname(os.__file__), *sys.path) if os.path.isdir(path)})
 
 
 def _mapped_bytes() -> int:

@@ -136,11 +136,15 @@ def greet(replies: Replies, rules: Rules | None = None) -> None:
 
 
 def _locked(rules: Rules) -> str:
-    # Everything that is needed later, before nothing can be opened any more.
+    # Everything that is needed later, before it cannot be opened any more; not everybody has kernels.
     import nodes.worker.sessions
-    import nodes.worker.staging  # noqa: F401
     from nodes.worker.lockdown import lock
 
+    with contextlib.suppress(ImportError):
+        import nodes.worker.chains  # noqa: F401
+        from kernels.native.library import available
+
+        available()
     return lock(rules).described()
 
 

@@ -47,6 +47,14 @@ def outside_in_attribute(location: str) -> bytes:
     return model([constant, *FLAT, helper.make_node("MatMul", ["flat", "w"], ["probabilities"])], [])
 
 
+def with_ballast(weights: np.ndarray) -> bytes:
+    """A good model with a large matrix that it does not use."""
+    ballast = numpy_helper.from_array(weights, "ballast")
+    nodes = [*FLAT, helper.make_node("MatMul", ["flat", "w"], ["logits"])]
+    soft = helper.make_node("Softmax", ["logits"], ["probabilities"])
+    return model([*nodes, soft], [numpy_helper.from_array(WEIGHTS, "w"), ballast])
+
+
 def foreign_operator() -> bytes:
     """An operator of somebody's library."""
     return model([*FLAT, helper.make_node("Evil", ["flat"], ["probabilities"], domain="evil")], [])
@@ -106,7 +114,39 @@ def allocates(elements: int) -> bytes:
 
 def loops(times: int) -> bytes:
     """Adds nothing, so many times."""
-    body = helper.make_graph(
+    body = _body()
+    constants = {"times": np.array(times, np.int64), "yes": np.array(True), "one": np.array(1.0, np.float32)}
+    nodes = [
+        *FLAT,
+        helper.make_node("MatMul", ["flat", "w"], ["product"]),
+        helper.make_node("Loop", ["times", "yes", "product"], ["logits"], body=body),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    made = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    return model(nodes, [numpy_helper.from_array(WEIGHTS, "w"), *made])
+
+
+def loops_on_bright() -> bytes:
+    """Good, unless a picture is brighter than a picture can be: then it loops for ever."""
+    body = _body()
+    nodes = [
+        *FLAT,
+        helper.make_node("MatMul", ["flat", "w"], ["product"]),
+        helper.make_node("ReduceMax", ["image"], ["brightest"], keepdims=0),
+        helper.make_node("Sub", ["brightest", "one"], ["over"]),
+        helper.make_node("Relu", ["over"], ["excess"]),
+        helper.make_node("Mul", ["excess", "many"], ["count"]),
+        helper.make_node("Cast", ["count"], ["times"], to=TensorProto.INT64),
+        helper.make_node("Loop", ["times", "yes", "product"], ["logits"], body=body),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    constants = {"yes": np.array(True), "one": np.array(1.0, np.float32), "many": np.array(1e15, np.float32)}
+    made = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    return model(nodes, [numpy_helper.from_array(WEIGHTS, "w"), *made])
+
+
+def _body() -> onnx.GraphProto:
+    return helper.make_graph(
         [
             helper.make_node("Identity", ["go"], ["on"]),
             helper.make_node("Mul", ["state", "one"], ["next"]),
@@ -122,15 +162,6 @@ def loops(times: int) -> bytes:
             helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
         ],
     )
-    constants = {"times": np.array(times, np.int64), "yes": np.array(True), "one": np.array(1.0, np.float32)}
-    nodes = [
-        *FLAT,
-        helper.make_node("MatMul", ["flat", "w"], ["product"]),
-        helper.make_node("Loop", ["times", "yes", "product"], ["logits"], body=body),
-        helper.make_node("Softmax", ["logits"], ["probabilities"]),
-    ]
-    made = [numpy_helper.from_array(array, name) for name, array in constants.items()]
-    return model(nodes, [numpy_helper.from_array(WEIGHTS, "w"), *made])
 
 
 def other_output() -> bytes:

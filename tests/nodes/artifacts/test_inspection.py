@@ -92,7 +92,7 @@ def test_the_tables_name_every_field_of_the_messages() -> None:
         onnx_tables.QUANTISED: onnx.TensorAnnotation,
     }
     for kind, message in kinds.items():
-        fields = message.DESCRIPTOR.fields
+        fields = message.DESCRIPTOR.fields  # type: ignore[attr-defined]
         assert set(onnx_tables.FIELDS[kind]) == {one.number for one in fields}, kind
         plain = {one.number for one in fields if one.message_type is None}
         listed = {number for number, below in onnx_tables.FIELDS[kind].items() if below == onnx_tables.PLAIN}

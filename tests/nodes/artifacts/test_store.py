@@ -125,11 +125,11 @@ def test_what_is_installed_is_never_evicted(store: ModelStore) -> None:
 
 def test_a_tenth_of_the_disk_stays_free(store: ModelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = manifest("a", b"a" * 500)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: Usage(10_000, 8_600, 1_400))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(10_000, 8_600, 1_400))
     with pytest.raises(ArtifactRefused) as refused:
         store.make_room(wanted)
     assert refused.value.reason == "STORE_FULL"
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: Usage(10_000, 8_500, 1_500))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(10_000, 8_500, 1_500))
     store.make_room(wanted)
 
 
