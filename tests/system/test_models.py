@@ -140,7 +140,7 @@ def test_it_survives_restarts_of_both_sides(fleet: Fleet, plan: NodePlan) -> Non
 
 def test_a_transfer_goes_on_after_the_gateway_was_killed(fleet: Fleet, folder: Path) -> None:
     model = expert_folder(folder / "large", "large", evidence=False)
-    weights = np.random.default_rng(0).random((64, 400_000), np.float32)
+    weights = np.random.default_rng(0).random((64, 150_000), np.float32)
     (model / "model.onnx").write_bytes(hostile_onnx.with_ballast(weights))
     pusher = threading.Thread(target=_push_and_forget, args=(fleet, model))
     pusher.start()
