@@ -31,7 +31,7 @@ from nodes.inventory import load_inventory
 from nodes.personal.choosing import Settings
 from nodes.personal.keeping import HOUR_S, MIB, Bounds
 from nodes.personal.office import Office
-from nodes.worker.lockdown import Rules, probe
+from nodes.worker.lockdown import Rules
 
 TENSOR_ENGINES = {"onnx", "chain"}
 # Two crashes with the same model running: one may have been another's doing.
@@ -89,12 +89,11 @@ def build_parts(config: NodeConfig) -> Parts:
 
 def _keeper(config: NodeConfig, own: Engine, inventory: Inventory, meter: Meter) -> ModelKeeper:
     """Takes what the gateway sends; runs it beside the node's own engine, in a process of its own."""
-    protections = probe()
     cage = Cage(
         config.worker_python,
         memory_bytes=config.model_memory_mib * MIB,
         run_s=config.model_run_s,
-        locked=protections.enough or config.accept_models is AcceptModels.SANDBOXED,
+        locked=config.accept_models is AcceptModels.SANDBOXED,
     )
     limits = cage.limits(queue_limit=config.queue_limit, quarantine_after=CRASHES_OF_GUESTS)
     guests = OnnxEngine(cage.command(slots=config.concurrency), limits)

@@ -37,7 +37,8 @@ class Cage:
         cpu_s: Of a rehearsal, loading included.
         run_s: Of one run.
         load_s: Of loading.
-        locked: False leaves the process as free as the agent: no kernel protects it then.
+        locked: Whether a kernel that cannot lock the process in is reason enough to take no model; where it is not, the
+            process is locked as far as the kernel can.
     """
 
     python: Path
@@ -49,8 +50,7 @@ class Cage:
 
     def command(self, *, slots: int = 1, cpu_s: int = 0) -> WorkerCommand:
         """How a process for strangers' models is started."""
-        rules = Rules(memory_bytes=self.memory_bytes, cpu_s=cpu_s) if self.locked else None
-        return WorkerCommand(self.python, slots, rules=rules)
+        return WorkerCommand(self.python, slots, rules=Rules(memory_bytes=self.memory_bytes, cpu_s=cpu_s))
 
     def limits(self, *, queue_limit: int = 64, quarantine_after: int = 1) -> Limits:
         """How it is watched."""

@@ -149,9 +149,9 @@ def lock(rules: Rules) -> Protections:
         LockFailed: if the kernel refuses what it said it has.
     """
     found = probe()
-    _limit(rules)
     if not sys.platform.startswith("linux"):
         return found
+    _limit(rules)
     libc = ctypes.CDLL(None, use_errno=True)
     # A process that others cannot look into, and that no program it might start makes more powerful.
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from edgewise.v1 import fleet_pb2
 from orchestrator.artifacts.blobs import MAX_CHUNK_BYTES, BlobShelf
 from orchestrator.artifacts.register import Register
 from orchestrator.artifacts.types import Manifest, Missing, ModelRecord, ModelReport, ModelStatus, OnNode
@@ -22,6 +23,8 @@ from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.session import NodeSession, OutboxFull, SessionEnded
 
 REGISTER_FILE = "models.json"
+# What a node is to have must fit one message.
+MAX_FILES_IN_ALL = 4096
 
 log = structlog.get_logger("models")
 
@@ -46,6 +49,8 @@ class ModelDesk:
         self._shelf = BlobShelf(folder, limit_bytes=limit_bytes, clock=clock)
         self._register = Register(folder / REGISTER_FILE)
         self._on_nodes: dict[tuple[str, str], OnNode] = {}
+        self._reading: set[str] = set()
+        self._last_chunk: dict[str, fleet_pb2.NodeCommand] = {}
         self._disk = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -63,6 +68,9 @@ class ModelDesk:
                 raise RequestError("NODE_NOT_FOUND", "No node of this name was ever here; see `edgewise node list`.")
             if not known.accepts_models:
                 raise RequestError("MODELS_OFF", f"{node} takes no models: see `edgewise node run --accept-models`.")
+        others = [record for name, record in self._register.models.items() if name != manifest.name]
+        if len(manifest.files) + sum(len(record.manifest.files) for record in others) > MAX_FILES_IN_ALL:
+            raise RequestError("STORE_FULL", f"All models together may have {MAX_FILES_IN_ALL} files; remove some.")
         async with self._disk:
             missing = await asyncio.to_thread(self._missing, manifest)
             if missing:
@@ -166,14 +174,23 @@ class ModelDesk:
         """A node asks for bytes of a blob: it gets those of models that are meant for it."""
         meant = {file.sha256 for manifest in self._wanted(session.name) for file in manifest.files}
         allowed = sha256 in meant and 0 < length <= MAX_CHUNK_BYTES
+        last = self._last_chunk.get(session.name)
+        if session.name in self._reading or (last is not None and session.holds(last)):
+            # One piece at a time: whoever asks for many at once must not fill this process's memory.
+            log.warning("model.chunk_refused", node=session.name, why="another one is on its way")
+            return
+        self._reading.add(session.name)
         self._spawn(self._send(session, sha256, offset, length if allowed else 0))
 
     async def _send(self, session: NodeSession, sha256: str, offset: int, length: int) -> None:
-        data = await asyncio.to_thread(self._shelf.read, sha256, offset, length) if length else b""
         try:
-            session.send(chunk_command(sha256, offset, data))
+            data = await asyncio.to_thread(self._shelf.read, sha256, offset, length) if length else b""
+            command = self._last_chunk[session.name] = chunk_command(sha256, offset, data)
+            session.send(command)
         except (OutboxFull, SessionEnded):
             log.debug("model.chunk_not_sent", node=session.name)
+        finally:
+            self._reading.discard(session.name)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -107,6 +107,10 @@ class NodeSession:
         elif len(self._outbox) == 1:
             asyncio.get_running_loop().call_later(GATHER_S, self._wake.set)
 
+    def holds(self, command: fleet_pb2.NodeCommand) -> bool:
+        """Whether a command that was queued has not been sent yet."""
+        return any(one is command for one in self._outbox)
+
     def submit(self, work: fleet_pb2.Work, *, streaming: bool = False) -> Pending:
         """Send work and remember that its result is owed."""
         future: asyncio.Future[Done | Failed] = asyncio.get_running_loop().create_future()
