@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from nodes.compile.commands import cache, compile_forms
-from nodes.config import default_name, parse_config
+from nodes.config import AcceptModels, default_name, parse_config
 from nodes.energy.discovery import EnergyMode
 from nodes.energy.profile import profile_names
 from nodes.errors import ExitCode, NodeError
@@ -156,6 +156,15 @@ def cli() -> None:
 @_option("--wake-mac", metavar="MAC", help="Network card that wakes it.  [default: that of the default route]")
 @_option("--wake-address", metavar="HOST:PORT", help="Where magic packets go.  [default: 255.255.255.255:9]")
 @_option("--relay-wake", is_flag=True, default=None, help="Send magic packets for other nodes on this network.")
+@_option(
+    "--accept-models",
+    type=click.Choice([choice.value for choice in AcceptModels]),
+    help="Take models that operators push: where the kernel locks them in, never, or always.  [default: sandboxed]",
+)
+@_option("--model-store", type=click.Path(path_type=Path), metavar="DIR", help="Where pushed models are kept.")
+@_option("--model-quota-mib", type=int, metavar="MIB", help="What they may take on the disk.  [default: 4096]")
+@_option("--model-memory-mib", type=int, metavar="MIB", help="What they may take loaded.  [default: 2048]")
+@_option("--model-run-s", type=float, metavar="S", help="How long one run of them may take.  [default: 10]")
 @_option("--log", type=click.Choice(["console", "json"]), default="console", help="Form of the log.")
 def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -> None:
     """Join a gateway and work until stopped.

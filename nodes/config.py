@@ -47,6 +47,14 @@ class CompileWhen(StrEnum):
     BESIDE = "beside"
 
 
+class AcceptModels(StrEnum):
+    """Which models that a gateway sends are taken."""
+
+    NEVER = "never"
+    SANDBOXED = "sandboxed"
+    ALWAYS = "always"
+
+
 class NodeConfig(BaseModel):
     """Everything that `python -m nodes run` can be told.
 
@@ -87,6 +95,11 @@ class NodeConfig(BaseModel):
         wake_address: Where a magic packet for it is sent.
         relay_wake: Whether this node sends magic packets for others on its network.
         key_file: File of the key that the node shows to its gateway; read anew for every connection.
+        accept_models: Whether models that the gateway sends are taken; `sandboxed` only where the kernel locks them in.
+        model_store: Folder of such models; None for the node's own below $XDG_DATA_HOME.
+        model_quota_mib: What they may take on the disk.
+        model_memory_mib: What loaded ones may take together.
+        model_run_s: How long one run of such a model may take; one that takes longer ends its process.
         openai: Address of an OpenAI-compatible server whose models are offered instead of the catalogue's experts.
         openai_key_file: File of the key that the server wants.
         openai_task: Task class that its models serve.
@@ -133,6 +146,11 @@ class NodeConfig(BaseModel):
     wake_address: Target = "255.255.255.255:9"
     relay_wake: bool = False
     key_file: Path | None = None
+    accept_models: AcceptModels = AcceptModels.SANDBOXED
+    model_store: Path | None = None
+    model_quota_mib: int = Field(default=4096, ge=1, le=1_048_576)
+    model_memory_mib: int = Field(default=2048, ge=64, le=1_048_576)
+    model_run_s: float = Field(default=10.0, ge=0.1, le=600.0, allow_inf_nan=False)
     openai: str | None = None
     openai_key_file: Path | None = None
     openai_task: Name = "chat"

@@ -234,6 +234,12 @@ class Ledger(Section):
         return self
 
 
+class Models(Section):
+    """What is kept of the models that operators push."""
+
+    max_mib: int = Field(default=8192, ge=1, le=1_048_576, description="What pushed models may take, in MiB.")
+
+
 class Auth(Section):
     """Who may call."""
 
@@ -298,6 +304,7 @@ class GatewayConfig(Section):
     explain: Explain = Explain()
     ledger: Ledger = Ledger()
     auth: Auth = Auth()
+    models: Models = Models()
     log: Log = Log()
     state_dir: Path = Field(
         default_factory=lambda: default_state_dir(os.environ),

@@ -170,6 +170,8 @@ class NodeHello:
     relays_wake: bool = False
     # As it came, of nodes that may sleep: what outlives a restart of the gateway.
     announced: bytes = field(default=b"", compare=False, repr=False)
+    accepts_models: bool = False
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from nodes.agent.parts import Parts, build_parts
 from nodes.agent.session import Session, SessionEnd
 from nodes.agent.sleep import offer_of, suspender_of
 from nodes.agent.wire import FleetStream
-from nodes.arms import ArmProfile
+from nodes.arms import ArmProfile, Tensors
+from nodes.artifacts.fetching import StreamGone
 from nodes.compile.later import Place, compiled_beside, spoilt
 from nodes.config import CompileWhen, NodeConfig
 from nodes.energy.profile import load_profile
@@ -102,6 +103,9 @@ class Agent:
             self._profiles = await profile_arms(
                 parts.engine, parts.energy.meter, parts.inventory, seconds_per_arm=self._config.profiling_s
             )
+        if parts.models is not None:
+            parts.models.changed, parts.models.send = self._announce, self._tell
+            await parts.models.prepare()
         log.info(
             "ready",
             node=self._config.name,
@@ -209,6 +213,8 @@ class Agent:
         self._parts.energy.stop()
         if self._parts.personal is not None:
             await self._parts.personal.close()
+        if self._parts.models is not None:
+            await self._parts.models.close()
         await self._parts.engine.close()
 
     async def _one_session(self) -> tuple[Session, SessionEnd]:
@@ -219,6 +225,8 @@ class Agent:
             return session, await session.run()
         finally:
             self._session = None
+            if self._parts.models is not None:
+                self._parts.models.session_ended()
             await channel.close(grace=None)
 
     async def _settle_forever(self) -> None:
@@ -244,10 +252,16 @@ class Agent:
         return Session(
             stream,
             hello=self._hello(),
-            evidence=self._parts.inventory.evidence.get,
+            evidence=self._evidence,
             make_desk=self._make_desk,
             beat=self._beat,
+            models=None if self._parts.models is None else self._parts.models.take,
         )
+
+    def _evidence(self, digest: str) -> Tensors | None:
+        models = self._parts.models
+        found = self._parts.inventory.evidence.get(digest)
+        return models.evidence(digest) if found is None and models is not None else found
 
     def _make_desk(self, send: Callable[[m.Event], Awaitable[None]]) -> Desk:
         parts = self._parts
@@ -258,6 +272,7 @@ class Agent:
             send=send,
             profiles=self._profiles,
             personal=parts.personal,
+            pushed=None if parts.models is None else parts.models.arms,
         )
 
     def _beat(self) -> m.Heartbeat:
@@ -290,16 +305,19 @@ class Agent:
             personal_experts=() if parts.personal is None else (parts.personal.arm.expert,),
             sleep=self._sleep_offer,
             relays_wake=config.relay_wake,
+            accepts_models=parts.models is not None,
+            model_digests=() if parts.models is None else parts.models.digests,
         )
 
     def _offer(self) -> tuple[m.OfferedArm, ...]:
         arms = (arm for arm in self._parts.inventory.arms if arm.key not in self._lost)
-        return tuple(m.OfferedArm(arm, self._profiles.get(arm.key)) for arm in arms)
+        own = tuple(m.OfferedArm(arm, self._profiles.get(arm.key)) for arm in arms)
+        return own if self._parts.models is None else own + self._parts.models.offers
 
     def _arms_lost(self, arms: Sequence[str]) -> None:
         self._lost.update(arms)
         if self._session is not None and self._session.joined:
-            self._spawn(self._session.announce(self._offer()))
+            self._spawn(self._announce())
         if spoilt(self._parts.inventory, arms):
             self._spawn(self._compile_beside())
 
@@ -307,6 +325,15 @@ class Agent:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _announce(self) -> None:
+        """Tell the gateway what is offered from now on; a later session says it in its hello."""
+        if self._session is not None and self._session.joined:
+            await self._session.announce(self._offer())
+
+    async def _tell(self, event: m.Event) -> None:
+        if self._session is None or not self._session.joined or not await self._session.tell(event):
+            raise StreamGone
 
 
 def _profile_idle_w(config: NodeConfig) -> float | None:

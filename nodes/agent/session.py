@@ -49,6 +49,7 @@ class Session:
         evidence: Tensors by digest.
         make_desk: Makes the desk that does the work, given where events go.
         beat: Makes a heartbeat of the present moment.
+        models: Takes what is said about pushed models; None where none are taken.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Session:
         evidence: Callable[[str], Tensors | None],
         make_desk: Callable[[Callable[[m.Event], Awaitable[None]]], Desk],
         beat: Callable[[], m.Heartbeat],
+        models: Callable[[m.ModelsWanted | m.ModelChunk], None] | None = None,
     ) -> None:
         self._stream = stream
         self._hello = hello
@@ -66,6 +68,7 @@ class Session:
         self._outbox = Outbox(more=lambda: self._desk.busy > 0)
         self._desk = make_desk(self._outbox.put)
         self._beat = beat
+        self._models = models
         self._sequence = 0
         self._order = IncomingOrder(0, 0)
         self._drain_reason: asyncio.Future[tuple[str, float | None]] = asyncio.get_running_loop().create_future()
@@ -102,6 +105,14 @@ class Session:
         """Tell the gateway that the offer changed."""
         with contextlib.suppress(OutboxClosed):
             await self._outbox.put(m.ArmsChanged(tuple(arms)))
+
+    async def tell(self, event: m.Event) -> bool:
+        """Queue an event; False where the session is over."""
+        try:
+            await self._outbox.put(event)
+        except OutboxClosed:
+            return False
+        return True
 
     async def settled(self, settlements: Sequence[Settlement]) -> None:
         """Tell the gateway the final joules of this stream's work."""
@@ -180,6 +191,9 @@ class Session:
                 self._desk.cancel(work_id)
             case m.Keep() | m.PersonalOrder():
                 self._desk.order(command)
+            case m.ModelsWanted() | m.ModelChunk():
+                if self._models is not None:
+                    self._models(command)
             case m.Drain(reason):
                 self.drain(reason or "asked by the gateway")
             case m.Suspend(reason):

@@ -9,7 +9,8 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from orchestrator.client import accounts, identity, personal, wire
+from orchestrator.artifacts.folder import ModelFolder
+from orchestrator.client import accounts, identity, models, personal, wire
 from orchestrator.client.admin import wire as admin
 from orchestrator.client.session import (
     CHANNEL_OPTIONS,
@@ -279,6 +280,24 @@ class Client(Session):
     def revoke_node(self, node: str) -> identity.NodeRecord:
         """Put a node out: its stream ends and its certificates are refused."""
         return self._run(identity.revoke_node(node))
+
+    # ---- pushed models
+
+    def push_model(self, folder: ModelFolder, nodes: Sequence[str] = ()) -> models.PushOutcome:
+        """Put a model in force on nodes (none named: on all), or learn what of it the gateway does not have yet."""
+        return self._run(models.push(folder.manifest, nodes))
+
+    def put_chunk(self, sha256: str, size_bytes: int, offset: int, data: bytes) -> int:
+        """Send bytes of a model's file; returns what has arrived."""
+        return self._run(models.put_chunk(sha256, size_bytes, offset, data))
+
+    def pushed_models(self) -> tuple[models.PushedModel, ...]:
+        """What was pushed, and how far it is on each node."""
+        return self._run(models.models())
+
+    def remove_model(self, name: str) -> models.PushedModel:
+        """Take a pushed model out of force."""
+        return self._run(models.remove(name))
 
     def _run(self, call: wire.Call[Reply], timeout_s: float | None = None) -> Reply:
         method = self._channel.unary_unary(call.method, type(call.request).SerializeToString, call.response.FromString)

@@ -30,9 +30,13 @@ from edgewise.v1 import (
     gateway_pb2_grpc,
     identity_pb2,
     identity_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
 )
 from orchestrator import __version__, log
 from orchestrator.admission import Admission
+from orchestrator.artifacts.desk import ModelDesk
+from orchestrator.artifacts.servicers import ModelsServicer
 from orchestrator.budgets import Budgets
 from orchestrator.config import GatewayConfig, is_loopback, split_address
 from orchestrator.door.server import HttpServer
@@ -79,7 +83,7 @@ events = structlog.get_logger("gateway")
 DRAIN_S = 10.0
 # How long a request over HTTP may take where it does not say.
 MAX_HTTP_S = 600.0
-SERVICES = tuple(f"edgewise.v1.{name}" for name in ("Gateway", "Admin", "Accounts", "Fleet", "Identity"))
+SERVICES = tuple(f"edgewise.v1.{name}" for name in ("Gateway", "Admin", "Accounts", "Fleet", "Identity", "Models"))
 
 
 @dataclass
@@ -91,6 +95,7 @@ class Gateway:
     joiner: Joiner
     planner: Planner
     keys: KeyRing
+    models: ModelDesk
     vigil: Vigil
     identity: Identity | None = None
 
@@ -159,11 +164,13 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
     )
     joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s, afterwards=service)
     joiner.reported = service.personal.reported
+    models = ModelDesk(fleet, config.state_dir / "models", limit_bytes=config.models.max_mib * MIB)
+    joiner.models = models
     required = config.auth.keys == "required" or not config.on_loopback
     keys = KeyRing([], required=required, clock_unix_s=time.time)
     vigil = Vigil(fleet, planner, service.keeper, config.sleep)
     service.arrived = vigil.count
-    return Gateway(config, service, joiner, planner, keys, vigil, _identity(config, fleet))
+    return Gateway(config, service, joiner, planner, keys, models, vigil, _identity(config, fleet))
 
 
 def _identity(config: GatewayConfig, fleet: Fleet) -> Identity | None:
@@ -210,6 +217,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(service, gateway.joiner), guarded)
     books = AccountsServicer(service.till, gateway.keys)
     accounts_pb2_grpc.add_AccountsServicer_to_server(books, guarded)
+    models_pb2_grpc.add_ModelsServicer_to_server(ModelsServicer(gateway.models), guarded)
     # With TLS nodes have a port of their own.
     identity = gateway.identity
     fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(gateway.joiner, Closed() if identity else None), guarded)
@@ -218,7 +226,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(checks, guarded)
     if is_loopback(config.listen):
-        files = (gateway_pb2, admin_pb2, accounts_pb2, fleet_pb2, identity_pb2)
+        files = (gateway_pb2, admin_pb2, accounts_pb2, fleet_pb2, identity_pb2, models_pb2)
         names = [file.DESCRIPTOR.services_by_name for file in files]
         full = [service.full_name for services in names for service in services.values()]
         mirror = reflection.aio.ReflectionServicer([*full, reflection.SERVICE_NAME])  # type: ignore[attr-defined]

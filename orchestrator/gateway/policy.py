@@ -33,6 +33,7 @@ _ADMIN = dict.fromkeys(("GetStatus", "DrainNode", "SleepNode", "WakeNode", "GetB
 _ACCOUNTS = dict.fromkeys(
     ("GetQuotas", "SetQuota", "CreateKey", "ListKeys", "RevokeKey", "GetEnergy", "ExportSettlements"), Access.ADMIN
 )
+_MODELS = dict.fromkeys(("PushModel", "PutChunk", "ListModels", "RemoveModel"), Access.ADMIN)
 _IDENTITY = dict.fromkeys(
     ("CreateToken", "ListTokens", "RevokeToken", "ListNodes", "ApproveNode", "RevokeNode"), Access.ADMIN
 ) | {"Renew": Access.NODE}
@@ -43,6 +44,7 @@ METHODS: Mapping[str, Access] = MappingProxyType(
     {f"/edgewise.v1.Gateway/{name}": access for name, access in _GATEWAY.items()}
     | {f"/edgewise.v1.Admin/{name}": access for name, access in _ADMIN.items()}
     | {f"/edgewise.v1.Accounts/{name}": access for name, access in _ACCOUNTS.items()}
+    | {f"/edgewise.v1.Models/{name}": access for name, access in _MODELS.items()}
     | {f"/edgewise.v1.Identity/{name}": access for name, access in _IDENTITY.items()}
     | {f"/grpc.health.v1.Health/{name}": access for name, access in _HEALTH.items()}
     | {"/edgewise.v1.Fleet/Connect": Access.NODE}

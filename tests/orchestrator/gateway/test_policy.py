@@ -12,7 +12,7 @@ import pytest
 from google.protobuf import descriptor_pool
 from starlette.routing import Route
 
-from edgewise.v1 import accounts_pb2, admin_pb2, fleet_pb2, gateway_pb2, identity_pb2
+from edgewise.v1 import accounts_pb2, admin_pb2, fleet_pb2, gateway_pb2, identity_pb2, models_pb2
 from orchestrator.config import Auth
 from orchestrator.gateway.http import http_app
 from orchestrator.gateway.policy import METHODS, ROUTES, Access, access_to
@@ -20,7 +20,7 @@ from orchestrator.ledger.keys import Role
 from tests.fakes.live import Live, live_gateway
 from tests.orchestrator.gateway.calls import refused, untyped
 
-OURS = (gateway_pb2, admin_pb2, accounts_pb2, fleet_pb2, identity_pb2)
+OURS = (gateway_pb2, admin_pb2, accounts_pb2, fleet_pb2, identity_pb2, models_pb2)
 FOREIGN = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 BAD_KEYS = ("Bearer ewk_00_AAAA", "Basic abc", "Bearer " + "x" * 4000, "' OR 1=1 --")
 
