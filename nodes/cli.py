@@ -16,6 +16,7 @@ from nodes.energy.profile import profile_names
 from nodes.errors import ExitCode, NodeError
 from nodes.identity.cli import join
 from nodes.pruning.commands import prune
+from nodes.ray.commands import ray
 
 ENVIRONMENT_PREFIX = "EDGEWISE_NODE_"
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -200,6 +201,7 @@ def profile(to: Path, output: str, **given: Any) -> None:
 
 cli.add_command(join)
 cli.add_command(prune)
+cli.add_command(ray)
 
 
 def _print(output: str, keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
