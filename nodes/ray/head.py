@@ -78,6 +78,8 @@ def start_command(cluster: ClusterSpec) -> list[str]:
         f"--object-store-memory={cluster.object_store_mib * 2**20}",
         "--include-dashboard=false",
         "--disable-usage-stats",
+        "--log-style=record",
+        "--log-color=false",
         *([f"--num-cpus={cluster.num_cpus:g}"] if cluster.num_cpus is not None else []),
         *([f"--labels={labels}"] if labels else []),
     ]

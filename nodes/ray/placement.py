@@ -55,7 +55,7 @@ def connect(cluster: ClusterSpec) -> RayPlacement:
     guard.with_token(cluster.token_path, os.environ)
     guard.check_cluster(cluster.target)
     if is_loopback(cluster.target):
-        # Read when Ray is imported; without it this process would look for the head at another of the machine's addresses.
+        # Read when Ray is imported; else this process would look for the head at another of the machine's addresses.
         os.environ[LOOPBACK_SWITCH] = "0"
     ray = import_ray()
     try:
