@@ -90,9 +90,9 @@ class Control:
         """Hand a join token on."""
         self._placement.admit(name, url=url, token=token)
 
-    def drain(self, *, name: str, within_s: float) -> bool:
+    def drain(self, *, name: str, for_s: float) -> bool:
         """Drain an agent."""
-        return self._placement.drain(name, within_s=within_s)
+        return self._placement.drain(name, within_s=for_s)
 
     def remove(self, *, name: str) -> None:
         """Remove an agent."""
