@@ -72,8 +72,13 @@ def opened(choice: Choice) -> Iterator[Workers]:
 
 
 def told(note: Callable[[str], None], what: str) -> Callable[[int, int], None]:
-    """Progress as notes: "fold 1 of 5"."""
-    return lambda done, total: note(f"{what} {done} of {total}")
+    """Progress as notes: "fold 1 of 5"; ten of them where there is much to tell."""
+
+    def tell(done: int, total: int) -> None:
+        if done * 10 // total > (done - 1) * 10 // total:
+            note(f"{what} {done} of {total}")
+
+    return tell
 
 
 def _is_address(text: str) -> bool:

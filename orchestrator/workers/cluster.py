@@ -16,7 +16,7 @@ from orchestrator.errors import ExitCode
 from orchestrator.placement.errors import PlacementError
 from orchestrator.workers.contract import RETRY, Item, Progress, Result, check_function, died_too_often, run, seed_of
 
-TOKEN_PATH, DEFAULT_TOKEN = "RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token"  # noqa: S105 (a name, a path)
+TOKEN_PATH, DEFAULT_TOKEN = "RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token"
 CHECK_S = 20.0
 POLL_S = 1.0
 # A head that does not listen for so many polls is gone; together less than what a user waits for an error.

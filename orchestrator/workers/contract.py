@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-
 from orchestrator.placement.errors import PlacementError
 
 Item = TypeVar("Item")
@@ -53,7 +51,12 @@ class Workers(Protocol):
 
 def seed_of(seed: int | None, index: int) -> int | None:
     """The seed of an item: depends on nothing but the two numbers."""
-    return None if seed is None else int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
+    if seed is None:
+        return None
+    # Where threads are limited, they are before this is imported.
+    import numpy as np
+
+    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
 def run(function: Callable[..., Result], item: Any, seed: int | None) -> Result:
