@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from orchestrator.workers.contract import RETRY, Item, Progress, Result, check_f
 TOKEN_PATH, DEFAULT_TOKEN = "RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token"
 CHECK_S = 20.0
 POLL_S = 1.0
+PATIENCE_S = 30.0
 # A head that does not listen for so many polls is gone; together less than what a user waits for an error.
 SILENT_POLLS = 4
 
@@ -61,6 +63,7 @@ class RayWorkers:
     ) -> list[Result]:
         """See `Workers`."""
         check_function(function)
+        self._await_core()
         shared = self._ray.put(function)
         task = self._ray.remote(run).options(num_cpus=1, max_retries=retry, retry_exceptions=False)
         asked = {task.remote(shared, item, seed_of(seed, index)): index for index, item in enumerate(items)}
@@ -76,6 +79,15 @@ class RayWorkers:
                 if progress:
                     progress(len(found), len(items))
         return [found[index] for index in range(len(items))]
+
+    def _await_core(self) -> None:
+        """Agents and other jobs may hold every core; work that never begins must not look like work that takes long."""
+        until_s = time.monotonic() + PATIENCE_S
+        while self._ray.available_resources().get("CPU", 0.0) < 1.0:
+            if time.monotonic() > until_s:
+                why = f"no Ray node of {self._address} has had a free core for {PATIENCE_S:g} s"
+                raise PlacementError(why, "give agents fewer num_cpus, or add a node", what="no room for work")
+            time.sleep(POLL_S)
 
     def _result(self, reference: Any, retry: int) -> Any:
         errors = self._ray.exceptions
