@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -42,8 +43,11 @@ class RayWorkers:
         self._lost = False
         self._check()
         self._ray = self._connected()
+        self._aside = ExitStack()
 
     def __enter__(self) -> Self:
+        # Ray prints what happens to its nodes to stdout, which belongs to the result.
+        self._aside.enter_context(redirect_stdout(sys.stderr))
         return self
 
     def __exit__(
@@ -51,6 +55,7 @@ class RayWorkers:
     ) -> None:
         if not self._lost:
             self._ray.shutdown()
+        self._aside.close()
 
     def map(
         self,
