@@ -158,7 +158,7 @@ def test_where_work_is_done_is_read(text: str, choice: Choice) -> None:
 
 @pytest.mark.parametrize("text", ["", "local:", "local:0", "local:x", "local:9999", "ray", "ray@", "ray@h", "dask"])
 def test_what_is_no_place_is_refused(text: str) -> None:
-    with pytest.raises(PlacementError, match="wrong|none of them|RAY_ADDRESS") as caught:
+    with pytest.raises(PlacementError, match=r"none of them|RAY_ADDRESS") as caught:
         parse_workers(text, {})
     assert caught.value.exit_code is ExitCode.USAGE
 

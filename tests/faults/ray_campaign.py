@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -20,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from orchestrator.client import AsyncClient
 from tests.fakes.processes import REPOSITORY
 from tests.faults.campaign import Line, conclude
 from tests.faults.history import CALM, FAULT, TERMINAL_GRACE_S, Entry
 from tests.faults.load import Load
-from tests.faults.ray_house import ALPHA, BETA, EXPERT, MOVER, RayHouse
+from tests.faults.ray_house import ALPHA, BETA, EXPERT, MOVER, RayHouse, agent, write
 
 NOT_RUN = 77
 INSTALL_S = 900.0
@@ -176,6 +180,47 @@ def unguarded(house: RayHouse) -> Line:
     )
 
 
+def joined(house: RayHouse) -> Line:
+    """An agent joins a gateway with TLS by a token that no process list shows, and again after a move."""
+    settings = house.start_secure_gateway()
+    spec = house.folder / "joiner.yaml"
+    write(spec, str(house.told["address"]), house.token, [agent("joiner", EXPERT, {"edgewise.device": "device-a"})])
+    watch = Watch()
+    first = house.edgewise("ray", "up", "--spec", str(spec), **settings)
+    # What it joined with is gone with the machine that it was on.
+    shutil.rmtree(house.folder / "data" / "edgewise" / "node" / "joiner")
+    write(spec, str(house.told["address"]), house.token, [agent("joiner", EXPERT, {"edgewise.device": "device-b"})])
+    second = house.edgewise("ray", "up", "--spec", str(spec), **settings)
+    status = house.edgewise("ray", "status", "--spec", str(spec), "-o", "json", **settings)
+    row = next(row for row in json.loads(status.stdout) if row["name"] == "joiner")
+    house.edgewise("ray", "down", "--spec", str(spec), **settings)
+    figures = {"exit_codes": [first.returncode, second.returncode], "gateway": row["gateway"], "seen": watch.ended()}
+    wanted = {"exit_codes": [0, 0], "gateway": "healthy", "seen": 0}
+    missed = [] if figures == wanted else [f"ray_joined: {figures} {first.stderr[-200:]} {second.stderr[-200:]}"]
+    return Line("ray_joined", 1, figures, missed)
+
+
+class Watch:
+    """Looks at the list of processes all the time, for anything that reads like a join token."""
+
+    def __init__(self) -> None:
+        self._stop, self._seen = threading.Event(), set[int]()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._stop.wait(0.2):
+            for process in psutil.process_iter(["cmdline"]):
+                if any(word.startswith("K10") and "::" in word for word in process.info["cmdline"] or ()):
+                    self._seen.add(process.pid)
+
+    def ended(self) -> int:
+        """Stop; how many processes showed one."""
+        self._stop.set()
+        self._thread.join()
+        return len(self._seen)
+
+
 def headless(house: RayHouse) -> Line:
     """(g) The head is killed: requests go on, jobs and `edgewise ray` say so in time."""
     job = house.start("tests.faults.ray_jobs", "endless", str(house.told["address"]))
@@ -227,7 +272,7 @@ def campaign(house: RayHouse, repeats: int) -> list[Line]:
         "ray_kill_raylet": kill_raylet,
     }
     lines += [struck(house, name, aim, repeats) for name, aim in aims.items()]
-    for scenario in (sweep, unguarded, headless):
+    for scenario in (sweep, unguarded, joined, headless):
         lines.append(scenario(house))
         print(f"  {lines[-1].scenario}: {lines[-1].figures}", flush=True)
     return lines

@@ -16,7 +16,7 @@ from typing import Any, Self
 import yaml
 
 from nodes.ray.guard import make_token
-from tests.fakes.processes import EDGEWISE, REPOSITORY, Fleet, NodePlan
+from tests.fakes.processes import EDGEWISE, REPOSITORY, Fleet, NodePlan, free_port
 
 START_S = 120.0
 ORDER_S = 60.0
@@ -77,6 +77,7 @@ class RayHouse:
         self.token = folder / "cluster" / "token"
         make_token(self.token)
         self._children: list[Child] = []
+        self.secure: subprocess.Popen[bytes] | None = None
         self.told: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -97,6 +98,9 @@ class RayHouse:
     ) -> None:
         for child in self._children:
             child.close()
+        if self.secure is not None:
+            self.secure.kill()
+            self.secure.wait()
         self.fleet.close()
 
     def start_cluster(self, folder: Path, *arguments: str) -> Child:
@@ -141,16 +145,44 @@ class RayHouse:
         """What `edgewise ray status` says, by agent."""
         return {row["name"]: row for row in json.loads(self.ray("status", "-o", "json").stdout)}
 
+    def start_secure_gateway(self) -> dict[str, str]:
+        """A gateway that speaks TLS; what an operator's environment says to reach it."""
+        state, addresses = self.folder / "secure", [f"127.0.0.1:{free_port()}" for _ in range(3)]
+        flags = ("--listen", "--http-listen", "--nodes-listen")
+        listen = [part for pair in zip(flags, addresses, strict=True) for part in pair]
+        with (self.folder / "secure.log").open("wb") as log:
+            self.secure = subprocess.Popen(
+                [*EDGEWISE, "gateway", *listen, "--tls", "on", "--state-dir", str(state), "--log", "json"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=REPOSITORY,
+                env=self.environment(),
+                start_new_session=True,
+            )
+        self.fleet.wait_until(lambda: (state / "admin.key").exists(), "a gateway with TLS")
+        authority = str(state / "identity" / "ca.pem")
+        return {
+            "EDGEWISE_GATEWAY": addresses[0],
+            "EDGEWISE_CA": authority,
+            "EDGEWISE_API_KEY_FILE": str(state / "admin.key"),
+        }
+
     def write_spec(self, path: Path, address: str, token: Path) -> None:
         """One agent that may be on either worker, and one for each."""
         agents = [
-            _agent(MOVER, EXPERT, {"edgewise.pool": "edge"}),
-            _agent(ALPHA, "digits-linear", {"edgewise.device": "device-a"}),
-            _agent(BETA, "digits-linear", {"edgewise.device": "device-b"}),
+            agent(MOVER, EXPERT, {"edgewise.pool": "edge"}),
+            agent(ALPHA, "digits-linear", {"edgewise.device": "device-a"}),
+            agent(BETA, "digits-linear", {"edgewise.device": "device-b"}),
         ]
-        path.write_text(yaml.safe_dump({"cluster": {"address": address, "token_file": str(token)}, "agents": agents}))
+        write(path, address, token, agents)
 
 
-def _agent(name: str, expert: str, labels: dict[str, str]) -> dict[str, Any]:
+def write(path: Path, address: str, token: Path, agents: list[dict[str, Any]]) -> None:
+    """A spec's file."""
+    path.write_text(yaml.safe_dump({"cluster": {"address": address, "token_file": str(token)}, "agents": agents}))
+
+
+def agent(name: str, expert: str, labels: dict[str, str]) -> dict[str, Any]:
     own = {"name": name, "num_cpus": 0.0, "labels": labels, "experts": [expert]}
     return {**own, "profile": "jetson-agx-orin", "arguments": QUICK}

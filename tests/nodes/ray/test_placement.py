@@ -86,7 +86,7 @@ def control(ray: FakeRay) -> Control:
 
 
 def test_orders_are_answered_line_by_line(ray: FakeRay) -> None:
-    orders = [{"do": "wanted", "gateway": "g:1"}, {"do": "place", "name": "a", "gateway": "g:1"}]
+    orders: list[dict[str, Any]] = [{"do": "wanted", "gateway": "g:1"}, {"do": "place", "name": "a", "gateway": "g:1"}]
     orders += [{"do": "agents", "timeout_s": 1}, {"do": "admit", "name": "a", "url": "u", "token": "t"}]
     orders += [{"do": "drain", "name": "b", "for_s": 1}, {"do": "remove", "name": "a"}, {"do": "dance"}]
     answers = io.StringIO()
