@@ -12,15 +12,19 @@ _ANYWHERE = {"0" * 8, "0" * 32}
 
 
 def processes_of(folder: Path, proc: Path = Path("/proc")) -> set[int]:
-    """Process ids of what names the folder in its command line, and of all that they started."""
+    """Process ids of what names a session of the folder, or has a file of one open, and of all that they started.
+
+    Some of Ray's processes change their command line; what is left of them when their parent dies has open logs.
+    """
     parents, named = dict[int, int](), set[int]()
+    session = os.fsencode(folder) + b"/session_"
     for entry in proc.iterdir():
         if not entry.name.isdecimal() or int(entry.name) == os.getpid():
             continue
         with contextlib.suppress(OSError, ValueError, IndexError):
             command = (entry / "cmdline").read_bytes()
             parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if os.fsencode(folder) + b"/session_" in command:
+            if session in command or any(name.startswith(session) for name in _open_files(entry / "fd")):
                 named.add(int(entry.name))
     return named | {pid for pid in parents if _descends(pid, named, parents)}
 
@@ -42,12 +46,18 @@ def open_ports(pids: set[int], proc: Path = Path("/proc")) -> list[int]:
 
 
 def _sockets(folder: Path) -> Iterator[str]:
+    return (
+        name.removeprefix(b"socket:[").rstrip(b"]").decode()
+        for name in _open_files(folder)
+        if name.startswith(b"socket:[")
+    )
+
+
+def _open_files(folder: Path) -> Iterator[bytes]:
     with contextlib.suppress(OSError):
         for entry in folder.iterdir():
             with contextlib.suppress(OSError):
-                name = os.readlink(entry)
-                if name.startswith("socket:["):
-                    yield name.removeprefix("socket:[").rstrip("]")
+                yield os.readlink(os.fsencode(entry))
 
 
 def _listeners(proc: Path) -> Iterator[tuple[int, str]]:

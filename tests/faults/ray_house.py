@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from typing import Any, Self
 import yaml
 
 from nodes.ray.guard import make_token
+from nodes.ray.listeners import processes_of
 from tests.fakes.processes import EDGEWISE, REPOSITORY, Fleet, NodePlan, free_port
 
 START_S = 120.0
@@ -102,6 +105,11 @@ class RayHouse:
             self.secure.kill()
             self.secure.wait()
         self.fleet.close()
+        # What Ray leaves behind where a raylet was killed.
+        for cluster in ("cluster", "open"):
+            for pid in processes_of(self.folder / cluster / "ray"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def start_cluster(self, folder: Path, *arguments: str) -> Child:
         """Start a cluster's process."""

@@ -117,10 +117,18 @@ def test_ports_on_every_interface_are_found_among_the_clusters_processes_only(tm
     fake_process(tmp_path, 9001, parent=1, command="raylet --dir=/tmp/house/session_1/logs", inodes=(1,))
     fake_process(tmp_path, 9002, parent=9001, command="ray::Agent", inodes=(2, 3))
     fake_process(tmp_path, 9003, parent=1, command="python /tmp/house.py", inodes=(4,))
+    fake_process(tmp_path, 9004, parent=1, command="ray::Agent", inodes=(5,))
+    (tmp_path / "9004" / "fd" / "9").symlink_to("/tmp/house/session_1/logs/agent.log")
     (tmp_path / "net").mkdir()
-    rows = [("00000000:1F90", 1), ("0100007F:1F91", 2), ("0" * 32 + ":1F92", 3), ("00000000:1F93", 4)]
+    rows = [
+        ("00000000:1F90", 1),
+        ("0100007F:1F91", 2),
+        ("0" * 32 + ":1F92", 3),
+        ("00000000:1F93", 4),
+        ("00000000:1F94", 5),
+    ]
     text = "".join(f"0: {address} x 0A 0 0 0 0 0 {inode}\n" for address, inode in rows)
     (tmp_path / "net" / "tcp").write_text("head\n" + text)
     pids = processes_of(home, tmp_path)
-    assert pids == {9001, 9002}
-    assert open_ports(pids, tmp_path) == [0x1F90, 0x1F92]
+    assert pids == {9001, 9002, 9004}
+    assert open_ports(pids, tmp_path) == [0x1F90, 0x1F92, 0x1F94]
