@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import atexit
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, redirect_stdout
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from orchestrator.errors import ExitCode
 from orchestrator.placement.errors import PlacementError
-from orchestrator.workers.contract import RETRY, Item, Progress, Result, check_function, died_too_often, run, seed_of
+from orchestrator.workers.contract import RETRY, Item, Progress, Result, check_function
+from orchestrator.workers.driver import POLL_S, TOKEN_PATH, Failure, Work, drive
 
-TOKEN_PATH, DEFAULT_TOKEN = "RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token"
+DEFAULT_TOKEN = "~/.ray/auth_token"  # noqa: S105 (a path)
 CHECK_S = 20.0
-POLL_S = 1.0
-PATIENCE_S = 30.0
+OPEN_S = 60.0
 # A head that does not listen for so many polls is gone; together less than what a user waits for an error.
-SILENT_POLLS = 4
+SILENT_POLLS = 3
+# Agents and other jobs may hold every core; work that never begins must not look like work that takes long.
+BEGIN_S = 120.0
 
 
 class RayWorkers:
@@ -40,22 +41,22 @@ class RayWorkers:
     def __init__(self, address: str, token_file: Path | None = None) -> None:
         self._address = address
         self._token = (token_file or Path(os.environ.get(TOKEN_PATH, DEFAULT_TOKEN))).expanduser()
-        self._lost = False
+        self._end: Callable[[], None] = lambda: None
         self._check()
-        self._ray = self._connected()
-        self._aside = ExitStack()
+        try:
+            self._connection = self._opened()
+            self._receive(OPEN_S)
+        except BaseException:
+            self._end()
+            raise
 
     def __enter__(self) -> Self:
-        # Ray prints what happens to its nodes to stdout, which belongs to the result.
-        self._aside.enter_context(redirect_stdout(sys.stderr))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._lost:
-            self._ray.shutdown()
-        self._aside.close()
+        self._end()
 
     def map(
         self,
@@ -68,45 +69,38 @@ class RayWorkers:
     ) -> list[Result]:
         """See `Workers`."""
         check_function(function)
-        self._await_core()
-        shared = self._ray.put(function)
-        task = self._ray.remote(run).options(num_cpus=1, max_retries=retry, retry_exceptions=False)
-        asked = {task.remote(shared, item, seed_of(seed, index)): index for index, item in enumerate(items)}
+        self._connection.send(Work(function, items, seed, retry))
         found: dict[int, Result] = {}
-        silent = 0
-        while asked:
-            ready, _ = self._ray.wait([*asked], timeout=POLL_S)
-            silent = 0 if ready or self._listens() else silent + 1
-            if silent >= SILENT_POLLS:
-                raise self._gone()
-            for reference in ready:
-                found[asked.pop(reference)] = self._result(reference, retry)
-                if progress:
-                    progress(len(found), len(items))
+        while (told := self._receive(BEGIN_S if not found else None)) is not None:
+            index, result = told
+            found[index] = result
+            if progress:
+                progress(len(found), len(items))
         return [found[index] for index in range(len(items))]
 
-    def _await_core(self) -> None:
-        """Agents and other jobs may hold every core; work that never begins must not look like work that takes long."""
-        until_s = time.monotonic() + PATIENCE_S
-        while self._ray.available_resources().get("CPU", 0.0) < 1.0:
-            if time.monotonic() > until_s:
-                why = f"no Ray node of {self._address} has had a free core for {PATIENCE_S:g} s"
-                raise PlacementError(why, "give agents fewer num_cpus, or add a node", what="no room for work")
-            time.sleep(POLL_S)
+    def _receive(self, within_s: float | None) -> Any:
+        """What the driver says next.
 
-    def _result(self, reference: Any, retry: int) -> Any:
-        errors = self._ray.exceptions
+        Args:
+            within_s: How long nothing may come where nothing came before; None waits as long as the head lives.
+        """
+        silent = polls = 0
+        while not self._connection.poll(POLL_S):
+            polls += 1
+            silent = 0 if self._listens() else silent + 1
+            if silent >= SILENT_POLLS:
+                raise self._gone()
+            if within_s is not None and polls * POLL_S > within_s:
+                raise self._stuck(within_s)
         try:
-            return self._ray.get(reference, timeout=10 * POLL_S)
-        except errors.RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, Exception) else error
-            raise cause from None
-        except errors.GetTimeoutError as error:
-            raise self._gone() from error
-        except errors.RayError as error:
-            if not self._listens():
-                raise self._gone() from error
-            raise died_too_often(retry + 1, f"Ray says {type(error).__name__}; look into its logs") from error
+            told = self._connection.recv()
+        except EOFError:
+            raise self._gone() from None
+        if isinstance(told, Failure):
+            raise told.error()
+        if isinstance(told, Exception):
+            raise told
+        return told
 
     def _check(self) -> None:
         """Let the nodes' side look whether the cluster is guarded: it alone knows how to tell."""
@@ -117,21 +111,21 @@ class RayWorkers:
             why, _, cure = text.rpartition("; ")
             raise PlacementError(why or cure, cure, exit_code=ExitCode(ended.returncode))
 
-    def _connected(self) -> Any:
-        os.environ.pop("RAY_AUTH_TOKEN", None)
-        os.environ.update({"RAY_AUTH_MODE": "token", TOKEN_PATH: str(self._token), "RAY_USAGE_STATS_ENABLED": "0"})
-        if self._address.startswith(("127.", "localhost:", "[::1]")):
-            # Read when Ray is imported; else it would look for the head at another of the machine's addresses.
-            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        import ray
+    def _opened(self) -> Connection:
+        """Start the driver; the way to it."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        driver = context.Process(target=drive, args=(theirs, self._address, self._token), daemon=True)
+        driver.start()
+        theirs.close()
 
-        try:
-            ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
-        except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
-            why = f"the cluster at {self._address} does not take us in ({' '.join(str(error).split())[:200]})"
-            cure = f"is {self._token} its token, and does a Ray node run on this machine?"
-            raise PlacementError(why, cure, exit_code=ExitCode.UNREACHABLE) from error
-        return ray
+        def end() -> None:
+            ours.close()
+            driver.kill()
+            driver.join()
+
+        self._end = end
+        return ours
 
     def _listens(self) -> bool:
         host, _, port = self._address.rpartition(":")
@@ -142,9 +136,11 @@ class RayWorkers:
         return True
 
     def _gone(self) -> PlacementError:
-        self._lost = True
-        # Its farewell to a head that is gone would take a minute.
-        atexit.unregister(self._ray.shutdown)
-        why = f"nothing was heard of the cluster at {self._address} for {SILENT_POLLS * POLL_S:g} s"
+        why = f"nothing was heard of the cluster at {self._address}"
         cure = "start its head and run this again, or use `--workers local:N`; nothing was written"
         return PlacementError(why, cure, what="cluster lost", exit_code=ExitCode.UNREACHABLE)
+
+    def _stuck(self, waited_s: float) -> PlacementError:
+        why = f"no work came back from {self._address} for {waited_s:g} s"
+        cure = "is a core free for it? `ray status` shows it; give agents fewer num_cpus, or add a node"
+        return PlacementError(why, cure, what="no room for work", exit_code=ExitCode.UNREACHABLE)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,10 +17,11 @@ import pytest
 
 from orchestrator.errors import ExitCode
 from orchestrator.placement.errors import PlacementError
-from orchestrator.workers import cluster
+from orchestrator.workers import cluster, driver
 from orchestrator.workers.choice import Choice, opened, parse_workers, told
 from orchestrator.workers.cluster import RayWorkers
 from orchestrator.workers.contract import Workers, seed_of
+from orchestrator.workers.driver import serve
 from orchestrator.workers.local import Here, Pool, compute_on_one_thread
 from tests.fakes.ray_module import FakeRay
 
@@ -52,11 +56,21 @@ def always_dies(item: int) -> int:
     os._exit(9)
 
 
-def on_ray(monkeypatch: pytest.MonkeyPatch, ray: FakeRay) -> RayWorkers:
+def on_ray(monkeypatch: pytest.MonkeyPatch, ray: FakeRay, *, listens: bool = True) -> RayWorkers:
+    """Workers whose driver is a thread of this process, and whose Ray is a fake."""
+
+    def opened(self: RayWorkers) -> Any:
+        ours, theirs = multiprocessing.Pipe()
+        theirs.send(None)
+        threading.Thread(target=serve, args=(theirs, ray), daemon=True).start()
+        self._end = ours.close
+        return ours
+
     monkeypatch.setattr(RayWorkers, "_check", lambda self: None)
-    monkeypatch.setattr(RayWorkers, "_connected", lambda self: ray)
-    monkeypatch.setattr(RayWorkers, "_listens", lambda self: True)
+    monkeypatch.setattr(RayWorkers, "_opened", opened)
+    monkeypatch.setattr(RayWorkers, "_listens", lambda self: listens)
     monkeypatch.setattr(cluster, "POLL_S", 0.01)
+    monkeypatch.setattr(driver, "POLL_S", 0.01)
     return RayWorkers("127.0.0.1:1", Path("token"))
 
 
@@ -123,23 +137,40 @@ def test_ray_tries_again_and_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
         on_ray(monkeypatch, FakeRay(deaths={1: 2})).map(doubled, range(3), retry=1)
 
 
-def test_a_cluster_without_a_free_core_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE_S", 0.05)
-    with pytest.raises(PlacementError, match="free core"):
-        on_ray(monkeypatch, FakeRay(cores=0.0)).map(doubled, [1])
+class Silent(FakeRay):
+    """A cluster from which nothing comes."""
+
+    def wait(self, references: Any, *, timeout: float, num_returns: int = 1) -> Any:
+        time.sleep(timeout)
+        return [], references
 
 
-def test_a_head_that_is_gone_is_said_and_no_farewell_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = FakeRay()
-    workers = on_ray(monkeypatch, ray)
-    monkeypatch.setattr(RayWorkers, "_listens", lambda self: False)
-    monkeypatch.setattr(ray, "wait", lambda references, timeout: ([], references))
-    with pytest.raises(PlacementError, match="nothing was heard") as caught, workers:
+def test_work_that_never_begins_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "BEGIN_S", 0.05)
+    with on_ray(monkeypatch, Silent()) as workers, pytest.raises(PlacementError, match="no work came back"):
         workers.map(doubled, [1])
-    assert (caught.value.exit_code, ray.shut_down) == (ExitCode.UNREACHABLE, False)
-    with on_ray(monkeypatch, ray):
-        pass
-    assert ray.shut_down
+
+
+def test_a_head_that_is_gone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with on_ray(monkeypatch, Silent(), listens=False) as workers:
+        with pytest.raises(PlacementError, match="nothing was heard") as caught:
+            workers.map(doubled, [1])
+        assert caught.value.exit_code is ExitCode.UNREACHABLE
+
+
+def test_no_more_tasks_than_a_window_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "WINDOW", 4)
+    most = 0
+
+    class Counting(FakeRay):
+        def wait(self, references: Any, *, timeout: float, num_returns: int = 1) -> Any:
+            nonlocal most
+            most = max(most, len(references))
+            return super().wait(references, timeout=timeout, num_returns=num_returns)
+
+    with on_ray(monkeypatch, Counting()) as workers:
+        assert workers.map(doubled, range(20)) == [2 * item for item in range(20)]
+    assert most == 4
 
 
 @pytest.mark.parametrize(
@@ -180,12 +211,3 @@ def test_progress_is_told_ten_times_at_most_and_ends_with_all() -> None:
 def test_it_is_too_late_for_one_thread_where_numpy_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert not compute_on_one_thread()
-
-
-def test_what_ray_prints_does_not_mix_with_the_result(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with on_ray(monkeypatch, FakeRay()):
-        print("(raylet) a worker died")
-    print("the result")
-    assert capsys.readouterr() == ("the result\n", "(raylet) a worker died\n")

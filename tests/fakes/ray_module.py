@@ -78,15 +78,12 @@ class FakeRay:
 
     Args:
         deaths: How many workers die over each of the next tasks, by number of the task.
-        cores: Free ones.
         stand_in: The class of actors, in the place of the one that is asked for.
     """
 
     deaths: dict[int, int] = field(default_factory=dict)
     actors: list[Actor] = field(default_factory=list)
     tasks: int = 0
-    cores: float = 1.0
-    shut_down: bool = False
     stand_in: type | None = None
 
     @property
@@ -133,10 +130,6 @@ class FakeRay:
         except Exception as error:  # the rim of a worker
             return Reference(error=RayTaskError(error))
 
-    def available_resources(self) -> dict[str, float]:
-        """`ray.available_resources`."""
-        return {"CPU": self.cores}
-
     def put(self, value: Any) -> Reference:
         """`ray.put`."""
         return Reference(value)
@@ -146,7 +139,7 @@ class FakeRay:
         ready = [one for one in references if one.ready][: max(num_returns, 1)]
         return ready, [one for one in references if one not in ready]
 
-    def get(self, reference: Reference, *, timeout: float) -> Any:
+    def get(self, reference: Reference, *, timeout: float | None = None) -> Any:
         """`ray.get`."""
         if not reference.ready:
             raise GetTimeoutError
@@ -165,7 +158,3 @@ class FakeRay:
         """`ray.kill`; without a restart the name is free again."""
         assert no_restart
         actor.alive = False
-
-    def shutdown(self) -> None:
-        """`ray.shutdown`."""
-        self.shut_down = True

@@ -106,11 +106,11 @@ def _dies(code: int, number: int) -> int:
 def endless(address: str) -> dict[str, Any]:
     """Work until the cluster is lost; when that was said."""
     with RayWorkers(address) as workers:
-        print(json.dumps({"begun": True}), file=sys.__stdout__, flush=True)
+        print(json.dumps({"begun": True}), flush=True)
         try:
             workers.map(nap, range(100_000))
         except PlacementError as error:
-            return {"error": error.what, "exit_code": int(error.exit_code), "said_unix_s": time.time()}
+            return {"error": error.what, "exit_code": int(error.exit_code), "said_unix_s": round(time.time(), 2)}
     return {"error": "none"}
 
 
