@@ -16,7 +16,7 @@ from nodes.energy.profile import profile_names
 from nodes.errors import ExitCode, NodeError
 from nodes.identity.cli import join
 from nodes.pruning.commands import prune
-from nodes.ray.commands import ray
+from nodes.ray.cli import ray
 
 ENVIRONMENT_PREFIX = "EDGEWISE_NODE_"
 Command = TypeVar("Command", bound=Callable[..., Any])

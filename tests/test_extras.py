@@ -26,9 +26,15 @@ def _packages(extra: str) -> set[str]:
 def test_zeus_and_ray_are_never_asked_for_together() -> None:
     """Zeus brings amdsmi; beside it `import ray` fails where there is no ROCm."""
     assert "zeus" in _packages("zeus")
+    assert "ray" in _packages("ray")
     assert [extra for extra in EXTRAS if {"zeus", "ray"} <= _packages(extra)] == []
 
 
 def test_gpu_meters_are_an_extra_of_their_own() -> None:
     assert _packages("gpu") == {"nvidia-ml-py"}
     assert not {"nvidia-ml-py", "zeus"} & (_packages("dev") | _packages("node"))
+
+
+def test_ray_is_an_extra_of_its_own() -> None:
+    assert _packages("ray") == {"ray"}
+    assert [extra for extra in EXTRAS if "ray" in _packages(extra)] == ["ray"]

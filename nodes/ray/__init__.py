@@ -5,7 +5,7 @@ stays the agents' own stream to the gateway; Ray never sees a query.
 
 - `spec`: the file that lists agents and what each needs.
 - `guard`, `listeners`, `head`: no cluster without token authentication, none that listens further than was said.
-- `keeper`, `tether`: what runs on a Ray node: the supervisor, and the agent that cannot outlive it.
+- `order`, `keeper`, `tether`: what runs on a Ray node: the supervisor, and the agent that cannot outlive it.
 - `contract`, `placement`: what is asked of a cluster, and Ray behind it.
-- `commands`: `python -m nodes ray …`, which `edgewise ray` and `--workers ray` start.
+- `cli`, `control`: `python -m nodes ray …`, which `edgewise ray` and `--workers ray` start.
 """

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nodes.ray.keeper import Report
-from nodes.ray.spec import Order
+from nodes.ray.order import Order
+from nodes.ray.spec import AgentSpec
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Placement(Protocol):
         """Every agent that has an actor, by name; one whose keeper does not answer in time is without report."""
         ...
 
-    def place(self, order: Order) -> None:
+    def place(self, agent: AgentSpec, order: Order) -> None:
         """Have an actor of the agent's name run it from now on, wherever it fits; does not wait for that.
 
         Raises:

@@ -22,7 +22,7 @@ from typing import Any
 
 from nodes.errors import ExitCode
 from nodes.identity.folder import default_root, is_identity
-from nodes.ray.spec import Order
+from nodes.ray.order import Order
 
 TETHER = (sys.executable, "-m", "nodes.ray.tether")
 TOKEN = "EDGEWISE_NODE_TOKEN"  # noqa: S105 (a name)
@@ -78,7 +78,7 @@ def delay_s(code: int, failures: int, rng: random.Random) -> float:
 
 def agent_command(order: Order, join_url: str | None) -> list[str]:
     """The command line of the agent; no secret is in it."""
-    name, options = ["--name", order.agent.name], order.agent.options()
+    name, options = ["--name", order.name], order.options
     if order.gateway is not None:
         return [*TETHER, "run", "--gateway", order.gateway, *name, *options]
     return [*TETHER, "join", join_url, *name, *options] if join_url else [*TETHER, "run", *name, *options]
@@ -93,7 +93,7 @@ class Keeper:
     """
 
     def __init__(self, order: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> None:
-        self._order = Order.model_validate(order)
+        self._order = Order(**order)
         self._environment = dict(os.environ if environment is None else environment)
         self._changed = threading.Condition()
         self._state = State.STARTING
@@ -115,7 +115,7 @@ class Keeper:
             pid = self._child.pid if self._child is not None and self._child.poll() is None else None
             said = self._lines[-1] if self._lines else ""
             told = Report(
-                name=self._order.agent.name,
+                name=self._order.name,
                 revision=self._order.revision,
                 version=version("edgewise"),
                 state=self._state,
@@ -179,7 +179,7 @@ class Keeper:
             return not self._ending
 
     def _can_prove_itself(self) -> bool:
-        known = is_identity(default_root(self._environment) / self._order.agent.name) and not self._replaced
+        known = is_identity(default_root(self._environment) / self._order.name) and not self._replaced
         return self._order.gateway is not None or known or self._ticket is not None
 
     def _live(self) -> int:

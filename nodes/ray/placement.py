@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,7 +14,8 @@ from nodes.ray.contract import Placed
 from nodes.ray.errors import AgentNotPlaced, ClusterLost, RayMissing, SpecRefused
 from nodes.ray.guard import LOOPBACK_SWITCH, is_loopback
 from nodes.ray.keeper import Keeper, Report, State
-from nodes.ray.spec import ClusterSpec, Order
+from nodes.ray.order import Order
+from nodes.ray.spec import AgentSpec, ClusterSpec
 
 CALL_S = 10.0
 GONE_S = 10.0
@@ -87,9 +89,8 @@ class RayPlacement:
         told = {name: self._report(reply) for name, reply in asked.items() if reply in ready}
         return [self._placed(name, actor, told.get(name)) for name, actor in sorted(actors.items())]
 
-    def place(self, order: Order) -> None:
+    def place(self, agent: AgentSpec, order: Order) -> None:
         """See `Placement`."""
-        agent = order.agent
         actor = self._ray.remote(Keeper).options(
             name=agent.name,
             namespace=self._namespace,
@@ -104,7 +105,7 @@ class RayPlacement:
             label_selector=dict(agent.labels),
         )
         try:
-            actor.remote(order.model_dump(mode="json"))
+            actor.remote(asdict(order))
         except ValueError as error:
             raise SpecRefused(f"{agent.name}: {error}", "drain and remove it first, see `edgewise ray down`") from error
 

@@ -14,8 +14,9 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from nodes.config import Name, Target
+from nodes.config import Name
 from nodes.ray.errors import SpecRefused
+from nodes.ray.order import Order
 
 LOCAL = "local"
 # Said by the file's own keys, by the gateway's address, or nowhere: what stands on a command line is seen by everybody.
@@ -152,26 +153,10 @@ class FleetSpec(BaseModel):
         return self
 
 
-class Order(BaseModel):
-    """What one actor is told: everything but secrets.
-
-    Attributes:
-        agent: What to run.
-        gateway: HOST:PORT that the agent dials; None where it joins with TLS and its identity knows.
-        revision: Changes when anything about the agent does.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    agent: AgentSpec
-    gateway: Target | None
-    revision: str
-
-
 def order_for(agent: AgentSpec, gateway: str | None, version: str) -> Order:
     """The order for an agent; its revision is a digest of the agent, the gateway and Edgewise's version."""
     said = json.dumps([agent.model_dump(mode="json"), gateway, version], sort_keys=True)
-    return Order(agent=agent, gateway=gateway, revision=hashlib.sha256(said.encode()).hexdigest()[:12])
+    return Order(agent.name, gateway, tuple(agent.options()), hashlib.sha256(said.encode()).hexdigest()[:12])
 
 
 def read_spec(path: Path) -> FleetSpec:

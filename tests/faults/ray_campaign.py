@@ -221,6 +221,19 @@ class Watch:
         return len(self._seen)
 
 
+def mortal(house: RayHouse) -> Line:
+    """The control of `ray_kill_actor`: an actor that Ray does not start again is not back in time."""
+    job = house.start("tests.faults.ray_jobs", "mortal", str(house.told["address"]), house.fleet.address)
+    pid = int(job.told(120.0)["keeper_pid"])
+    house.fleet.wait_until(lambda: house.fleet.state_of("mortal") == "healthy", "the mortal agent", timeout_s=60.0)
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(BACK_S["ray_kill_actor"])
+    state = house.fleet.state_of("mortal")
+    job.close()
+    missed = ["control_ray_kill_actor: it is back without Ray's restarts"] if state == "healthy" else []
+    return Line("control_ray_kill_actor", 1, {"state_after_10_s": state}, missed)
+
+
 def headless(house: RayHouse) -> Line:
     """(g) The head is killed: requests go on, jobs and `edgewise ray` say so in time."""
     job = house.start("tests.faults.ray_jobs", "endless", str(house.told["address"]))
@@ -272,6 +285,8 @@ def campaign(house: RayHouse, repeats: int, only: Sequence[str]) -> list[Line]:
         "ray_kill_raylet": kill_raylet,
     }
     lines += [struck(house, name, aim, repeats) for name, aim in aims.items() if name in only]
+    if "ray_kill_actor" in only:
+        lines.append(mortal(house))
     for scenario in [one for one in (sweep, unguarded, joined, headless) if f"ray_{one.__name__}" in only]:
         lines.append(scenario(house))
         print(f"  {lines[-1].scenario}: {lines[-1].figures}", flush=True)

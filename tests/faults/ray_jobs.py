@@ -1,23 +1,28 @@
 """Work for a cluster, in a process of its own: Ray ends the process of a driver whose head is gone for a minute.
 
-``python -m tests.faults.ray_jobs sweep|endless ADDRESS``; prints one line of JSON.
+``python -m tests.faults.ray_jobs sweep|endless|mortal ADDRESS``; prints lines of JSON.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+from nodes.ray.keeper import Keeper
+from nodes.ray.spec import AgentSpec, order_for
 from optimizer.study.limits import limit_grid, sweep_limits
 from orchestrator.placement.errors import PlacementError
 from orchestrator.workers.cluster import RayWorkers
 from orchestrator.workers.contract import Workers
+from orchestrator.workers.driver import TOKEN_PATH, connect
 from orchestrator.workers.local import Here
 from tests.optimizer.study.toy import toy_table
 
@@ -98,8 +103,6 @@ def sweep(address: str) -> dict[str, Any]:
 
 def _dies(code: int, number: int) -> int:
     """Takes its worker down."""
-    import os
-
     os._exit(code + number + 1)
 
 
@@ -114,9 +117,20 @@ def endless(address: str) -> dict[str, Any]:
     return {"error": "none"}
 
 
+def mortal(address: str, gateway: str) -> dict[str, Any]:
+    """An agent whose actor Ray does not start again; lives until standard input ends."""
+    ray = connect(address, Path(os.environ[TOKEN_PATH]))
+    order = order_for(AgentSpec(name="mortal", profile="laptop-cpu", experts=("digits-linear",)), gateway, "1")
+    actor = ray.remote(Keeper).options(max_restarts=0, num_cpus=0, max_concurrency=2).remote(vars(order))
+    print(json.dumps({"keeper_pid": ray.get(actor.report.remote())["keeper_pid"]}), flush=True)
+    sys.stdin.read()
+    return {}
+
+
 def main() -> None:
     """Run one of them."""
-    print(json.dumps({"sweep": sweep, "endless": endless}[sys.argv[1]](sys.argv[2])), flush=True)
+    verbs = {"sweep": sweep, "endless": endless, "mortal": mortal}
+    print(json.dumps(verbs[sys.argv[1]](*sys.argv[2:])), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ def check(placement: Placement, wait: Callable[[Callable[[], bool]], None]) -> N
         placement: Without agents.
         wait: Waits until something holds.
     """
-    order = order_for(AgentSpec(name="conform-1", num_cpus=0), "127.0.0.1:9", "1")
+    agent = AgentSpec(name="conform-1", num_cpus=0)
+    order = order_for(agent, "127.0.0.1:9", "1")
 
     def found() -> Placed | None:
         return next((one for one in placement.agents(timeout_s=5.0) if one.name == "conform-1"), None)
@@ -28,9 +29,9 @@ def check(placement: Placement, wait: Callable[[Callable[[], bool]], None]) -> N
         return one is not None and one.report is not None
 
     assert found() is None
-    placement.place(order)
+    placement.place(agent, order)
     with pytest.raises(SpecRefused):
-        placement.place(order)
+        placement.place(agent, order)
     wait(reports)
     one = found()
     assert one is not None

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def kept(
     monkeypatch.setattr(keeper, "CAP_S", 0.2)
     monkeypatch.setattr(keeper, "BASE_S", 0.02)
     order = order_for(AgentSpec(name="orin-1"), gateway, "1")
-    one = Keeper(order.model_dump(mode="json"), {**os.environ, "XDG_DATA_HOME": str(tmp_path)})
+    one = Keeper(asdict(order), {**os.environ, "XDG_DATA_HOME": str(tmp_path)})
     try:
         yield one
     finally:
@@ -155,7 +156,7 @@ from nodes.ray import keeper
 from nodes.ray.spec import AgentSpec, order_for
 agent = "import time, sys\\nfrom nodes.ray.tether import tie\\n{tie}time.sleep(60)"
 keeper.TETHER = (sys.executable, "-c", agent)
-one = keeper.Keeper(order_for(AgentSpec(name="orin-1"), "g:1", "1").model_dump(mode="json"))
+one = keeper.Keeper(order_for(AgentSpec(name="orin-1"), "g:1", "1").__dict__)
 while (pid := one.report()["agent_pid"]) is None:
     time.sleep(0.02)
 time.sleep(1.0)
@@ -175,3 +176,8 @@ def test_the_agent_ends_with_its_keeper_and_without_the_tether_would_not(tied: b
     for process in alive:
         process.kill()
     assert (len(gone), len(alive)) == ((1, 0) if tied else (0, 1))
+
+
+def test_an_actor_imports_little_as_an_agent_that_comes_back_waits_for_it() -> None:
+    code = "import sys, nodes.ray.keeper; print({'numpy', 'pydantic', 'structlog', 'grpc'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from nodes.ray import placement as module
-from nodes.ray.commands import Control, answer, serve
+from nodes.ray.control import Control, answer, serve
 from nodes.ray.errors import AgentNotPlaced, ClusterLost, RayMissing
 from nodes.ray.placement import RayPlacement, require_ray
 from nodes.ray.spec import AgentSpec, order_for, parse_spec
@@ -34,7 +34,7 @@ class Idle:
     def report(self) -> dict[str, Any]:
         fixed = {"version": "1", "state": "running", "host": "h", "keeper_pid": 1, "agent_pid": 2, "starts": 1}
         revision = self.order["revision"]
-        return {"name": self.order["agent"]["name"], "revision": revision, "last_exit": None, "said": "", **fixed}
+        return {"name": self.order["name"], "revision": revision, "last_exit": None, "said": "", **fixed}
 
     def admit(self, url: str, token: str) -> None:
         self.admitted.append((url, token))
@@ -58,7 +58,7 @@ def test_the_fake_conforms(ray: FakeRay) -> None:
 
 def test_actors_outlive_the_command_are_restarted_and_go_where_the_labels_are(ray: FakeRay) -> None:
     agent = AgentSpec(name="a", num_cpus=2, labels={"edgewise.device": "orin"}, resources={"npu": 1})
-    RayPlacement(ray, "edgewise").place(order_for(agent, "g:1", "1"))
+    RayPlacement(ray, "edgewise").place(agent, order_for(agent, "g:1", "1"))
     options = ray.actors[0].options
     assert (options["lifetime"], options["max_restarts"], options["max_task_retries"]) == ("detached", -1, 0)
     assert (options["label_selector"], options["resources"]) == ({"edgewise.device": "orin"}, {"npu": 1})
@@ -67,7 +67,7 @@ def test_actors_outlive_the_command_are_restarted_and_go_where_the_labels_are(ra
 
 def test_a_keeper_that_does_not_answer_is_listed_without_report(ray: FakeRay) -> None:
     placement = RayPlacement(ray, "edgewise")
-    placement.place(order_for(AgentSpec(name="a"), "g:1", "1"))
+    placement.place(AgentSpec(name="a"), order_for(AgentSpec(name="a"), "g:1", "1"))
     ray.actors[0].silent = True
     (one,) = placement.agents(timeout_s=0.1)
     assert (one.actor, one.report) == ("RESTARTING", None)
@@ -76,7 +76,7 @@ def test_a_keeper_that_does_not_answer_is_listed_without_report(ray: FakeRay) ->
 
 
 def test_names_of_other_namespaces_are_not_ours(ray: FakeRay) -> None:
-    RayPlacement(ray, "other").place(order_for(AgentSpec(name="a"), "g:1", "1"))
+    RayPlacement(ray, "other").place(AgentSpec(name="a"), order_for(AgentSpec(name="a"), "g:1", "1"))
     assert RayPlacement(ray, "edgewise").agents(timeout_s=0.1) == []
 
 

@@ -1,70 +1,17 @@
-"""`python -m nodes ray …`: a cluster's side of `edgewise ray` as lines of JSON, and the check of `--workers ray`."""
+"""The cluster's side of `edgewise ray`: orders and answers, one line of JSON each."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, TextIO
 
-import click
-
 from nodes.errors import ExitCode, NodeError
-from nodes.ray import guard
 from nodes.ray.contract import Placement
-from nodes.ray.head import ensure_head, stop_head
-from nodes.ray.spec import LOCAL, AgentSpec, FleetSpec, order_for, read_spec
-
-FILE = click.Path(path_type=Path, dir_okay=False)
-
-
-@click.group()
-def ray() -> None:
-    """Place agents on a Ray cluster; `edgewise ray` calls this."""
-
-
-@ray.command()
-@click.argument("address")
-@click.option("--token-file", type=FILE, default=Path("~/.ray/auth_token"), show_default=True)
-def check(address: str, token_file: Path) -> None:
-    """Refuse the cluster at ADDRESS unless it wants a token and there is one here."""
-    guard.with_token(token_file.expanduser(), os.environ)
-    guard.check_cluster(address)
-
-
-@ray.command()
-@click.option("--spec", type=FILE, required=True)
-@click.option("--start", is_flag=True, help="Start the head where the file says `local` and none runs.")
-def control(spec: Path, start: bool) -> None:
-    """Read one order per line from standard input and answer each with one line."""
-    from nodes.ray.placement import connect, require_ray
-
-    # Ray writes to stdout as it pleases; the answers must stay alone on theirs.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def opened() -> Control:
-        fleet = read_spec(spec)
-        require_ray()
-        if start and fleet.cluster.address == LOCAL:
-            ensure_head(fleet.cluster, lambda text: click.echo(text, err=True))
-        return Control(fleet, connect(fleet.cluster))
-
-    serve(opened, sys.stdin, answers)
-
-
-@ray.command()
-@click.option("--spec", type=FILE, required=True)
-def stop(spec: Path) -> None:
-    """End the head that was started here, and all that it started."""
-    cluster = read_spec(spec).cluster
-    if cluster.address != LOCAL:
-        raise click.UsageError(f"the head at {cluster.address} was not started from here; stop it where it runs")
-    click.echo(f"{stop_head(cluster)} processes ended", err=True)
+from nodes.ray.spec import AgentSpec, FleetSpec, order_for
 
 
 class Control:
@@ -84,7 +31,7 @@ class Control:
     def place(self, *, name: str, gateway: str | None) -> None:
         """Place one of the file's agents."""
         (agent,) = (agent for agent in self._fleet.agents if agent.name == name)
-        self._placement.place(order_for(agent, gateway, version("edgewise")))
+        self._placement.place(agent, order_for(agent, gateway, version("edgewise")))
 
     def admit(self, *, name: str, url: str, token: str) -> None:
         """Hand a join token on."""
