@@ -1,4 +1,4 @@
-"""`python -m nodes ray …`, which `edgewise ray` and `--workers ray` start; imports nothing heavy before it is asked for."""
+"""`python -m nodes ray …`, which `edgewise ray` and `--workers ray` start; heavy imports wait until they are needed."""
 
 from __future__ import annotations
 
