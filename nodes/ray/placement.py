@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from dataclasses import asdict
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,6 +18,7 @@ from nodes.ray.keeper import Keeper, Report, State
 from nodes.ray.order import Order
 from nodes.ray.spec import AgentSpec, ClusterSpec
 
+OLDEST = (2, 54)
 CALL_S = 10.0
 GONE_S = 10.0
 POLL_S = 0.1
@@ -39,11 +41,14 @@ def require_ray() -> None:
     """Refuse to go on without the extra; does not import it.
 
     Raises:
-        RayMissing: The extra is not installed.
+        RayMissing: The extra is not installed, or older than the oldest Ray that can be trusted.
     """
+    cure = "`pip install 'edgewise[ray]'`, in an environment without the extra zeus"
     if find_spec("ray") is None:
-        cure = "`pip install 'edgewise[ray]'`, in an environment without the extra zeus"
         raise RayMissing("Ray is not installed here", cure)
+    found = version("ray")
+    if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
+        raise RayMissing(f"Ray {found} is older than {OLDEST[0]}.{OLDEST[1]}, whose authentication has holes", cure)
 
 
 def connect(cluster: ClusterSpec) -> RayPlacement:

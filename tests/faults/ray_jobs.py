@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def mortal(address: str, gateway: str) -> dict[str, Any]:
 
 def main() -> None:
     """Run one of them."""
-    verbs = {"sweep": sweep, "endless": endless, "mortal": mortal}
+    verbs: dict[str, Callable[..., dict[str, Any]]] = {"sweep": sweep, "endless": endless, "mortal": mortal}
     print(json.dumps(verbs[sys.argv[1]](*sys.argv[2:])), flush=True)
 
 

@@ -121,6 +121,17 @@ def test_a_missing_extra_says_which_to_install(monkeypatch: pytest.MonkeyPatch) 
         require_ray()
 
 
+@pytest.mark.parametrize(("found", "fits"), [("2.53.9", False), ("2.54.0", True), ("2.60.0", True), ("3.0.0rc1", True)])
+def test_a_ray_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch, found: str, fits: bool) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: object())
+    monkeypatch.setattr(module, "version", lambda name: found)
+    if fits:
+        require_ray()
+        return
+    with pytest.raises(RayMissing, match="older than"):
+        require_ray()
+
+
 def test_nothing_imports_ray_before_a_cluster_is_spoken_to() -> None:
     code = "import sys, nodes.cli, nodes.ray.placement, orchestrator.cli.ray; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
