@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 
 from orchestrator.client import AsyncClient
-from tests.fakes.processes import REPOSITORY
+from tests.fakes.processes import REPOSITORY, NotReady
 from tests.faults.campaign import Line, conclude
 from tests.faults.history import CALM, FAULT, TERMINAL_GRACE_S, Entry
 from tests.faults.load import Load
@@ -286,11 +286,20 @@ def campaign(house: RayHouse, repeats: int, only: Sequence[str]) -> list[Line]:
     }
     lines += [struck(house, name, aim, repeats) for name, aim in aims.items() if name in only]
     if "ray_kill_actor" in only:
-        lines.append(mortal(house))
+        lines.append(run(mortal, house))
     for scenario in [one for one in (sweep, unguarded, joined, headless) if f"ray_{one.__name__}" in only]:
-        lines.append(scenario(house))
+        lines.append(run(scenario, house))
         print(f"  {lines[-1].scenario}: {lines[-1].figures}", flush=True)
     return lines
+
+
+def run(scenario: Callable[[RayHouse], Line], house: RayHouse) -> Line:
+    """A scenario's line, also where it cannot be played to its end: what came before is kept."""
+    try:
+        return scenario(house)
+    except (NotReady, AssertionError, LookupError, ValueError, OSError, subprocess.SubprocessError) as error:
+        name = f"ray_{scenario.__name__}"
+        return Line(name, 1, {}, [f"{name}: {type(error).__name__}: {str(error)[:200]}"])
 
 
 def elsewhere(arguments: list[str]) -> int:

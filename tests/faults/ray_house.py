@@ -168,13 +168,9 @@ class RayHouse:
                 env=self.environment(),
                 start_new_session=True,
             )
-        self.fleet.wait_until(lambda: (state / "admin.key").exists(), "a gateway with TLS")
-        authority = str(state / "identity" / "ca.pem")
-        return {
-            "EDGEWISE_GATEWAY": addresses[0],
-            "EDGEWISE_CA": authority,
-            "EDGEWISE_API_KEY_FILE": str(state / "admin.key"),
-        }
+        listening = "gateway.listening"
+        self.fleet.wait_until(lambda: listening in (self.folder / "secure.log").read_text(), "a gateway with TLS")
+        return {"EDGEWISE_GATEWAY": addresses[0], "EDGEWISE_CA": str(state / "identity" / "ca.pem")}
 
     def write_spec(self, path: Path, address: str, token: Path) -> None:
         """One agent that may be on either worker, and one for each."""
