@@ -18,6 +18,7 @@ from nodes.agent.backoff import full_jitter_s
 from nodes.agent.channel import open_channel
 from nodes.agent.desk import Desk
 from nodes.agent.session import Session, SessionEnd
+from nodes.agent.sleep import offer_of, suspender_of
 from nodes.agent.wire import FleetStream
 from nodes.arms import ArmProfile, Inventory
 from nodes.config import NodeConfig
@@ -170,6 +171,8 @@ class Agent:
         self._announcing: set[asyncio.Task[None]] = set()
         self._draining = asyncio.Event()
         self._asked_tls = False
+        self._suspender = suspender_of(config)
+        self._sleep_offer = offer_of(config, _profile_idle_w(config))
         self._coming_again = False
 
     @property
@@ -231,6 +234,9 @@ class Agent:
         while not self._draining.is_set():
             started_s = time.monotonic()
             session, end = await self._one_session()
+            if end is SessionEnd.ASLEEP and self._suspender is not None:
+                await self._suspender.suspend(self._draining)
+                continue
             if end is SessionEnd.DRAINED:
                 if not self._coming_again:
                     break
@@ -365,6 +371,8 @@ class Agent:
                 profile_digest=parts.energy.digest,
             ),
             personal_experts=() if parts.personal is None else (parts.personal.arm.expert,),
+            sleep=self._sleep_offer,
+            relays_wake=config.relay_wake,
         )
 
     def _offer(self) -> tuple[m.OfferedArm, ...]:
@@ -377,6 +385,10 @@ class Agent:
             task = asyncio.get_running_loop().create_task(self._session.announce(self._offer()))
             self._announcing.add(task)
             task.add_done_callback(self._announcing.discard)
+
+
+def _profile_idle_w(config: NodeConfig) -> float | None:
+    return None if config.profile is None else load_profile(config.profile).idle_w
 
 
 def software_version() -> str:

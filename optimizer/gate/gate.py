@@ -17,8 +17,9 @@ from optimizer.gate.design import Design, make_design
 from optimizer.gate.encoder import Encoder, as_bytes, fit_encoder
 from optimizer.gate.head import Head, fit_head
 from optimizer.gate.sentences import SentenceEncoder
+from optimizer.gate.topics import Topics
 from optimizer.mapping import Mapper, in_turn
-from optimizer.native.text_gate import Scorer
+from optimizer.native.text_gate import Pulls, Scorer
 
 Floats = NDArray[np.float64]
 Array = NDArray[np.generic]
@@ -35,12 +36,14 @@ class TextGate:
         tasks: Names of the tasks with rows of their own: row 1, 2, ... of every head.
         experts: Names, in the order of `heads`.
         heads: One per expert.
+        topics: Where the task is not told, a text is judged as one of its topic: their names are tasks then.
     """
 
     encoder: Encoder
     tasks: tuple[str, ...]
     experts: tuple[str, ...]
     heads: tuple[Head, ...]
+    topics: Topics | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.tasks) + 1, self.encoder.features)
@@ -48,6 +51,8 @@ class TextGate:
             raise EvidenceError("A gate needs experts of different names, one head each.")
         if any(head.weights_tf.shape != shape or head.bias_t.shape != shape[:1] for head in self.heads):
             raise EvidenceError("A head's tasks or features are not those of the gate.")
+        if self.topics is not None and self.topics.weight_kf.shape[1] != self.encoder.features:
+            raise EvidenceError("The topics' features are not those of the gate.")
 
     @cached_property
     def _row_of(self) -> Mapping[str, int]:
@@ -56,7 +61,15 @@ class TextGate:
     @cached_property
     def _scorer(self) -> Scorer:
         weights_tfe = np.stack([head.weights_tf for head in self.heads], axis=2)
-        return Scorer(self.encoder.arrays, weights_tfe, np.stack([head.bias_t for head in self.heads], axis=1))
+        bias_te = np.stack([head.bias_t for head in self.heads], axis=1)
+        return Scorer(self.encoder.arrays, weights_tfe, bias_te, pulls=self._pulls)
+
+    @cached_property
+    def _pulls(self) -> Pulls | None:
+        if self.topics is None:
+            return None
+        rows = [self._row_of.get(name, 0) for name in self.topics.names]
+        return Pulls(self.topics.weight_kf, self.topics.bias_k, np.array(rows, dtype=np.int64))
 
     def quality(self, text: str, task: str = "") -> Floats:
         """Quality of each expert, (e,), within 0 and 1; an unknown task counts as not told.
@@ -82,7 +95,11 @@ class TextGate:
 
     def judge(self, features_qf: Floats, tasks: Sequence[str]) -> Floats:
         """Quality of each expert for prompts of which the encoder's features are known, (q, e)."""
-        task_q = np.array([self._row_of.get(task, 0) for task in tasks], dtype=np.int64)
+        row_of = self._row_of
+        task_q = np.array([row_of.get(task, 0) for task in tasks], dtype=np.int64)
+        if self.topics is not None:
+            untold_q = task_q == 0
+            task_q[untold_q] = [row_of.get(topic, 0) for topic in self.topics.of(features_qf[untold_q])]
         return np.column_stack([head.quality(features_qf, task_q) for head in self.heads])
 
     def take(self, experts: Sequence[str]) -> TextGate:
@@ -119,6 +136,7 @@ class TextGate:
             "weights_etf": np.stack([head.weights_tf for head in self.heads]),
             "bias_et": np.stack([head.bias_t for head in self.heads]),
             "calibration_error_e": np.array([head.calibration_error for head in self.heads]),
+            **({} if self.topics is None else {"topic_kf": self.topics.weight_kf, "topic_k": self.topics.bias_k}),
             **self.encoder.to_arrays(),
         }
 
@@ -140,7 +158,7 @@ class TextGate:
                 Head(weights, np.asarray(bias, dtype=np.float64), float(error)) for weights, bias, error in parts
             )
             names = tuple(map(str, arrays["tasks"].tolist())), tuple(map(str, arrays["experts"].tolist()))
-            return cls(Encoder.from_arrays(arrays, sentences), *names, heads)
+            return cls(Encoder.from_arrays(arrays, sentences), *names, heads, _topics(arrays))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, EvidenceError):
                 raise
@@ -180,6 +198,13 @@ def fit_gate(
 
 def _head(design: Design, penalty: float | None, quality_q: Floats) -> Head:
     return fit_head(design, quality_q, penalty=penalty).head
+
+
+def _topics(arrays: Mapping[str, Array]) -> Topics | None:
+    if "topic_kf" not in arrays:
+        return None
+    weight_kf, bias_k = (np.ascontiguousarray(arrays[name], dtype=np.float64) for name in ("topic_kf", "topic_k"))
+    return Topics(weight_kf, bias_k)
 
 
 def _spread(head: Head, own: Sequence[str], tasks: Sequence[str]) -> Head:

@@ -50,6 +50,7 @@ from orchestrator.gateway.policy import Doorman
 from orchestrator.gateway.ports import CannotListen, bind, nodes_server
 from orchestrator.gateway.service import Service
 from orchestrator.gateway.servicers import AdminServicer, FleetServicer, GatewayServicer
+from orchestrator.gateway.till import Till, forgetful_ledger
 from orchestrator.identity.line import join_url, tell_how_to_join
 from orchestrator.identity.servicers import IdentityServicer
 from orchestrator.identity.witness import Closed
@@ -60,9 +61,14 @@ from orchestrator.outcomes import MIB, Outcomes
 from orchestrator.pacing import Pacing
 from orchestrator.personal.desk import PersonalDesk
 from orchestrator.personal.homes import Homes
+from orchestrator.planning.gate_files import GateFiles
 from orchestrator.planning.planner import PlanLimits, Planner, planning_process
 from orchestrator.probing import Probing
+from orchestrator.sleep.keeper import SleepKeeper
+from orchestrator.sleep.register import SleepRegister
+from orchestrator.sleep.vigil import Vigil
 from orchestrator.store.errors import StoreError
+from orchestrator.study.errors import StudyError
 from orchestrator.types import BudgetRequest, OnInfeasible
 
 if TYPE_CHECKING:
@@ -85,6 +91,7 @@ class Gateway:
     joiner: Joiner
     planner: Planner
     keys: KeyRing
+    vigil: Vigil
     identity: Identity | None = None
 
 
@@ -98,6 +105,7 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
     Raises:
         RequestError: The file of set budgets cannot be read.
         IdentityError: The authority or what it knows of nodes cannot be read.
+        StudyError: A gate file cannot be used.
     """
     promise, retries = config.promise, config.retries
     board = ArmBoard(
@@ -116,7 +124,9 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
         observe_s=metrics.planned,
         executor=executor,
         average_j=lambda task: budgets.long_run(task).average_energy_j,
+        gates=GateFiles(config.gate.tasks),
     )
+    till = Till(forgetful_ledger())
     service = Service(
         fleet=fleet,
         planner=planner,
@@ -138,12 +148,22 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
         metrics=metrics,
         max_experts=config.fusion.max_experts,
         personal=PersonalDesk(fleet, Homes(config.state_dir / "homes.json")),
+        till=till,
+        keeper=SleepKeeper(
+            fleet,
+            till,
+            wake_commands=config.sleep.wake_commands,
+            on_demand=config.sleep.on_demand,
+            register=SleepRegister(config.state_dir / "asleep.json"),
+        ),
     )
     joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s, afterwards=service)
     joiner.reported = service.personal.reported
     required = config.auth.keys == "required" or not config.on_loopback
     keys = KeyRing([], required=required, clock_unix_s=time.time)
-    return Gateway(config, service, joiner, planner, keys, _identity(config, fleet))
+    vigil = Vigil(fleet, planner, service.keeper, config.sleep)
+    service.arrived = vigil.count
+    return Gateway(config, service, joiner, planner, keys, vigil, _identity(config, fleet))
 
 
 def _identity(config: GatewayConfig, fleet: Fleet) -> Identity | None:
@@ -211,6 +231,9 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         await each.start()
     tasks = [asyncio.create_task(gateway.planner.run()), asyncio.create_task(gateway.joiner.sweep())]
     keeping = [asyncio.create_task(keep_books(service.till, gateway.keys))]
+    watching = gateway.planner.gates.watch(config.gate.check_s, gateway.planner.rebind)
+    keeping.append(asyncio.create_task(watching))
+    keeping.append(asyncio.create_task(gateway.vigil.run()))
     if identity is not None:
         keeping.append(asyncio.create_task(identity.sentry.sweep()))
     await http.start()
@@ -230,6 +253,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         for task in [*keeping, *tasks]:
             task.cancel()
         await asyncio.gather(*tasks, *keeping, return_exceptions=True)
+        await service.keeper.close()
         await service.till.ledger.close()
 
 
@@ -238,7 +262,9 @@ def _follow_health(gateway: Gateway, checks: Any) -> None:
     pending: set[asyncio.Task[None]] = set()
 
     def update(_: Change | None = None) -> None:
-        ready = any(gateway.planner.standing(task) for task in gateway.service.fleet.tasks)
+        # A gateway whose nodes sleep wakes one for whoever comes.
+        fleet, wakes = gateway.service.fleet, gateway.config.sleep.on_demand
+        ready = any(gateway.planner.standing(task) for task in fleet.tasks) or bool(wakes and fleet.dormitory.sleepers)
         status = health_pb2.HealthCheckResponse.SERVING
         waiting = health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *SERVICES):
@@ -311,6 +337,9 @@ def serve(config: GatewayConfig) -> int:
         gateway = build(config)
     except EdgewiseError as error:
         events.error("gateway.refused", why=error.message)
+        return int(ExitCode.CONFIG)
+    except StudyError as error:
+        events.error("gateway.refused", why=error.why, do=error.cure)
         return int(ExitCode.CONFIG)
     try:
         uvloop.run(_run(gateway))

@@ -35,6 +35,8 @@ class AdminStub:
     DrainNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainNodeRequest, _admin_pb2.DrainNodeResponse]
     GetBudgets: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetBudgetsRequest, _admin_pb2.GetBudgetsResponse]
     SetBudget: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetBudgetRequest, _admin_pb2.SetBudgetResponse]
+    SleepNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SleepNodeRequest, _admin_pb2.SleepNodeResponse]
+    WakeNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.WakeNodeRequest, _admin_pb2.WakeNodeResponse]
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
@@ -43,6 +45,8 @@ class AdminAsyncStub(AdminStub):
     DrainNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainNodeRequest, _admin_pb2.DrainNodeResponse]  # type: ignore[assignment]
     GetBudgets: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetBudgetsRequest, _admin_pb2.GetBudgetsResponse]  # type: ignore[assignment]
     SetBudget: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetBudgetRequest, _admin_pb2.SetBudgetResponse]  # type: ignore[assignment]
+    SleepNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.SleepNodeRequest, _admin_pb2.SleepNodeResponse]  # type: ignore[assignment]
+    WakeNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.WakeNodeRequest, _admin_pb2.WakeNodeResponse]  # type: ignore[assignment]
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -72,5 +76,19 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.SetBudgetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.SetBudgetResponse, _abc.Awaitable[_admin_pb2.SetBudgetResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SleepNode(
+        self,
+        request: _admin_pb2.SleepNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.SleepNodeResponse, _abc.Awaitable[_admin_pb2.SleepNodeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WakeNode(
+        self,
+        request: _admin_pb2.WakeNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.WakeNodeResponse, _abc.Awaitable[_admin_pb2.WakeNodeResponse]]: ...
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
