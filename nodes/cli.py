@@ -17,6 +17,7 @@ from nodes.energy.profile import profile_names
 from nodes.errors import ExitCode, NodeError
 from nodes.identity.cli import join
 from nodes.pruning.commands import prune
+from nodes.ray.cli import ray
 
 ENVIRONMENT_PREFIX = "EDGEWISE_NODE_"
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -253,6 +254,7 @@ def profile(to: Path, output: str, **given: Any) -> None:
 
 cli.add_command(join)
 cli.add_command(prune)
+cli.add_command(ray)
 cli.add_command(compile_forms)
 cli.add_command(cache)
 

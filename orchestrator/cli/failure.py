@@ -9,6 +9,7 @@ import click
 from optimizer.errors import EvidenceError, NativeMissing
 from orchestrator.config_errors import ConfigError
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, ExitCode
+from orchestrator.placement.errors import PlacementError
 from orchestrator.study.errors import StudyError
 from orchestrator.units import format_duration_ms, format_energy_j
 
@@ -50,7 +51,7 @@ def report(error: BaseException, *, verbose: bool = False) -> int:
         case ConfigError():
             cure = "repair it, then run `edgewise config validate FILE`"
             return _say(_line("configuration refused", str(error), cure), ExitCode.CONFIG)
-        case StudyError():
+        case StudyError() | PlacementError():
             return _say(_line(error.what, error.why, error.cure), error.exit_code)
         case NativeMissing():
             return _say(_line("not built here", str(error), "then try again"), ExitCode.FAILED)

@@ -15,6 +15,7 @@ VERBS = {
     "gateway": "orchestrator.cli.gateway:gateway",
     "node": "orchestrator.cli.node:node",
     "profile": "orchestrator.cli.node:profile",
+    "ray": "orchestrator.cli.ray:ray",
     "prune": "orchestrator.cli.node:prune",
     "compile": "orchestrator.cli.node:compile_forms",
     "cache": "orchestrator.cli.node:cache",
