@@ -129,6 +129,8 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "TOO_MANY_ATTEMPTS": Surface(
             grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "too_many_attempts", ExitCode.AUTH, False
         ),
+        "CONFIG_INVALID": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "config_invalid", ExitCode.CONFIG, False),
+        "RESTART_NEEDED": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "restart_needed", ExitCode.CONFIG, False),
         "TLS_OFF": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "tls_off", ExitCode.CONFIG, False),
         "KEY_NOT_FOUND": _not_found("key_not_found"),
         "REQUEST_IN_PROGRESS": Surface(grpc.StatusCode.ABORTED, 409, "request_in_progress", ExitCode.FAILED, False),

@@ -23,6 +23,7 @@ from orchestrator.client.session import (
 from orchestrator.client.types import (
     Answer,
     Budget,
+    ChangedKey,
     EnergyShare,
     Explanation,
     FleetStatus,
@@ -195,6 +196,10 @@ class Client(Session):
     def drain_node(self, node: str) -> str:
         """Give a node no new work; returns its state."""
         return self._run(admin.drain_node(node))
+
+    def reload_config(self) -> tuple[ChangedKey, ...]:
+        """Have the gateway read its configuration again; what has changed."""
+        return self._run(admin.reload_config())
 
     def _spec(self, task: str) -> TensorSpec | None:
         if task not in self.specs:

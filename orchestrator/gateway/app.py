@@ -48,8 +48,10 @@ from orchestrator.gateway.join import Joiner
 from orchestrator.gateway.opening import keep_books, open_books
 from orchestrator.gateway.policy import Doorman
 from orchestrator.gateway.ports import CannotListen, bind, nodes_server
+from orchestrator.gateway.reload import Reloader
 from orchestrator.gateway.service import Service
 from orchestrator.gateway.servicers import AdminServicer, FleetServicer, GatewayServicer
+from orchestrator.gateway.settings import configured_budgets, max_attempts, plan_limits
 from orchestrator.identity.line import join_url, tell_how_to_join
 from orchestrator.identity.servicers import IdentityServicer
 from orchestrator.identity.witness import Closed
@@ -60,10 +62,9 @@ from orchestrator.outcomes import MIB, Outcomes
 from orchestrator.pacing import Pacing
 from orchestrator.personal.desk import PersonalDesk
 from orchestrator.personal.homes import Homes
-from orchestrator.planning.planner import PlanLimits, Planner, planning_process
+from orchestrator.planning.planner import Planner, planning_process
 from orchestrator.probing import Probing
 from orchestrator.store.errors import StoreError
-from orchestrator.types import BudgetRequest, OnInfeasible
 
 if TYPE_CHECKING:
     from orchestrator.identity.opening import Identity
@@ -85,14 +86,21 @@ class Gateway:
     joiner: Joiner
     planner: Planner
     keys: KeyRing
+    reloader: Reloader
     identity: Identity | None = None
 
 
-def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_process) -> Gateway:
+def build(
+    config: GatewayConfig,
+    *,
+    executor: Callable[[], Executor] = planning_process,
+    read: Callable[[], GatewayConfig] | None = None,
+) -> Gateway:
     """Put a gateway together.
 
     Args:
         config: Everything that it can be told.
+        read: Reads the configuration anew, see `Reloader`; None has it never change.
         executor: Makes where plans are made.
 
     Raises:
@@ -107,12 +115,17 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
     )
     fleet = Fleet(board, lease_s=config.nodes.lease_s)
     metrics = Metrics()
-    plan = config.plan
-    limits = PlanLimits(plan.max_active_energy_j, plan.max_active, plan.mean_energy_j, plan.drift_fraction)
-    budgets = _budgets(config, lambda name: name in fleet.tasks and fleet.tasks[name].text)
+    default, by_task, text = configured_budgets(config)
+    budgets = Budgets(
+        default,
+        by_task,
+        config.state_dir / "budgets.json",
+        text=text,
+        is_text=lambda name: name in fleet.tasks and fleet.tasks[name].text,
+    )
     planner = Planner(
         fleet,
-        limits=limits,
+        limits=plan_limits(config),
         observe_s=metrics.planned,
         executor=executor,
         average_j=lambda task: budgets.long_run(task).average_energy_j,
@@ -133,7 +146,7 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
         ),
         admission=Admission(max_running=config.admission.max_running, max_queued=config.admission.max_queued),
         attempts=Attempts(fleet, max_patience_s=retries.suspect_after_s, retries=retries.enabled),
-        max_attempts=retries.max_attempts if retries.enabled else 1,
+        max_attempts=max_attempts(config),
         journal=Journal(config.explain.keep),
         metrics=metrics,
         max_experts=config.fusion.max_experts,
@@ -143,7 +156,8 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
     joiner.reported = service.personal.reported
     required = config.auth.keys == "required" or not config.on_loopback
     keys = KeyRing([], required=required, clock_unix_s=time.time)
-    return Gateway(config, service, joiner, planner, keys, _identity(config, fleet))
+    reloader = Reloader(config, service, read or (lambda: config))
+    return Gateway(config, service, joiner, planner, keys, reloader, _identity(config, fleet))
 
 
 def _identity(config: GatewayConfig, fleet: Fleet) -> Identity | None:
@@ -153,24 +167,6 @@ def _identity(config: GatewayConfig, fleet: Fleet) -> Identity | None:
     from orchestrator.identity.opening import open_identity
 
     return open_identity(config, fleet)
-
-
-def _budgets(config: GatewayConfig, is_text: Callable[[str], bool]) -> Budgets:
-    default = _budget(config.budgets.default.model_dump())
-    by_task = {name: _budget(budget.model_dump()) for name, budget in config.budgets.tasks.items()}
-    text = _budget(config.budgets.text.model_dump())
-    return Budgets(default, by_task, config.state_dir / "budgets.json", text=text, is_text=is_text)
-
-
-def _budget(fields: dict[str, object]) -> BudgetRequest:
-    policy = fields["on_infeasible"]
-    energy, latency, profile = fields["max_energy_j"], fields["max_latency_ms"], fields["profile"]
-    return BudgetRequest(
-        max_energy_j=energy if isinstance(energy, float) else None,
-        max_latency_ms=latency if isinstance(latency, float) else None,
-        on_infeasible=OnInfeasible(policy) if policy else None,
-        profile=profile if isinstance(profile, str) else None,
-    )
 
 
 @asynccontextmanager
@@ -187,7 +183,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     deadline_s = config.admission.max_deadline_s
     guarded: Any = GuardedServer(server, max_deadline_s=deadline_s, admit=doorman.admit_call)
     gateway_pb2_grpc.add_GatewayServicer_to_server(GatewayServicer(service), guarded)
-    admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(service, gateway.joiner), guarded)
+    admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(service, gateway.joiner, gateway.reloader), guarded)
     books = AccountsServicer(service.till, gateway.keys)
     accounts_pb2_grpc.add_AccountsServicer_to_server(books, guarded)
     # With TLS nodes have a port of their own.
@@ -286,6 +282,7 @@ async def _run(gateway: Gateway) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, gateway.reloader.signalled)
     # What lives as long as the process is not searched for garbage again and again; the journal alone holds
     # hundreds of thousands of objects.
     gc.freeze()
@@ -304,11 +301,11 @@ async def _run(gateway: Gateway) -> None:
         events.info("gateway.draining")
 
 
-def serve(config: GatewayConfig) -> int:
-    """Run a gateway until SIGTERM or SIGINT; returns the exit code."""
+def serve(config: GatewayConfig, read: Callable[[], GatewayConfig] | None = None) -> int:
+    """Run a gateway until SIGTERM or SIGINT; SIGHUP has it `read` its configuration again. Returns the exit code."""
     log.configure(form=config.log.format, level=config.log.level)
     try:
-        gateway = build(config)
+        gateway = build(config, read=read)
     except EdgewiseError as error:
         events.error("gateway.refused", why=error.message)
         return int(ExitCode.CONFIG)

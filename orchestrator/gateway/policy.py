@@ -29,7 +29,7 @@ class Access(Enum):
 
 
 _GATEWAY = dict.fromkeys(("Infer", "Generate", "Explain", "ListTasks", "Feedback", "Personal"), Access.CLIENT)
-_ADMIN = dict.fromkeys(("GetStatus", "DrainNode", "GetBudgets", "SetBudget"), Access.ADMIN)
+_ADMIN = dict.fromkeys(("GetStatus", "DrainNode", "GetBudgets", "SetBudget", "ReloadConfig"), Access.ADMIN)
 _ACCOUNTS = dict.fromkeys(
     ("GetQuotas", "SetQuota", "CreateKey", "ListKeys", "RevokeKey", "GetEnergy", "ExportSettlements"), Access.ADMIN
 )

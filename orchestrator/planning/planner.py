@@ -111,6 +111,12 @@ class Planner:
         self._wanted = asyncio.Event()
         fleet.subscribe(self._on_change)
 
+    def limit(self, limits: PlanLimits) -> None:
+        """Change what active sets may cost; the plans in force stay until new ones are made."""
+        self._limits = limits
+        self._made.clear()
+        self._wanted.set()
+
     def standing(self, task: str) -> Standing | None:
         """The plan in force; None while no arm of the task is routable."""
         return self._standing.get(task)
