@@ -185,6 +185,11 @@ class Ledger(Section):
     )
     keep_days: float = Field(default=30.0, ge=1.0, le=3660.0, description="How long settlements and results are kept.")
 
+    snapshot_h: float = Field(
+        default=1.0, ge=0.0, le=168.0, description="Hours between snapshots of the file in state_dir; 0 is off."
+    )
+    snapshots: int = Field(default=6, ge=1, le=1000, description="Snapshots that are kept.")
+
     @model_validator(mode="after")
     def _server_is_named(self) -> Self:
         if self.store == "postgres" and not self.postgres:

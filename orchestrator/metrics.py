@@ -62,6 +62,8 @@ class Metrics:
         self.balances: list[Balance] = []
         self.overshoot_j = 0.0
         self.config_good = True
+        self.snapshot_unix_s = 0.0
+        self.store_recovered = False
         self.node_up: dict[str, bool] = {}
         self.pacing: dict[str, PacingRecord] = {}
         self._requests: defaultdict[str, int] = defaultdict(int)
@@ -161,6 +163,10 @@ class Metrics:
         yield _counter("edgewise_config_reloads", text, ("outcome",), self._by_label(self._reloads))
         text = "1 while what the configuration said when it was read last is in force."
         yield GaugeMetricFamily("edgewise_config_good", text, float(self.config_good))
+        text = "When the last snapshot of the store was made; 0 where there is none."
+        yield GaugeMetricFamily("edgewise_store_snapshot_timestamp_seconds", text, self.snapshot_unix_s)
+        text = "1 where this gateway found its store damaged and restored a snapshot: something was forgotten."
+        yield GaugeMetricFamily("edgewise_store_recovered", text, float(self.store_recovered))
         yield GaugeMetricFamily("edgewise_queue_depth", "Requests that wait for admission.", float(self.queue_depth))
 
     def _paced(self) -> Iterator[Metric]:

@@ -32,6 +32,7 @@ VERBS = {
     "plan": "orchestrator.cli.plan:plan",
     "gate": "orchestrator.cli.gate:gate",
     "config": "orchestrator.cli.config:config",
+    "store": "orchestrator.cli.store:store",
     "doctor": "orchestrator.cli.doctor:doctor",
     "completion": "orchestrator.cli.completion:completion",
 }

@@ -45,7 +45,7 @@ from orchestrator.gateway.channel import server_options
 from orchestrator.gateway.guard import GuardedServer
 from orchestrator.gateway.http import Guarded, http_app
 from orchestrator.gateway.join import Joiner
-from orchestrator.gateway.opening import keep_books, open_books
+from orchestrator.gateway.opening import keep_books, open_books, snapshots_of
 from orchestrator.gateway.policy import Doorman
 from orchestrator.gateway.ports import CannotListen, bind, nodes_server
 from orchestrator.gateway.reload import Reloader
@@ -202,11 +202,13 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     port = bind(server, config.listen, identity.for_clients() if identity else None)
     servers = [server, *([nodes_server(config, identity, gateway.joiner)] if identity else [])]
     http = _http_server(gateway, _http_listener(config.http_listen), doorman)
-    await open_books(config, service.till, gateway.keys)
+    await open_books(config, service.till, gateway.keys, metrics=service.metrics)
     for each in servers:
         await each.start()
     tasks = [asyncio.create_task(gateway.planner.run()), asyncio.create_task(gateway.joiner.sweep())]
     keeping = [asyncio.create_task(keep_books(service.till, gateway.keys))]
+    if (copying := snapshots_of(gateway)) is not None:
+        keeping.append(asyncio.create_task(copying.run()))
     if identity is not None:
         keeping.append(asyncio.create_task(identity.sentry.sweep()))
     await http.start()

@@ -77,6 +77,10 @@ def _log(_: Service, config: GatewayConfig) -> None:
     log.configure(form=config.log.format, level=config.log.level)
 
 
+def _nothing(_service: Service, _config: GatewayConfig) -> None:
+    """Whoever uses it asks for the configuration in force."""
+
+
 LIVE: Mapping[str, Callable[[Service, GatewayConfig], None]] = MappingProxyType(
     {
         "budgets": _budgets,
@@ -89,6 +93,8 @@ LIVE: Mapping[str, Callable[[Service, GatewayConfig], None]] = MappingProxyType(
         "explain": _explain,
         "ledger.keep_days": _ledger,
         "ledger.orphans": _ledger,
+        "ledger.snapshot_h": _nothing,
+        "ledger.snapshots": _nothing,
         "log": _log,
     }
 )
