@@ -234,9 +234,13 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
 def _follow_health(gateway: Gateway, checks: Any) -> None:
     """Gateway calls are SERVING while some task has a plan; node streams and admin calls always are."""
     pending: set[asyncio.Task[None]] = set()
+    told: list[bool] = []
 
     def update(_: Change | None = None) -> None:
         ready = any(gateway.planner.standing(task) for task in gateway.service.fleet.tasks)
+        if told == [ready]:
+            return
+        told[:] = [ready]
         status = health_pb2.HealthCheckResponse.SERVING
         waiting = health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *SERVICES):
