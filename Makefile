@@ -45,6 +45,7 @@ faults: $(STAMP)
 	@$(BIN)/python -m tests.faults.ledger_campaign --kills $(N)
 	@$(BIN)/python -m tests.faults.personal_kills --kills $(N)
 	@$(BIN)/python -m tests.faults.join_storm
+	@$(BIN)/python -m tests.faults.replicas || test $$? -eq 77
 
 bench: $(STAMP)
 	@test -n "$(NAME)" || { echo "Name a benchmark: make bench NAME=<stem>. Known:"; ls tests/bench/bench_*.py | sed 's/.*bench_\(.*\)\.py/  \1/'; exit 2; }

@@ -1,4 +1,4 @@
-"""The agent: loads and measures its arms once, then keeps a session with the gateway until it is drained."""
+"""The agent: loads and measures its arms once, then keeps a session with each of its gateways until it is drained."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import grpc.aio
 import structlog
 
 from nodes.agent import messages as m
-from nodes.agent.backoff import full_jitter_s
 from nodes.agent.channel import open_channel
 from nodes.agent.desk import Desk
-from nodes.agent.session import Session, SessionEnd
+from nodes.agent.link import Link, Way
+from nodes.agent.session import Session
 from nodes.agent.wire import FleetStream
 from nodes.arms import ArmProfile, Inventory
 from nodes.config import NodeConfig
@@ -33,11 +33,8 @@ from nodes.engines.process import WorkerCommand
 from nodes.engines.remote.measuring import profile_texts
 from nodes.engines.remote.parts import remote_parts
 from nodes.engines.several import SeveralEngines
-from nodes.errors import ConfigError, EnergySourceMissing
-from nodes.identity.diagnosis import wants_tls
-from nodes.identity.errors import IdentityProblem
-from nodes.identity.https import place_of
-from nodes.identity.keeper import BACK_OFF_S, Keeper
+from nodes.errors import ConfigError, EnergySourceMissing, NodeError
+from nodes.identity.keeper import Keeper
 from nodes.inventory import load_inventory
 from nodes.personal.choosing import Settings
 from nodes.personal.keeping import HOUR_S, MIB, Bounds
@@ -45,11 +42,8 @@ from nodes.personal.office import Office
 from nodes.profiling import profile_arms
 
 DRAIN_TIMEOUT_S = 10.0
-UNAVAILABLE = "UNAVAILABLE"
 # How long a moment without work is waited for; a renewed certificate has hours for that.
 QUIET_S = 600.0
-# A session that lasted this long was a good one: the next attempt starts without a history of failures.
-SETTLED_S = 5.0
 # How often joules of a late sensor are attributed.
 SETTLE_S = 2.0
 
@@ -161,16 +155,19 @@ class Agent:
         self._config = config
         self._parts = parts or build_parts(config)
         self._keeper = None if config.identity is None else Keeper(config.identity)
-        self._dial = dial or (self._keeper.dial if self._keeper else open_channel)
-        # Jitter needs no secrecy.
-        self._rng = rng or random.Random()  # noqa: S311
+        way = Way(
+            dial=dial or (self._keeper.dial if self._keeper else open_channel),
+            key=config.key,
+            keeper=self._keeper,
+            # Jitter needs no secrecy.
+            rng=rng or random.Random(),  # noqa: S311
+        )
+        self._links = [Link(target, way, self._make_session) for target in config.gateways]
         self._profiles: Mapping[str, ArmProfile] = {}
         self._lost: set[str] = set()
-        self._session: Session | None = None
+        self._idle_seen_j = 0.0
         self._announcing: set[asyncio.Task[None]] = set()
-        self._draining = asyncio.Event()
-        self._asked_tls = False
-        self._coming_again = False
+        self._drained = False
 
     @property
     def engine(self) -> Engine:
@@ -209,77 +206,53 @@ class Agent:
             log.warning("a better energy source cannot be used", why=parts.energy.problem, cure=parts.energy.cure)
 
     async def run(self) -> None:
-        """Serve until drained; dials again for as long as it takes.
+        """Serve all gateways until drained; dials again for as long as it takes.
 
         Raises:
-            SessionRejected: if the gateway refuses this node for good.
-            IdentityProblem: if TLS with the gateway cannot come about.
+            SessionRejected: if no gateway is left that does not refuse this node for good.
+            IdentityProblem: if no gateway is left with which TLS can come about.
         """
         beside = [asyncio.ensure_future(self._settle_forever())]
         if self._keeper is not None:
-            beside.append(asyncio.ensure_future(self._keeper.keep_fresh(self._config.gateway, self._come_again)))
+            beside.append(asyncio.ensure_future(self._keeper.keep_fresh(self._links[0].target, self._come_again)))
         try:
-            await self._serve_sessions()
+            await self._serve_links()
         finally:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
         log.info("left", node=self._config.name)
 
-    async def _serve_sessions(self) -> None:
-        failures, last_why = 0, ""
-        while not self._draining.is_set():
-            started_s = time.monotonic()
-            session, end = await self._one_session()
-            if end is SessionEnd.DRAINED:
-                if not self._coming_again:
-                    break
-                self._coming_again = False
-                continue
-            pause_s = 0.0 if session.joined else await self._look_at_tls(session)
-            # One line per change of state, however long the gateway stays away.
-            if session.joined or session.why != last_why:
-                log.warning("no gateway", gateway=self._config.gateway, why=session.why, joined=session.joined)
-            last_why = session.why
-            settled = session.joined and time.monotonic() - started_s > SETTLED_S
-            failures = 0 if settled else failures + 1
-            await self._wait(max(pause_s, full_jitter_s(failures, self._rng)))
+    async def _serve_links(self) -> None:
+        """Returns when all links have ended; a gateway that drains this node ends them all."""
+        ends = await asyncio.gather(*(self._serve(link) for link in self._links), return_exceptions=True)
+        failures = [end for end in ends if isinstance(end, BaseException)]
+        if failures and (len(failures) == len(ends) or not self._drained):
+            raise failures[0]
+
+    async def _serve(self, link: Link) -> None:
+        try:
+            await link.run()
+        except NodeError as error:
+            # The others may still want this node.
+            log.error("gateway given up", gateway=link.target, why=error.message)
+            raise
+        self.drain("drained by a gateway")
 
     async def _come_again(self) -> None:
         """Connect anew with a renewed certificate, at a moment when nothing runs if there is one."""
         engine, until_s = self._parts.engine, time.monotonic() + QUIET_S
         while engine.running + engine.queued and time.monotonic() < until_s:  # noqa: ASYNC110 (nothing announces it)
             await asyncio.sleep(0.05)
-        if self._session is not None and self._session.joined and not self._draining.is_set():
-            self._coming_again = True
-            self._session.drain("certificate renewed", timeout_s=DRAIN_TIMEOUT_S)
-
-    async def _look_at_tls(self, session: Session) -> float:
-        """Whether TLS is what failed, since gRPC does not say; returns how long to wait at least.
-
-        Raises:
-            IdentityProblem: if trying again cannot help.
-        """
-        target = self._config.gateway
-        if self._keeper is not None:
-            trouble = await self._keeper.trouble(target)
-        elif session.why == UNAVAILABLE and not self._asked_tls:
-            self._asked_tls = True
-            trouble = await asyncio.to_thread(wants_tls, place_of(target))
-        else:
-            trouble = None
-        if trouble is None:
-            return 0.0
-        if not trouble.passing:
-            raise IdentityProblem(f"{trouble.cause.value}: {trouble.text}")
-        session.why = f"{trouble.cause.value}: {trouble.text}"
-        return BACK_OFF_S
+        for link in self._links:
+            link.come_again("certificate renewed", timeout_s=DRAIN_TIMEOUT_S)
 
     def drain(self, reason: str, *, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
         """Finish what runs, take nothing new; `run` returns then."""
-        self._draining.set()
-        if self._session is not None:
-            self._session.drain(reason, timeout_s=timeout_s)
+        if not self._drained:
+            self._drained = True
+            for link in self._links:
+                link.drain(reason, timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Stop the engine and the sampling of its energy."""
@@ -287,16 +260,6 @@ class Agent:
         if self._parts.personal is not None:
             await self._parts.personal.close()
         await self._parts.engine.close()
-
-    async def _one_session(self) -> tuple[Session, SessionEnd]:
-        channel = self._dial(self._config.gateway)
-        try:
-            session = self._make_session(FleetStream(channel, self._config.key()))
-            self._session = session
-            return session, await session.run()
-        finally:
-            self._session = None
-            await channel.close(grace=None)
 
     async def _settle_forever(self) -> None:
         """Attribute what a late sensor has shown since, off the event loop, and pass it on."""
@@ -307,23 +270,21 @@ class Agent:
             except EnergySourceMissing as missing:
                 log.error("energy source lost", why=missing.message)
                 continue
-            if settlements and self._session is not None and self._session.joined:
-                await self._session.settled(settlements)
+            for session in self._joined() if settlements else ():
+                # Each knows its own work among them.
+                await session.settled(settlements)
 
-    async def _wait(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._draining.wait()
-        except TimeoutError:
-            return
+    def _joined(self) -> list[Session]:
+        """The sessions that gateways have taken up."""
+        return [session for link in self._links if (session := link.joined) is not None]
 
-    def _make_session(self, stream: FleetStream) -> Session:
+    def _make_session(self, link: Link, stream: FleetStream) -> Session:
         return Session(
             stream,
             hello=self._hello(),
             evidence=self._parts.inventory.evidence.get,
             make_desk=self._make_desk,
-            beat=self._beat,
+            beat=lambda: self._beat(link),
         )
 
     def _make_desk(self, send: Callable[[m.Event], Awaitable[None]]) -> Desk:
@@ -337,11 +298,14 @@ class Agent:
             personal=parts.personal,
         )
 
-    def _beat(self) -> m.Heartbeat:
+    def _beat(self, link: Link) -> m.Heartbeat:
         engine = self._parts.engine
         energy = self._parts.energy
+        # Idle joules are told once: what came since any gateway was told goes to the one that is told now.
         idle_j = float(getattr(energy.meter, "idle_j", 0.0))
-        return m.Heartbeat(engine.running, engine.queued, engine.restarts, energy.signals(), idle_j)
+        link.idle_j += idle_j - self._idle_seen_j
+        self._idle_seen_j = idle_j
+        return m.Heartbeat(engine.running, engine.queued, engine.restarts, energy.signals(), link.idle_j)
 
     def _hello(self) -> m.Hello:
         parts, config = self._parts, self._config
@@ -373,8 +337,8 @@ class Agent:
 
     def _arms_lost(self, arms: Sequence[str]) -> None:
         self._lost.update(arms)
-        if self._session is not None and self._session.joined:
-            task = asyncio.get_running_loop().create_task(self._session.announce(self._offer()))
+        for session in self._joined():
+            task = asyncio.get_running_loop().create_task(session.announce(self._offer()))
             self._announcing.add(task)
             task.add_done_callback(self._announcing.discard)
 

@@ -328,7 +328,12 @@ async def test_nodes_that_come_at_once_are_bound_together(
     monkeypatch.setattr(planner_module, "BIND_FRACTION", 1e-3)
     bound: list[None] = []
     original = bench.planner.rebind
-    monkeypatch.setattr(bench.planner, "rebind", lambda: (bound.append(None), original()))
+
+    def counted() -> None:
+        bound.append(None)
+        original()
+
+    monkeypatch.setattr(bench.planner, "rebind", counted)
     for number in range(40):
         joined(bench.fleet, a_hello(f"n{number}"))
     # Control: without putting off, one binding for each.
