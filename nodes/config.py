@@ -30,13 +30,14 @@ def _checked_name(name: str) -> str:
 
 def _checked_targets(targets: str) -> str:
     for target in targets.split(","):
-        _check_target(target)
+        check_target(target)
     if len(set(targets.split(","))) != len(targets.split(",")):
         raise ValueError("name every gateway once")
     return targets
 
 
-def _check_target(target: str) -> None:
+def check_target(target: str) -> None:
+    """Raises ValueError where this is not HOST:PORT."""
     host, colon, port = target.rpartition(":")
     if not host or not colon or not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise ValueError("use HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:8421; commas between several")

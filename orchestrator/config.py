@@ -45,6 +45,23 @@ class Nodes(Section):
         default="auto", description="With TLS: a token suffices to join, or (manual) an operator approves each node."
     )
 
+    gateways: tuple[str, ...] = Field(
+        default=(), strict=False, description="HOST:PORT at which nodes reach all replicas; nodes are told."
+    )
+
+    @field_validator("gateways", mode="before")
+    @classmethod
+    def _is_a_list(cls, value: object) -> object:
+        # A variable can only hold a text.
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("gateways")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            split_address(address)
+        return value
+
     @model_validator(mode="after")
     def _lease_outlives_heartbeats(self) -> Self:
         if self.lease_s <= self.heartbeat_s:

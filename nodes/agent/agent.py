@@ -17,6 +17,7 @@ from nodes.agent import messages as m
 from nodes.agent.channel import open_channel
 from nodes.agent.desk import Desk
 from nodes.agent.link import Link, Way
+from nodes.agent.links import Links
 from nodes.agent.session import Session
 from nodes.agent.wire import FleetStream
 from nodes.arms import ArmProfile, Inventory
@@ -33,7 +34,7 @@ from nodes.engines.process import WorkerCommand
 from nodes.engines.remote.measuring import profile_texts
 from nodes.engines.remote.parts import remote_parts
 from nodes.engines.several import SeveralEngines
-from nodes.errors import ConfigError, EnergySourceMissing, NodeError
+from nodes.errors import ConfigError, EnergySourceMissing
 from nodes.identity.keeper import Keeper
 from nodes.inventory import load_inventory
 from nodes.personal.choosing import Settings
@@ -162,12 +163,11 @@ class Agent:
             # Jitter needs no secrecy.
             rng=rng or random.Random(),  # noqa: S311
         )
-        self._links = [Link(target, way, self._make_session) for target in config.gateways]
+        self._links = Links(config.gateways, lambda target: Link(target, way, self._make_session))
         self._profiles: Mapping[str, ArmProfile] = {}
         self._lost: set[str] = set()
         self._idle_seen_j = 0.0
         self._announcing: set[asyncio.Task[None]] = set()
-        self._drained = False
 
     @property
     def engine(self) -> Engine:
@@ -214,45 +214,25 @@ class Agent:
         """
         beside = [asyncio.ensure_future(self._settle_forever())]
         if self._keeper is not None:
-            beside.append(asyncio.ensure_future(self._keeper.keep_fresh(self._links[0].target, self._come_again)))
+            beside.append(asyncio.ensure_future(self._keeper.keep_fresh(self._links.first, self._come_again)))
         try:
-            await self._serve_links()
+            await self._links.run()
         finally:
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
         log.info("left", node=self._config.name)
 
-    async def _serve_links(self) -> None:
-        """Returns when all links have ended; a gateway that drains this node ends them all."""
-        ends = await asyncio.gather(*(self._serve(link) for link in self._links), return_exceptions=True)
-        failures = [end for end in ends if isinstance(end, BaseException)]
-        if failures and (len(failures) == len(ends) or not self._drained):
-            raise failures[0]
-
-    async def _serve(self, link: Link) -> None:
-        try:
-            await link.run()
-        except NodeError as error:
-            # The others may still want this node.
-            log.error("gateway given up", gateway=link.target, why=error.message)
-            raise
-        self.drain("drained by a gateway")
-
     async def _come_again(self) -> None:
         """Connect anew with a renewed certificate, at a moment when nothing runs if there is one."""
         engine, until_s = self._parts.engine, time.monotonic() + QUIET_S
         while engine.running + engine.queued and time.monotonic() < until_s:  # noqa: ASYNC110 (nothing announces it)
             await asyncio.sleep(0.05)
-        for link in self._links:
-            link.come_again("certificate renewed", timeout_s=DRAIN_TIMEOUT_S)
+        self._links.come_again("certificate renewed", timeout_s=DRAIN_TIMEOUT_S)
 
     def drain(self, reason: str, *, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
         """Finish what runs, take nothing new; `run` returns then."""
-        if not self._drained:
-            self._drained = True
-            for link in self._links:
-                link.drain(reason, timeout_s=timeout_s)
+        self._links.drain(reason, timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Stop the engine and the sampling of its energy."""
@@ -270,13 +250,9 @@ class Agent:
             except EnergySourceMissing as missing:
                 log.error("energy source lost", why=missing.message)
                 continue
-            for session in self._joined() if settlements else ():
+            for session in self._links.joined() if settlements else ():
                 # Each knows its own work among them.
                 await session.settled(settlements)
-
-    def _joined(self) -> list[Session]:
-        """The sessions that gateways have taken up."""
-        return [session for link in self._links if (session := link.joined) is not None]
 
     def _make_session(self, link: Link, stream: FleetStream) -> Session:
         return Session(
@@ -285,6 +261,7 @@ class Agent:
             evidence=self._parts.inventory.evidence.get,
             make_desk=self._make_desk,
             beat=lambda: self._beat(link),
+            told=self._links.told,
         )
 
     def _make_desk(self, send: Callable[[m.Event], Awaitable[None]]) -> Desk:
@@ -337,7 +314,7 @@ class Agent:
 
     def _arms_lost(self, arms: Sequence[str]) -> None:
         self._lost.update(arms)
-        for session in self._joined():
+        for session in self._links.joined():
             task = asyncio.get_running_loop().create_task(session.announce(self._offer()))
             self._announcing.add(task)
             task.add_done_callback(self._announcing.discard)

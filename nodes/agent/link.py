@@ -96,7 +96,7 @@ class Link:
             failures = 0 if settled else failures + 1
             await self._wait(max(pause_s, full_jitter_s(failures, self._way.rng)))
 
-    def drain(self, reason: str, *, timeout_s: float) -> None:
+    def drain(self, reason: str, *, timeout_s: float | None) -> None:
         """Finish what runs, take nothing new; `run` returns then."""
         self._draining.set()
         if self._session is not None:

@@ -47,6 +47,7 @@ class Session:
         evidence: Tensors by digest.
         make_desk: Makes the desk that does the work, given where events go.
         beat: Makes a heartbeat of the present moment.
+        told: Takes the addresses of the gateway's replicas.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Session:
         evidence: Callable[[str], Tensors | None],
         make_desk: Callable[[Callable[[m.Event], Awaitable[None]]], Desk],
         beat: Callable[[], m.Heartbeat],
+        told: Callable[[Sequence[str]], None],
     ) -> None:
         self._stream = stream
         self._hello = hello
@@ -64,6 +66,7 @@ class Session:
         self._outbox = Outbox()
         self._desk = make_desk(self._outbox.put)
         self._beat = beat
+        self._told = told
         self._sequence = 0
         self._order = IncomingOrder(0, 0)
         self._drain_reason: asyncio.Future[tuple[str, float | None]] = asyncio.get_running_loop().create_future()
@@ -131,6 +134,7 @@ class Session:
             return SessionEnd.REFUSED
         self.joined = True
         log.info("joined", gateway=welcome.gateway_version, epoch=welcome.epoch)
+        self._told(welcome.gateways)
         reader, writer = self._spawn(self._read(first[1:])), self._spawn(self._write())
         beater, drainer = self._spawn(self._beat_every(_heartbeat_s(welcome))), self._spawn(self._drain())
         evidence = self._spawn(self._send_evidence(welcome.wanted_digests))

@@ -153,6 +153,7 @@ def build(
         personal=PersonalDesk(fleet, Homes(config.state_dir / "homes.json")),
     )
     joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s, afterwards=service)
+    joiner.gateways = config.nodes.gateways
     joiner.reported = service.personal.reported
     required = config.auth.keys == "required" or not config.on_loopback
     keys = KeyRing([], required=required, clock_unix_s=time.time)

@@ -149,12 +149,13 @@ class Replicas:
 
     def _start(self) -> None:
         first = self.fleets[0]
+        targets = ",".join(fleet.address for fleet in self.fleets)
         for fleet in self.fleets:
-            fleet.start_gateway()
+            fleet.start_gateway({**fleet.settings, "EDGEWISE_NODES__GATEWAYS": targets})
         for fleet in self.fleets:
             fleet.wait_until(lambda fleet=fleet: fleet.status() is not None, "listening")  # type: ignore[misc]
-        targets = ",".join(fleet.address for fleet in self.fleets)
-        command = [sys.executable, "-m", "tests.faults.crowd", targets, "node", str(AGENTS)]
+        # The first tells them of the second.
+        command = [sys.executable, "-m", "tests.faults.crowd", first.address, "node", str(AGENTS)]
         self._agents = first.start_process("agents", command)
         first.wait_until(lambda: self._agents is not None and "crowd ready" in self._agents.tail(), "agents ready")
         self._agents.popen.send_signal(signal.SIGUSR1)

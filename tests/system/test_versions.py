@@ -18,13 +18,15 @@ from google.protobuf import descriptor_pb2
 
 from edgewise.v1 import accounts_pb2, admin_pb2, common_pb2, fleet_pb2, gateway_pb2, identity_pb2
 from tests.fakes.agents import ANSWER, running_agent
-from tests.fakes.live import live_gateway, until
+from tests.fakes.live import FAST, live_gateway, until
 from tests.orchestrator.gateway.calls import digit, infer
 from tests.system.previous.record import recorded
 from tests.system.previous.relay import METHOD, relaying
 from tests.system.previous.rules import Protos, broken, declared
 from tests.system.previous.wire import NEXT, PREVIOUS, Change, released, released_files
 
+# What the last release did not have: a gateway that tells of a replica (at which nobody listens).
+NEWER = FAST.model_copy(update={"gateways": ("127.0.0.1:1",)})
 TODAY = (common_pb2, fleet_pb2, gateway_pb2, admin_pb2, accounts_pb2, identity_pb2)
 
 
@@ -81,9 +83,9 @@ def test_the_rules_find_what_breaks(change: Callable[[Protos], None]) -> None:
 @pytest.mark.parametrize("changes", [PREVIOUS, NEXT], ids=["previous", "next"])
 async def test_a_neighbouring_version_joins_works_and_drains(tmp_path: Path, changes: tuple[Change, Change]) -> None:
     async with (
-        live_gateway(tmp_path) as live,
+        live_gateway(tmp_path, nodes=NEWER) as live,
         relaying(live.address, changes) as (address, relay),
-        running_agent(address, "neighbour"),
+        running_agent(address, "neighbour") as agent,
     ):
         await until(lambda: (found := live.gateway.planner.standing("digits")) and found.plan.active)
         fleet = live.gateway.service.fleet
@@ -100,6 +102,11 @@ async def test_a_neighbouring_version_joins_works_and_drains(tmp_path: Path, cha
         await until(lambda: "neighbour" not in fleet.sessions)
     kinds = {who for who, _ in relay.heard}
     assert kinds == {"node", "gateway"}
+    if changes is PREVIOUS:
+        # Control: something really was dropped, the replica that today's gateway tells of.
+        assert relay.changed > 0
+        assert agent._links.joined() == []
+        assert list(agent._links._links) == [address]
     if changes is NEXT:
         # Control: what a later version adds really was added, to every message.
         assert relay.changed == len(relay.heard)

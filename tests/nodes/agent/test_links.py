@@ -162,3 +162,22 @@ async def test_an_operator_drains_the_node_at_whichever_gateway(gateways: Pair, 
 def test_a_bad_list_of_gateways_is_refused(targets: str) -> None:
     with pytest.raises(ConfigError, match="--gateway"):
         parse_config({"gateway": targets})
+
+
+async def test_a_gateway_tells_of_its_replica(gateways: Pair, inventory: Inventory) -> None:
+    energy = EnergySource(ModelledMeter(profile()), "test device", True, "test")
+    config = parse_config({"gateway": gateways[0].target, "name": "n1", "profiling_s": 0.05})
+    agent = Agent(config, Parts(FakeEngine(), energy, inventory), rng=random.Random(0))
+    await agent.prepare()
+    task = asyncio.create_task(agent.run())
+    first = await gateways[0].session()
+    await first.next("hello")
+    # Itself, which is no news; nonsense, which is none; and the replica.
+    first.welcome(gateways=(gateways[0].target, "nonsense", "", "h:99999", gateways[1].target))
+    second = await welcomed(gateways[1], 8)
+    second.send(tensor_work(1, digit(3)))
+    await second.next("done")
+    assert gateways[0].sessions.empty()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await agent.close()
