@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from deploy.demo.levels import Level
 from nodes.zoo.catalog import Samples
-from optimizer.fusion import confident, fuse
-from optimizer.routes import Route
+from optimizer.routes.fusion import confident, fuse
+from optimizer.routes.route import Route
 from orchestrator.client import Answer, AsyncClient
 from orchestrator.errors import BudgetInfeasible, EdgewiseError
 

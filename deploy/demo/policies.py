@@ -14,9 +14,9 @@ from collections.abc import Container, Mapping
 import numpy as np
 
 from nodes.zoo.catalog import Catalog
-from optimizer.evidence import Evidence
-from optimizer.replay import Costs
-from optimizer.simulate import POLICIES, Policy, baselines
+from optimizer.evidence.answers import Evidence
+from optimizer.evidence.replay import Costs
+from optimizer.learning.simulate import POLICIES, Policy, baselines
 from orchestrator.client.types import ArmStatus, FleetStatus
 
 EDGEWISE = "edgewise"

@@ -14,7 +14,7 @@ from deploy.demo.policies import EDGEWISE
 from deploy.demo.questions import TextRow
 from deploy.demo.rows import ENERGY_SOURCE, MS_SOURCE, Row
 from deploy.demo.summary import ENERGY_NOTE
-from optimizer.simulate import Policy
+from optimizer.learning.simulate import Policy
 from orchestrator.units import format_energy_j
 
 WIDTH = 110

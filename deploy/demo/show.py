@@ -30,7 +30,7 @@ from deploy.demo.rows import Row, make_row
 from deploy.demo.summary import POLICY_SEED, write_summary
 from nodes.zoo.catalog import Catalog
 from nodes.zoo.language.catalog import TextCatalog
-from optimizer.routes import Route
+from optimizer.routes.route import Route
 from orchestrator.client import AsyncClient
 
 # As many answers per expert as a promise at 99 % needs to rest on observations alone.

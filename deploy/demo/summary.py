@@ -11,7 +11,7 @@ from pathlib import Path
 from deploy.demo.devices import DEVICES, NOISE
 from deploy.demo.questions import TextRow
 from deploy.demo.rows import ENERGY_SOURCE, MS_SOURCE, Row
-from optimizer.simulate import Policy
+from optimizer.learning.simulate import Policy
 from orchestrator import __version__
 from orchestrator.client.types import FleetStatus
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from nodes.agent import messages as m
 
 EVENT_LIMIT = 1024
-# A message costs both ends more than a small model does. So where events follow each other faster than this, they
-# travel in company: a message waits so long, or until it holds so many (what network cards call moderation).
+# A message costs both ends more than a small model does. So where events follow each other faster than this and more
+# are to come, they travel in company: a message waits so long, or until it holds so many (what network cards call
+# moderation).
 BUSY_INTERVAL_S = 0.0016
 GATHER_S = 0.004
 GATHER_MOST = 16
@@ -29,11 +30,19 @@ class Outbox:
 
     Args:
         limit: Most events that wait.
+        more: Whether work is under way that will bring further events; with none an event never waits for company.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, limit: int = EVENT_LIMIT, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limit: int = EVENT_LIMIT,
+        *,
+        more: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._limit = limit
+        self._more = more
         self._clock = clock
         self._put_s = clock()
         self._interval_s = 1.0
@@ -57,7 +66,7 @@ class Outbox:
         now_s = self._clock()
         self._interval_s += SMOOTHING * (now_s - self._put_s - self._interval_s)
         self._put_s = now_s
-        if self._interval_s > BUSY_INTERVAL_S or len(self._events) >= GATHER_MOST:
+        if self._interval_s > BUSY_INTERVAL_S or len(self._events) >= GATHER_MOST or not self._more():
             self._ready.set()
         elif len(self._events) == 1:
             asyncio.get_running_loop().call_later(GATHER_S, self._ready.set)

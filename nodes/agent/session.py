@@ -63,7 +63,7 @@ class Session:
         self._stream = stream
         self._hello = hello
         self._evidence = evidence
-        self._outbox = Outbox()
+        self._outbox = Outbox(more=lambda: self._desk.busy > 0)
         self._desk = make_desk(self._outbox.put)
         self._beat = beat
         self._told = told

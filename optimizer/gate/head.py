@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.errors import EvidenceError
+from optimizer.fitting.judging import expected_calibration_error
 from optimizer.gate.design import Design
-from optimizer.head import expected_calibration_error
 
 Floats = NDArray[np.float64]
 

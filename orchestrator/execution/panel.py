@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from optimizer.routes import Route
-from optimizer.text_answers import Ballot
+from optimizer.routes.route import Route
+from optimizer.routes.texts import Ballot
 from orchestrator.types import Done
 
 # Chance that an expert's answer is right by its margin; None where it gave none or nothing was learned of it.

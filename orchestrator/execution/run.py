@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from edgewise.v1 import fleet_pb2
-from optimizer.fusion import Fused, confident, fuse
-from optimizer.routes import Fusion, Route
+from optimizer.routes.fusion import Fused, confident, fuse
+from optimizer.routes.route import Fusion, Route
 from orchestrator.errors import DeadlineExceeded, EdgewiseError, Unavailable
 from orchestrator.execution.attempt import UNTOLD, Ask, AttemptFailed, Attempts
 from orchestrator.execution.window import Window

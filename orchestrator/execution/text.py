@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from edgewise.v1 import fleet_pb2
-from optimizer.fusion import confident
-from optimizer.routes import Fusion
+from optimizer.routes.fusion import confident
+from optimizer.routes.route import Fusion
 from orchestrator.errors import DeadlineExceeded, Unavailable
 from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts, Trial
 from orchestrator.execution.judge import judge_query, verdict

@@ -16,8 +16,10 @@ from orchestrator.types import Delta, Done, Failed, NodeHello
 MAX_OUTBOX = 4096
 # Commands of one message; a message of this many small tensors stays far below the message limit.
 MAX_COMMANDS_PER_MESSAGE = 64
-# A message costs both ends more than a small tensor does. So where commands follow each other faster than this, they
-# travel in company: a message waits so long, or until it holds so many (what network cards call moderation).
+# A message costs both ends more than a small tensor does. So where commands follow each other faster than this, and not
+# one caller alone is served fast, they travel in company: a message waits so long, or until it holds so many (what
+# network cards call moderation).
+GATHER_FROM = 4
 BUSY_INTERVAL_S = 0.0016
 GATHER_S = 0.004
 GATHER_MOST = 16
@@ -102,10 +104,13 @@ class NodeSession:
         now_s = self._clock()
         self._interval_s += SMOOTHING * (now_s - self._sent_s - self._interval_s)
         self._sent_s = now_s
-        if self._interval_s > BUSY_INTERVAL_S or len(self._outbox) >= GATHER_MOST:
+        if self._goes_alone() or len(self._outbox) >= GATHER_MOST:
             self._wake.set()
         elif len(self._outbox) == 1:
             asyncio.get_running_loop().call_later(GATHER_S, self._wake.set)
+
+    def _goes_alone(self) -> bool:
+        return self._interval_s > BUSY_INTERVAL_S or len(self.pending) < GATHER_FROM
 
     def submit(self, work: fleet_pb2.Work, *, streaming: bool = False) -> Pending:
         """Send work and remember that its result is owed."""

@@ -6,8 +6,8 @@ import math
 import time
 from dataclasses import dataclass
 
-from optimizer.fusion import Fused
 from optimizer.online.pacing import Charge
+from optimizer.routes.fusion import Fused
 from orchestrator.execution.run import Progress, fusion_of
 from orchestrator.execution.text import TextEnd
 from orchestrator.journal import Entry

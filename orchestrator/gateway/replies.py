@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from edgewise.v1 import common_pb2, gateway_pb2
-from optimizer.choose import Binding
+from optimizer.deciding.choose import Binding
 from orchestrator.execution.text import TextEnd
 from orchestrator.gateway.accounts import TextReply
 from orchestrator.journal import Entry

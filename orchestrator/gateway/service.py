@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from optimizer.fusion import Fused
+from optimizer.routes.fusion import Fused
 from orchestrator import log
 from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets

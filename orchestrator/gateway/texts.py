@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optimizer.model import TaskModel
-from optimizer.text_heads import TextHeads
+from optimizer.deciding.model import TaskModel
+from optimizer.heads.texts import TextHeads
 from orchestrator.errors import EdgewiseError, RequestError
 from orchestrator.execution.panel import Confidence
 from orchestrator.fleet.arms import ArmBoard, ArmState

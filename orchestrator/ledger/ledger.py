@@ -82,6 +82,7 @@ class Ledger:
         self._now = clock_unix_s
         self._wallet = Wallet()
         self._topping: set[Meter] = set()
+        self._open = 0
         self._postings = Postings(store)
 
     async def start(self) -> None:
@@ -167,6 +168,7 @@ class Ledger:
         if not self._wallet.assign(wants):
             await self._hold(wants)
         self._top_up(wants)
+        self._open += 1
         return Reservation(spender, task, energy_j, tokens, wants)
 
     def extend(self, reservation: Reservation, energy_j: float) -> bool:
@@ -231,7 +233,7 @@ class Ledger:
         self._added(done, amounts)
 
     def _reserving(self, amounts: Amounts) -> asyncio.Future[Short | None]:
-        holding = self.store.run(lambda desk: desk.reserve(self._holder, amounts))
+        holding = self.store.run(lambda desk: desk.reserve(self._holder, amounts), others=self._open)
         return self._postings.follow(holding)
 
     def _added(self, done: asyncio.Future[Short | None], amounts: Amounts) -> None:
@@ -266,6 +268,7 @@ class Ledger:
         spent = spends(reservation.amounts, charge_j, record.tokens)
         releases = self._wallet.close(reservation.amounts, spent)
         if reservation.limited:
+            self._open -= 1
             over_j = max(0.0, charge_j - reservation.energy_j)
             self.overshoot_j += over_j
             self.overshoot_max_j = max(self.overshoot_max_j, over_j)
@@ -279,7 +282,7 @@ class Ledger:
             desk.settle(posting)
             return min((desk.left(meter) for meter in meters), default=math.inf)
 
-        return self._postings.keep([posting], step)
+        return self._postings.keep([posting], step, others=self._open)
 
     def correct(self, reservation: Reservation, record: Settlement, *, charge_j: float, beyond_j: float = 0.0) -> None:
         """Charge what a request that was settled took beyond what was said then; negative where it took less.
@@ -306,6 +309,7 @@ class Ledger:
     def release(self, reservation: Reservation) -> None:
         """Give a reservation back of which nothing was spent, and its request id with it."""
         releases = self._wallet.close(reservation.amounts, {})
+        self._open -= reservation.limited
         if reservation.claim is not None or any(amount > 0.0 for amount in releases.values()):
             posting = Posting(self._holder, releases, {}, claim=reservation.claim)
             self._postings.keep([posting])

@@ -37,14 +37,17 @@ class Postings:
         self._flushing: asyncio.TimerHandle | None = None
         self._background: set[asyncio.Future[Any]] = set()
 
-    def keep(self, postings: Sequence[Posting], step: Callable[[Desk], T] | None = None) -> asyncio.Future[T]:
+    def keep(
+        self, postings: Sequence[Posting], step: Callable[[Desk], T] | None = None, *, others: int = 0
+    ) -> asyncio.Future[T]:
         """Write postings down now; done once they are kept.
 
         Args:
             postings: All of them or none.
             step: Writes them and tells something; None writes them.
+            others: How many more will soon come of what runs already.
         """
-        settling: asyncio.Future[Any] = self._store.run(step or _writing(postings))
+        settling: asyncio.Future[Any] = self._store.run(step or _writing(postings), others=others)
         settling.add_done_callback(lambda done: self._settled(done, postings))
         return self.follow(settling)
 

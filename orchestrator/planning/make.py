@@ -11,10 +11,12 @@ import threading
 
 import numpy as np
 
-from optimizer.evidence import Evidence
-from optimizer.learn import learn, learn_text
-from optimizer.model import TaskModel
-from optimizer.replay import Costs
+from optimizer.deciding.model import TaskModel
+from optimizer.evidence.answers import Evidence
+from optimizer.evidence.replay import Costs
+from optimizer.evidence.texts import TextEvidence
+from optimizer.heads.texts import TextHeads
+from optimizer.learning.learn import learn, learn_text
 from optimizer.selection.arms import Limits, Routing
 from optimizer.selection.certify import certify
 from optimizer.selection.exact import Search
@@ -22,8 +24,6 @@ from optimizer.selection.problem import Problem
 from optimizer.selection.solution import Solution, Status
 from optimizer.selection.solve import solve
 from optimizer.selection.utility import BestOf
-from optimizer.text_evidence import TextEvidence
-from optimizer.text_heads import TextHeads
 from orchestrator.planning.snapshot import Planned, Snapshot
 from orchestrator.types import CertificateRecord
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.evidence import Evidence
-from optimizer.model import TaskModel
+from optimizer.deciding.model import TaskModel
+from optimizer.evidence.answers import Evidence
+from optimizer.evidence.texts import TextEvidence
 from optimizer.selection.arms import Arm as PlanArm
-from optimizer.text_evidence import TextEvidence
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.fleet.evidence import EvidenceStore
 from orchestrator.planning.text_evidence import gather_text

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from optimizer.errors import EvidenceError
-from optimizer.text_evidence import TextEvidence
+from optimizer.evidence.texts import TextEvidence
 from orchestrator.fleet.arms import ArmState
 from orchestrator.fleet.evidence import EvidenceStore
 from orchestrator.types import Array, Task

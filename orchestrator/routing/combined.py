@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.model import Estimate, ProfilePrice
-from optimizer.routes import Fusion, Route
+from optimizer.deciding.model import Estimate, ProfilePrice
+from optimizer.routes.route import Fusion, Route
 from orchestrator.routing.model import QualityModel
 
 MOST_VOTERS = 4

@@ -1,7 +1,7 @@
 """What routing needs to know of quality, behind one contract.
 
-The learned model (`optimizer.model.TaskModel`) reads the query; `AnnouncedModel` knows only the accuracy that each
-expert announced: it serves tasks without evidence, text tasks, and the moments before learning has finished.
+The learned model (`optimizer.deciding.model.TaskModel`) reads the query; `AnnouncedModel` knows only the accuracy that
+each expert announced: it serves tasks without evidence, text tasks, and the moments before learning has finished.
 
 Shape letters: f features, r routes, s stages.
 """
@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.model import Estimate, ProfilePrice
-from optimizer.routes import Route
+from optimizer.deciding.model import Estimate, ProfilePrice
+from optimizer.routes.route import Route
 
 # What `balanced` and `eco` give up against the best expert where nothing was learned: quality for the whole span of
 # joules between the cheapest and the dearest expert.

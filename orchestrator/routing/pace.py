@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.choose import Choice, Limits, Offer, Price, choose
+from optimizer.deciding.choose import Choice, Limits, Offer, Price, choose
 from orchestrator.longrun import PacingRecord
 
 

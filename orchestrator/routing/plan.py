@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from optimizer.choose import Price
-from optimizer.model import TaskModel
+from optimizer.deciding.choose import Price
+from optimizer.deciding.model import TaskModel
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.model import QualityModel

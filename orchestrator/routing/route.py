@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.choose import Choice, Limits, Offer, Price, choose
-from optimizer.routes import Fusion
+from optimizer.deciding.choose import Choice, Limits, Offer, Price, choose
+from optimizer.routes.route import Fusion
 from orchestrator.routing.pace import Pace, choose_paced, dearer
 from orchestrator.routing.plan import Plan
 from orchestrator.routing.table import BoundRoute, RouteTable

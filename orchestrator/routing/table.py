@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.choose import Offer
-from optimizer.model import Estimate
-from optimizer.routes import Fusion, Route
+from optimizer.deciding.choose import Offer
+from optimizer.deciding.model import Estimate
+from optimizer.routes.route import Fusion, Route
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.routing.figures import Figures
 

@@ -26,6 +26,10 @@ MAX_BATCH = 512
 # long. On a slow disk that halves the syncs; on a fast one nobody notices.
 LINGER_FRACTION = 0.5
 MAX_LINGER_S = 0.005
+# Where so many other requests run that will end in a step of their own, a transaction waits so long for them: a sync
+# and two wake-ups of threads less per step, and at such a load a request waits longer for a core than for this.
+CROWD = 8
+CROWD_LINGER_S = 0.004
 
 Step = Callable[[Desk], Any]
 
@@ -37,8 +41,12 @@ class Store(Protocol):
     def durable(self) -> bool:
         """Whether what was run survives the process."""
 
-    def run(self, step: Callable[[Desk], T]) -> asyncio.Future[T]:
+    def run(self, step: Callable[[Desk], T], *, others: int = 0) -> asyncio.Future[T]:
         """The result of a step, once it is kept.
+
+        Args:
+            step: What to do.
+            others: How many more will soon come of what runs already.
 
         Raises (the future):
             StoreError: Nothing of the step is kept.
@@ -63,7 +71,7 @@ class InlineStore:
         """As the desk says."""
         return self._desk.durable
 
-    def run(self, step: Callable[[Desk], T]) -> asyncio.Future[T]:
+    def run(self, step: Callable[[Desk], T], *, others: int = 0) -> asyncio.Future[T]:  # noqa: ARG002 (never waits)
         """Run it now."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
@@ -83,6 +91,7 @@ class InlineStore:
 class _Waiting:
     step: Step
     future: asyncio.Future[Any]
+    others: int
 
 
 class GroupCommitStore:
@@ -93,10 +102,12 @@ class GroupCommitStore:
 
     Args:
         desk: The desk; this store closes it.
+        pause: Waits so many seconds, in the store's thread.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, *, pause: Callable[[float], None] = time.sleep) -> None:
         self._desk = desk
+        self._pause = pause
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._broken: StoreError | None = None
         self._closed = False
@@ -111,13 +122,13 @@ class GroupCommitStore:
         """As the desk says."""
         return self._desk.durable
 
-    def run(self, step: Callable[[Desk], T]) -> asyncio.Future[T]:
+    def run(self, step: Callable[[Desk], T], *, others: int = 0) -> asyncio.Future[T]:
         """Run it in the next transaction. A caller that is cancelled does not take its step back."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if self._closed:
             future.set_exception(StoreFailed())
         else:
-            self._queue.put(_Waiting(step, future))
+            self._queue.put(_Waiting(step, future, others))
         return future
 
     async def close(self) -> None:
@@ -143,8 +154,8 @@ class GroupCommitStore:
         """Whatever has come, at least one; False when that was the last."""
         batch: list[_Waiting] = []
         waiting = self._queue.get()
-        if self._linger_s and waiting is not None:
-            time.sleep(self._linger_s)
+        if waiting is not None and (linger_s := self._linger_of(waiting)):
+            self._pause(linger_s)
         while waiting is not None:
             batch.append(waiting)
             if len(batch) == MAX_BATCH:
@@ -154,6 +165,9 @@ class GroupCommitStore:
             except queue.Empty:
                 return batch, True
         return batch, False
+
+    def _linger_of(self, first: _Waiting) -> float:
+        return max(self._linger_s, CROWD_LINGER_S) if first.others >= CROWD else self._linger_s
 
     def _serve(self, batch: Sequence[_Waiting]) -> None:
         results: Sequence[Any] = ()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.head import expected_calibration_error
+from optimizer.fitting.judging import expected_calibration_error
 
 Floats = NDArray[np.float64]
 

@@ -2,7 +2,8 @@
 
 Everything runs on one machine, so the callers share its cores with what they call; baseline and candidate take turns
 in one run and only differences and ratios between them are judged. The baseline is a bare grpc.aio unary server in
-front of an engine child of the same kind, running the same expert on the same tensor.
+front of an engine child of the same kind, running the same expert on the same tensor. Beside it runs a relay that only
+forwards bytes over a node's outbound stream: what the shape costs with nothing decided, on this machine at this moment.
 """
 
 from __future__ import annotations
@@ -138,6 +139,18 @@ async def throughput(stub: gateway_pb2_grpc.GatewayAsyncStub, request: gateway_p
     return CALLERS * CALLS_EACH / (time.perf_counter() - started_s)
 
 
+@contextlib.contextmanager
+def _relay() -> Iterator[tuple[str, tuple[int, ...]]]:
+    """A relay and its node; yields its address and both pids."""
+    with contextlib.ExitStack() as stack:
+        relay = stack.enter_context(process_of("-m", "tests.bench.gateway_relay", "gateway"))
+        assert relay.stdout is not None
+        port = int(relay.stdout.readline())
+        node = stack.enter_context(process_of("-m", "tests.bench.gateway_relay", "node", str(port)))
+        assert relay.stdout.readline() == "joined\n"
+        yield f"127.0.0.1:{port}", (relay.pid, node.pid)
+
+
 @contextlib.asynccontextmanager
 async def _peers() -> AsyncIterator[dict[str, Peer]]:
     with contextlib.ExitStack() as stack:
@@ -147,6 +160,7 @@ async def _peers() -> AsyncIterator[dict[str, Peer]]:
             process = stack.enter_context(process_of("-m", "tests.bench.gateway_peers", kind))
             line = process.stdout.readline() if process.stdout else ""
             found[kind] = (f"127.0.0.1:{int(line)}", (process.pid,))
+        found["relay"] = stack.enter_context(_relay())
         async with contextlib.AsyncExitStack() as channels:
             peers = {}
             for name, (target, ids) in found.items():
@@ -157,9 +171,10 @@ async def _peers() -> AsyncIterator[dict[str, Peer]]:
 
 async def _check(peers: dict[str, Peer], request: gateway_pb2.InferRequest) -> None:
     """Correctness before timing: the gateway's answer is the bare server's answer."""
-    mine, bare = [await peers[name].stub.Infer(request, timeout=10) for name in ("edgewise", "engine")]
-    arrays = [np.frombuffer(reply.outputs[0].data, np.float32) for reply in (mine, bare)]
-    np.testing.assert_allclose(arrays[0], arrays[1], atol=1e-6)
+    replies = [await peers[name].stub.Infer(request, timeout=10) for name in ("engine", "edgewise", "relay")]
+    bare, *others = (np.frombuffer(reply.outputs[0].data, np.float32) for reply in replies)
+    for other in others:
+        np.testing.assert_allclose(other, bare, atol=1e-6)
 
 
 async def _measure() -> list[Row]:
@@ -186,10 +201,14 @@ async def _measure() -> list[Row]:
 def _rows(times: dict[str, list[float]], many: dict[str, list[float]], cpu: dict[str, list[float]]) -> list[Row]:
     sizes: dict[str, object] = {"expert": EXPERT, "blocks": BLOCKS, "calls": CALLS, "callers": CALLERS}
     added = [mine - bare for mine, bare in zip(times["edgewise"], times["engine"], strict=True)]
+    relayed = [relay - bare for relay, bare in zip(times["relay"], times["engine"], strict=True)]
+    beyond = [mine / relay for mine, relay in zip(added, relayed, strict=True)]
     ratio = [mine / echo for mine, echo in zip(many["edgewise"], many["echo"], strict=True)]
     rows = []
     for metric, values, unit in (
         ("added_p50_ms", added, "ms"),
+        ("relay_added_p50_ms", relayed, "ms"),
+        ("added_p50_vs_relay", beyond, "ratio"),
         ("throughput_vs_echo", ratio, "ratio"),
         *((f"p50_ms_{name}", values, "ms") for name, values in times.items()),
         *((f"throughput_{name}", values, "1/s") for name, values in many.items()),

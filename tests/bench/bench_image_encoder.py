@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodes.energy.profile import load_profile
-from optimizer.evidence import Evidence
-from optimizer.head import cross_fit_head
-from optimizer.learn import learn
-from optimizer.replay import Costs
-from optimizer.simulate import run_model
+from optimizer.evidence.answers import Evidence
+from optimizer.evidence.replay import Costs
+from optimizer.heads.head import cross_fit_head
+from optimizer.learning.learn import learn
+from optimizer.learning.simulate import run_model
 from tests.bench.harness import Row, main
 from tests.bench.quality_folds import PROFILE, Folds, costs_of, gate_macs, load_folds
 

@@ -3,8 +3,8 @@
 Five outer folds, nothing judged that was seen in training or in choosing (`quality_folds`). Energy is modelled:
 multiply-accumulates × the constant of the device profile (its file cites the public source), the gate's own included.
 
-2026-11-23: the rule by which candidates are accepted (`optimizer.standard`) was compared on held-out parts of the
-training folds. Three weaker forms also ran on the outer folds, and missed the accuracy bar there: the mean alone
+2026-11-23: the rule by which candidates are accepted (`optimizer.evidence.standard`) was compared on held-out parts of
+the training folds. Three weaker forms also ran on the outer folds, and missed the accuracy bar there: the mean alone
 (lower bound -0.83 points at 0.020 of the best single expert's joules), a margin of 0.1 points (-0.56 at 0.040), a
 margin of 0.05 points without looking at the notch before (-0.501 at 0.044). The outer folds are thus not untouched.
 """
@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodes.energy.profile import load_profile
-from optimizer.learn import LearnSettings
-from optimizer.replay import Outcome
+from optimizer.evidence.replay import Outcome
+from optimizer.learning.learn import LearnSettings
 from tests.bench.harness import Bar, Row, main
 from tests.bench.quality_folds import PROFILE, Folds, costs_of, evaluate, load_folds
 

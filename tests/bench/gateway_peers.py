@@ -36,6 +36,13 @@ def engine_call(engine: Engine, arm: str) -> Infer:
     return infer
 
 
+async def bare_engine() -> tuple[Engine, str]:
+    """An engine child with the expert loaded, and the expert's arm."""
+    parts = build_parts(parse_config({"gateway": "127.0.0.1:1", "experts": (EXPERT,)}))
+    await parts.engine.load(parts.inventory.arms)
+    return parts.engine, parts.inventory.arms[0].key
+
+
 async def echo(request: gateway_pb2.InferRequest, context: Any) -> gateway_pb2.InferResponse:
     """Answers at once."""
     return gateway_pb2.InferResponse(request_id=request.request_id, outputs=request.inputs)
@@ -46,10 +53,8 @@ async def serve(kind: str) -> None:
     engine: Engine | None = None
     infer: Infer = echo
     if kind == "engine":
-        parts = build_parts(parse_config({"gateway": "127.0.0.1:1", "experts": (EXPERT,)}))
-        engine = parts.engine
-        await engine.load(parts.inventory.arms)
-        infer = engine_call(engine, parts.inventory.arms[0].key)
+        engine, arm = await bare_engine()
+        infer = engine_call(engine, arm)
     handler = grpc.unary_unary_rpc_method_handler(
         infer,
         request_deserializer=gateway_pb2.InferRequest.FromString,

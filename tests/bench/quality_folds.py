@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from nodes.energy.profile import load_profile
 from nodes.zoo.catalog import load_catalog
-from optimizer.evidence import Evidence
-from optimizer.head import HeadBank
-from optimizer.learn import LearnSettings, learn
-from optimizer.model import TaskModel
-from optimizer.replay import Costs, Outcome
-from optimizer.simulate import baselines, run_model, run_oracle
+from optimizer.deciding.model import TaskModel
+from optimizer.evidence.answers import Evidence
+from optimizer.evidence.replay import Costs, Outcome
+from optimizer.heads.head import HeadBank
+from optimizer.learning.learn import LearnSettings, learn
+from optimizer.learning.simulate import baselines, run_model, run_oracle
 
 Floats = NDArray[np.float64]
 

@@ -7,9 +7,9 @@ import time
 import numpy as np
 
 from nodes.zoo.catalog import load_catalog
-from optimizer.evidence import Evidence
-from optimizer.learn import learn
-from optimizer.replay import Costs
+from optimizer.evidence.answers import Evidence
+from optimizer.evidence.replay import Costs
+from optimizer.learning.learn import learn
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Wish, route

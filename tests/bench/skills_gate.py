@@ -10,13 +10,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from optimizer.learn import learn_text, predict
-from optimizer.logistic import logit
-from optimizer.offer import RouteTable
-from optimizer.prices import decide
-from optimizer.replay import Costs, Outcome, ReplayTable
-from optimizer.text_evidence import TextEvidence
-from optimizer.text_heads import TextHeads
+from optimizer.deciding.offer import RouteTable
+from optimizer.evidence.replay import Costs, Outcome, ReplayTable
+from optimizer.evidence.texts import TextEvidence
+from optimizer.fitting.logistic import logit
+from optimizer.heads.texts import TextHeads
+from optimizer.learning.learn import learn_text, predict
+from optimizer.learning.prices import decide
 from tests.bench.skills_table import Table
 
 LEAST = 0.005

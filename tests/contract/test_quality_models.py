@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from optimizer.learn import learn
+from optimizer.learning.learn import learn
 from orchestrator.routing.model import AnnouncedModel, QualityModel
 from orchestrator.wire import PROFILES
 from tests.optimizer.evidence_maker import make_costs, make_evidence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from optimizer.evidence import Evidence
-from optimizer.replay import Costs
+from optimizer.evidence.answers import Evidence
+from optimizer.evidence.replay import Costs
 
 
 def make_evidence(*, queries: int = 400, experts: int = 4, classes: int = 5, seed: int = 0) -> Evidence:

@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from nodes.agent import outbox as outbox_module
 from nodes.agent.messages import Evidence, Heartbeat
 from nodes.agent.outbox import MESSAGE_BYTES, Outbox, OutboxClosed
 
@@ -51,3 +52,22 @@ async def test_closed_takes_nothing_more_and_gives_out_the_rest() -> None:
         await outbox.put(beat(3))
     assert await outbox.take() == [beat(1)]
     assert await outbox.take() == []
+
+
+@pytest.mark.parametrize("more", [False, True])
+async def test_fast_events_wait_for_company_only_where_more_are_to_come(
+    more: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "GATHER_S", 60.0)
+    # The clock stands still: every event follows at once.
+    outbox = Outbox(more=lambda: more, clock=lambda: 0.0)
+    for number in range(100):
+        await outbox.put(beat(number))
+    await outbox.take()
+    taking = asyncio.create_task(outbox.take())
+    await asyncio.sleep(0.01)
+    await outbox.put(beat(100))
+    await asyncio.sleep(0.01)
+    assert taking.done() is not more
+    outbox.close()
+    await taking

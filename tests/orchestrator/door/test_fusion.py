@@ -11,7 +11,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from edgewise.v1 import common_pb2 as common
-from optimizer.model import TaskModel
+from optimizer.deciding.model import TaskModel
 from orchestrator.routing.combined import CombinedModel
 from tests.fakes.arms import FakeArm, Tensors
 from tests.fakes.live import Live, until

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgewise.v1 import fleet_pb2
-from optimizer.fusion import Fused
+from optimizer.routes.fusion import Fused
 from orchestrator.execution.attempt import Attempts
 from orchestrator.execution.run import Progress, Runner
 from orchestrator.fleet.arms import ArmBoard

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from optimizer.routes import Fusion
+from optimizer.routes.route import Fusion
 from orchestrator.errors import DeadlineExceeded
 from orchestrator.execution.run import total_energy
 from orchestrator.types import AttemptRecord, Energy, OnInfeasible, Provenance

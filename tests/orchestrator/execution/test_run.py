@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from optimizer.routes import Fusion
+from optimizer.routes.route import Fusion
 from orchestrator.errors import Unavailable
 from orchestrator.execution.run import fusion_of
 from orchestrator.types import FusionChoice, OnInfeasible

@@ -9,6 +9,7 @@ import pytest
 from edgewise.v1 import fleet_pb2
 from orchestrator.fleet import session as session_module
 from orchestrator.fleet.session import (
+    GATHER_FROM,
     MAX_BYTES_PER_MESSAGE,
     MAX_COMMANDS_PER_MESSAGE,
     MAX_OUTBOX,
@@ -164,6 +165,25 @@ async def test_a_lone_command_does_not_wait_for_company(
     session.submit(work(1))
     async with asyncio.timeout(1):
         await stream.commands(1)
+
+
+@pytest.mark.parametrize(("others", "gathers"), [(0, False), (GATHER_FROM, True)])
+async def test_fast_commands_gather_only_where_several_works_run(
+    session: NodeSession, stream: Stream, monkeypatch: pytest.MonkeyPatch, *, others: int, gathers: bool
+) -> None:
+    monkeypatch.setattr(session_module, "GATHER_S", 60.0)
+    stream.open.set()
+    # One caller, each work answered before the next; the clock stands still, so they follow each other at once.
+    for work_id in range(100):
+        session.settle(done(session.submit(work(work_id)).work_id))
+    await stream.commands(100)
+    for work_id in range(100, 100 + others):
+        session.submit(work(work_id))
+    await asyncio.sleep(0.01)
+    session.submit(work(999))
+    await asyncio.sleep(0.01)
+    sent = [command.work.work_id for message in stream.messages for command in message.commands]
+    assert (999 in sent) is not gathers
 
 
 async def test_a_node_that_takes_nothing_is_refused_more(session: NodeSession) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pytest
 
@@ -18,6 +20,7 @@ from orchestrator.store.records import DAY_J, DAY_TOKENS, FLEET, Claim, Meter, Q
 from orchestrator.store.service import GroupCommitStore, InlineStore
 from tests.orchestrator.store.test_service import SlowDesk
 
+T = TypeVar("T")
 ANNE = Spender("anne", "k1")
 
 
@@ -260,6 +263,24 @@ async def test_a_caller_that_leaves_while_it_waits_loses_nothing() -> None:
     await ledger.reserve(NOBODY, "digits", energy_j=9.0)
     await ledger.close()
     assert [balance.held for balance in desk.balances()] == [pytest.approx(9.0)]
+
+
+async def test_the_store_is_told_how_many_run() -> None:
+    told: list[int] = []
+
+    class Listening(InlineStore):
+        def run(self, step: Callable[[Desk], T], *, others: int = 0) -> asyncio.Future[T]:
+            told.append(others)
+            return super().run(step)
+
+    ledger = Ledger(Listening(MemoryDesk(undo=True)), Terms(), holder="a", clock_unix_s=Wall())
+    await ledger.put_quota(FLEET, Quota(day_j=10.0))
+    held = [await ledger.reserve(NOBODY, "digits", energy_j=0.1) for _ in range(4)]
+    ledger.release(held[0])
+    told.clear()
+    for reservation in held[1:]:
+        await settle(ledger, reservation, 0.05)
+    assert told == [2, 1, 0]
 
 
 async def test_no_reservation_without_a_store(bench: Bench) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from optimizer.choose import Limits, Offer, Price
+from optimizer.deciding.choose import Limits, Offer, Price
 from orchestrator.longrun import LongRun, PacingRecord
 from orchestrator.routing.pace import Pace, choose_paced, dearer
 

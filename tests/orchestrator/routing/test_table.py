@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from optimizer.routes import Fusion
+from optimizer.routes.route import Fusion
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.routing.table import RouteTable, bind
 from tests.orchestrator.builders import a_board, an_arm

@@ -14,7 +14,7 @@ from orchestrator.store.contract import Desk
 from orchestrator.store.errors import StoreFailed, StoreFull
 from orchestrator.store.memory import MemoryDesk
 from orchestrator.store.records import Quota
-from orchestrator.store.service import GroupCommitStore, InlineStore
+from orchestrator.store.service import CROWD, CROWD_LINGER_S, GroupCommitStore, InlineStore
 from orchestrator.store.sqlite import SqliteDesk
 from tests.faults.power import FragileDisk
 
@@ -58,6 +58,29 @@ async def test_steps_that_come_during_a_commit_share_the_next() -> None:
     assert desk.commits <= 3
     await store.close()
     assert desk.closed
+
+
+@pytest.mark.parametrize(("others", "commits"), [(CROWD, 1), (CROWD - 1, 2)])
+async def test_in_a_crowd_a_transaction_waits_for_the_others(others: int, commits: int) -> None:
+    desk = MemoryDesk(undo=True)
+    more: list[asyncio.Future[int]] = []
+    come = threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def pause(linger_s: float) -> None:
+        assert linger_s == CROWD_LINGER_S
+        loop.call_soon_threadsafe(bring)
+        come.wait(5.0)
+
+    def bring() -> None:
+        more.append(store.run(putting(2)))
+        come.set()
+
+    store = GroupCommitStore(desk, pause=pause)
+    assert await store.run(putting(1), others=others) == 1
+    await (more[0] if more else store.run(putting(2)))
+    assert store.commits == commits
+    await store.close()
 
 
 async def test_nothing_is_answered_before_it_is_kept() -> None:

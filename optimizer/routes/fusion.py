@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.errors import EvidenceError
-from optimizer.routes import Fusion, Route
+from optimizer.routes.route import Fusion, Route
 
 Floats = NDArray[np.float64]
 

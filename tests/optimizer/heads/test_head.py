@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from optimizer.errors import EvidenceError
-from optimizer.head import Head, HeadBank, cross_fit_head, expected_calibration_error, fit_head
-from optimizer.logistic import fit_logistic, logit, sigmoid, sigmoid_of_half
+from optimizer.fitting.judging import expected_calibration_error
+from optimizer.fitting.logistic import fit_logistic, logit, sigmoid, sigmoid_of_half
+from optimizer.heads.head import Head, HeadBank, cross_fit_head, fit_head
 from tests.optimizer.evidence_maker import make_evidence
 
 # A counter-example to claim A of arXiv 2501.09410: what three experts give to three labels, and how often each occurs.

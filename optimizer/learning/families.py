@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.evidence import Evidence
-from optimizer.fusion import fuse
-from optimizer.replay import Costs, replay
-from optimizer.routes import Fusion, Route
-from optimizer.standard import Figures, Trial, figures_of, lower_bound
+from optimizer.evidence.answers import Evidence
+from optimizer.evidence.replay import Costs, replay
+from optimizer.evidence.standard import Figures, Trial, figures_of, lower_bound
+from optimizer.routes.fusion import fuse
+from optimizer.routes.route import Fusion, Route
 
 Floats = NDArray[np.float64]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.choose import Offer
-from optimizer.model import Estimate
-from optimizer.routes import Route
+from optimizer.deciding.choose import Offer
+from optimizer.deciding.model import Estimate
+from optimizer.routes.route import Route
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

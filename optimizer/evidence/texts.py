@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.errors import EvidenceError
-from optimizer.evidence import MIN_QUERIES, Evidence
-from optimizer.text_answers import normalised
+from optimizer.evidence.answers import MIN_QUERIES, Evidence
+from optimizer.routes.texts import normalised
 
 Floats = NDArray[np.float64]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.model import ProfilePrice
-from optimizer.replay import ReplayTable
-from optimizer.standard import Figures, Standard, figures_of
+from optimizer.deciding.model import ProfilePrice
+from optimizer.evidence.replay import ReplayTable
+from optimizer.evidence.standard import Figures, Standard, figures_of
 
 Floats = NDArray[np.float64]
 

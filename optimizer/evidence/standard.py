@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.evidence import Evidence
-from optimizer.replay import Costs
+from optimizer.evidence.answers import Evidence
+from optimizer.evidence.replay import Costs
 
 Floats = NDArray[np.float64]
 

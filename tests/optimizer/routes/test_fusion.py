@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from optimizer.errors import EvidenceError
-from optimizer.fusion import confident, fuse
-from optimizer.routes import Fusion, Route
+from optimizer.routes.fusion import confident, fuse
+from optimizer.routes.route import Fusion, Route
 
 A = np.array([0.6, 0.3, 0.1])
 B = np.array([0.2, 0.7, 0.1])

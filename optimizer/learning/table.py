@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.families import Family, cascades, fanouts, singles
-from optimizer.routes import Fusion, Route
-from optimizer.standard import Figures, Standard, Trial
+from optimizer.evidence.standard import Figures, Standard, Trial
+from optimizer.learning.families import Family, cascades, fanouts, singles
+from optimizer.routes.route import Fusion, Route
 
 Floats = NDArray[np.float64]
 

@@ -5,17 +5,17 @@ import itertools
 import numpy as np
 import pytest
 
-from optimizer.choose import Limits, Price, choose
+from optimizer.deciding.choose import Limits, Price, choose
+from optimizer.deciding.model import TaskModel
+from optimizer.deciding.offer import ExpertCosts, RouteTable
 from optimizer.errors import EvidenceError
-from optimizer.evidence import Evidence
-from optimizer.families import Family, cascades, chain_experts, fanouts, singles
-from optimizer.learn import LearnSettings, learn
-from optimizer.model import TaskModel
-from optimizer.offer import ExpertCosts, RouteTable
-from optimizer.replay import Costs, replay
-from optimizer.routes import Fusion, Route
-from optimizer.simulate import POLICIES, Policy, baselines, routes_of, run_model, run_oracle
-from optimizer.standard import Standard, Trial, best_single, figures_of
+from optimizer.evidence.answers import Evidence
+from optimizer.evidence.replay import Costs, replay
+from optimizer.evidence.standard import Standard, Trial, best_single, figures_of
+from optimizer.learning.families import Family, cascades, chain_experts, fanouts, singles
+from optimizer.learning.learn import LearnSettings, learn
+from optimizer.learning.simulate import POLICIES, Policy, baselines, routes_of, run_model, run_oracle
+from optimizer.routes.route import Fusion, Route
 from tests.optimizer.evidence_maker import make_costs, make_evidence
 
 

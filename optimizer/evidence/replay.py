@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.errors import EvidenceError
-from optimizer.evidence import Evidence
-from optimizer.fusion import confident, fuse
-from optimizer.routes import Route
+from optimizer.evidence.answers import Evidence
+from optimizer.routes.fusion import confident, fuse
+from optimizer.routes.route import Route
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

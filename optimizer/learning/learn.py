@@ -10,19 +10,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.deciding.model import Links, Reference, TaskModel
+from optimizer.deciding.offer import RouteTable
 from optimizer.errors import EvidenceError
-from optimizer.evidence import Evidence
-from optimizer.head import HeadBank, cross_fit_head, folds_of
-from optimizer.links import fit_links
-from optimizer.model import Links, Reference, TaskModel
-from optimizer.offer import RouteTable
-from optimizer.prices import Predictions, build_options, price_profiles
-from optimizer.replay import Costs, ReplayTable
-from optimizer.routes import Fusion, Route
-from optimizer.standard import Standard, Trial, best_single
-from optimizer.table import Table, build_table
-from optimizer.text_evidence import TextEvidence
-from optimizer.text_heads import TextHeads, fit_text_heads
+from optimizer.evidence.answers import Evidence
+from optimizer.evidence.replay import Costs, ReplayTable
+from optimizer.evidence.standard import Standard, Trial, best_single
+from optimizer.evidence.texts import TextEvidence
+from optimizer.fitting.judging import folds_of
+from optimizer.heads.head import HeadBank, cross_fit_head
+from optimizer.heads.texts import TextHeads, fit_text_heads
+from optimizer.learning.links import fit_links
+from optimizer.learning.prices import Predictions, build_options, price_profiles
+from optimizer.learning.table import Table, build_table
+from optimizer.routes.route import Fusion, Route
 
 Floats = NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from optimizer.choose import Binding, Limits, Offer, Price, choose
+from optimizer.deciding.choose import Binding, Limits, Offer, Price, choose
 
 FREE = Price()
 

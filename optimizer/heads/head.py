@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.errors import EvidenceError
-from optimizer.logistic import fit_logistic, logit, sigmoid
+from optimizer.fitting.judging import expected_calibration_error, folds_of
+from optimizer.fitting.logistic import fit_logistic, logit, sigmoid
 
 Floats = NDArray[np.float64]
 
@@ -122,21 +123,6 @@ class HeadBank:
         """The bank of some of the experts; their predictions stay what they were."""
         rows_e = list(experts_e)
         return HeadBank(self.weights_ef[rows_e], self.bias_e[rows_e])
-
-
-def expected_calibration_error(predicted_q: Floats, correct_q: NDArray[Any], *, bins: int = 10) -> float:
-    """Mean distance between predicted and actual share of right answers over bins of equally many queries."""
-    order_q = np.argsort(predicted_q, kind="stable")
-    distance = 0.0
-    for rows in np.array_split(order_q, min(bins, len(order_q))):
-        distance += len(rows) * abs(float(predicted_q[rows].mean()) - float(correct_q[rows].mean()))
-    return distance / len(order_q)
-
-
-def folds_of(queries: int, *, folds: int, seed: int) -> NDArray[np.int64]:
-    """Fold of each query, (q,): a seeded permutation, because reference sets come in telling orders."""
-    fold_q = np.arange(queries) % folds
-    return np.asarray(np.random.default_rng(seed).permutation(fold_q))
 
 
 def _checked(features_qf: Floats, correct_q: NDArray[Any]) -> tuple[Floats, Floats]:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.logistic import fit_logistic
-from optimizer.model import Links
-from optimizer.replay import ReplayTable
-from optimizer.routes import Route
+from optimizer.deciding.model import Links
+from optimizer.evidence.replay import ReplayTable
+from optimizer.fitting.logistic import fit_logistic
+from optimizer.routes.route import Route
 
 Floats = NDArray[np.float64]
 

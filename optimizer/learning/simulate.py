@@ -15,18 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.deciding.model import TaskModel
+from optimizer.deciding.offer import RouteTable
 from optimizer.errors import EvidenceError
-from optimizer.evidence import Evidence
-from optimizer.families import cascades, singles
-from optimizer.head import HeadBank
-from optimizer.learn import LearnSettings, predict
-from optimizer.model import TaskModel
-from optimizer.offer import RouteTable
-from optimizer.prices import decide
-from optimizer.replay import Costs, Outcome, ReplayTable
-from optimizer.routes import Fusion, Route
-from optimizer.standard import Standard, Trial, best_single
-from optimizer.table import Pool
+from optimizer.evidence.answers import Evidence
+from optimizer.evidence.replay import Costs, Outcome, ReplayTable
+from optimizer.evidence.standard import Standard, Trial, best_single
+from optimizer.heads.head import HeadBank
+from optimizer.learning.families import cascades, singles
+from optimizer.learning.learn import LearnSettings, predict
+from optimizer.learning.prices import decide
+from optimizer.learning.table import Pool
+from optimizer.routes.route import Fusion, Route
 
 Floats = NDArray[np.float64]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.fusion import fuse
-from optimizer.routes import Fusion, Route
+from optimizer.routes.fusion import fuse
+from optimizer.routes.route import Fusion, Route
 
 _SPACES = re.compile(r"\s+")
 _QUOTES = "\"'`“”‘’"

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.evidence.texts import TextEvidence
+from optimizer.fitting.logistic import fit_logistic, logit, sigmoid
 from optimizer.gate.design import make_design
 from optimizer.gate.encoder import fit_encoder
 from optimizer.gate.gate import TextGate
 from optimizer.gate.head import fit_head
-from optimizer.logistic import fit_logistic, logit, sigmoid
-from optimizer.text_evidence import TextEvidence
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ _LEAST_MARGIN = 1e-4
 
 @dataclass(frozen=True)
 class TextHeads:
-    """What `optimizer.head.HeadBank` is for tensors.
+    """What `optimizer.heads.head.HeadBank` is for tensors.
 
     Args:
         gate: Quality by text.

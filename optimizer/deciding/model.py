@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.head import HeadBank
-from optimizer.logistic import sigmoid, sigmoid_of_half
-from optimizer.routes import Route
-from optimizer.text_heads import TextHeads
+from optimizer.fitting.logistic import sigmoid, sigmoid_of_half
+from optimizer.heads.head import HeadBank
+from optimizer.heads.texts import TextHeads
+from optimizer.routes.route import Route
 
 Floats = NDArray[np.float64]
 

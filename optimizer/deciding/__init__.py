@@ -1,0 +1,1 @@
+"""One route for one query: what is known of its task (`model`), what routes promise (`offer`), which one (`choose`)."""

@@ -1,0 +1,1 @@
+"""What a task is learnt from: recorded answers of every expert (`answers`, `texts`), replayed and judged."""

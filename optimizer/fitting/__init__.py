@@ -1,0 +1,1 @@
+"""Small fits that heads and gate share, and how they are judged."""

@@ -1,0 +1,1 @@
+"""Routes over experts: what they are (`route`), and how several answers become one (`fusion`, `texts`)."""
