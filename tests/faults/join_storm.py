@@ -43,8 +43,6 @@ RATIO_FROM_STORMS = 3
 RECONNECT_S = 7.0
 
 RATE_HZ = 100.0
-CALM_S = 4.0
-STORM_S = 4.0
 ZEROS = np.zeros((1, 8, 8), dtype=np.float32)
 
 
@@ -55,6 +53,8 @@ class Size:
     crowds: int = 4
     nodes: int = 50
     storms: int = 5
+    # Of the load before a storm, and of that beside it.
+    phase_s: float = 4.0
     rest_s: float = 60.0
 
     @property
@@ -176,12 +176,12 @@ class Asking:
 async def storm(fleet: Fleet, found: Found, crowds: Sequence[Running], asking: Asking) -> None:
     """One storm beside the load, and its end."""
     before, size = connected(fleet), found.size
-    found.calm_ms.append(await asking.run(CALM_S))
+    found.calm_ms.append(await asking.run(size.phase_s))
     started_unix_s = time.time()
     tell(crowds, signal.SIGUSR1)
     everybody = before + size.nodes * len(crowds)
     # Nobody asks for the state of all nodes meanwhile: the answer takes the gateway longer than any join.
-    found.storm_ms.append(await asking.run(STORM_S))
+    found.storm_ms.append(await asking.run(size.phase_s))
     await asyncio.to_thread(fleet.wait_until, lambda: connected(fleet) == everybody, "joined")
     found.joined_s.append(max(_joined_unix_s(fleet, size.nodes * len(crowds))) - started_unix_s)
     tell(crowds, signal.SIGUSR2)
@@ -233,7 +233,7 @@ async def join_storm(fleet: Fleet, size: Size, *, seed: int = 0) -> Found:
     await asyncio.to_thread(fleet.wait_until, lambda: connected(fleet) == size.nodes, "the first are there")
     async with AsyncClient(fleet.address) as client:
         asking = Asking(client, seed)
-        await asking.run(2.0)
+        await asking.run(1.0)
         for _ in range(size.storms):
             await storm(fleet, found, crowds[1:], asking)
         found.failed = dict(asking.failed)
