@@ -82,10 +82,10 @@ class Link:
         while not self._draining.is_set():
             started_s = time.monotonic()
             session, end = await self._one_session()
+            again, self._coming_again = self._coming_again, False
             if end is SessionEnd.DRAINED:
-                if not self._coming_again:
+                if not again:
                     break
-                self._coming_again = False
                 continue
             pause_s = 0.0 if session.joined else await self._look_at_tls(session)
             # One line per change of state, however long the gateway stays away.
@@ -104,10 +104,10 @@ class Link:
 
     def come_again(self, reason: str, *, timeout_s: float) -> None:
         """Finish what runs, then connect anew."""
-        session = self.joined
-        if session is not None and not self._draining.is_set():
+        # Also one that is being joined: it was dialled with what is old now.
+        if self._session is not None and not self._draining.is_set():
             self._coming_again = True
-            session.drain(reason, timeout_s=timeout_s)
+            self._session.drain(reason, timeout_s=timeout_s)
 
     async def _one_session(self) -> tuple[Session, SessionEnd]:
         channel = self._way.dial(self.target)
