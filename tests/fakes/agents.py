@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import cache
 
 import grpc.aio
@@ -117,10 +118,13 @@ async def _told_profiles(engine: Engine, meter: Meter, offered: Inventory) -> di
     return found
 
 
-def hollow_parts(engine: HollowEngine | None = None) -> Parts:
-    """The parts of one agent."""
+def hollow_parts(engine: HollowEngine | None = None, *, experts: Sequence[str] = ()) -> Parts:
+    """The parts of one agent; it offers these experts, or all."""
     energy = EnergySource(ModelledMeter(profile()), "hollow", True, "test")
-    return Parts(engine or HollowEngine(), energy, inventory(), measure=_told_profiles)
+    offered = inventory()
+    if experts:
+        offered = replace(offered, arms=tuple(arm for arm in offered.arms if arm.expert in experts))
+    return Parts(engine or HollowEngine(), energy, offered, measure=_told_profiles)
 
 
 @asynccontextmanager

@@ -2,8 +2,9 @@
 
 200 agents in four processes, in this order:
 
-1. *Storms*: 50 of them serve a steady load. The other 150 connect in the same moment; then they break off, and again.
-   Compared are the latencies of the load before each storm and while the nodes join.
+1. *Storms*: 50 of them serve a steady load for one expert. The other 150, which offer another expert of the same task,
+   connect in the same moment; then they break off, and again. Compared are the latencies of the load before each storm
+   and while the nodes join: what the storm does to requests that none of the new nodes answers.
 2. *Rest*: all 200 are connected and nobody asks anything: what the gateway's process takes of a core, and its memory.
 3. *Cold restart*: the gateway is killed and started again; counted from the moment that it listens until all are back.
 
@@ -29,6 +30,7 @@ import psutil
 
 from orchestrator.client import AsyncClient
 from orchestrator.errors import EdgewiseError
+from tests.fakes.agents import EXPERTS
 from tests.fakes.processes import Fleet, Running, http_get
 from tests.faults.campaign import Line, conclude
 from tests.faults.history import p99_ms
@@ -43,6 +45,7 @@ RATIO_FROM_STORMS = 3
 RECONNECT_S = 7.0
 
 RATE_HZ = 100.0
+ASKED, OTHER = (expert for expert, _, _ in EXPERTS)
 ZEROS = np.zeros((1, 8, 8), dtype=np.float32)
 
 
@@ -135,7 +138,10 @@ def start_crowds(fleet: Fleet, size: Size, gateways: str | None = None) -> list[
     """Processes with agents that do not run yet."""
     target = gateways or fleet.address
     command = [sys.executable, "-m", "tests.faults.crowd", target]
-    crowds = [fleet.start_process(f"crowd{n}", [*command, f"c{n}", str(size.nodes)]) for n in range(size.crowds)]
+    crowds = [
+        fleet.start_process(f"crowd{n}", [*command, f"c{n}", str(size.nodes), *((OTHER,) if n else ())])
+        for n in range(size.crowds)
+    ]
     fleet.wait_until(lambda: all("crowd ready" in crowd.tail() for crowd in crowds), "crowds ready")
     return crowds
 
@@ -167,7 +173,7 @@ class Asking:
 
     async def _ask(self, due_s: float, found: list[float]) -> None:
         try:
-            await self._client.infer({"image": ZEROS}, timeout_s=3.0)
+            await self._client.infer({"image": ZEROS}, expert=ASKED, timeout_s=3.0)
         except EdgewiseError as error:
             self.failed[error.reason] += 1
         found.append((time.monotonic() - due_s) * 1e3)
