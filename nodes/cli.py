@@ -121,6 +121,16 @@ def cli() -> None:
 @_option("--personal-keep-h", type=float, metavar="H", help="Hours an input waits for a correction.  [default: 24]")
 @_option("--personal-keep-mib", type=int, metavar="MIB", help="What waiting inputs may take.  [default: 64]")
 @_option("--personal-day-j", type=float, metavar="J", help="Joules a day for training.  [default: 200]")
+@_option("--allow-suspend", is_flag=True, default=None, help="Let the gateway put this machine to sleep.")
+@_option("--suspend-command", metavar="CMD", help="What does that.  [default: systemctl suspend]")
+@_option("--suspend-settle-s", type=float, metavar="S", help="Longest that falling asleep takes.  [default: 20]")
+@_option("--idle-w", type=float, metavar="W", help="Watts while awake and idle.  [default: the profile's]")
+@_option("--sleep-w", type=float, metavar="W", help="Watts while asleep.  [default: 0]")
+@_option("--wake-j", type=float, metavar="J", help="Joules of waking up.  [default: 0]")
+@_option("--wake-s", type=float, metavar="S", help="Seconds from being woken to having joined.  [default: 30]")
+@_option("--wake-mac", metavar="MAC", help="Network card that wakes it.  [default: that of the default route]")
+@_option("--wake-address", metavar="HOST:PORT", help="Where magic packets go.  [default: 255.255.255.255:9]")
+@_option("--relay-wake", is_flag=True, default=None, help="Send magic packets for other nodes on this network.")
 @_option("--log", type=click.Choice(["console", "json"]), default="console", help="Form of the log.")
 def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -> None:
     """Join a gateway and work until stopped.

@@ -28,6 +28,11 @@ def _checked_name(name: str) -> str:
     return name
 
 
+def _checked_target(target: str) -> str:
+    check_target(target)
+    return target
+
+
 def _checked_targets(targets: str) -> str:
     for target in targets.split(","):
         check_target(target)
@@ -44,6 +49,7 @@ def check_target(target: str) -> None:
 
 
 Name = Annotated[str, AfterValidator(_checked_name)]
+Target = Annotated[str, AfterValidator(_checked_target)]
 Targets = Annotated[str, AfterValidator(_checked_targets)]
 
 
@@ -69,6 +75,16 @@ class NodeConfig(BaseModel):
         personal_keep_h: Hours that an input waits for a correction.
         personal_keep_mib: What waiting inputs of all users may take together.
         personal_day_j: Joules a day that training may take.
+        allow_suspend: Whether the gateway may put this machine to sleep.
+        suspend_command: What does it; no shell reads it.
+        suspend_settle_s: How long the machine may take to fall asleep after a command that returned at once.
+        idle_w: Watts while it is awake and idle; None takes the profile's.
+        sleep_w: Watts while it sleeps.
+        wake_j: Joules of waking up.
+        wake_s: Seconds from being woken until the node has joined again.
+        wake_mac: Address of the network card that wakes it; None takes that of the default route, "" has none.
+        wake_address: Where a magic packet for it is sent.
+        relay_wake: Whether this node sends magic packets for others on its network.
         key_file: File of the key that the node shows to its gateway; read anew for every connection.
         openai: Address of an OpenAI-compatible server whose models are offered instead of the catalogue's experts.
         openai_key_file: File of the key that the server wants.
@@ -99,6 +115,16 @@ class NodeConfig(BaseModel):
     personal_keep_h: float = Field(default=24.0, ge=0.0, le=24.0, allow_inf_nan=False)
     personal_keep_mib: int = Field(default=64, ge=0, le=64)
     personal_day_j: float = Field(default=200.0, ge=0.0, allow_inf_nan=False)
+    allow_suspend: bool = False
+    suspend_command: str = "systemctl suspend"
+    suspend_settle_s: float = Field(default=20.0, ge=0.0, le=600.0, allow_inf_nan=False)
+    idle_w: float | None = Field(default=None, ge=0.0, le=1e5, allow_inf_nan=False)
+    sleep_w: float = Field(default=0.0, ge=0.0, le=1e5, allow_inf_nan=False)
+    wake_j: float = Field(default=0.0, ge=0.0, le=1e9, allow_inf_nan=False)
+    wake_s: float = Field(default=30.0, ge=0.0, le=3600.0, allow_inf_nan=False)
+    wake_mac: str | None = None
+    wake_address: Target = "255.255.255.255:9"
+    relay_wake: bool = False
     key_file: Path | None = None
     openai: str | None = None
     openai_key_file: Path | None = None

@@ -181,6 +181,46 @@ class Feedback(Section):
     )
 
 
+class GateFile(Section):
+    """A gate that `edgewise gate train` wrote, and what it was trained with."""
+
+    file: Path = Field(strict=False, description="The gate; its heads replace those that the gateway would learn.")
+    encoder: Path | None = Field(default=None, strict=False, description="ONNX sentence encoder of the training.")
+    tokenizer: Path | None = Field(default=None, strict=False, description="Its tokenizer.json, where it needs one.")
+
+    @model_validator(mode="after")
+    def _tokenizer_belongs_to_an_encoder(self) -> Self:
+        if self.tokenizer is not None and self.encoder is None:
+            raise ValueError("tokenizer belongs to an encoder; name that too")
+        return self
+
+
+class Gate(Section):
+    """Heads that were trained by hand, by task."""
+
+    tasks: dict[TaskName, GateFile] = Field(default_factory=dict, description="The gate file of each task.")
+    check_s: float = Field(default=10.0, ge=0.1, le=3600.0, description="How often the files are looked at anew.")
+
+
+class Sleep(Section):
+    """Nodes that may be put to sleep, and what wakes them."""
+
+    enabled: bool = Field(default=False, description="Put nodes to sleep and wake them by plan, not only by hand.")
+    on_demand: bool = Field(
+        default=True, description="Wake a node for a request that no node that is awake can serve, if time allows."
+    )
+    price_per_j: float = Field(
+        default=0.0001, gt=0.0, le=1000.0, description="Quality (fraction right) that an idle joule must buy."
+    )
+    check_s: float = Field(default=30.0, ge=0.1, le=3600.0, description="How often the plan is looked at.")
+    horizon_s: float = Field(default=600.0, ge=1.0, le=86_400.0, description="Time over which waking must pay.")
+    min_awake_s: float = Field(default=300.0, ge=0.0, le=86_400.0, description="Least time awake before it sleeps.")
+    min_asleep_s: float = Field(default=120.0, ge=0.0, le=86_400.0, description="Least time asleep, but for requests.")
+    wake_commands: dict[TaskName, str] = Field(
+        default_factory=dict, description="By node: a command of the gateway that wakes it, beside the magic packet."
+    )
+
+
 class Explain(Section):
     """How long `edgewise why` remembers."""
 
@@ -275,6 +315,8 @@ class GatewayConfig(Section):
     plan: Plan = Plan()
     guard: Guard = Guard()
     feedback: Feedback = Feedback()
+    gate: Gate = Gate()
+    sleep: Sleep = Sleep()
     explain: Explain = Explain()
     ledger: Ledger = Ledger()
     auth: Auth = Auth()

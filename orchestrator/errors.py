@@ -105,6 +105,7 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "REQUEST_NOT_FOUND": _not_found("request_not_found"),
         "NODE_NOT_FOUND": _not_found("node_not_found"),
         "TOKEN_NOT_FOUND": _not_found("token_not_found"),
+        "SLEEP_OFF": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "sleep_off", ExitCode.CONFIG, False),
         "FEEDBACK_EXPIRED": Surface(
             grpc.StatusCode.FAILED_PRECONDITION, 410, "feedback_expired", ExitCode.NOT_FOUND, False
         ),

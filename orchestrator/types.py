@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.personal.types import Owner, PersonalNote
+from orchestrator.sleep.types import SleepOffer
 from orchestrator.text_profile import TextProfile
 from orchestrator.text_request import GenerationParameters as GenerationParameters
 from orchestrator.text_request import Message as Message
@@ -165,6 +166,10 @@ class NodeHello:
     memory_limit_bytes: int
     energy_source: EnergySource = EnergySource()
     personal_experts: tuple[str, ...] = ()
+    sleep: SleepOffer | None = None
+    relays_wake: bool = False
+    # As it came, of nodes that may sleep: what outlives a restart of the gateway.
+    announced: bytes = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -336,6 +341,7 @@ class RoutingRecord:
     plan_id: str
     certificate: CertificateRecord
     overlay: str = ""
+    gate_sha256: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from nodes.agent.desk import Desk
 from nodes.agent.link import Link, Way
 from nodes.agent.links import Links
 from nodes.agent.session import Session
+from nodes.agent.sleep import offer_of, suspender_of
 from nodes.agent.wire import FleetStream
 from nodes.arms import ArmProfile, Inventory
 from nodes.config import NodeConfig
@@ -162,12 +163,14 @@ class Agent:
             keeper=self._keeper,
             # Jitter needs no secrecy.
             rng=rng or random.Random(),  # noqa: S311
+            suspender=suspender_of(config),
         )
         self._links = Links(config.gateways, lambda target: Link(target, way, self._make_session))
         self._profiles: Mapping[str, ArmProfile] = {}
         self._lost: set[str] = set()
         self._idle_seen_j = 0.0
         self._announcing: set[asyncio.Task[None]] = set()
+        self._sleep_offer = offer_of(config, _profile_idle_w(config))
 
     @property
     def engine(self) -> Engine:
@@ -306,6 +309,8 @@ class Agent:
                 profile_digest=parts.energy.digest,
             ),
             personal_experts=() if parts.personal is None else (parts.personal.arm.expert,),
+            sleep=self._sleep_offer,
+            relays_wake=config.relay_wake,
         )
 
     def _offer(self) -> tuple[m.OfferedArm, ...]:
@@ -318,6 +323,10 @@ class Agent:
             task = asyncio.get_running_loop().create_task(session.announce(self._offer()))
             self._announcing.add(task)
             task.add_done_callback(self._announcing.discard)
+
+
+def _profile_idle_w(config: NodeConfig) -> float | None:
+    return None if config.profile is None else load_profile(config.profile).idle_w
 
 
 def software_version() -> str:

@@ -17,6 +17,7 @@ import structlog
 
 from nodes.agent.backoff import full_jitter_s
 from nodes.agent.session import Session, SessionEnd
+from nodes.agent.sleep import Suspender
 from nodes.agent.wire import FleetStream
 from nodes.identity.diagnosis import wants_tls
 from nodes.identity.errors import IdentityProblem
@@ -39,12 +40,14 @@ class Way:
         key: What the node shows; read anew for every connection.
         keeper: Says why TLS fails; None where there is no identity.
         rng: Jitter of the back-off.
+        suspender: Puts this machine to sleep; None where its operator did not allow it.
     """
 
     dial: Callable[[str], grpc.aio.Channel]
     key: Callable[[], str]
     keeper: Keeper | None
     rng: random.Random
+    suspender: Suspender | None = None
 
 
 class Link:
@@ -82,6 +85,9 @@ class Link:
         while not self._draining.is_set():
             started_s = time.monotonic()
             session, end = await self._one_session()
+            if end is SessionEnd.ASLEEP and self._way.suspender is not None:
+                await self._way.suspender.suspend(self._draining)
+                continue
             again, self._coming_again = self._coming_again, False
             if end is SessionEnd.DRAINED:
                 if not again:

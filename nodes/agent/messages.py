@@ -56,6 +56,20 @@ class Hello:
     memory_limit_bytes: int
     energy_source: SourceReport
     personal_experts: tuple[str, ...] = ()
+    sleep: SleepOffer | None = None
+    relays_wake: bool = False
+
+
+@dataclass(frozen=True)
+class SleepOffer:
+    """That the gateway may put this machine to sleep, and what that takes; fields as in `SleepOffer` of the wire."""
+
+    mac: str
+    wake_address: str
+    idle_w: float
+    sleep_w: float
+    wake_j: float
+    wake_s: float
 
 
 @dataclass(frozen=True)
@@ -198,6 +212,11 @@ class Draining:
     reason: str
 
 
+@dataclass(frozen=True)
+class Sleeping:
+    """The machine goes to sleep as soon as the stream has ended."""
+
+
 Event = (
     Hello
     | Heartbeat
@@ -208,6 +227,7 @@ Event = (
     | ArmsChanged
     | EnergySettled
     | Draining
+    | Sleeping
     | PersonalReport
 )
 
@@ -296,6 +316,21 @@ class Drain:
 
 
 @dataclass(frozen=True)
+class Suspend:
+    """As `Drain`, then put the machine to sleep."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class WakePeer:
+    """Send a magic packet for another machine on this network."""
+
+    mac: str
+    wake_address: str
+
+
+@dataclass(frozen=True)
 class Keep:
     """An input that ran elsewhere, to be kept for its owner until a correction comes."""
 
@@ -317,4 +352,4 @@ class PersonalOrder:
     label: str = ""
 
 
-Command = Welcome | Rejected | Work | Cancel | Drain | Keep | PersonalOrder
+Command = Welcome | Rejected | Work | Cancel | Drain | Suspend | WakePeer | Keep | PersonalOrder

@@ -18,6 +18,7 @@ from nodes.agent import messages as m
 from nodes.agent.desk import Desk
 from nodes.agent.order import IncomingOrder
 from nodes.agent.outbox import Outbox, OutboxClosed
+from nodes.agent.sleep import send_magic_packet
 from nodes.agent.wire import FleetStream, StreamBroken
 from nodes.arms import Tensors
 from nodes.energy.contract import Settlement
@@ -36,6 +37,7 @@ class SessionEnd(StrEnum):
     LOST = "lost"
     REFUSED = "refused"
     DRAINED = "drained"
+    ASLEEP = "asleep"
 
 
 class Session:
@@ -71,6 +73,7 @@ class Session:
         self._order = IncomingOrder(0, 0)
         self._drain_reason: asyncio.Future[tuple[str, float | None]] = asyncio.get_running_loop().create_future()
         self._drained = False
+        self._to_sleep = False
         self.joined = False
         self.why = ""
 
@@ -144,7 +147,9 @@ class Session:
             for task in (reader, writer, drainer):
                 if task.done():
                     task.result()
-            return SessionEnd.DRAINED if self._drained else SessionEnd.LOST
+            if not self._drained:
+                return SessionEnd.LOST
+            return SessionEnd.ASLEEP if self._to_sleep else SessionEnd.DRAINED
         finally:
             for task in tasks:
                 task.cancel()
@@ -181,12 +186,25 @@ class Session:
                 self._desk.order(command)
             case m.Drain(reason):
                 self.drain(reason or "asked by the gateway")
+            case m.Suspend(reason):
+                self._suspend(reason)
+            case m.WakePeer(mac, wake_address):
+                if self._hello.relays_wake:
+                    send_magic_packet(mac, wake_address)
             case m.Rejected(reason, message, retryable):
                 if not retryable:
                     raise SessionRejected(reason, message)
                 log.warning("rejected", reason=reason)
             case m.Welcome():
                 log.warning("second welcome ignored")
+
+    def _suspend(self, reason: str) -> None:
+        """Only where the operator allowed it, whatever the gateway says, and not while the node leaves for good."""
+        if self._hello.sleep is None:
+            log.warning("order to sleep not followed: this node runs without --allow-suspend")
+        elif not self._drain_reason.done():
+            self._to_sleep = True
+            self.drain(reason or "to sleep")
 
     async def _write(self) -> None:
         while events := await self._outbox.take():
@@ -220,6 +238,8 @@ class Session:
         finished = await self._desk.finish(timeout_s)
         if not finished:
             log.warning("work left unfinished", timeout_s=timeout_s)
+        if self._to_sleep:
+            await self._outbox.put(m.Sleeping())
         self._drained = True
         self._outbox.close()
         # Ends early when the reader does; the timeout is for a gateway that does not hang up.

@@ -122,6 +122,8 @@ def _event(event: m.Event) -> fleet.NodeEvent:
             return fleet.NodeEvent(arms_changed=fleet.ArmsChanged(arms=map(_arm, arms)))
         case m.Draining(reason):
             return fleet.NodeEvent(draining=fleet.Draining(reason=reason))
+        case m.Sleeping():
+            return fleet.NodeEvent(sleeping=fleet.Sleeping())
         case m.PersonalReport():
             return fleet.NodeEvent(personal=personal.report(event))
 
@@ -142,6 +144,8 @@ def _hello(hello: m.Hello) -> fleet.Hello:
         memory_limit_bytes=hello.memory_limit_bytes,
         energy_source=_source(hello.energy_source),
         personal_experts=hello.personal_experts,
+        sleep=None if hello.sleep is None else fleet.SleepOffer(**asdict(hello.sleep)),
+        relays_wake=hello.relays_wake,
     )
 
 
@@ -271,6 +275,10 @@ def _command(command: fleet.NodeCommand) -> m.Command | None:
             return _welcome(command.welcome)
         case "drain":
             return m.Drain(command.drain.reason)
+        case "suspend":
+            return m.Suspend(command.suspend.reason)
+        case "wake_peer":
+            return m.WakePeer(command.wake_peer.mac, command.wake_peer.wake_address)
         case "rejected":
             rejected = command.rejected
             return m.Rejected(rejected.reason, rejected.message, rejected.retryable)

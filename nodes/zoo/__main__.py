@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -71,6 +72,17 @@ def export_language(work: Path, out: Path) -> None:
     from nodes.zoo.language.build import Builder
 
     Builder(work, out, click.echo).build()
+
+
+@main.command()
+@click.option("--models", type=FOLDER, default=TEXT_FOLDER, show_default="the shipped folder")
+def judge_language(models: Path) -> None:
+    """Ask the text experts that are there the questions anew; write questions, evidence and cards, no weights."""
+    _require("torch", "onnx", "onnxruntime", extra="edgewise[train,node]")
+    from nodes.zoo.language.build import Builder
+
+    with tempfile.TemporaryDirectory() as work:
+        Builder(Path(work), models, click.echo).judge_again(load_text_catalog(models))
 
 
 @main.command()

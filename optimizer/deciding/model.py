@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.fitting.logistic import sigmoid, sigmoid_of_half
+from optimizer.heads.given import MixedHeads
 from optimizer.heads.head import HeadBank
 from optimizer.heads.texts import TextHeads
 from optimizer.routes.route import Route
@@ -136,7 +137,8 @@ class TaskModel:
     Args:
         experts: Names; order of everything with an e axis.
         routes: The table: every single expert first, in the order of `experts`, then the composite routes.
-        heads: One calibrated quality head per expert; those of a text task read a text's bytes.
+        heads: One calibrated quality head per expert; those of a text task read a text's bytes, and some may have been
+            trained elsewhere.
         links: From heads to routes.
         reference: What every route did on the reference evidence.
         prices: Per profile: "eco", "balanced", "best".
@@ -145,7 +147,7 @@ class TaskModel:
 
     experts: tuple[str, ...]
     routes: tuple[Route, ...]
-    heads: HeadBank | TextHeads
+    heads: HeadBank | TextHeads | MixedHeads
     links: Links
     reference: Reference
     prices: Mapping[str, ProfilePrice]

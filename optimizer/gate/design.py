@@ -112,13 +112,14 @@ def make_design(features_qf: Floats, tasks: Sequence[str], *, seed: int = 0, cou
     kept = np.flatnonzero(count >= min(_FEWEST, len(tasks)))
     row_of = np.zeros(len(names), dtype=np.int64)
     row_of[kept] = np.arange(1, len(kept) + 1)
-    scale_f = _scale(features_qf, counts)
+    scale_f = comparable_scale(features_qf, counts)
     folds = np.arange(len(tasks)) % min(FOLDS, len(tasks))
     fold_q = np.random.default_rng(seed).permutation(folds)
     return Design(features_qf / scale_f, row_of[place_q.ravel()], fold_q, tuple(names[kept].tolist()), scale_f)
 
 
-def _scale(features_qf: Floats, counts: int) -> Floats:
+def comparable_scale(features_qf: Floats, counts: int = STRUCTURE) -> Floats:
+    """What to divide features by so that the counts among them weigh like latents, (f,); infinite for constants."""
     scale_f = np.ones(features_qf.shape[1])
     spread = features_qf[:, -counts:].std(axis=0)
     # A feature that never varies says nothing: whatever it is in use, it shall not count.

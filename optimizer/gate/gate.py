@@ -17,7 +17,8 @@ from optimizer.gate.design import make_design
 from optimizer.gate.encoder import Encoder, as_bytes, fit_encoder
 from optimizer.gate.head import Head, fit_head
 from optimizer.gate.sentences import SentenceEncoder
-from optimizer.native.text_gate import Scorer
+from optimizer.gate.topics import Topics
+from optimizer.native.text_gate import Pulls, Scorer
 
 Floats = NDArray[np.float64]
 Array = NDArray[np.generic]
@@ -34,12 +35,14 @@ class TextGate:
         tasks: Names of the tasks with rows of their own: row 1, 2, ... of every head.
         experts: Names, in the order of `heads`.
         heads: One per expert.
+        topics: Where the task is not told, a text is judged as one of its topic: their names are tasks then.
     """
 
     encoder: Encoder
     tasks: tuple[str, ...]
     experts: tuple[str, ...]
     heads: tuple[Head, ...]
+    topics: Topics | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.tasks) + 1, self.encoder.features)
@@ -47,6 +50,8 @@ class TextGate:
             raise EvidenceError("A gate needs experts of different names, one head each.")
         if any(head.weights_tf.shape != shape or head.bias_t.shape != shape[:1] for head in self.heads):
             raise EvidenceError("A head's tasks or features are not those of the gate.")
+        if self.topics is not None and self.topics.weight_kf.shape[1] != self.encoder.features:
+            raise EvidenceError("The topics' features are not those of the gate.")
 
     @cached_property
     def _row_of(self) -> Mapping[str, int]:
@@ -55,7 +60,15 @@ class TextGate:
     @cached_property
     def _scorer(self) -> Scorer:
         weights_tfe = np.stack([head.weights_tf for head in self.heads], axis=2)
-        return Scorer(self.encoder.arrays, weights_tfe, np.stack([head.bias_t for head in self.heads], axis=1))
+        bias_te = np.stack([head.bias_t for head in self.heads], axis=1)
+        return Scorer(self.encoder.arrays, weights_tfe, bias_te, pulls=self._pulls)
+
+    @cached_property
+    def _pulls(self) -> Pulls | None:
+        if self.topics is None:
+            return None
+        rows = [self._row_of.get(name, 0) for name in self.topics.names]
+        return Pulls(self.topics.weight_kf, self.topics.bias_k, np.array(rows, dtype=np.int64))
 
     def quality(self, text: str, task: str = "") -> Floats:
         """Quality of each expert, (e,), within 0 and 1; an unknown task counts as not told.
@@ -81,7 +94,11 @@ class TextGate:
 
     def judge(self, features_qf: Floats, tasks: Sequence[str]) -> Floats:
         """Quality of each expert for prompts of which the encoder's features are known, (q, e)."""
-        task_q = np.array([self._row_of.get(task, 0) for task in tasks], dtype=np.int64)
+        row_of = self._row_of
+        task_q = np.array([row_of.get(task, 0) for task in tasks], dtype=np.int64)
+        if self.topics is not None:
+            untold_q = task_q == 0
+            task_q[untold_q] = [row_of.get(topic, 0) for topic in self.topics.of(features_qf[untold_q])]
         return np.column_stack([head.quality(features_qf, task_q) for head in self.heads])
 
     def take(self, experts: Sequence[str]) -> TextGate:
@@ -118,6 +135,7 @@ class TextGate:
             "weights_etf": np.stack([head.weights_tf for head in self.heads]),
             "bias_et": np.stack([head.bias_t for head in self.heads]),
             "calibration_error_e": np.array([head.calibration_error for head in self.heads]),
+            **({} if self.topics is None else {"topic_kf": self.topics.weight_kf, "topic_k": self.topics.bias_k}),
             **self.encoder.to_arrays(),
         }
 
@@ -139,7 +157,7 @@ class TextGate:
                 Head(weights, np.asarray(bias, dtype=np.float64), float(error)) for weights, bias, error in parts
             )
             names = tuple(map(str, arrays["tasks"].tolist())), tuple(map(str, arrays["experts"].tolist()))
-            return cls(Encoder.from_arrays(arrays, sentences), *names, heads)
+            return cls(Encoder.from_arrays(arrays, sentences), *names, heads, _topics(arrays))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, EvidenceError):
                 raise
@@ -175,6 +193,13 @@ def fit_gate(
     design = make_design(encoder.encode(texts), tasks, seed=seed)
     heads = tuple(fit_head(design, quality_q, penalty=penalty).head for quality_q in quality_of.values())
     return TextGate(encoder, design.tasks, tuple(quality_of), heads)
+
+
+def _topics(arrays: Mapping[str, Array]) -> Topics | None:
+    if "topic_kf" not in arrays:
+        return None
+    weight_kf, bias_k = (np.ascontiguousarray(arrays[name], dtype=np.float64) for name in ("topic_kf", "topic_k"))
+    return Topics(weight_kf, bias_k)
 
 
 def _spread(head: Head, own: Sequence[str], tasks: Sequence[str]) -> Head:

@@ -7,6 +7,7 @@
  * Per query the lower one at the point z is taken, with T among the prefixes of the arms ordered by z, and replaced by
  * its tangent there; the sum of the tangents is linear in z and bounds every set of the box. */
 
+#include <float.h>
 #include <math.h>
 
 #include "select.h"
@@ -94,8 +95,11 @@ void gains_any_right(Search *s, Box *b) {
     const double *point = b->dual + head(s), *missed = b->covered;
     sums_at_point(s, b, chosen, count);
     for (int32_t q = 0; q < s->blocks * LANES; q++) {
-        s->lane[2][q] = exp(-s->lane[0][q]);
-        s->lane[0][q] = -expm1(-s->lane[0][q]);
+        /* One call for both: the slope may be off by an ulp of 1, the height is exact also where it is tiny. A slope
+         * above 0 says that the smooth one is taken. */
+        const double left = expm1(-s->lane[0][q]);
+        s->lane[2][q] = 1.0 + left > 0.0 ? 1.0 + left : DBL_MIN;
+        s->lane[0][q] = -left;
         s->lane[3][q] = s->lane[4][q] = 0.0;
     }
     lowest_cover(s, b, chosen, count);

@@ -115,6 +115,8 @@ double worth_of(Search *s, const uint8_t *set);
 void complete(Search *s, const Box *b, bool thorough);
 void offer(Search *s, const uint8_t *set);
 void revalue(Search *s, int32_t arm);
+/* fill.c */
+void fill_cheapest(const Search *s, uint8_t *set, const double *order);
 /* proof.c */
 void say(Search *s, int32_t kind, int32_t index);
 int32_t keep_dual(Search *s, const double *dual);

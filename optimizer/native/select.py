@@ -21,7 +21,8 @@ Ints = NDArray[np.int32]
 
 _DOUBLES = ctypes.POINTER(ctypes.c_double)
 _INTS = ctypes.POINTER(ctypes.c_int32)
-_STOP = ctypes.CFUNCTYPE(ctypes.c_int32)
+STOP = ctypes.CFUNCTYPE(ctypes.c_int32)
+NEVER = STOP()
 
 
 class _Instance(ctypes.Structure):
@@ -38,7 +39,7 @@ class _Instance(ctypes.Structure):
         ("tolerance", ctypes.c_double),
         ("gap", ctypes.c_double),
         ("node_limit", ctypes.c_int64),
-        ("should_stop", _STOP),
+        ("should_stop", STOP),
         ("prove", ctypes.c_int32),
         ("start_count", ctypes.c_int32),
         ("start", ctypes.c_void_p),
@@ -201,7 +202,7 @@ def packed(instance: Instance, settings: Settings, *, start: Sequence[int] = (),
     worth_nq, cost_nk = np.ascontiguousarray(instance.worth_nq), np.ascontiguousarray(instance.cost_nk)
     joules_nq = None if instance.joules_nq is None else np.ascontiguousarray(instance.joules_nq)
     begin = np.array(start, dtype=np.int32)
-    stop = _STOP() if settings.should_stop is None else _STOP(settings.should_stop)
+    stop = NEVER if settings.should_stop is None else STOP(settings.should_stop)
     fields = _Instance(
         arms=worth_nq.shape[0],
         queries=worth_nq.shape[1],

@@ -45,34 +45,12 @@ EXPORT void edgewise_standing_close(Standing *p) {
     free(p);
 }
 
-/* Arms that add nothing but still fit: another one to fall back on. */
-static void fill(Standing *p) {
-    Search *s = &p->s;
-    double left[s->costs + 1];
-    memcpy(p->filled, s->best, (size_t)s->arms);
-    for (int32_t k = 0; k < s->costs; k++) {
-        left[k] = 1.0 + s->slack;
-        for (int32_t i = 0; i < s->arms; i++) left[k] -= s->best[i] ? cost_of(s, i, k) : 0.0;
-    }
-    for (;;) {
-        int32_t chosen = -1;
-        for (int32_t i = 0; i < s->arms; i++) {
-            if (p->filled[i] || (chosen >= 0 && p->order[i] >= p->order[chosen])) continue;
-            bool fits = true;
-            for (int32_t k = 0; k < s->costs; k++) fits = fits && cost_of(s, i, k) <= left[k];
-            if (fits) chosen = i;
-        }
-        if (chosen < 0) return;
-        p->filled[chosen] = 1;
-        for (int32_t k = 0; k < s->costs; k++) left[k] -= cost_of(s, chosen, k);
-    }
-}
-
 /* The tree stays ours. */
 static void show(Standing *p, Outcome *out) {
     Search *s = &p->s;
     hand_out(s, out);
-    fill(p);
+    memcpy(p->filled, s->best, (size_t)s->arms);
+    fill_cheapest(s, p->filled, p->order);
     for (int32_t i = 0; i < s->arms; i++) out->active[i] = p->filled[i];
     for (int32_t k = 0; k <= s->costs; k++) out->price[k] = s->dual_count ? s->duals[k] : 0.0;
 }

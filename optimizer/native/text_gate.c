@@ -256,18 +256,34 @@ typedef struct {
     const double *weights; /* (task, feature, expert) */
     const double *bias;    /* (task, expert) */
     int64_t experts;
+    const double *pull;       /* (topic, feature); a text is of the topic that pulls most */
+    const double *pull_bias;  /* (topic) */
+    const int64_t *topic_row; /* (topic): its task */
+    int64_t topics;           /* none: 0 */
 } gate_t;
+
+static int64_t row_of_topic(const gate_t *gate, const double *feature, int64_t features) {
+    int64_t best = 0;
+    double most = -INFINITY;
+    for (int64_t k = 0; k < gate->topics; k++) {
+        double pull = gate->pull_bias[k];
+        for (int64_t f = 0; f < features; f++) pull += feature[f] * gate->pull[k * features + f];
+        if (pull > most) most = pull, best = k;
+    }
+    return gate->topic_row[best];
+}
 
 CLONES static void score(const double *feature, const double *weights, int64_t features, int64_t experts, double *out) {
     for (int64_t f = 0; f < features; f++)
         for (int64_t e = 0; e < experts; e++) out[e] += feature[f] * weights[f * experts + e];
 }
 
-/* Quality of every expert for one text, within 0 and 1. */
+/* Quality of every expert for one text, within 0 and 1; where the task is not told (0), that of the text's topic. */
 EXPORT void edgewise_text_quality(const gate_t *gate, const uint8_t *text, int64_t size, int64_t task, double *out) {
     double feature[MAX_LATENTS + STRUCTURE];
     int64_t features = gate->encoder.latents + STRUCTURE;
     encode(&gate->encoder, text, size, feature);
+    if (task == 0 && gate->topics) task = row_of_topic(gate, feature, features);
     memcpy(out, gate->bias + task * gate->experts, sizeof(double) * (size_t)gate->experts);
     score(feature, gate->weights + task * features * gate->experts, features, gate->experts, out);
     for (int64_t e = 0; e < gate->experts; e++) out[e] = out[e] < 0.0 ? 0.0 : out[e] > 1.0 ? 1.0 : out[e];

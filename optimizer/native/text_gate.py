@@ -44,7 +44,19 @@ class _Gate(ctypes.Structure):
         ("weights", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
         ("experts", _LONG),
+        ("pull", ctypes.c_void_p),
+        ("pull_bias", ctypes.c_void_p),
+        ("topic_row", ctypes.c_void_p),
+        ("topics", _LONG),
     )
+
+
+class Pulls(NamedTuple):
+    """Topics as the compiled code reads them: a text is of the topic whose pull is the largest."""
+
+    weight_kf: Floats
+    bias_k: Floats
+    row_k: NDArray[np.int64]
 
 
 class Sparse(NamedTuple):
@@ -100,17 +112,22 @@ class Scorer:
         arrays: The encoder.
         weights_tfe: Heads by task.
         bias_te: Likewise.
+        pulls: Which task's heads judge a text of task 0; None for those of task 0 themselves.
 
     Raises:
         NativeMissing: The compiled part is not built.
     """
 
-    def __init__(self, arrays: Arrays, weights_tfe: Floats, bias_te: Floats) -> None:
+    def __init__(self, arrays: Arrays, weights_tfe: Floats, bias_te: Floats, *, pulls: Pulls | None = None) -> None:
         # Kept, because the compiled code holds plain addresses into them.
-        self._kept = (arrays, np.ascontiguousarray(weights_tfe), np.ascontiguousarray(bias_te))
-        _, weights, bias = self._kept
-        self._experts = bias.shape[1]
-        gate = _Gate(_encoder(arrays), weights.ctypes.data, bias.ctypes.data, self._experts)
+        self._kept = [np.ascontiguousarray(part) for part in (weights_tfe, bias_te, *(pulls or ()))]
+        self._arrays = arrays
+        weights, bias, *topics = (part.ctypes.data for part in self._kept)
+        self._experts = bias_te.shape[1]
+        gate = _Gate(_encoder(arrays), weights, bias, self._experts)
+        if pulls is not None:
+            gate.pull, gate.pull_bias, gate.topic_row = topics
+            gate.topics = len(pulls.row_k)
         self._gate = ctypes.pointer(gate)
         self._call = _functions().edgewise_text_quality
 

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from optimizer.native.select import Found, Instance, Settings, Tree, head, padded, select
-from optimizer.selection.problem import ROUNDING, Problem
+from optimizer.native.whole import Stated, solve_whole, take_in
+from optimizer.selection.filling import filled
+from optimizer.selection.problem import ROUNDING, Mode, Problem
 from optimizer.selection.proof import BRANCH, DOMINATED, DOMINATOR, Proof
 from optimizer.selection.solution import Solution, Status
-from optimizer.selection.utility import AnyRight, Bools, Floats, Table, any_right_q
+from optimizer.selection.utility import AnyRight, BestOf, Bools, Floats
 
 # Relative to the worth of all arms together.
 TOLERANCE = 1e-11
@@ -84,14 +86,41 @@ def solve_exact(problem: Problem, search: Search, *, warm: Solution | None = Non
 
     Cost: 0.1 ms at 20 arms × 15 queries, 1 ms at 100 × 60 (`tests/bench/bench_solver.py`).
     """
+    if problem.mode is Mode.WORST_CASE and warm is None and not search.prove:
+        return _at_once(problem, search)
     if not problem.eligible:
         return Solution(Status.INFEASIBLE, (), 0.0, 0.0, 0)
     scaled = scaled_problem(problem, warm.trace.scale if warm and isinstance(warm.trace, Trace) else None)
     if scaled.scale <= 0.0:
-        return Solution(Status.OPTIMAL, (problem.eligible[0],), 0.0, 0.0, 1)
+        return filled(problem, Solution(Status.OPTIMAL, (problem.eligible[0],), 0.0, 0.0, 1))
     settings = settings_of(search)
     start, old = _warm_start(scaled, problem, warm)
-    return solution_of(problem, scaled, select(scaled.instance, settings, start=start, old=old))
+    return filled(problem, solution_of(problem, scaled, select(scaled.instance, settings, start=start, old=old)))
+
+
+def _at_once(problem: Problem, search: Search) -> Solution:
+    """Nothing is kept, so that nothing has to be made in Python but the answer."""
+    answer = solve_whole(_stated(problem), settings_of(search))
+    if answer is None:
+        return Solution(Status.INFEASIBLE, (), 0.0, 0.0, 0)
+    status = Status.OPTIMAL if answer.optimal else Status.FEASIBLE
+    price_per_j = answer.price if problem.limits.energy_j else 0.0
+    return Solution(status, answer.active, answer.objective, answer.bound, answer.explored, price_per_j=price_per_j)
+
+
+def _stated(problem: Problem) -> Stated:
+    utility, costs = problem.utility, problem.set_costs
+    assert isinstance(utility, AnyRight | BestOf)
+    any_right = isinstance(utility, AnyRight)
+    return Stated(
+        utility.right_qn if isinstance(utility, AnyRight) else utility.quality_qn,
+        any_right,
+        problem.allowed_qn if problem.has_latency_limits else None,
+        problem.weights_q,
+        costs.cost_kn,
+        costs.limit_k,
+        np.array([arm.energy_j for arm in problem.arms]) if problem.limits.energy_j is None else costs.cost_kn[0],
+    )
 
 
 def settings_of(search: Search) -> Settings:
@@ -101,33 +130,34 @@ def settings_of(search: Search) -> Settings:
 
 def scaled_problem(problem: Problem, known: float | None = None) -> Scaled:
     """The problem in the solver's units; a known scale keeps the units of an earlier run."""
-    utility = problem.utility
-    assert not isinstance(utility, Table)
-    eligible = list(problem.eligible)
-    # Copies are made only where there is something to leave out: at 20 arms they cost as much as the search.
-    every = len(eligible) == len(problem.arms)
-    values_qe = utility.right_qn if isinstance(utility, AnyRight) else utility.quality_qn
-    if not problem.allowed_qn.all():
-        values_qe = np.where(problem.allowed_qn, values_qe, 0.0)
-    if not every:
-        values_qe = values_qe[:, eligible]
-    costs = problem.set_costs
-    cost_ke = costs.cost_kn if every else costs.cost_kn[:, eligible]
+    if problem.routing is not None:
+        return _scaled_routed(problem, known)
+    taken = take_in(_stated(problem), settings_of(Search()), known=known)
+    binding_k = np.zeros(len(problem.set_costs.limit_k), dtype=bool)
+    binding_k[taken.binding_b] = True
+    any_right = isinstance(problem.utility, AnyRight)
+    weight_q = taken.weight_q if any_right else None
+    instance = Instance(taken.worth_eq, taken.share_eb, None, weight_q, any_right=any_right)
+    price_unit = _price_unit(problem, binding_k, taken.scale)
+    return Scaled(tuple(taken.eligible_e), binding_k, taken.scale, instance, price_unit)
+
+
+def _scaled_routed(problem: Problem, known: float | None) -> Scaled:
+    utility, routing, costs, eligible = problem.utility, problem.routing, problem.set_costs, list(problem.eligible)
+    assert isinstance(utility, BestOf)
+    assert routing is not None
+    values_qe = np.where(problem.allowed_qn, utility.quality_qn, 0.0)[:, eligible]
+    cost_ke = costs.cost_kn[:, eligible]
     binding_k = np.asarray((costs.limit_k > 0.0) & (cost_ke.sum(axis=1) > costs.limit_k))
     cost_ek = np.divide(cost_ke[binding_k].T, costs.limit_k[binding_k], order="C")
-    if isinstance(utility, AnyRight):
-        scale = known or float(problem.weights_q @ any_right_q(values_qe))
-        weight_q = problem.weights_q / (scale or 1.0)
-        instance = Instance(np.ascontiguousarray(values_qe.T), cost_ek, None, weight_q, any_right=True)
-        return Scaled(tuple(eligible), binding_k, scale, instance, _price_unit(problem, binding_k, scale))
     worth_eq = np.multiply(values_qe.T, problem.weights_q, order="C")
-    joules_eq = None if problem.routing is None else _joules(problem, eligible)
-    if joules_eq is not None and problem.routing is not None and problem.routing.mean_energy_j <= 0.0:
+    joules_eq, free = _joules(problem, eligible), routing.mean_energy_j <= 0.0
+    if free:
         # Only what costs nothing may run.
-        worth_eq, joules_eq = np.where(joules_eq > 0.0, 0.0, worth_eq), None
+        worth_eq = np.where(joules_eq > 0.0, 0.0, worth_eq)
     scale = known or float(worth_eq.max(axis=0).sum())
     worth_eq /= scale or 1.0
-    instance = Instance(worth_eq, cost_ek, joules_eq)
+    instance = Instance(worth_eq, cost_ek, None if free else joules_eq)
     return Scaled(tuple(eligible), binding_k, scale, instance, _price_unit(problem, binding_k, scale))
 
 

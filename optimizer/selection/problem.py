@@ -113,6 +113,11 @@ class Problem:
         """Which of the two problems this is."""
         return Mode.WORST_CASE if self.routing is None else Mode.ROUTED
 
+    @property
+    def has_latency_limits(self) -> bool:
+        """Whether an arm can be too slow for anything."""
+        return any(one.latency_limit_ms is not None for one in self.classes)
+
     @cached_property
     def set_costs(self) -> SetCosts:
         """The limits as knapsacks."""
@@ -135,7 +140,7 @@ class Problem:
     @cached_property
     def allowed_qn(self) -> Bools:
         """Whether each arm is fast enough for each query's class."""
-        if all(one.latency_limit_ms is None for one in self.classes):
+        if not self.has_latency_limits:
             return np.ones((self.utility.queries, len(self.arms)), dtype=bool)
         latency_cn = self.latency_cn
         if latency_cn is None:

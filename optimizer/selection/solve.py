@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from optimizer.native.library import available
 from optimizer.selection.exact import Search, solve_exact
-from optimizer.selection.problem import ROUNDING, Problem
-from optimizer.selection.solution import Solution, Status
-from optimizer.selection.utility import AnyRight, BestOf, Bools, Table
+from optimizer.selection.problem import Problem
+from optimizer.selection.solution import Solution
+from optimizer.selection.utility import AnyRight, BestOf, Table
 
 
 def solve(problem: Problem, search: Search | None = None, *, warm: Solution | None = None) -> Solution:
@@ -36,8 +34,7 @@ def solve(problem: Problem, search: Search | None = None, *, warm: Solution | No
         from optimizer.selection.baselines.boxes import solve_by_boxes
 
         return solve_by_boxes(problem, node_limit=search.node_limit, should_stop=search.should_stop)
-    found = solve_exact(compiled, search, warm=warm)
-    return found if found.status is Status.INFEASIBLE else _filled(problem, found)
+    return solve_exact(compiled, search, warm=warm)
 
 
 def _for_compiled(problem: Problem) -> Problem | None:
@@ -49,28 +46,3 @@ def _for_compiled(problem: Problem) -> Problem | None:
         # With one expert per query, being right is all that it can be worth.
         return replace(problem, utility=BestOf(utility.right_qn)) if routing.fanout == 1 else None
     return problem
-
-
-def _filled(problem: Problem, found: Solution) -> Solution:
-    """With the arms that still fit; where the search was stopped early they may even add something."""
-    active = _maximal(problem, found.active)
-    if active == found.active:
-        return found
-    if found.status is Status.OPTIMAL:
-        return replace(found, active=active)
-    objective = problem.value(active)
-    return replace(found, active=active, objective=objective, bound=max(found.bound, objective))
-
-
-def _maximal(problem: Problem, active: tuple[int, ...]) -> tuple[int, ...]:
-    costs = problem.set_costs
-    left_k = costs.limit_k * (1.0 + ROUNDING) - costs.cost_kn[:, list(active)].sum(axis=1)
-    out_n: Bools = np.asarray(problem.allowed_qn.any(axis=0))
-    out_n[list(active)] = False
-    if not len(left_k) and not out_n.any():
-        return active
-    while (fits := np.flatnonzero(out_n & (costs.cost_kn <= left_k[:, None]).all(axis=0))).size:
-        chosen = int(min(fits.tolist(), key=lambda n: (problem.arms[n].energy_j, n)))
-        active, out_n[chosen] = (*active, chosen), False
-        left_k = left_k - costs.cost_kn[:, chosen]
-    return tuple(sorted(active))

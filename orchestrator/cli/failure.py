@@ -29,6 +29,7 @@ ADVICE = {
     "ATTEMPTS_FAILED": ("every attempt failed", "`edgewise why` tells what each node said"),
     "TASK_NOT_FOUND": ("unknown task", "`edgewise status` lists the tasks"),
     "EXPERT_NOT_FOUND": ("unknown expert", "`edgewise status` lists the experts"),
+    "SLEEP_OFF": ("node may not sleep", "start it with `edgewise node run --allow-suspend`"),
     "NODE_NOT_FOUND": ("unknown node", "`edgewise node list` lists the nodes"),
     "REQUEST_NOT_FOUND": ("unknown request", "only the gateway that answered remembers it, and not for ever"),
     "DEADLINE_EXCEEDED": ("too late", "allow more with --max-latency or --timeout"),

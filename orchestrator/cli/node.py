@@ -93,10 +93,35 @@ def list_nodes(session: Session, output: str) -> None:
 @click.pass_obj
 def drain(session: Session, name: str, output: str) -> None:
     """Give the node NAME no new work; what runs is finished."""
+    with session.client() as client:
+        _show_state(name, client.drain_node(name), output)
+
+
+@node.command()
+@gateway_option
+@click.argument("name")
+@output_option
+@click.pass_obj
+def sleep(session: Session, name: str, output: str) -> None:
+    """Have the node NAME finish what runs and sleep; it must run with --allow-suspend."""
+    with session.client() as client:
+        _show_state(name, client.sleep_node(name), output)
+
+
+@node.command()
+@gateway_option
+@click.argument("name")
+@output_option
+@click.pass_obj
+def wake(session: Session, name: str, output: str) -> None:
+    """Wake the node NAME, which sleeps."""
+    with session.client() as client:
+        _show_state(name, client.wake_node(name), output)
+
+
+def _show_state(name: str, state: str, output: str) -> None:
     from orchestrator.cli.output import print_json
 
-    with session.client() as client:
-        state = client.drain_node(name)
     if output == "json":
         print_json({"node": name, "state": state})
     else:

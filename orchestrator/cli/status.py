@@ -65,7 +65,7 @@ def nodes_table(nodes: Iterable[NodeStatus]) -> Table:
     for entry in nodes:
         rows.add_row(
             safe(entry.node),
-            safe(entry.state) + (f"\n{entry.engine_restarts} restarts" if entry.engine_restarts else ""),
+            _state_cell(entry),
             device_text(entry.device, simulated=entry.simulated),
             f"{entry.running}/{entry.concurrency}",
             str(entry.queued),
@@ -73,6 +73,15 @@ def nodes_table(nodes: Iterable[NodeStatus]) -> Table:
             _energy_cell(entry),
         )
     return rows
+
+
+def _state_cell(entry: NodeStatus) -> str:
+    from orchestrator.cli.output import safe
+    from orchestrator.units import format_duration_ms
+
+    restarts = f"\n{entry.engine_restarts} restarts" if entry.engine_restarts else ""
+    rest = "" if entry.asleep_s is None else f"\nfor {format_duration_ms(entry.asleep_s * 1e3, 2)}"
+    return safe(entry.state) + rest + restarts
 
 
 def _energy_cell(entry: NodeStatus) -> str:
@@ -138,5 +147,9 @@ def _plan_text(task: TaskStatus) -> str:
     )
     paced = f"long-run budget: {pacing_sentence(task.pacing)}\n" if task.pacing else ""
     paced += f"guard: {guard_sentence(task.guard)}\n" if task.guard else ""
+    if task.gate_sha256:
+        paced += f"gate file: SHA-256 {safe(task.gate_sha256[:12])}…\n"
+    if task.gate_problem:
+        paced += f"gate file: {safe(task.gate_problem)}\n"
     plan = f"plan {safe(task.plan_id) or 'none'}: {len(task.active_arms)} arms active"
     return f"{plan}; {certificate_text(task.certificate)}\nprofiles: {prices or 'none'}\n{paced}"

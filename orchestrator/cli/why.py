@@ -225,4 +225,5 @@ def _plan_text(explanation: Explanation) -> str:
 
     routing = explanation.routing
     plan = f"plan {safe(routing.plan_id) or 'none'}: {certificate_text(routing.certificate)}"
-    return f"\nfusion {routing.fusion.value}; {plan}"
+    gate = f"; gate file {safe(routing.gate_sha256[:12])}" if routing.gate_sha256 else ""
+    return f"\nfusion {routing.fusion.value}; {plan}{gate}"

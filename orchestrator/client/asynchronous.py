@@ -159,6 +159,14 @@ class AsyncClient(Session):
         """Give a node no new work; returns its state."""
         return await self._run(admin.drain_node(node))
 
+    async def sleep_node(self, node: str) -> str:
+        """Have a node finish what runs and sleep, if its operator allows that; returns its state."""
+        return await self._run(admin.sleep_node(node))
+
+    async def wake_node(self, node: str) -> str:
+        """Wake a node that sleeps; returns its state."""
+        return await self._run(admin.wake_node(node))
+
     async def _spec(self, task: str) -> TensorSpec | None:
         if task not in self.specs:
             self.specs.update(await self._run(wire.tasks()))

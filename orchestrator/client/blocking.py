@@ -201,6 +201,14 @@ class Client(Session):
         """Have the gateway read its configuration again; what has changed."""
         return self._run(admin.reload_config())
 
+    def sleep_node(self, node: str) -> str:
+        """Have a node finish what runs and sleep, if its operator allows that; returns its state."""
+        return self._run(admin.sleep_node(node))
+
+    def wake_node(self, node: str) -> str:
+        """Wake a node that sleeps; returns its state."""
+        return self._run(admin.wake_node(node))
+
     def _spec(self, task: str) -> TensorSpec | None:
         if task not in self.specs:
             self.specs.update(self._run(wire.tasks()))

@@ -166,7 +166,7 @@ class ArmStatus:
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """One node: `state` is "healthy", "suspect", "draining" or "offline"."""
+    """One node: `state` is "healthy", "suspect", "draining", "asleep", "waking" or "offline"."""
 
     node: str
     state: str
@@ -184,6 +184,7 @@ class NodeStatus:
     energy_source: EnergySource = field(default_factory=EnergySource)
     temperature_c: float | None = None
     throttles: tuple[str, ...] = ()
+    asleep_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,8 @@ class TaskStatus:
     prices: tuple[ProfilePrice, ...]
     pacing: PacingRecord | None = None
     guard: GuardRecord | None = None
+    gate_sha256: str = ""
+    gate_problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,7 @@ def _routing(message: gateway_pb2.Routing) -> own.RoutingRecord:
         plan_id=message.plan_id,
         certificate=read_certificate(message.certificate),
         overlay=message.overlay,
+        gate_sha256=message.gate_sha256,
     )
 
 

@@ -15,6 +15,7 @@ import structlog
 
 from orchestrator.errors import RequestError
 from orchestrator.fleet.arms import ArmBoard
+from orchestrator.fleet.dormitory import Dormitory
 from orchestrator.fleet.evidence import EvidenceStore
 from orchestrator.fleet.session import NodeSession
 from orchestrator.types import Arm, Array, NodeHello, Task
@@ -30,6 +31,8 @@ class NodeState(Enum):
     HEALTHY = "healthy"
     SUSPECT = "suspect"
     DRAINING = "draining"
+    ASLEEP = "asleep"
+    WAKING = "waking"
     OFFLINE = "offline"
 
 
@@ -68,6 +71,7 @@ class Fleet:
     def __init__(self, board: ArmBoard, *, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.board = board
         self.evidence = EvidenceStore()
+        self.dormitory = Dormitory(clock)
         self.sessions: dict[str, NodeSession] = {}
         self.tasks: dict[str, Task] = {}
         self.known: dict[str, NodeHello] = {}
@@ -81,8 +85,12 @@ class Fleet:
         """Have `listener` called after every change."""
         self._listeners.append(listener)
 
+    def unsubscribe(self, listener: Callable[[Change], None]) -> None:
+        """Call `listener` no more."""
+        self._listeners.remove(listener)
+
     def _changed(self, change: Change) -> None:
-        for listener in self._listeners:
+        for listener in [*self._listeners]:
             listener(change)
 
     # ---- joining and leaving
@@ -105,9 +113,22 @@ class Fleet:
         self.sessions[hello.node] = session
         self.known[hello.node] = hello
         self._suspects.discard(hello.node)
+        self.dormitory.joined(hello.node)
         self.board.announce(hello.node, hello.arms, hello.concurrency)
         self._changed(Change.ARMS)
         return session
+
+    def remember(self, hello: NodeHello, *, slept_s: float) -> None:
+        """A node that slept already when the gateway was started."""
+        if hello.node in self.known or hello.sleep is None:
+            return
+        for task in hello.tasks:
+            self.tasks.setdefault(task.name, task)
+        self.known[hello.node] = hello
+        self.board.announce(hello.node, hello.arms, hello.concurrency)
+        self.board.set_routable(hello.node, False)
+        self.dormitory.fell_asleep(hello, ago_s=slept_s)
+        self._changed(Change.ARMS)
 
     def _refusal(self, hello: NodeHello) -> Refusal | None:
         if hello.protocol_version != PROTOCOL_VERSION:
@@ -143,6 +164,8 @@ class Fleet:
             return
         del self.sessions[session.name]
         self._suspects.discard(session.name)
+        if session.sleeping:
+            self.dormitory.fell_asleep(session.hello)
         self.board.set_routable(session.name, False)
         self._changed(Change.ARMS)
 
@@ -208,7 +231,7 @@ class Fleet:
         """How a node stands."""
         session = self.sessions.get(node)
         if session is None:
-            return NodeState.OFFLINE
+            return NodeState(self.dormitory.state(node) or NodeState.OFFLINE)
         if session.draining:
             return NodeState.DRAINING
         return NodeState.SUSPECT if node in self._suspects else NodeState.HEALTHY

@@ -65,6 +65,7 @@ class NodeSession:
         self.hello = hello
         self.epoch = epoch
         self.draining = False
+        self.sleeping = False
         self.running = 0
         self.idle_j: float | None = None
         self.temperature_c: float | None = None

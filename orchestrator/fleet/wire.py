@@ -1,18 +1,35 @@
-"""What nodes say, from protobuf to the gateway's own types. Every name, figure and count is checked."""
+"""What nodes say, from protobuf to the gateway's own types, and what they are asked about sleep. Every name, figure and
+count that comes is checked."""
 
 from __future__ import annotations
 
+import ipaddress
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from edgewise.v1 import fleet_pb2
+from orchestrator.config import split_address
 from orchestrator.errors import RequestError
 from orchestrator.fleet.text_arms import with_typical_cost
 from orchestrator.personal.wire import decode_note
+from orchestrator.sleep.types import SleepOffer
 from orchestrator.text_profile import TextProfile
-from orchestrator.types import Arm, Delta, Done, Energy, EnergySource, Failed, NodeHello, Provenance, Task, TensorSpec
+from orchestrator.types import (
+    Arm,
+    Delta,
+    Done,
+    Energy,
+    EnergySource,
+    Failed,
+    NodeHello,
+    Provenance,
+    Task,
+    TensorSpec,
+)
 from orchestrator.wire import (
     FINISH_REASONS,
     MAX_ENERGY_J,
@@ -136,7 +153,53 @@ def decode_hello(message: fleet_pb2.Hello) -> NodeHello:
         memory_limit_bytes=message.memory_limit_bytes,
         energy_source=_decode_source(message.energy_source),
         personal_experts=tuple(check_name(name, "personal") for name in message.personal_experts[:MAX_PERSONAL]),
+        sleep=_decode_sleep(message.sleep) if message.HasField("sleep") else None,
+        relays_wake=message.relays_wake,
+        announced=message.SerializeToString() if message.HasField("sleep") else b"",
     )
+
+
+def read_hello(data: bytes) -> NodeHello:
+    """What `NodeHello.announced` holds.
+
+    Raises:
+        RequestError: MALFORMED_MESSAGE, or as `decode_hello`.
+    """
+    try:
+        return decode_hello(fleet_pb2.Hello.FromString(data))
+    except DecodeError as error:
+        raise RequestError("MALFORMED_MESSAGE", "This is not what a node has said of itself.") from error
+
+
+def _decode_sleep(message: fleet_pb2.SleepOffer) -> SleepOffer:
+    if message.mac and not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", message.mac):
+        raise RequestError("FIELD_OUT_OF_RANGE", "sleep.mac must be like aa:bb:cc:dd:ee:ff.", field="sleep.mac")
+    try:
+        # An address and no name: nobody's name is looked up on a node's word.
+        host, _ = split_address(message.wake_address)
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise RequestError(
+            "FIELD_OUT_OF_RANGE", "sleep.wake_address must be IP:PORT.", field="sleep.wake_address"
+        ) from None
+    return SleepOffer(
+        mac=message.mac,
+        wake_address=message.wake_address,
+        idle_w=_check_cost(message.idle_w, "sleep.idle_w"),
+        sleep_w=min(_check_cost(message.sleep_w, "sleep.sleep_w"), message.idle_w),
+        wake_j=_check_cost(message.wake_j, "sleep.wake_j"),
+        wake_s=_check_cost(message.wake_s, "sleep.wake_s"),
+    )
+
+
+def suspend_command(reason: str) -> fleet_pb2.NodeCommand:
+    """Asks a node to finish what runs and to sleep."""
+    return fleet_pb2.NodeCommand(suspend=fleet_pb2.Suspend(reason=reason))
+
+
+def wake_peer_command(offer: SleepOffer) -> fleet_pb2.NodeCommand:
+    """Asks a node to wake another one on its network."""
+    return fleet_pb2.NodeCommand(wake_peer=fleet_pb2.WakePeer(mac=offer.mac, wake_address=offer.wake_address))
 
 
 def _decode_source(message: fleet_pb2.EnergySource) -> EnergySource:

@@ -109,6 +109,7 @@ def routing_record(ticket: Ticket, energy: Energy, spent: Timings) -> RoutingRec
         plan_id=plan_id,
         certificate=certificate,
         overlay=ticket.overlay,
+        gate_sha256=ticket.plan.gate if ticket.plan else "",
     )
 
 

@@ -52,6 +52,7 @@ from orchestrator.gateway.reload import Reloader
 from orchestrator.gateway.service import Service
 from orchestrator.gateway.servicers import AdminServicer, FleetServicer, GatewayServicer
 from orchestrator.gateway.settings import configured_budgets, max_attempts, plan_limits
+from orchestrator.gateway.till import Till, forgetful_ledger
 from orchestrator.identity.line import join_url, tell_how_to_join
 from orchestrator.identity.servicers import IdentityServicer
 from orchestrator.identity.witness import Closed
@@ -62,9 +63,14 @@ from orchestrator.outcomes import MIB, Outcomes
 from orchestrator.pacing import Pacing
 from orchestrator.personal.desk import PersonalDesk
 from orchestrator.personal.homes import Homes
+from orchestrator.planning.gate_files import GateFiles
 from orchestrator.planning.planner import Planner, planning_process
 from orchestrator.probing import Probing
+from orchestrator.sleep.keeper import SleepKeeper
+from orchestrator.sleep.register import SleepRegister
+from orchestrator.sleep.vigil import Vigil
 from orchestrator.store.errors import StoreError
+from orchestrator.study.errors import StudyError
 
 if TYPE_CHECKING:
     from orchestrator.identity.opening import Identity
@@ -87,6 +93,7 @@ class Gateway:
     planner: Planner
     keys: KeyRing
     reloader: Reloader
+    vigil: Vigil
     identity: Identity | None = None
 
 
@@ -106,6 +113,7 @@ def build(
     Raises:
         RequestError: The file of set budgets cannot be read.
         IdentityError: The authority or what it knows of nodes cannot be read.
+        StudyError: A gate file cannot be used.
     """
     promise, retries = config.promise, config.retries
     board = ArmBoard(
@@ -129,7 +137,9 @@ def build(
         observe_s=metrics.planned,
         executor=executor,
         average_j=lambda task: budgets.long_run(task).average_energy_j,
+        gates=GateFiles(config.gate.tasks),
     )
+    till = Till(forgetful_ledger())
     service = Service(
         fleet=fleet,
         planner=planner,
@@ -151,6 +161,14 @@ def build(
         metrics=metrics,
         max_experts=config.fusion.max_experts,
         personal=PersonalDesk(fleet, Homes(config.state_dir / "homes.json")),
+        till=till,
+        keeper=SleepKeeper(
+            fleet,
+            till,
+            wake_commands=config.sleep.wake_commands,
+            on_demand=config.sleep.on_demand,
+            register=SleepRegister(config.state_dir / "asleep.json"),
+        ),
     )
     joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s, afterwards=service)
     joiner.gateways = config.nodes.gateways
@@ -158,7 +176,9 @@ def build(
     required = config.auth.keys == "required" or not config.on_loopback
     keys = KeyRing([], required=required, clock_unix_s=time.time)
     reloader = Reloader(config, service, read or (lambda: config))
-    return Gateway(config, service, joiner, planner, keys, reloader, _identity(config, fleet))
+    vigil = Vigil(fleet, planner, service.keeper, config.sleep)
+    service.arrived = vigil.count
+    return Gateway(config, service, joiner, planner, keys, reloader, vigil, _identity(config, fleet))
 
 
 def _identity(config: GatewayConfig, fleet: Fleet) -> Identity | None:
@@ -210,6 +230,9 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     keeping = [asyncio.create_task(keep_books(service.till, gateway.keys))]
     if (copying := snapshots_of(gateway)) is not None:
         keeping.append(asyncio.create_task(copying.run()))
+    watching = gateway.planner.gates.watch(config.gate.check_s, gateway.planner.rebind)
+    keeping.append(asyncio.create_task(watching))
+    keeping.append(asyncio.create_task(gateway.vigil.run()))
     if identity is not None:
         keeping.append(asyncio.create_task(identity.sentry.sweep()))
     await http.start()
@@ -229,6 +252,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         for task in [*keeping, *tasks]:
             task.cancel()
         await asyncio.gather(*tasks, *keeping, return_exceptions=True)
+        await service.keeper.close()
         await service.till.ledger.close()
 
 
@@ -238,7 +262,9 @@ def _follow_health(gateway: Gateway, checks: Any) -> None:
     told: list[bool] = []
 
     def update(_: Change | None = None) -> None:
-        ready = any(gateway.planner.standing(task) for task in gateway.service.fleet.tasks)
+        # A gateway whose nodes sleep wakes one for whoever comes.
+        fleet, wakes = gateway.service.fleet, gateway.config.sleep.on_demand
+        ready = any(gateway.planner.standing(task) for task in fleet.tasks) or bool(wakes and fleet.dormitory.sleepers)
         if told == [ready]:
             return
         told[:] = [ready]
@@ -315,6 +341,9 @@ def serve(config: GatewayConfig, read: Callable[[], GatewayConfig] | None = None
         gateway = build(config, read=read)
     except EdgewiseError as error:
         events.error("gateway.refused", why=error.message)
+        return int(ExitCode.CONFIG)
+    except StudyError as error:
+        events.error("gateway.refused", why=error.why, do=error.cure)
         return int(ExitCode.CONFIG)
     try:
         uvloop.run(_run(gateway))

@@ -176,6 +176,8 @@ class Joiner:
                     self._afterwards.take_finals(decode_finals(event.settled))
                 case "draining":
                     self._fleet.drain(session)
+                case "sleeping":
+                    session.sleeping = session.hello.sleep is not None
                 case "personal":
                     self.reported(session.name, decode_report(event.personal))
                 case _:

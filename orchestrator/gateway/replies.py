@@ -91,6 +91,7 @@ def encode_routing(routing: RoutingRecord) -> gateway_pb2.Routing:
         plan_id=routing.plan_id,
         certificate=encode_certificate(routing.certificate),
         overlay=routing.overlay,
+        gate_sha256=routing.gate_sha256,
     )
 
 

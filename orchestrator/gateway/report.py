@@ -15,6 +15,7 @@ def encode_node(service: Service, name: str) -> admin_pb2.NodeStatus:
     """One node, connected or known from before."""
     fleet = service.fleet
     hello, session = fleet.known[name], fleet.sessions.get(name)
+    sleeper = fleet.dormitory.sleepers.get(name)
     states = [fleet.board.states[index] for index in fleet.board.nodes[name].arms]
     return admin_pb2.NodeStatus(
         node=name,
@@ -33,6 +34,7 @@ def encode_node(service: Service, name: str) -> admin_pb2.NodeStatus:
         energy_source=_encode_source(hello.energy_source),
         temperature_c=session.temperature_c if session else None,
         throttles=session.throttles if session else (),
+        asleep_s=fleet.dormitory.clock() - sleeper.asleep_s if sleeper else None,
     )
 
 
@@ -99,6 +101,7 @@ def encode_task(service: Service, task: Task) -> admin_pb2.TaskStatus:
     pacing = encode_pacing(service.pacing.record(task.name))
     guard = encode_guard(service.probing.record(task.name))
     status = admin_pb2.TaskStatus(task=task.name, labels=task.labels, pacing=pacing, guard=guard)
+    status.gate_problem = service.planner.gates.problem(task.name)
     if not task.text:
         status.input.CopyFrom(encode_spec(task.input))
     if standing is None:
@@ -106,6 +109,7 @@ def encode_task(service: Service, task: Task) -> admin_pb2.TaskStatus:
         return status
     plan = standing.plan
     status.plan_id = plan.plan_id
+    status.gate_sha256 = plan.gate
     status.certificate.CopyFrom(encode_certificate(plan.certificate))
     status.active_arms.extend(sorted(plan.active or ()))
     for name, price in plan.model.prices.items():

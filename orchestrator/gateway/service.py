@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from optimizer.routes.fusion import Fused
 from orchestrator import log
 from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
-from orchestrator.errors import EdgewiseError
+from orchestrator.errors import BudgetInfeasible, EdgewiseError, Unavailable
 from orchestrator.execution.attempt import Attempts
 from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Progress, Runner, total_energy
@@ -38,16 +40,22 @@ from orchestrator.metrics import Metrics
 from orchestrator.outcomes import Outcomes
 from orchestrator.pacing import Pacing
 from orchestrator.personal.desk import PersonalDesk
-from orchestrator.planning.planner import Planner, Standing
+from orchestrator.planning.planner import Planner
 from orchestrator.probing import Probing
-from orchestrator.routing.route import Wish
+from orchestrator.routing.route import Decision, Wish
+from orchestrator.sleep.keeper import SleepKeeper
 from orchestrator.types import (
+    Arm,
+    BudgetRequest,
     Delta,
     Energy,
+    Limits,
     Query,
     Reply,
     TextQuery,
 )
+
+Asked = TypeVar("Asked")
 
 # Log lines and metrics of a request follow its reply within this time.
 PUBLISH_S = 0.02
@@ -70,6 +78,7 @@ class Service:
         max_experts: Most experts that may run for one request.
         till: Reserves and charges; None keeps no books.
         personal: Users' own experts; None keeps their homes in memory.
+        keeper: Puts nodes to sleep and wakes them; None makes one without commands.
     """
 
     def __init__(
@@ -89,6 +98,7 @@ class Service:
         outcomes: Outcomes | None = None,
         till: Till | None = None,
         personal: PersonalDesk | None = None,
+        keeper: SleepKeeper | None = None,
     ) -> None:
         self.fleet = fleet
         self.planner = planner
@@ -98,6 +108,8 @@ class Service:
         self.outcomes = Outcomes() if outcomes is None else outcomes
         self.till = Till(forgetful_ledger()) if till is None else till
         self.personal = PersonalDesk(fleet) if personal is None else personal
+        self.keeper = SleepKeeper(fleet, self.till) if keeper is None else keeper
+        self.arrived: Callable[[str], None] = lambda _task: None
         self.decider = Decider(
             fleet,
             planner,
@@ -162,10 +174,42 @@ class Service:
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
         features_f = next(iter(query.inputs.values())).reshape(-1)
         wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts)
-        decision, limits = self.decider.decide(ticket, features_f, query.budget, deadline_s=query.deadline_s, wish=wish)
+
+        def ask(budget: BudgetRequest) -> tuple[Decision, Limits]:
+            return self.decider.decide(ticket, features_f, budget, deadline_s=query.deadline_s, wish=wish)
+
+        decision, limits = await self._asked(ticket, query.budget, ask, lambda arm: query.expert in (None, arm.expert))
+        limits = ticket.limits or limits
         again = self.decider.again(query.task, features_f, wish, pace=decision.pace)
         progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
+
+    async def _asked(
+        self, ticket: Ticket, budget: BudgetRequest, ask: Callable[[BudgetRequest], Asked], suits: Callable[[Arm], bool]
+    ) -> Asked:
+        """What `ask` decides; where nobody that is awake can serve the query, once more after somebody was woken.
+
+        Args:
+            ticket: The request; its limits are those that it came with, in any case.
+            budget: What the client allows.
+            ask: Decides for a budget.
+            suits: Whether an arm could serve the query.
+        """
+        self.arrived(ticket.task)
+        try:
+            return ask(budget)
+        except (Unavailable, BudgetInfeasible) as cause:
+            limits = ticket.limits
+            if limits is None or not self.fleet.dormitory.sleepers or cause.reason == "OVERLOADED":
+                raise
+            await self.keeper.rouse(ticket.task, suits, limits=limits, left_ms=_left_ms(limits, ticket), cause=cause)
+        if ticket.charge is not None:
+            self.pacing.settle(ticket.task, ticket.charge, 0.0)
+            ticket.charge = None
+        try:
+            return ask(replace(budget, max_latency_ms=max(0.0, _left_ms(limits, ticket))))
+        finally:
+            ticket.limits = limits
 
     # ---- text queries
 
@@ -201,17 +245,19 @@ class Service:
         yield reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
     async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
-        demand = texts.demand_of(query, self.fleet.board)
-        prompt = texts.features(query)
-        most = query.max_experts or self._max_experts
-        wish = Wish(query.expert, query.fusion, most, demand.unfit, texts=True)
+        prompt, most = texts.features(query), query.max_experts or self._max_experts
 
-        def shape(standing: Standing) -> Standing:
-            return demand.shape(standing, self.fleet.board)
+        def ask(budget: BudgetRequest) -> tuple[texts.Demand, Wish, Decision, Limits]:
+            demand = texts.demand_of(query, self.fleet.board)
+            wish = Wish(query.expert, query.fusion, most, demand.unfit, texts=True)
+            shape = partial(demand.shape, board=self.fleet.board)
+            decided = self.decider.decide(ticket, prompt, budget, deadline_s=query.deadline_s, wish=wish, shape=shape)
+            return demand, wish, *decided
 
-        decision, limits = self.decider.decide(
-            ticket, prompt, query.budget, deadline_s=query.deadline_s, wish=wish, shape=shape
-        )
+        asked = await self._asked(ticket, query.budget, ask, partial(texts.suits, query))
+        demand, wish, decision, limits = asked
+        limits = ticket.limits or limits
+        shape = partial(demand.shape, board=self.fleet.board)
         again = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape)
         ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
@@ -287,6 +333,10 @@ class Service:
             self.metrics.refused(entry.outcome)
         else:
             self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
+
+
+def _left_ms(limits: Limits, ticket: Ticket) -> float:
+    return limits.max_latency_ms - (time.monotonic() - ticket.started_s) * 1000.0
 
 
 def _outcome(error: BaseException, ticket: Ticket) -> str:

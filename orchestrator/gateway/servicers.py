@@ -178,6 +178,18 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         self._joiner.drain(session, "drained by the operator")
         return admin_pb2.DrainNodeResponse(state=self._service.fleet.state(session.name).value)
 
+    async def SleepNode(self, request: admin_pb2.SleepNodeRequest, context: Any) -> admin_pb2.SleepNodeResponse:
+        """See admin.proto."""
+        node = check_name(request.node, "node")
+        self._service.keeper.sleep(node, "asked by the operator")
+        return admin_pb2.SleepNodeResponse(state=self._service.fleet.state(node).value)
+
+    async def WakeNode(self, request: admin_pb2.WakeNodeRequest, context: Any) -> admin_pb2.WakeNodeResponse:
+        """See admin.proto."""
+        node = check_name(request.node, "node")
+        self._service.keeper.wake(node, "asked by the operator")
+        return admin_pb2.WakeNodeResponse(state=self._service.fleet.state(node).value)
+
     async def GetBudgets(self, request: admin_pb2.GetBudgetsRequest, context: Any) -> admin_pb2.GetBudgetsResponse:
         """See admin.proto."""
         budgets = self._service.budgets.show(list(self._service.fleet.tasks))

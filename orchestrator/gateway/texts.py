@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optimizer.deciding.model import TaskModel
+from optimizer.heads.given import MixedHeads
 from optimizer.heads.texts import TextHeads
 from orchestrator.errors import EdgewiseError, RequestError
 from orchestrator.execution.panel import Confidence
@@ -17,7 +18,7 @@ from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.figures import TextFigures, first_token_ms, next_token_ms, text_figures
 from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
-from orchestrator.types import TextQuery
+from orchestrator.types import Arm, TextQuery
 
 # Prices the plan in force for one query.
 Shape = Callable[[Standing], Standing]
@@ -66,6 +67,13 @@ def demand_of(query: TextQuery, board: ArmBoard) -> Demand:
     kept = frozenset(state.index for state in fitting)
     unfit = frozenset(state.index for state in board.arms(query.task.name)) - kept
     return Demand(figures, tuple(fitting), unfit if query.expert is None or fitting else frozenset())
+
+
+def suits(query: TextQuery, arm: Arm) -> bool:
+    """Whether an arm, awake or not, could run a query as far as names, tags and capabilities go."""
+    able = arm.text.capabilities if arm.text else frozenset()
+    named = query.expert in (None, arm.expert) and (not query.allowed_nodes or arm.node in query.allowed_nodes)
+    return named and query.required_tags <= arm.tags and query.needs <= able
 
 
 def _placed(query: TextQuery, arms: list[ArmState]) -> list[ArmState]:
@@ -143,13 +151,17 @@ def features(query: TextQuery) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
 def confidence_of(plan: Plan) -> Confidence:
     """How sure an expert's margin makes one of its answer, by what was learned."""
     model = plan.model.model if isinstance(plan.model, CombinedModel) else plan.model
-    if not isinstance(model, TaskModel) or not isinstance(model.heads, TextHeads):
+    heads = model.heads if isinstance(model, TaskModel) else None
+    if isinstance(heads, MixedHeads):
+        # What a margin says of an answer was learned here.
+        heads = heads.learned
+    if not isinstance(model, TaskModel) or not isinstance(heads, TextHeads):
         return lambda _expert, margin: margin
-    heads, row_of = model.heads, {expert: row for row, expert in enumerate(model.experts)}
+    texts, row_of = heads, {expert: row for row, expert in enumerate(model.experts)}
 
     def confidence(expert: str, margin: float | None) -> float | None:
         if margin is None or expert not in row_of:
             return margin
-        return heads.confidence(row_of[expert], margin)
+        return texts.confidence(row_of[expert], margin)
 
     return confidence

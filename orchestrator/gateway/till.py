@@ -154,6 +154,11 @@ class Till:
             Settlement(self._now(), "", "", "", "", IDLE, f"idle@{node}", energy_j, provenance.value, math.inf, 0)
         )
 
+    def rested(self, node: str, energy_j: float) -> None:
+        """Write down what a node took to sleep and to wake, by what its operator says."""
+        modelled = Provenance.MODELLED.value
+        self.ledger.note(Settlement(self._now(), "", "", "", "", IDLE, f"wake@{node}", energy_j, modelled, math.inf, 0))
+
     def _record(self, ticket: Ticket, entry: Entry, held: Reservation) -> Settlement:
         energy, spender = entry.energy, held.spender
         known = energy.provenance is not Provenance.UNMEASURED

@@ -15,15 +15,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import structlog
 
+from optimizer.deciding.model import TaskModel
+from optimizer.selection.problem import Problem
+from optimizer.selection.utility import BestOf
 from orchestrator.fleet.arms import ArmState
 from orchestrator.fleet.fleet import Change, Fleet
-from orchestrator.planning.make import make_plan, settle_in
+from orchestrator.planning.gate_files import GateFiles
+from orchestrator.planning.make import make_plan, plan_problem, settle_in
 from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, moved, plan_arms, same_evidence
 from orchestrator.routing.combined import CombinedModel
+from orchestrator.routing.gated import gated
 from orchestrator.routing.model import AnnouncedModel, QualityModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.table import RouteTable
@@ -91,6 +97,7 @@ class Planner:
         observe_s: Called with the seconds that each plan took.
         executor: Makes where plans are made; called again when its process has died.
         average_j: Long-run budget of a task in joules per request, None where it has none; wins over the limits'.
+        gates: Heads that were trained by hand.
     """
 
     def __init__(
@@ -101,12 +108,14 @@ class Planner:
         observe_s: Callable[[float], None],
         executor: Callable[[], Executor] = planning_process,
         average_j: Callable[[str], float | None] = lambda _task: None,
+        gates: GateFiles | None = None,
     ) -> None:
         self._fleet = fleet
         self._limits = limits
         self._observe_s = observe_s
         self._make_executor = executor
         self._average_j = average_j
+        self.gates = GateFiles() if gates is None else gates
         self._executor: Executor | None = None
         self._standing: dict[str, Standing] = {}
         # The last plan of each task, also while none of its arms is routable, with the task that it was made for.
@@ -169,17 +178,25 @@ class Planner:
         if plan is not None and known == self._fleet.tasks[task]:
             table = plan.table(arms, self._fleet.board)
             if table.bound:
-                self._standing[task] = Standing(plan, table)
+                self._standing[task] = Standing(self._gated(task, plan), table)
                 return
         self._install(task, Plan(self._plan_id(task), self._announced(task), None, NO_CERTIFICATE))
 
     def _install(self, task: str, plan: Plan) -> None:
         self._last[task] = self._fleet.tasks[task], plan
         if arms := self._fleet.board.arms(task):
-            self._standing[task] = Standing(plan, plan.table(arms, self._fleet.board))
+            self._standing[task] = Standing(self._gated(task, plan), plan.table(arms, self._fleet.board))
+
+    def _gated(self, task: str, plan: Plan) -> Plan:
+        """The plan with the heads of the task's gate file, if it has one that knows its experts."""
+        loaded = self.gates.of(self._fleet.tasks[task])
+        if loaded is None:
+            return plan
+        model = gated(plan.model, loaded.given)
+        return plan if model is plan.model else replace(plan, model=model, gate=loaded.digest)
 
     def _announced(self, task: str) -> QualityModel:
-        arms = [state.arm for state in self._fleet.board.arms(task)]
+        arms = [state.arm for state in self._within_reach(task)]
         known = [arm for arm in arms if arm.energy.provenance is not Provenance.UNMEASURED]
         quality = {arm.expert: arm.quality_fraction for arm in arms}
         joules = {arm.expert: arm.energy.energy_j for arm in sorted(known, key=lambda arm: -arm.energy.energy_j)}
@@ -189,7 +206,14 @@ class Planner:
         """The model of a text task with the votes and judges that clients may ask for by name."""
         if not self._fleet.tasks[task].text:
             return model
-        return CombinedModel(model, {s.arm.expert: s.arm.quality_fraction for s in self._fleet.board.arms(task)})
+        return CombinedModel(model, {s.arm.expert: s.arm.quality_fraction for s in self._within_reach(task)})
+
+    def _within_reach(self, task: str) -> list[ArmState]:
+        """The arms of all nodes that are connected or asleep, also of those that take no work at this moment."""
+        board = self._fleet.board
+        nodes = [*self._fleet.sessions, *self._fleet.dormitory.sleepers]
+        indices = sorted(n for name in nodes for n in board.nodes[name].arms)
+        return [board.states[n] for n in indices if board.states[n].arm.task == task]
 
     def _plan_id(self, task: str) -> str:
         return f"{task}-{next(self._numbers)}"
@@ -289,19 +313,33 @@ class Planner:
     def _connected(self, task: str) -> list[ArmState]:
         """The task's arms on all nodes that are here to stay: a suspicion passes, so plans do not follow it."""
         board, sessions = self._fleet.board, self._fleet.sessions.values()
-        indices = sorted(n for session in sessions if not session.draining for n in board.nodes[session.name].arms)
+        # Nodes that sleep come when they are needed: plans count them in.
+        there = [session.name for session in sessions if not session.draining]
+        there += [name for name, sleeper in self._fleet.dormitory.sleepers.items() if not sleeper.overdue]
+        indices = sorted(n for name in there for n in board.nodes[name].arms)
         return [board.states[n] for n in indices if board.states[n].arm.task == task]
+
+    def problem(self, task: str) -> Problem | None:
+        """What the task's arms, also those that sleep, are worth, by what was learned last; None without arms."""
+        snapshot = self._snapshot(task)
+        if snapshot is None:
+            return None
+        known, plan = self._last.get(task, (None, None))
+        model = plan.model if plan is not None and known == self._fleet.tasks[task] else None
+        learned = model.model if isinstance(model, CombinedModel) else model
+        if isinstance(learned, TaskModel):
+            return plan_problem(snapshot, learned)
+        announced_qn = np.array([[state.arm.quality_fraction for state in self._connected(task)]])
+        return replace(plan_problem(snapshot, None), utility=BestOf(announced_qn))
 
     def _snapshot(self, task: str) -> Snapshot | None:
         arms = self._connected(task)
         if not arms:
             return None
         evidence = gather_evidence(self._fleet.tasks[task], arms, self._fleet.evidence)
-        limits_bytes = {
-            name: session.hello.memory_limit_bytes
-            for name, session in self._fleet.sessions.items()
-            if session.hello.memory_limit_bytes
-        }
+        hellos = [session.hello for session in self._fleet.sessions.values()]
+        hellos += [sleeper.hello for sleeper in self._fleet.dormitory.sleepers.values()]
+        limits_bytes = {hello.node: hello.memory_limit_bytes for hello in hellos if hello.memory_limit_bytes}
         return Snapshot(
             task=task,
             arms=plan_arms(arms, self._fleet.board),

@@ -9,6 +9,7 @@ Shape letters: r routes, s stages.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,12 @@ class CombinedModel:
         self.routes = (*model.routes, *extra)
         self._members = [[single[expert] for expert in route.experts] for route in extra]
         self._stages = [len(route.stages) for route in extra]
+
+    def over(self, model: QualityModel) -> CombinedModel:
+        """The same votes and judges beside another model of the same routes."""
+        other = copy(self)
+        other.model = model
+        return other
 
     @property
     def prices(self) -> Mapping[str, ProfilePrice]:

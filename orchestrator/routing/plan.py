@@ -28,12 +28,14 @@ class Plan:
         model: Quality of the routes.
         active: Names of the arms that may run; None lets every arm run.
         certificate: How good the active set is proven to be.
+        gate: SHA-256 of the file that heads come from; "" where all were learned or announced here.
     """
 
     plan_id: str
     model: QualityModel
     active: frozenset[str] | None
     certificate: CertificateRecord
+    gate: str = ""
 
     @property
     def best_single(self) -> str | None:

@@ -56,6 +56,8 @@ class Seen:
     cancelled_s: dict[int, float] = field(default_factory=dict)
     drained: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    suspended: asyncio.Event = field(default_factory=asyncio.Event)
+    peers: list[fleet.WakePeer] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
 
@@ -152,6 +154,9 @@ class FakeNode:
         self.welcome = command.welcome
         self.epoch = self.welcome.epoch
         self._send_evidence()
+        # Work may come along with the welcome.
+        for further in reply.commands[1:]:
+            self._obey(further)
         for loop in (self._read(), self._write(), self._beat()):
             self._spawn(loop)
 
@@ -252,6 +257,10 @@ class FakeNode:
                     running.cancel()
             case "drain":
                 self.seen.drained.set()
+            case "suspend":
+                self.seen.suspended.set()
+            case "wake_peer":
+                self.seen.peers.append(command.wake_peer)
 
     def _start(self, work: fleet.Work) -> None:
         turn = Turn(work, self.arms[work.expert, work.variant], self.emit, self.vanish)

@@ -272,6 +272,18 @@ class Admin(admin_pb2_grpc.AdminServicer):
         changed = admin_pb2.ChangedKey(key="explain.keep", before="5", after="6")
         return admin_pb2.ReloadConfigResponse(changed=[changed])
 
+    def SleepNode(
+        self, request: admin_pb2.SleepNodeRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.SleepNodeResponse:
+        if request.node not in NODES:
+            refuse(context, "SLEEP_OFF", "This node's operator does not let it be put to sleep.")
+        return admin_pb2.SleepNodeResponse(state="draining")
+
+    def WakeNode(self, request: admin_pb2.WakeNodeRequest, context: grpc.ServicerContext) -> admin_pb2.WakeNodeResponse:
+        if request.node not in NODES:
+            refuse(context, "NODE_NOT_FOUND", "There is no node of this name.")
+        return admin_pb2.WakeNodeResponse(state="waking")
+
     def GetBudgets(
         self, request: admin_pb2.GetBudgetsRequest, context: grpc.ServicerContext
     ) -> admin_pb2.GetBudgetsResponse:

@@ -202,7 +202,19 @@ async def test_async_failures_are_our_own_errors(fake: FakeGateway) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["infer", "generate", "explain", "feedback", "status", "budgets", "set_budget", "drain_node"]
+    "name",
+    [
+        "infer",
+        "generate",
+        "explain",
+        "feedback",
+        "status",
+        "budgets",
+        "set_budget",
+        "drain_node",
+        "sleep_node",
+        "wake_node",
+    ],
 )
 def test_both_clients_take_the_same_arguments(name: str) -> None:
     def parameters(method: Callable[..., object]) -> list[inspect.Parameter]:

@@ -16,6 +16,7 @@ from nodes.worker.text.library import MIXTURE_SUFFIX, Library
 from nodes.zoo.arrays import read_arrays, write_arrays
 from nodes.zoo.digest import tensor_digest
 from nodes.zoo.language.cards import Learned, TextExpertCard
+from nodes.zoo.language.catalog import TextCatalog
 from nodes.zoo.language.export import export_onnx
 from nodes.zoo.language.judging import Answers, answer_all, answers_from, score, scores_by_suite
 from nodes.zoo.language.network import parameters
@@ -26,7 +27,7 @@ from nodes.zoo.skills.skill import Question
 from nodes.zoo.skills.suites import NAMES, Split, judging_questions
 
 TASK, ENGINE, MIXTURE = "skills", "onnx-lm", "skills-mixture"
-QUESTIONS = {Split.VALIDATION: 350, Split.REFERENCE: 840, Split.TEST: 1400}
+QUESTIONS = {Split.VALIDATION: 350, Split.REFERENCE: 5040, Split.TEST: 1400}
 MEMORY_NOTE = "file + fp32 weights + keys and values of one full context; the runtime itself is not included"
 NORMALISATION = "equal after NFKC, single spaces, no outer quotes, no closing full stop; capitals count"
 Report = Callable[[str], None]
@@ -55,6 +56,14 @@ class Builder:
         for name in names:
             self._ship(name)
         self._ship_mixture(names)
+        self._write_task()
+
+    def judge_again(self, catalog: TextCatalog) -> None:
+        """Ask the experts of a catalogue this version's questions; write questions, evidence and cards, no weights."""
+        for card in sorted(catalog.experts, key=lambda card: card.learned is None):
+            kept = ("file", "sha256", "parameters", "recipe")
+            learned = None if card.learned is None else asdict(card.learned)
+            self._judge(card.name, card.variant, {**{name: getattr(card, name) for name in kept}, "learned": learned})
         self._write_task()
 
     def _ship(self, name: str) -> None:

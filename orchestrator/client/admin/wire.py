@@ -72,6 +72,26 @@ def reload_config() -> Call[tuple[own.ChangedKey, ...]]:
     )
 
 
+def sleep_node(node: str) -> Call[str]:
+    """The call that puts a node to sleep; its reply is the node's state."""
+    return Call(
+        f"/{ADMIN}/SleepNode",
+        admin_pb2.SleepNodeRequest(node=node),
+        admin_pb2.SleepNodeResponse,
+        lambda reply: str(reply.state),
+    )
+
+
+def wake_node(node: str) -> Call[str]:
+    """The call that wakes a node; its reply is the node's state."""
+    return Call(
+        f"/{ADMIN}/WakeNode",
+        admin_pb2.WakeNodeRequest(node=node),
+        admin_pb2.WakeNodeResponse,
+        lambda reply: str(reply.state),
+    )
+
+
 def _fleet_status(reply: admin_pb2.GetStatusResponse) -> own.FleetStatus:
     return own.FleetStatus(
         version=reply.version,
@@ -101,6 +121,7 @@ def _node(message: admin_pb2.NodeStatus) -> own.NodeStatus:
         energy_source=_source(message.energy_source),
         temperature_c=message.temperature_c if message.HasField("temperature_c") else None,
         throttles=tuple(message.throttles),
+        asleep_s=message.asleep_s if message.HasField("asleep_s") else None,
     )
 
 
@@ -138,6 +159,8 @@ def _task(message: admin_pb2.TaskStatus) -> own.TaskStatus:
         input=decode_spec(message.input, "input") if message.HasField("input") else NO_INPUT,
         labels=tuple(message.labels),
         plan_id=message.plan_id,
+        gate_sha256=message.gate_sha256,
+        gate_problem=message.gate_problem,
         certificate=read_certificate(message.certificate),
         active_arms=tuple(message.active_arms),
         prices=tuple(_price(entry) for entry in message.prices),

@@ -26,7 +26,7 @@ from edgewise.v1 import common_pb2 as edgewise_dot_v1_dot_common__pb2
 from edgewise.v1 import fleet_pb2 as edgewise_dot_v1_dot_fleet__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65\x64gewise/v1/admin.proto\x12\x0b\x65\x64gewise.v1\x1a\x18\x65\x64gewise/v1/common.proto\x1a\x17\x65\x64gewise/v1/fleet.proto\"\x12\n\x10GetStatusRequest\"\xc5\x01\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08uptime_s\x18\x02 \x01(\x01\x12&\n\x05nodes\x18\x03 \x03(\x0b\x32\x17.edgewise.v1.NodeStatus\x12&\n\x05tasks\x18\x04 \x03(\x0b\x32\x17.edgewise.v1.TaskStatus\x12+\n\x08outcomes\x18\x05 \x03(\x0b\x32\x19.edgewise.v1.OutcomeCount\x12\x10\n\x08\x65nergy_j\x18\x06 \x01(\x01\"1\n\x0cOutcomeCount\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\x04\"\xa9\x03\n\nNodeStatus\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x11\n\tsimulated\x18\x04 \x01(\x08\x12\x18\n\x10software_version\x18\x05 \x01(\t\x12\x15\n\renergy_method\x18\x06 \x01(\t\x12\x32\n\x11\x65nergy_provenance\x18\x07 \x01(\x0e\x32\x17.edgewise.v1.Provenance\x12\x0f\n\x07running\x18\x08 \x01(\r\x12\x0e\n\x06queued\x18\t \x01(\r\x12\x13\n\x0b\x63oncurrency\x18\n \x01(\r\x12\x0e\n\x06seen_s\x18\x0b \x01(\x01\x12\x17\n\x0f\x65ngine_restarts\x18\x0c \x01(\r\x12$\n\x04\x61rms\x18\r \x03(\x0b\x32\x16.edgewise.v1.ArmStatus\x12\x30\n\renergy_source\x18\x0e \x01(\x0b\x32\x19.edgewise.v1.EnergySource\x12\x1a\n\rtemperature_c\x18\x0f \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tthrottles\x18\x10 \x03(\tB\x10\n\x0e_temperature_c\"\xb8\x01\n\tArmStatus\x12\x1d\n\x03\x61rm\x18\x01 \x01(\x0b\x32\x10.edgewise.v1.Arm\x12\x14\n\x0cpredicted_ms\x18\x02 \x01(\x01\x12\x10\n\x08\x62ound_ms\x18\x03 \x01(\x01\x12\x1a\n\x12predicted_energy_j\x18\x04 \x01(\x01\x12\x16\n\x0e\x62ound_energy_j\x18\x05 \x01(\x01\x12\x10\n\x08\x61nswered\x18\x06 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x04\x12\x0e\n\x06\x61\x63tive\x18\x08 \x01(\x08\"\x9a\x02\n\nTaskStatus\x12\x0c\n\x04task\x18\x01 \x01(\t\x12&\n\x05input\x18\x02 \x01(\x0b\x32\x17.edgewise.v1.TensorSpec\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0f\n\x07plan_id\x18\x04 \x01(\t\x12-\n\x0b\x63\x65rtificate\x18\x05 \x01(\x0b\x32\x18.edgewise.v1.Certificate\x12\x13\n\x0b\x61\x63tive_arms\x18\x06 \x03(\t\x12)\n\x06prices\x18\x07 \x03(\x0b\x32\x19.edgewise.v1.ProfilePrice\x12#\n\x06pacing\x18\x08 \x01(\x0b\x32\x13.edgewise.v1.Pacing\x12!\n\x05guard\x18\t \x01(\x0b\x32\x12.edgewise.v1.Guard\"i\n\x0cProfilePrice\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x13\n\x0bprice_per_j\x18\x02 \x01(\x01\x12\x18\n\x10\x65xpected_quality\x18\x03 \x01(\x01\x12\x19\n\x11\x65xpected_energy_j\x18\x04 \x01(\x01\" \n\x10\x44rainNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"\"\n\x11\x44rainNodeResponse\x12\r\n\x05state\x18\x01 \x01(\t\"\x13\n\x11GetBudgetsRequest\">\n\x12GetBudgetsResponse\x12(\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x17.edgewise.v1.TaskBudget\"\xa2\x01\n\nTaskBudget\x12\x0c\n\x04task\x18\x01 \x01(\t\x12#\n\x06\x62udget\x18\x02 \x01(\x0b\x32\x13.edgewise.v1.Budget\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12,\n\x08long_run\x18\x04 \x01(\x0b\x32\x1a.edgewise.v1.LongRunBudget\x12#\n\x06pacing\x18\x05 \x01(\x0b\x32\x13.edgewise.v1.Pacing\"\x82\x01\n\x10SetBudgetRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12#\n\x06\x62udget\x18\x02 \x01(\x0b\x32\x13.edgewise.v1.Budget\x12\r\n\x05reset\x18\x03 \x01(\x08\x12,\n\x08long_run\x18\x04 \x01(\x0b\x32\x1a.edgewise.v1.LongRunBudget\"<\n\x11SetBudgetResponse\x12\'\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x17.edgewise.v1.TaskBudget\"\x15\n\x13ReloadConfigRequest\"@\n\x14ReloadConfigResponse\x12(\n\x07\x63hanged\x18\x01 \x03(\x0b\x32\x17.edgewise.v1.ChangedKey\"8\n\nChangedKey\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t2\x8f\x03\n\x05\x41\x64min\x12J\n\tGetStatus\x12\x1d.edgewise.v1.GetStatusRequest\x1a\x1e.edgewise.v1.GetStatusResponse\x12J\n\tDrainNode\x12\x1d.edgewise.v1.DrainNodeRequest\x1a\x1e.edgewise.v1.DrainNodeResponse\x12M\n\nGetBudgets\x12\x1e.edgewise.v1.GetBudgetsRequest\x1a\x1f.edgewise.v1.GetBudgetsResponse\x12J\n\tSetBudget\x12\x1d.edgewise.v1.SetBudgetRequest\x1a\x1e.edgewise.v1.SetBudgetResponse\x12S\n\x0cReloadConfig\x12 .edgewise.v1.ReloadConfigRequest\x1a!.edgewise.v1.ReloadConfigResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65\x64gewise/v1/admin.proto\x12\x0b\x65\x64gewise.v1\x1a\x18\x65\x64gewise/v1/common.proto\x1a\x17\x65\x64gewise/v1/fleet.proto\"\x12\n\x10GetStatusRequest\"\xc5\x01\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08uptime_s\x18\x02 \x01(\x01\x12&\n\x05nodes\x18\x03 \x03(\x0b\x32\x17.edgewise.v1.NodeStatus\x12&\n\x05tasks\x18\x04 \x03(\x0b\x32\x17.edgewise.v1.TaskStatus\x12+\n\x08outcomes\x18\x05 \x03(\x0b\x32\x19.edgewise.v1.OutcomeCount\x12\x10\n\x08\x65nergy_j\x18\x06 \x01(\x01\"1\n\x0cOutcomeCount\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12\x10\n\x08requests\x18\x02 \x01(\x04\"\xcd\x03\n\nNodeStatus\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x11\n\tsimulated\x18\x04 \x01(\x08\x12\x18\n\x10software_version\x18\x05 \x01(\t\x12\x15\n\renergy_method\x18\x06 \x01(\t\x12\x32\n\x11\x65nergy_provenance\x18\x07 \x01(\x0e\x32\x17.edgewise.v1.Provenance\x12\x0f\n\x07running\x18\x08 \x01(\r\x12\x0e\n\x06queued\x18\t \x01(\r\x12\x13\n\x0b\x63oncurrency\x18\n \x01(\r\x12\x0e\n\x06seen_s\x18\x0b \x01(\x01\x12\x17\n\x0f\x65ngine_restarts\x18\x0c \x01(\r\x12$\n\x04\x61rms\x18\r \x03(\x0b\x32\x16.edgewise.v1.ArmStatus\x12\x30\n\renergy_source\x18\x0e \x01(\x0b\x32\x19.edgewise.v1.EnergySource\x12\x1a\n\rtemperature_c\x18\x0f \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tthrottles\x18\x10 \x03(\t\x12\x15\n\x08\x61sleep_s\x18\x11 \x01(\x01H\x01\x88\x01\x01\x42\x10\n\x0e_temperature_cB\x0b\n\t_asleep_s\" \n\x10SleepNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"\"\n\x11SleepNodeResponse\x12\r\n\x05state\x18\x01 \x01(\t\"\x1f\n\x0fWakeNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"!\n\x10WakeNodeResponse\x12\r\n\x05state\x18\x01 \x01(\t\"\xb8\x01\n\tArmStatus\x12\x1d\n\x03\x61rm\x18\x01 \x01(\x0b\x32\x10.edgewise.v1.Arm\x12\x14\n\x0cpredicted_ms\x18\x02 \x01(\x01\x12\x10\n\x08\x62ound_ms\x18\x03 \x01(\x01\x12\x1a\n\x12predicted_energy_j\x18\x04 \x01(\x01\x12\x16\n\x0e\x62ound_energy_j\x18\x05 \x01(\x01\x12\x10\n\x08\x61nswered\x18\x06 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x04\x12\x0e\n\x06\x61\x63tive\x18\x08 \x01(\x08\"\xc5\x02\n\nTaskStatus\x12\x0c\n\x04task\x18\x01 \x01(\t\x12&\n\x05input\x18\x02 \x01(\x0b\x32\x17.edgewise.v1.TensorSpec\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x0f\n\x07plan_id\x18\x04 \x01(\t\x12-\n\x0b\x63\x65rtificate\x18\x05 \x01(\x0b\x32\x18.edgewise.v1.Certificate\x12\x13\n\x0b\x61\x63tive_arms\x18\x06 \x03(\t\x12)\n\x06prices\x18\x07 \x03(\x0b\x32\x19.edgewise.v1.ProfilePrice\x12#\n\x06pacing\x18\x08 \x01(\x0b\x32\x13.edgewise.v1.Pacing\x12!\n\x05guard\x18\t \x01(\x0b\x32\x12.edgewise.v1.Guard\x12\x13\n\x0bgate_sha256\x18\n \x01(\t\x12\x14\n\x0cgate_problem\x18\x0b \x01(\t\"i\n\x0cProfilePrice\x12\x0f\n\x07profile\x18\x01 \x01(\t\x12\x13\n\x0bprice_per_j\x18\x02 \x01(\x01\x12\x18\n\x10\x65xpected_quality\x18\x03 \x01(\x01\x12\x19\n\x11\x65xpected_energy_j\x18\x04 \x01(\x01\" \n\x10\x44rainNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"\"\n\x11\x44rainNodeResponse\x12\r\n\x05state\x18\x01 \x01(\t\"\x13\n\x11GetBudgetsRequest\">\n\x12GetBudgetsResponse\x12(\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x17.edgewise.v1.TaskBudget\"\xa2\x01\n\nTaskBudget\x12\x0c\n\x04task\x18\x01 \x01(\t\x12#\n\x06\x62udget\x18\x02 \x01(\x0b\x32\x13.edgewise.v1.Budget\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12,\n\x08long_run\x18\x04 \x01(\x0b\x32\x1a.edgewise.v1.LongRunBudget\x12#\n\x06pacing\x18\x05 \x01(\x0b\x32\x13.edgewise.v1.Pacing\"\x82\x01\n\x10SetBudgetRequest\x12\x0c\n\x04task\x18\x01 \x01(\t\x12#\n\x06\x62udget\x18\x02 \x01(\x0b\x32\x13.edgewise.v1.Budget\x12\r\n\x05reset\x18\x03 \x01(\x08\x12,\n\x08long_run\x18\x04 \x01(\x0b\x32\x1a.edgewise.v1.LongRunBudget\"<\n\x11SetBudgetResponse\x12\'\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x17.edgewise.v1.TaskBudget\"\x15\n\x13ReloadConfigRequest\"@\n\x14ReloadConfigResponse\x12(\n\x07\x63hanged\x18\x01 \x03(\x0b\x32\x17.edgewise.v1.ChangedKey\"8\n\nChangedKey\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t2\xa4\x04\n\x05\x41\x64min\x12J\n\tGetStatus\x12\x1d.edgewise.v1.GetStatusRequest\x1a\x1e.edgewise.v1.GetStatusResponse\x12J\n\tDrainNode\x12\x1d.edgewise.v1.DrainNodeRequest\x1a\x1e.edgewise.v1.DrainNodeResponse\x12M\n\nGetBudgets\x12\x1e.edgewise.v1.GetBudgetsRequest\x1a\x1f.edgewise.v1.GetBudgetsResponse\x12J\n\tSetBudget\x12\x1d.edgewise.v1.SetBudgetRequest\x1a\x1e.edgewise.v1.SetBudgetResponse\x12S\n\x0cReloadConfig\x12 .edgewise.v1.ReloadConfigRequest\x1a!.edgewise.v1.ReloadConfigResponse\x12J\n\tSleepNode\x12\x1d.edgewise.v1.SleepNodeRequest\x1a\x1e.edgewise.v1.SleepNodeResponse\x12G\n\x08WakeNode\x12\x1c.edgewise.v1.WakeNodeRequest\x1a\x1d.edgewise.v1.WakeNodeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,33 +40,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OUTCOMECOUNT']._serialized_start=311
   _globals['_OUTCOMECOUNT']._serialized_end=360
   _globals['_NODESTATUS']._serialized_start=363
-  _globals['_NODESTATUS']._serialized_end=788
-  _globals['_ARMSTATUS']._serialized_start=791
-  _globals['_ARMSTATUS']._serialized_end=975
-  _globals['_TASKSTATUS']._serialized_start=978
-  _globals['_TASKSTATUS']._serialized_end=1260
-  _globals['_PROFILEPRICE']._serialized_start=1262
-  _globals['_PROFILEPRICE']._serialized_end=1367
-  _globals['_DRAINNODEREQUEST']._serialized_start=1369
-  _globals['_DRAINNODEREQUEST']._serialized_end=1401
-  _globals['_DRAINNODERESPONSE']._serialized_start=1403
-  _globals['_DRAINNODERESPONSE']._serialized_end=1437
-  _globals['_GETBUDGETSREQUEST']._serialized_start=1439
-  _globals['_GETBUDGETSREQUEST']._serialized_end=1458
-  _globals['_GETBUDGETSRESPONSE']._serialized_start=1460
-  _globals['_GETBUDGETSRESPONSE']._serialized_end=1522
-  _globals['_TASKBUDGET']._serialized_start=1525
-  _globals['_TASKBUDGET']._serialized_end=1687
-  _globals['_SETBUDGETREQUEST']._serialized_start=1690
-  _globals['_SETBUDGETREQUEST']._serialized_end=1820
-  _globals['_SETBUDGETRESPONSE']._serialized_start=1822
-  _globals['_SETBUDGETRESPONSE']._serialized_end=1882
-  _globals['_RELOADCONFIGREQUEST']._serialized_start=1884
-  _globals['_RELOADCONFIGREQUEST']._serialized_end=1905
-  _globals['_RELOADCONFIGRESPONSE']._serialized_start=1907
-  _globals['_RELOADCONFIGRESPONSE']._serialized_end=1971
-  _globals['_CHANGEDKEY']._serialized_start=1973
-  _globals['_CHANGEDKEY']._serialized_end=2029
-  _globals['_ADMIN']._serialized_start=2032
-  _globals['_ADMIN']._serialized_end=2431
+  _globals['_NODESTATUS']._serialized_end=824
+  _globals['_SLEEPNODEREQUEST']._serialized_start=826
+  _globals['_SLEEPNODEREQUEST']._serialized_end=858
+  _globals['_SLEEPNODERESPONSE']._serialized_start=860
+  _globals['_SLEEPNODERESPONSE']._serialized_end=894
+  _globals['_WAKENODEREQUEST']._serialized_start=896
+  _globals['_WAKENODEREQUEST']._serialized_end=927
+  _globals['_WAKENODERESPONSE']._serialized_start=929
+  _globals['_WAKENODERESPONSE']._serialized_end=962
+  _globals['_ARMSTATUS']._serialized_start=965
+  _globals['_ARMSTATUS']._serialized_end=1149
+  _globals['_TASKSTATUS']._serialized_start=1152
+  _globals['_TASKSTATUS']._serialized_end=1477
+  _globals['_PROFILEPRICE']._serialized_start=1479
+  _globals['_PROFILEPRICE']._serialized_end=1584
+  _globals['_DRAINNODEREQUEST']._serialized_start=1586
+  _globals['_DRAINNODEREQUEST']._serialized_end=1618
+  _globals['_DRAINNODERESPONSE']._serialized_start=1620
+  _globals['_DRAINNODERESPONSE']._serialized_end=1654
+  _globals['_GETBUDGETSREQUEST']._serialized_start=1656
+  _globals['_GETBUDGETSREQUEST']._serialized_end=1675
+  _globals['_GETBUDGETSRESPONSE']._serialized_start=1677
+  _globals['_GETBUDGETSRESPONSE']._serialized_end=1739
+  _globals['_TASKBUDGET']._serialized_start=1742
+  _globals['_TASKBUDGET']._serialized_end=1904
+  _globals['_SETBUDGETREQUEST']._serialized_start=1907
+  _globals['_SETBUDGETREQUEST']._serialized_end=2037
+  _globals['_SETBUDGETRESPONSE']._serialized_start=2039
+  _globals['_SETBUDGETRESPONSE']._serialized_end=2099
+  _globals['_RELOADCONFIGREQUEST']._serialized_start=2101
+  _globals['_RELOADCONFIGREQUEST']._serialized_end=2122
+  _globals['_RELOADCONFIGRESPONSE']._serialized_start=2124
+  _globals['_RELOADCONFIGRESPONSE']._serialized_end=2188
+  _globals['_CHANGEDKEY']._serialized_start=2190
+  _globals['_CHANGEDKEY']._serialized_end=2246
+  _globals['_ADMIN']._serialized_start=2249
+  _globals['_ADMIN']._serialized_end=2797
 # @@protoc_insertion_point(module_scope)

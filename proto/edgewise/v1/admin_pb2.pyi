@@ -114,9 +114,10 @@ class NodeStatus(_message.Message):
     ENERGY_SOURCE_FIELD_NUMBER: _builtins.int
     TEMPERATURE_C_FIELD_NUMBER: _builtins.int
     THROTTLES_FIELD_NUMBER: _builtins.int
+    ASLEEP_S_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     state: _builtins.str
-    """"healthy", "suspect", "draining" or "offline"."""
+    """"healthy", "suspect", "draining", "asleep", "waking" or "offline"."""
     device: _builtins.str
     simulated: _builtins.bool
     software_version: _builtins.str
@@ -128,6 +129,8 @@ class NodeStatus(_message.Message):
     seen_s: _builtins.float
     engine_restarts: _builtins.int
     temperature_c: _builtins.float
+    asleep_s: _builtins.float
+    """Seconds since it fell asleep; unset where it does not sleep."""
     @_builtins.property
     def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArmStatus]: ...
     @_builtins.property
@@ -153,16 +156,98 @@ class NodeStatus(_message.Message):
         energy_source: _fleet_pb2.EnergySource | None = ...,
         temperature_c: _builtins.float | None = ...,
         throttles: _abc.Iterable[_builtins.str] | None = ...,
+        asleep_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c", "energy_source", b"energy_source", "temperature_c", b"temperature_c"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_asleep_s", b"_asleep_s", "_temperature_c", b"_temperature_c", "asleep_s", b"asleep_s", "energy_source", b"energy_source", "temperature_c", b"temperature_c"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c", "arms", b"arms", "concurrency", b"concurrency", "device", b"device", "energy_method", b"energy_method", "energy_provenance", b"energy_provenance", "energy_source", b"energy_source", "engine_restarts", b"engine_restarts", "node", b"node", "queued", b"queued", "running", b"running", "seen_s", b"seen_s", "simulated", b"simulated", "software_version", b"software_version", "state", b"state", "temperature_c", b"temperature_c", "throttles", b"throttles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_asleep_s", b"_asleep_s", "_temperature_c", b"_temperature_c", "arms", b"arms", "asleep_s", b"asleep_s", "concurrency", b"concurrency", "device", b"device", "energy_method", b"energy_method", "energy_provenance", b"energy_provenance", "energy_source", b"energy_source", "engine_restarts", b"engine_restarts", "node", b"node", "queued", b"queued", "running", b"running", "seen_s", b"seen_s", "simulated", b"simulated", "software_version", b"software_version", "state", b"state", "temperature_c", b"temperature_c", "throttles", b"throttles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__asleep_s: _TypeAlias = _typing.Literal["asleep_s"]  # noqa: Y015
+    _WhichOneofArgType__asleep_s: _TypeAlias = _typing.Literal["_asleep_s", b"_asleep_s"]  # noqa: Y015
     _WhichOneofReturnType__temperature_c: _TypeAlias = _typing.Literal["temperature_c"]  # noqa: Y015
     _WhichOneofArgType__temperature_c: _TypeAlias = _typing.Literal["_temperature_c", b"_temperature_c"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__asleep_s) -> _WhichOneofReturnType__asleep_s | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_c) -> _WhichOneofReturnType__temperature_c | None: ...
 
 Global___NodeStatus: _TypeAlias = NodeStatus  # noqa: Y015
+
+@_typing.final
+class SleepNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SleepNodeRequest: _TypeAlias = SleepNodeRequest  # noqa: Y015
+
+@_typing.final
+class SleepNodeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SleepNodeResponse: _TypeAlias = SleepNodeResponse  # noqa: Y015
+
+@_typing.final
+class WakeNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WakeNodeRequest: _TypeAlias = WakeNodeRequest  # noqa: Y015
+
+@_typing.final
+class WakeNodeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WakeNodeResponse: _TypeAlias = WakeNodeResponse  # noqa: Y015
 
 @_typing.final
 class ArmStatus(_message.Message):
@@ -219,8 +304,14 @@ class TaskStatus(_message.Message):
     PRICES_FIELD_NUMBER: _builtins.int
     PACING_FIELD_NUMBER: _builtins.int
     GUARD_FIELD_NUMBER: _builtins.int
+    GATE_SHA256_FIELD_NUMBER: _builtins.int
+    GATE_PROBLEM_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     plan_id: _builtins.str
+    gate_sha256: _builtins.str
+    """SHA-256 of the gate file that heads come from; empty where they are learned or announced here."""
+    gate_problem: _builtins.str
+    """What is wrong with the configured gate file as it is now; empty where nothing is."""
     @_builtins.property
     def input(self) -> _common_pb2.TensorSpec: ...
     @_builtins.property
@@ -251,10 +342,12 @@ class TaskStatus(_message.Message):
         prices: _abc.Iterable[Global___ProfilePrice] | None = ...,
         pacing: _common_pb2.Pacing | None = ...,
         guard: _common_pb2.Guard | None = ...,
+        gate_sha256: _builtins.str = ...,
+        gate_problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "guard", b"guard", "input", b"input", "pacing", b"pacing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_arms", b"active_arms", "certificate", b"certificate", "guard", b"guard", "input", b"input", "labels", b"labels", "pacing", b"pacing", "plan_id", b"plan_id", "prices", b"prices", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_arms", b"active_arms", "certificate", b"certificate", "gate_problem", b"gate_problem", "gate_sha256", b"gate_sha256", "guard", b"guard", "input", b"input", "labels", b"labels", "pacing", b"pacing", "plan_id", b"plan_id", "prices", b"prices", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,6 +59,16 @@ class AdminStub:
                 request_serializer=edgewise_dot_v1_dot_admin__pb2.ReloadConfigRequest.SerializeToString,
                 response_deserializer=edgewise_dot_v1_dot_admin__pb2.ReloadConfigResponse.FromString,
                 _registered_method=True)
+        self.SleepNode = channel.unary_unary(
+                '/edgewise.v1.Admin/SleepNode',
+                request_serializer=edgewise_dot_v1_dot_admin__pb2.SleepNodeRequest.SerializeToString,
+                response_deserializer=edgewise_dot_v1_dot_admin__pb2.SleepNodeResponse.FromString,
+                _registered_method=True)
+        self.WakeNode = channel.unary_unary(
+                '/edgewise.v1.Admin/WakeNode',
+                request_serializer=edgewise_dot_v1_dot_admin__pb2.WakeNodeRequest.SerializeToString,
+                response_deserializer=edgewise_dot_v1_dot_admin__pb2.WakeNodeResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -95,6 +105,18 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SleepNode(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WakeNode(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -122,6 +144,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.ReloadConfig,
                     request_deserializer=edgewise_dot_v1_dot_admin__pb2.ReloadConfigRequest.FromString,
                     response_serializer=edgewise_dot_v1_dot_admin__pb2.ReloadConfigResponse.SerializeToString,
+            ),
+            'SleepNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.SleepNode,
+                    request_deserializer=edgewise_dot_v1_dot_admin__pb2.SleepNodeRequest.FromString,
+                    response_serializer=edgewise_dot_v1_dot_admin__pb2.SleepNodeResponse.SerializeToString,
+            ),
+            'WakeNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.WakeNode,
+                    request_deserializer=edgewise_dot_v1_dot_admin__pb2.WakeNodeRequest.FromString,
+                    response_serializer=edgewise_dot_v1_dot_admin__pb2.WakeNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -259,6 +291,60 @@ class Admin:
             '/edgewise.v1.Admin/ReloadConfig',
             edgewise_dot_v1_dot_admin__pb2.ReloadConfigRequest.SerializeToString,
             edgewise_dot_v1_dot_admin__pb2.ReloadConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SleepNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewise.v1.Admin/SleepNode',
+            edgewise_dot_v1_dot_admin__pb2.SleepNodeRequest.SerializeToString,
+            edgewise_dot_v1_dot_admin__pb2.SleepNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WakeNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewise.v1.Admin/WakeNode',
+            edgewise_dot_v1_dot_admin__pb2.WakeNodeRequest.SerializeToString,
+            edgewise_dot_v1_dot_admin__pb2.WakeNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

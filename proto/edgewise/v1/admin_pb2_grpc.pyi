@@ -37,6 +37,8 @@ class AdminStub:
     SetBudget: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetBudgetRequest, _admin_pb2.SetBudgetResponse]
     ReloadConfig: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ReloadConfigRequest, _admin_pb2.ReloadConfigResponse]
     """Read the configuration again and put it in force: all of it or nothing."""
+    SleepNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SleepNodeRequest, _admin_pb2.SleepNodeResponse]
+    WakeNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.WakeNodeRequest, _admin_pb2.WakeNodeResponse]
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
@@ -47,6 +49,8 @@ class AdminAsyncStub(AdminStub):
     SetBudget: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetBudgetRequest, _admin_pb2.SetBudgetResponse]  # type: ignore[assignment]
     ReloadConfig: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReloadConfigRequest, _admin_pb2.ReloadConfigResponse]  # type: ignore[assignment]
     """Read the configuration again and put it in force: all of it or nothing."""
+    SleepNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.SleepNodeRequest, _admin_pb2.SleepNodeResponse]  # type: ignore[assignment]
+    WakeNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.WakeNodeRequest, _admin_pb2.WakeNodeResponse]  # type: ignore[assignment]
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -84,5 +88,19 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ReloadConfigResponse, _abc.Awaitable[_admin_pb2.ReloadConfigResponse]]:
         """Read the configuration again and put it in force: all of it or nothing."""
+
+    @_abc_1.abstractmethod
+    def SleepNode(
+        self,
+        request: _admin_pb2.SleepNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.SleepNodeResponse, _abc.Awaitable[_admin_pb2.SleepNodeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def WakeNode(
+        self,
+        request: _admin_pb2.WakeNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.WakeNodeResponse, _abc.Awaitable[_admin_pb2.WakeNodeResponse]]: ...
 
 def add_AdminServicer_to_server(servicer: AdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

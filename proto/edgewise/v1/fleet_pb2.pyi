@@ -92,6 +92,7 @@ class NodeEvent(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     SETTLED_FIELD_NUMBER: _builtins.int
     PERSONAL_FIELD_NUMBER: _builtins.int
+    SLEEPING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -112,6 +113,8 @@ class NodeEvent(_message.Message):
     def settled(self) -> Global___EnergySettled: ...
     @_builtins.property
     def personal(self) -> Global___PersonalReport: ...
+    @_builtins.property
+    def sleeping(self) -> Global___Sleeping: ...
     def __init__(
         self,
         *,
@@ -125,12 +128,13 @@ class NodeEvent(_message.Message):
         draining: Global___Draining | None = ...,
         settled: Global___EnergySettled | None = ...,
         personal: Global___PersonalReport | None = ...,
+        sleeping: Global___Sleeping | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "personal", b"personal", "settled", b"settled"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "personal", b"personal", "settled", b"settled", "sleeping", b"sleeping"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "personal", b"personal", "settled", b"settled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "personal", b"personal", "settled", b"settled", "sleeping", b"sleeping"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "evidence", "done", "failed", "delta", "arms_changed", "draining", "settled", "personal"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "evidence", "done", "failed", "delta", "arms_changed", "draining", "settled", "personal", "sleeping"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -147,6 +151,8 @@ class NodeCommand(_message.Message):
     REJECTED_FIELD_NUMBER: _builtins.int
     PERSONAL_FIELD_NUMBER: _builtins.int
     KEEP_FIELD_NUMBER: _builtins.int
+    SUSPEND_FIELD_NUMBER: _builtins.int
+    WAKE_PEER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -161,6 +167,10 @@ class NodeCommand(_message.Message):
     def personal(self) -> Global___PersonalOrder: ...
     @_builtins.property
     def keep(self) -> Global___Keep: ...
+    @_builtins.property
+    def suspend(self) -> Global___Suspend: ...
+    @_builtins.property
+    def wake_peer(self) -> Global___WakePeer: ...
     def __init__(
         self,
         *,
@@ -171,12 +181,14 @@ class NodeCommand(_message.Message):
         rejected: Global___Rejected | None = ...,
         personal: Global___PersonalOrder | None = ...,
         keep: Global___Keep | None = ...,
+        suspend: Global___Suspend | None = ...,
+        wake_peer: Global___WakePeer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "personal", b"personal", "rejected", b"rejected", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "personal", b"personal", "rejected", b"rejected", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "work", "cancel", "drain", "rejected", "personal", "keep"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "work", "cancel", "drain", "rejected", "personal", "keep", "suspend", "wake_peer"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -202,6 +214,8 @@ class Hello(_message.Message):
     MEMORY_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     ENERGY_SOURCE_FIELD_NUMBER: _builtins.int
     PERSONAL_EXPERTS_FIELD_NUMBER: _builtins.int
+    SLEEP_FIELD_NUMBER: _builtins.int
+    RELAYS_WAKE_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     software_version: _builtins.str
     protocol_version: _builtins.int
@@ -215,6 +229,8 @@ class Hello(_message.Message):
     queue_limit: _builtins.int
     memory_limit_bytes: _builtins.int
     """Bytes that resident experts may take together; 0 means that no limit is set."""
+    relays_wake: _builtins.bool
+    """Whether this node sends magic packets for others on its network."""
     @_builtins.property
     def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSpec]: ...
     @_builtins.property
@@ -224,6 +240,10 @@ class Hello(_message.Message):
     @_builtins.property
     def personal_experts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Experts of this node that may learn their user; empty where the operator did not say so."""
+
+    @_builtins.property
+    def sleep(self) -> Global___SleepOffer:
+        """Set where the operator lets the gateway put this machine to sleep."""
 
     def __init__(
         self,
@@ -242,14 +262,55 @@ class Hello(_message.Message):
         memory_limit_bytes: _builtins.int = ...,
         energy_source: Global___EnergySource | None = ...,
         personal_experts: _abc.Iterable[_builtins.str] | None = ...,
+        sleep: Global___SleepOffer | None = ...,
+        relays_wake: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["energy_source", b"energy_source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["energy_source", b"energy_source", "sleep", b"sleep"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "concurrency", b"concurrency", "device", b"device", "energy_method", b"energy_method", "energy_provenance", b"energy_provenance", "energy_source", b"energy_source", "memory_limit_bytes", b"memory_limit_bytes", "node", b"node", "personal_experts", b"personal_experts", "protocol_version", b"protocol_version", "queue_limit", b"queue_limit", "simulated", b"simulated", "software_version", b"software_version", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "concurrency", b"concurrency", "device", b"device", "energy_method", b"energy_method", "energy_provenance", b"energy_provenance", "energy_source", b"energy_source", "memory_limit_bytes", b"memory_limit_bytes", "node", b"node", "personal_experts", b"personal_experts", "protocol_version", b"protocol_version", "queue_limit", b"queue_limit", "relays_wake", b"relays_wake", "simulated", b"simulated", "sleep", b"sleep", "software_version", b"software_version", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class SleepOffer(_message.Message):
+    """What sleeping and waking takes, as the operator says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAC_FIELD_NUMBER: _builtins.int
+    WAKE_ADDRESS_FIELD_NUMBER: _builtins.int
+    IDLE_W_FIELD_NUMBER: _builtins.int
+    SLEEP_W_FIELD_NUMBER: _builtins.int
+    WAKE_J_FIELD_NUMBER: _builtins.int
+    WAKE_S_FIELD_NUMBER: _builtins.int
+    mac: _builtins.str
+    """Of the card that wakes the machine, "aa:bb:cc:dd:ee:ff"; empty where only a command of the gateway wakes it."""
+    wake_address: _builtins.str
+    """HOST:PORT that a magic packet is sent to, usually a broadcast address."""
+    idle_w: _builtins.float
+    sleep_w: _builtins.float
+    wake_j: _builtins.float
+    wake_s: _builtins.float
+    """Seconds from the magic packet until the node has joined again."""
+    def __init__(
+        self,
+        *,
+        mac: _builtins.str = ...,
+        wake_address: _builtins.str = ...,
+        idle_w: _builtins.float = ...,
+        sleep_w: _builtins.float = ...,
+        wake_j: _builtins.float = ...,
+        wake_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_w", b"idle_w", "mac", b"mac", "sleep_w", b"sleep_w", "wake_address", b"wake_address", "wake_j", b"wake_j", "wake_s", b"wake_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SleepOffer: _TypeAlias = SleepOffer  # noqa: Y015
 
 @_typing.final
 class EnergySource(_message.Message):
@@ -772,6 +833,23 @@ class ArmsChanged(_message.Message):
 Global___ArmsChanged: _TypeAlias = ArmsChanged  # noqa: Y015
 
 @_typing.final
+class Sleeping(_message.Message):
+    """The last event of a session: the machine goes to sleep as soon as the stream has ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sleeping: _TypeAlias = Sleeping  # noqa: Y015
+
+@_typing.final
 class Draining(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -997,6 +1075,51 @@ class Drain(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Drain: _TypeAlias = Drain  # noqa: Y015
+
+@_typing.final
+class Suspend(_message.Message):
+    """As Drain, then put the machine to sleep and join again once it is awake. Only for nodes that offered it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suspend: _TypeAlias = Suspend  # noqa: Y015
+
+@_typing.final
+class WakePeer(_message.Message):
+    """Send a magic packet for another machine on this node's network."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAC_FIELD_NUMBER: _builtins.int
+    WAKE_ADDRESS_FIELD_NUMBER: _builtins.int
+    mac: _builtins.str
+    wake_address: _builtins.str
+    def __init__(
+        self,
+        *,
+        mac: _builtins.str = ...,
+        wake_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mac", b"mac", "wake_address", b"wake_address"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WakePeer: _TypeAlias = WakePeer  # noqa: Y015
 
 @_typing.final
 class PersonalNote(_message.Message):

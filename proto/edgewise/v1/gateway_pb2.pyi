@@ -362,6 +362,7 @@ class Routing(_message.Message):
     PLAN_ID_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     OVERLAY_FIELD_NUMBER: _builtins.int
+    GATE_SHA256_FIELD_NUMBER: _builtins.int
     fusion: _common_pb2.FusionMode.ValueType
     predicted_energy_j: _builtins.float
     predicted_ms: _builtins.float
@@ -372,6 +373,8 @@ class Routing(_message.Message):
     plan_id: _builtins.str
     overlay: _builtins.str
     """Whose personal expert stood in for the plan's choice, and what that was worth; empty where none did."""
+    gate_sha256: _builtins.str
+    """SHA-256 of the gate file that heads came from; empty where they were learned or announced."""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]: ...
     @_builtins.property
@@ -389,10 +392,11 @@ class Routing(_message.Message):
         plan_id: _builtins.str = ...,
         certificate: _common_pb2.Certificate | None = ...,
         overlay: _builtins.str = ...,
+        gate_sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "bound_energy_j", b"bound_energy_j", "bound_ms", b"bound_ms", "budget_met", b"budget_met", "certificate", b"certificate", "fusion", b"fusion", "overlay", b"overlay", "plan_id", b"plan_id", "predicted_energy_j", b"predicted_energy_j", "predicted_ms", b"predicted_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "bound_energy_j", b"bound_energy_j", "bound_ms", b"bound_ms", "budget_met", b"budget_met", "certificate", b"certificate", "fusion", b"fusion", "gate_sha256", b"gate_sha256", "overlay", b"overlay", "plan_id", b"plan_id", "predicted_energy_j", b"predicted_energy_j", "predicted_ms", b"predicted_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,107 @@
+"""Bookkeeping of sleepers on a clock of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from optimizer.selection.awake import Power
+from orchestrator.config import Sleep
+from orchestrator.fleet.dormitory import LATE_FACTOR, LATE_S, Dormitory
+from orchestrator.sleep.packet import magic_packet
+from orchestrator.sleep.types import SleepOffer
+from orchestrator.sleep.vigil import guarded
+from orchestrator.types import NodeHello, Provenance
+from tests.fakes.sleeper import MAC, magic
+
+OFFER = SleepOffer(MAC, "127.0.0.1:9", idle_w=20.0, sleep_w=2.0, wake_j=50.0, wake_s=10.0)
+HELLO = NodeHello("n", "0", 1, "x", True, "none", Provenance.UNMEASURED, (), (), 1, 1, 0, sleep=OFFER)
+POWER = Power(20.0, 2.0, 50.0, 10.0)
+
+
+class Clock:
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def dormitory(clock: Clock) -> Dormitory:
+    return Dormitory(clock)
+
+
+def test_what_a_rest_took(dormitory: Dormitory, clock: Clock) -> None:
+    dormitory.fell_asleep(HELLO)
+    clock.now_s += 100.0
+    dormitory.woken("n")
+    assert dormitory.state("n") == "waking"
+    clock.now_s += 12.0
+    dormitory.joined("n")
+    (rest,) = dormitory.rested
+    assert (rest.slept_s, rest.took_s, rest.energy_j) == (100.0, 12.0, 2.0 * 100.0 + 50.0)
+    # It took longer than announced, which counts from now on.
+    dormitory.fell_asleep(HELLO)
+    assert dormitory.wake_s("n") == 12.0
+
+
+def test_one_that_comes_by_itself_was_not_woken(dormitory: Dormitory, clock: Clock) -> None:
+    dormitory.fell_asleep(HELLO)
+    clock.now_s += 5.0
+    dormitory.joined("n")
+    assert [(rest.took_s, rest.energy_j) for rest in dormitory.rested] == [(None, 10.0)]
+
+
+def test_time_left_counts_down_once_it_is_being_woken(dormitory: Dormitory, clock: Clock) -> None:
+    dormitory.fell_asleep(HELLO)
+    clock.now_s += 4.0
+    assert dormitory.left_s("n") == 10.0
+    dormitory.woken("n")
+    clock.now_s += 4.0
+    dormitory.woken("n")
+    assert dormitory.left_s("n") == 6.0
+
+
+def test_one_that_does_not_wake_counts_as_gone_and_can_be_woken_again(dormitory: Dormitory, clock: Clock) -> None:
+    dormitory.fell_asleep(HELLO)
+    dormitory.woken("n")
+    clock.now_s += LATE_FACTOR * 10.0 + LATE_S
+    assert dormitory.late() == []
+    clock.now_s += 0.1
+    assert (dormitory.late(), dormitory.late(), dormitory.state("n")) == (["n"], [], None)
+    dormitory.woken("n")
+    assert dormitory.state("n") == "waking"
+
+
+def test_without_an_offer_nobody_sleeps(dormitory: Dormitory) -> None:
+    dormitory.fell_asleep(replace(HELLO, sleep=None))
+    assert dormitory.state("n") is None
+
+
+def test_nothing_is_undone_at_once(dormitory: Dormitory, clock: Clock) -> None:
+    config = Sleep(min_awake_s=300.0, min_asleep_s=120.0)
+    nobody, itself = frozenset[str](), frozenset({"n"})
+    dormitory.joined("n")
+    clock.now_s += 299.0
+    assert guarded(nobody, {"n": POWER}, dormitory, config).sleep == ()
+    clock.now_s += 1.0
+    assert guarded(nobody, {"n": POWER}, dormitory, config).sleep == ("n",)
+    dormitory.fell_asleep(HELLO)
+    asleep = {"n": replace(POWER, awake=False)}
+    clock.now_s += 119.0
+    assert guarded(itself, asleep, dormitory, config).wake == ()
+    clock.now_s += 1.0
+    assert guarded(itself, asleep, dormitory, config).wake == ("n",)
+
+
+def test_the_packet_is_that_of_the_standard() -> None:
+    assert magic_packet(MAC) == magic(MAC)
+    assert len(magic_packet(MAC)) == 102
+    with pytest.raises(ValueError, match="aa:bb"):
+        magic_packet("02:00")
