@@ -9,7 +9,6 @@ import pytest
 
 from edgewise.v1 import accounts_pb2
 from orchestrator.config import Ledger
-from orchestrator.gateway.opening import snapshots_of
 from orchestrator.gateway.snapshots import Snapshots
 from orchestrator.metrics import Metrics
 from orchestrator.store.files import snapshots, verify
@@ -91,23 +90,29 @@ async def test_a_disk_that_takes_none_does_not_stop_the_gateway(tmp_path: Path) 
 
 @pytest.mark.parametrize("snapshot", [True, False])
 async def test_a_revoked_key_stays_revoked_when_the_store_comes_back(tmp_path: Path, snapshot: bool) -> None:
-    async with live_gateway(tmp_path, ledger=Ledger()) as live:
+    # The gateway's own are off: those of this test come when it wants them.
+    async with live_gateway(tmp_path, ledger=Ledger(snapshot_h=0.0)) as live:
         await limit(live, "fleet", day_j=10.0)
         stub = books(live)
         made = await stub.CreateKey(accounts_pb2.CreateKeyRequest(tenant="anne", role="admin"), timeout=5)
-        copying = snapshots_of(live.gateway)
-        assert copying is not None
+        keys, now_unix_s = live.gateway.keys, [1.7e9]
+        copying = Snapshots(
+            tmp_path / "ledger.db",
+            Ledger,
+            decisive=lambda: tuple(keys.all()),
+            metrics=Metrics(),
+            clock_unix_s=lambda: now_unix_s[0],
+        )
         await copying.look()
         await stub.RevokeKey(accounts_pb2.RevokeKeyRequest(key_id=made.key.key_id), timeout=5)
         if snapshot:
-            live.gateway.service.metrics.snapshot_unix_s -= 2.0
-            for found in snapshots(tmp_path / "ledger.db"):
-                found.rename(found.with_name("ledger-20200101T000000Z.db"))
+            now_unix_s[0] += 5.0
             await copying.look()
+            assert len(snapshots(tmp_path / "ledger.db")) == 2
     connection = apsw.Connection(str(tmp_path / "ledger.db"))
     connection.execute("UPDATE quotas SET day_j = 1e9")
     connection.close()
-    async with live_gateway(tmp_path, ledger=Ledger()) as live:
+    async with live_gateway(tmp_path, ledger=Ledger(snapshot_h=0.0)) as live:
         (key,) = live.gateway.keys.all()
         # Control: without the snapshot that a revocation causes, the key opens the door again.
         assert (key.revoked_unix_s is not None) == snapshot
