@@ -30,6 +30,7 @@ VERBS = {
     "token": "orchestrator.cli.token:token",
     "eval": "orchestrator.cli.evaluate:evaluate",
     "plan": "orchestrator.cli.plan:plan",
+    "simulate": "orchestrator.cli.simulate:simulate",
     "gate": "orchestrator.cli.gate:gate",
     "config": "orchestrator.cli.config:config",
     "store": "orchestrator.cli.store:store",

@@ -324,8 +324,13 @@ class Runner:
 
 
 def _window_ms(query: Query, progress: Progress) -> float:
+    """Milliseconds in which this query's answer counts."""
+    return window_ms(progress.limits, query.deadline_s, within=progress.decision.within)
+
+
+def window_ms(limits: Limits, deadline_s: float, *, within: bool) -> float:
     """Milliseconds in which an answer counts: the budget where it was promised, the call's deadline otherwise."""
-    whole_ms = progress.limits.max_latency_ms if progress.decision.within else query.deadline_s * 1000.0
+    whole_ms = limits.max_latency_ms if within else deadline_s * 1000.0
     return whole_ms - min(REPLY_RESERVE_MS, REPLY_RESERVE_FRACTION * whole_ms)
 
 

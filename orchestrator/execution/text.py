@@ -23,8 +23,8 @@ from orchestrator.execution.run import Decide, Progress, bound_of, wire_limit_j
 from orchestrator.execution.window import Window
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.session import SessionEnded
+from orchestrator.routing.binding import BoundRoute
 from orchestrator.routing.figures import TextFigures, affordable_tokens, text_figures
-from orchestrator.routing.table import BoundRoute
 from orchestrator.types import Delta, Done, TextQuery
 
 BUDGET, LENGTH = "budget", "length"

@@ -30,10 +30,10 @@ from orchestrator.planning.make import make_plan, plan_problem, settle_in
 from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, moved, plan_arms, same_evidence
 from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.gated import gated
-from orchestrator.routing.model import AnnouncedModel, QualityModel
+from orchestrator.routing.model import QualityModel, announced_model
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.table import RouteTable
-from orchestrator.types import Provenance, Task
+from orchestrator.types import Task
 
 log = structlog.get_logger("planner")
 
@@ -196,11 +196,7 @@ class Planner:
         return plan if model is plan.model else replace(plan, model=model, gate=loaded.digest)
 
     def _announced(self, task: str) -> QualityModel:
-        arms = [state.arm for state in self._within_reach(task)]
-        known = [arm for arm in arms if arm.energy.provenance is not Provenance.UNMEASURED]
-        quality = {arm.expert: arm.quality_fraction for arm in arms}
-        joules = {arm.expert: arm.energy.energy_j for arm in sorted(known, key=lambda arm: -arm.energy.energy_j)}
-        return self._combined(task, AnnouncedModel(quality, joules))
+        return self._combined(task, announced_model(state.arm for state in self._within_reach(task)))
 
     def _combined(self, task: str, model: QualityModel) -> QualityModel:
         """The model of a text task with the votes and judges that clients may ask for by name."""

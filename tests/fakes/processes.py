@@ -176,6 +176,11 @@ class Fleet:
         self.agents[plan.name] = agent
         return agent
 
+    def start_process(self, name: str, command: list[str]) -> Running:
+        """Start an agent of another making; it is waited for like the others."""
+        self.agents[name] = self._start(name, command, {})
+        return self.agents[name]
+
     def start(self, *plans: NodePlan) -> Self:
         """Start the gateway and agents, and wait until all of them are planned for."""
         self.start_gateway()
