@@ -189,7 +189,7 @@ class Fleet:
         self.wait_ready()
         return self
 
-    def start_process(self, name: str, command: list[str]) -> Running:
+    def start_beside(self, name: str, command: list[str]) -> Running:
         """Start anything else that must not outlive the fleet."""
         return self._start(name, command, {})
 

@@ -139,7 +139,7 @@ def start_crowds(fleet: Fleet, size: Size, gateways: str | None = None) -> list[
     target = gateways or fleet.address
     command = [sys.executable, "-m", "tests.faults.crowd", target]
     crowds = [
-        fleet.start_process(f"crowd{n}", [*command, f"c{n}", str(size.nodes), *((OTHER,) if n else ())])
+        fleet.start_beside(f"crowd{n}", [*command, f"c{n}", str(size.nodes), *((OTHER,) if n else ())])
         for n in range(size.crowds)
     ]
     fleet.wait_until(lambda: all("crowd ready" in crowd.tail() for crowd in crowds), "crowds ready")

@@ -156,7 +156,7 @@ class Replicas:
             fleet.wait_until(lambda fleet=fleet: fleet.status() is not None, "listening")  # type: ignore[misc]
         # The first tells them of the second.
         command = [sys.executable, "-m", "tests.faults.crowd", first.address, "node", str(AGENTS)]
-        self._agents = first.start_process("agents", command)
+        self._agents = first.start_beside("agents", command)
         first.wait_until(lambda: self._agents is not None and "crowd ready" in self._agents.tail(), "agents ready")
         self._agents.popen.send_signal(signal.SIGUSR1)
         for fleet in self.fleets:
