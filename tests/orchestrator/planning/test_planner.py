@@ -353,7 +353,7 @@ async def test_arms_that_are_gone_are_not_offered_while_binding_waits(
     bench.fleet.leave(sessions[0])
     assert len(bench.bound()) == 2, "binding did not wait: this shows nothing"
     table = bench.standing().table
-    offered = dict(zip((bound.name for bound in table.bound), table._availability(), strict=True))
+    offered = dict(zip((bound.name for bound in table.bound), table._availability(slice(None)), strict=True))
     assert offered == {"small:v1@n1": False, "small:v1@n2": True}
     bench.fleet.leave(sessions[1])
     assert bench.planner.standing("digits") is None
