@@ -1,4 +1,4 @@
-# make demo | test | check | faults [N=200] | bench NAME=stem [CHECK=1] | proto | experts | clean
+# make demo | test | check | faults [N=200] | bench NAME=stem [CHECK=1] | proto | experts | extras | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +8,7 @@ DEMO_STAMP := $(VENV)/.installed-demo
 N ?= 200
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check faults bench proto experts clean
+.PHONY: demo test check faults bench proto experts extras clean
 
 # The demo needs neither torch nor the development tools; `make test` and `make check` add the latter.
 $(VENV)/bin/python:
@@ -58,6 +58,9 @@ proto: $(STAMP)
 experts: $(STAMP)
 	$(PIP) -e '.[train]'
 	@$(BIN)/python -m nodes.zoo train
+
+extras: $(STAMP)
+	@$(BIN)/python -m deploy.extras --install cpu,ray,rtx --resolve --aarch64
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

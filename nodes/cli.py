@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nodes.compile.commands import cache, compile_forms
 from nodes.config import default_name, parse_config
 from nodes.energy.discovery import EnergyMode
 from nodes.energy.profile import profile_names
@@ -50,6 +51,33 @@ def _python_option() -> Callable[[Command], Command]:
         metavar="PATH",
         help="Interpreter that runs the models; needs Python 3.10, numpy and onnxruntime.  [default: this one]",
     )
+
+
+def _compile_options() -> Callable[[Command], Command]:
+    options = [
+        _option("--compile", multiple=True, metavar="FORMS", help="Compiled forms to offer too: int8,ort or auto."),
+        _option(
+            "--compile-when",
+            type=click.Choice(["first", "beside"]),
+            help="Before joining, or while the node serves the models as they came.  [default: first]",
+        ),
+        _option("--compile-loss-points", type=float, metavar="P", help="Accuracy that one may lose.  [default: 0.5]"),
+        _option("--compile-cache", type=click.Path(path_type=Path), metavar="DIR", help="Folder of compiled files."),
+        _option("--compile-cache-mib", type=int, metavar="MIB", help="What they may take.  [default: 2048]"),
+        _option(
+            "--gpu-python",
+            type=click.Path(path_type=Path),
+            metavar="PATH",
+            help="Interpreter for forms on a GPU, such as JetPack's own.  [default: that of the models]",
+        ),
+    ]
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
 
 
 def _energy_option() -> Callable[[Command], Command]:
@@ -96,6 +124,7 @@ def cli() -> None:
 @_option("--experts", metavar="A,B,…", help="Experts to offer.  [default: all in the catalogue]")
 @_models_option()
 @_python_option()
+@_compile_options()
 @_option("--concurrency", type=int, metavar="C", help="Models that run at once.  [default: 1]")
 @_option("--texts-at-once", type=int, metavar="N", help="Texts that language models write at once.  [default: 8]")
 @_option("--queue-limit", type=int, metavar="Q", help="Work that may wait; more is refused.  [default: 64]")
@@ -142,9 +171,11 @@ def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -
     poll_directly()
     from nodes.identity.choice import with_identity
     from nodes.log import set_up_log
+    from nodes.packages import require_compatible
     from nodes.run import run_agent
 
     set_up_log(log)
+    require_compatible()
     names = [name.strip() for name in (experts or "").split(",") if name.strip()]
     settings = {**given, "experts": tuple(names), "memory_limit_bytes": memory_limit}
     sys.exit(run_agent(parse_config(with_identity(settings))))
@@ -191,6 +222,7 @@ def doctor(worker_python: Path | None, models: Path | None, output: str, **given
 @_energy_option()
 @_trace_option()
 @_calibration_option()
+@_compile_options()
 @click.option("--experts", metavar="A,B,…", help="Experts to measure.  [default: all in the catalogue]")
 @click.option("--batches", default="1,4,16", show_default=True, help="Input sizes, in samples.")
 @click.option("--concurrencies", default="1,2", show_default=True, help="Runs at once.")
@@ -202,9 +234,11 @@ def profile(to: Path, output: str, **given: Any) -> None:
 
     What was measured, and with which source, goes to --to.
     """
+    from nodes.log import set_up_log
     from nodes.survey import write
     from nodes.surveying import survey_node
 
+    set_up_log("console")
     document = survey_node(given)
     write(to, document)
     keys = ("arm", "batch", "concurrency", "runs", "p50_ms", "energy_j", "uncertainty_j", "provenance", "share")
@@ -214,6 +248,8 @@ def profile(to: Path, output: str, **given: Any) -> None:
 
 cli.add_command(join)
 cli.add_command(prune)
+cli.add_command(compile_forms)
+cli.add_command(cache)
 
 
 def _print(output: str, keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

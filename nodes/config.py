@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,6 +54,13 @@ Target = Annotated[str, AfterValidator(_checked_target)]
 Targets = Annotated[str, AfterValidator(_checked_targets)]
 
 
+class CompileWhen(StrEnum):
+    """When compiled forms are made."""
+
+    FIRST = "first"
+    BESIDE = "beside"
+
+
 class NodeConfig(BaseModel):
     """Everything that `python -m nodes run` can be told.
 
@@ -62,6 +70,13 @@ class NodeConfig(BaseModel):
         experts: Names from the catalogue; empty for all of it.
         models: Folder of experts; None for the ones that ship.
         worker_python: Interpreter of the engine process.
+        compile: Compiled forms of experts to offer as further arms, such as "int8" or "digits-wide:ort", made where
+            they are not kept yet. "auto" leaves the choice to the node.
+        compile_when: Before the node joins, or beside its work: it then serves the models as they came until then.
+        compile_loss_points: Right answers that a compiled form may lose on held-out inputs, in points of a hundred.
+        compile_cache: Folder of compiled files; None for the usual one.
+        compile_cache_mib: What they may take; the longest unused leave first.
+        gpu_python: Interpreter that builds and runs forms for a GPU, such as JetPack's own; None for `worker_python`.
         concurrency: Runs at once, each on one thread.
         texts_at_once: Texts that share the steps of the language models' one thread.
         memory_limit_bytes: What resident experts may take together; 0 for no limit.
@@ -100,6 +115,12 @@ class NodeConfig(BaseModel):
     experts: tuple[str, ...] = ()
     models: Path | None = None
     worker_python: Path = Path(sys.executable)
+    compile: tuple[str, ...] = ()
+    compile_when: CompileWhen = CompileWhen.FIRST
+    compile_loss_points: float = Field(default=0.5, ge=0.0, le=100.0, allow_inf_nan=False)
+    compile_cache: Path | None = None
+    compile_cache_mib: int = Field(default=2048, ge=1, le=1_000_000)
+    gpu_python: Path | None = None
     concurrency: int = Field(default=1, ge=1, le=64)
     texts_at_once: int = Field(default=8, ge=1, le=256)
     queue_limit: int = Field(default=64, ge=0, le=10_000)

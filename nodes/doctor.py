@@ -17,6 +17,7 @@ from nodes.engines.process import WorkerCommand, WorkerProcess
 from nodes.errors import ExitCode, NodeError
 from nodes.identity.check import check_identities
 from nodes.inventory import load_inventory
+from nodes.packages import require_compatible
 
 MIN_FREE_BYTES = 200 * 1024 * 1024
 MIN_PYTHON = (3, 11)
@@ -48,6 +49,7 @@ def examine(subject: Subject) -> list[Check]:
     """All checks, in the order in which an operator would fix them. Takes a few seconds."""
     checks: list[tuple[str, Callable[[Subject], str]]] = [
         ("python", _python),
+        ("packages", _packages),
         ("disk", _disk),
         ("catalogue", _catalogue),
         ("worker", _worker),
@@ -73,6 +75,11 @@ def _python(_subject: Subject) -> str:
     if sys.version_info < MIN_PYTHON:
         raise NodeError(f"Python {platform.python_version()}; the agent needs 3.11 or newer")
     return f"Python {platform.python_version()}"
+
+
+def _packages(_subject: Subject) -> str:
+    require_compatible()
+    return "none that clash"
 
 
 def _disk(_subject: Subject) -> str:

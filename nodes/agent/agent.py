@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import grpc.aio
 import structlog
@@ -18,29 +17,17 @@ from nodes.agent.channel import open_channel
 from nodes.agent.desk import Desk
 from nodes.agent.link import Link, Way
 from nodes.agent.links import Links
+from nodes.agent.parts import Parts, build_parts
 from nodes.agent.session import Session
 from nodes.agent.sleep import offer_of, suspender_of
 from nodes.agent.wire import FleetStream
-from nodes.arms import ArmProfile, Inventory
-from nodes.config import NodeConfig
-from nodes.energy.contract import Meter
-from nodes.energy.discovery import EnergySource, RunsOn, Wanted, discover
+from nodes.arms import ArmProfile
+from nodes.compile.later import Place, compiled_beside, spoilt
+from nodes.config import CompileWhen, NodeConfig
 from nodes.energy.profile import load_profile
-from nodes.energy.sources import Places
-from nodes.engines import onnx_lm
-from nodes.engines.child import Limits
 from nodes.engines.contract import Engine
-from nodes.engines.onnx import OnnxEngine
-from nodes.engines.process import WorkerCommand
-from nodes.engines.remote.measuring import profile_texts
-from nodes.engines.remote.parts import remote_parts
-from nodes.engines.several import SeveralEngines
-from nodes.errors import ConfigError, EnergySourceMissing
+from nodes.errors import EnergySourceMissing
 from nodes.identity.keeper import Keeper
-from nodes.inventory import load_inventory
-from nodes.personal.choosing import Settings
-from nodes.personal.keeping import HOUR_S, MIB, Bounds
-from nodes.personal.office import Office
 from nodes.profiling import profile_arms
 
 DRAIN_TIMEOUT_S = 10.0
@@ -49,91 +36,7 @@ QUIET_S = 600.0
 # How often joules of a late sensor are attributed.
 SETTLE_S = 2.0
 
-TENSOR_ENGINES = {"onnx", "chain"}
-
 log = structlog.get_logger("nodes.agent")
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What an agent is made of; tests bring their own.
-
-    Attributes:
-        measure: Measures the arms where the usual way does not do; None takes that.
-    """
-
-    engine: Engine
-    energy: EnergySource
-    inventory: Inventory
-    measure: Callable[[Engine, Meter, Inventory], Awaitable[dict[str, ArmProfile]]] | None = None
-    personal: Office | None = None
-
-
-def build_parts(config: NodeConfig) -> Parts:
-    """The parts that the settings ask for. Blocks: files are read, idle power may be measured.
-
-    Raises:
-        ConfigError: if a profile, an expert or the memory limit does not fit.
-        EnergySourceMissing: if the energy source that was asked for cannot be read.
-    """
-    if config.openai is not None:
-        return Parts(*remote_parts(config, config.openai), measure=profile_texts)
-    profile = None if config.profile is None else load_profile(config.profile)
-    inventory = load_inventory(config.models, config.experts)
-    _check_memory(inventory, config.memory_limit_bytes)
-    tensors = _tensor_engine(config, inventory)
-    engine = _joined_engine(config, inventory, tensors)
-    # This engine runs on the CPU: what a GPU draws is not its doing.
-    wanted = Wanted(config.energy, profile, RunsOn.CPU, config.noise_seed)
-    places = Places(trace=config.energy_trace, calibration=config.calibration)
-    source = discover(wanted, places)
-    personal = None
-    if config.personal is not None:
-        if tensors is None:
-            raise ConfigError("--personal: this node has no experts for tensors, which are the ones that learn a user")
-        personal = Office(_personal_settings(config, config.personal), inventory, tensors, source.meter)
-    return Parts(engine, source, inventory, personal=personal)
-
-
-def _personal_settings(config: NodeConfig, folder: Path) -> Settings:
-    return Settings(
-        folder=folder,
-        node=config.name,
-        expert=config.personal_expert,
-        bounds=Bounds(config.personal_keep_h * HOUR_S, config.personal_keep_mib * MIB),
-        day_j=config.personal_day_j,
-        models=config.models,
-    )
-
-
-def _tensor_engine(config: NodeConfig, inventory: Inventory) -> OnnxEngine | None:
-    """The engine of experts that take tensors, if there are any; one process runs files of every such kind."""
-    if not any(arm.engine in TENSOR_ENGINES for arm in inventory.arms):
-        return None
-    return OnnxEngine(WorkerCommand(config.worker_python, config.concurrency), Limits(queue_limit=config.queue_limit))
-
-
-def _joined_engine(config: NodeConfig, inventory: Inventory, tensors: OnnxEngine | None) -> Engine:
-    """The engines that the arms need; one that is alone needs nobody to hand it its jobs."""
-    needed = {arm.engine for arm in inventory.arms}
-    engines: dict[str, Engine] = {}
-    if tensors is not None:
-        engines |= dict.fromkeys(needed & TENSOR_ENGINES, tensors)
-    if "onnx-lm" in needed:
-        command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE)
-        engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, Limits(queue_limit=config.queue_limit))
-    alone = set(engines.values())
-    return alone.pop() if len(alone) == 1 else SeveralEngines(engines)
-
-
-def _check_memory(inventory: Inventory, limit_bytes: int) -> None:
-    needed_bytes = sum(arm.memory_bytes for arm in inventory.arms)
-    if 0 < limit_bytes < needed_bytes:
-        sizes = ", ".join(f"{arm.expert} {arm.memory_bytes}" for arm in inventory.arms)
-        raise ConfigError(
-            f"--memory-limit: the experts take {needed_bytes} bytes together, more than {limit_bytes};"
-            f" choose some with --experts ({sizes})"
-        )
 
 
 class Agent:
@@ -166,10 +69,11 @@ class Agent:
             suspender=suspender_of(config),
         )
         self._links = Links(config.gateways, lambda target: Link(target, way, self._make_session))
-        self._profiles: Mapping[str, ArmProfile] = {}
+        self._profiles: dict[str, ArmProfile] = {}
         self._lost: set[str] = set()
         self._idle_seen_j = 0.0
-        self._announcing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._compiling = asyncio.Lock()
         self._sleep_offer = offer_of(config, _profile_idle_w(config))
 
     @property
@@ -216,22 +120,35 @@ class Agent:
             IdentityProblem: if no gateway is left with which TLS can come about.
         """
         beside = [asyncio.ensure_future(self._settle_forever())]
+        if self._config.compile and self._config.compile_when is CompileWhen.BESIDE:
+            self._spawn(self._compile_beside())
         if self._keeper is not None:
             beside.append(asyncio.ensure_future(self._keeper.keep_fresh(self._links.first, self._come_again)))
         try:
             await self._links.run()
         finally:
-            for task in beside:
+            for task in (beside := [*beside, *self._tasks]):
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
         log.info("left", node=self._config.name)
 
-    async def _come_again(self) -> None:
-        """Connect anew with a renewed certificate, at a moment when nothing runs if there is one."""
+    async def _compile_beside(self) -> None:
+        """Offer compiled arms as soon as they are made and measured; without them the node goes on as it is."""
+        async with self._compiling:
+            parts = self._parts
+            place = Place(parts.engine, parts.energy.meter)
+            grown = await compiled_beside(self._config, parts.inventory, place, lost=self._lost)
+            self._parts, self._profiles = replace(parts, inventory=grown.inventory), self._profiles | grown.profiles
+            self._lost -= set(grown.profiles)
+        if grown.profiles:
+            await self._come_again("compiled arms")
+
+    async def _come_again(self, why: str = "certificate renewed") -> None:
+        """Connect anew with what has changed, at a moment when nothing runs if there is one."""
         engine, until_s = self._parts.engine, time.monotonic() + QUIET_S
         while engine.running + engine.queued and time.monotonic() < until_s:  # noqa: ASYNC110 (nothing announces it)
             await asyncio.sleep(0.05)
-        self._links.come_again("certificate renewed", timeout_s=DRAIN_TIMEOUT_S)
+        self._links.come_again(why, timeout_s=DRAIN_TIMEOUT_S)
 
     def drain(self, reason: str, *, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
         """Finish what runs, take nothing new; `run` returns then."""
@@ -320,9 +237,14 @@ class Agent:
     def _arms_lost(self, arms: Sequence[str]) -> None:
         self._lost.update(arms)
         for session in self._links.joined():
-            task = asyncio.get_running_loop().create_task(session.announce(self._offer()))
-            self._announcing.add(task)
-            task.add_done_callback(self._announcing.discard)
+            self._spawn(session.announce(self._offer()))
+        if spoilt(self._parts.inventory, arms):
+            self._spawn(self._compile_beside())
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def _profile_idle_w(config: NodeConfig) -> float | None:

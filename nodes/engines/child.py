@@ -27,12 +27,17 @@ log = structlog.get_logger("nodes.engine")
 
 @dataclass(frozen=True)
 class LoadOrder:
-    """One model for the process to load: a file, or bytes that are kept in memory alone."""
+    """One model for the process to load: a file, or bytes that are kept in memory alone.
+
+    Attributes:
+        compiled: What the worker must know of a compiled form, see `nodes.worker.sessions`; else empty.
+    """
 
     arm: str
     path: str
     sha256: str
     model: bytes | None = field(default=None, repr=False)
+    compiled: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ class Supervisor:
         if self.state is not EngineState.READY or self._process is None:
             raise EngineDied(f"The engine is {self.state}")
         await self._load(self._process, order)
+        self._quarantined.discard(order.arm)
         self._orders[order.arm] = order
 
     def detach(self, arm: str) -> None:
@@ -229,9 +235,9 @@ class Supervisor:
         process = await WorkerProcess.start(self._command, timeout_s=self._limits.start_timeout_s, on_death=self._died)
         self._process = process
         try:
-            for order in self._orders.values():
+            for order in list(self._orders.values()):
                 if order.arm not in self._quarantined:
-                    await self._load(process, order)
+                    await self._load_or_lose(process, order)
         except (EngineError, asyncio.CancelledError):
             process.kill()
             await process.close()
@@ -240,9 +246,25 @@ class Supervisor:
             raise EngineDied("The engine ended while it loaded")
         self.state = EngineState.READY
 
+    async def _load_or_lose(self, process: WorkerProcess, order: LoadOrder) -> None:
+        """After a restart, a compiled form whose file is damaged or gone must not keep all other arms away."""
+        try:
+            await self._load(process, order)
+        except EngineDied:
+            raise
+        except EngineError as error:
+            if not (self.restarts and order.compiled):
+                raise
+            log.error("compiled arm lost", arm=order.arm, why=error.message)
+            self._quarantined.add(order.arm)
+            self._on_arms_lost([order.arm])
+
     async def _load(self, process: WorkerProcess, order: LoadOrder) -> None:
         held = None if order.model is None else {"model": np.frombuffer(order.model, np.uint8)}
-        answer = process.request({"op": "load", "arm": order.arm, "path": order.path, "sha256": order.sha256}, held)
+        header: dict[str, Any] = {"op": "load", "arm": order.arm, "path": order.path, "sha256": order.sha256}
+        if order.compiled:
+            header["compiled"] = dict(order.compiled)
+        answer = process.request(header, held)
         try:
             async with asyncio.timeout(self._limits.load_timeout_s):
                 _successful(await answer)

@@ -16,6 +16,8 @@ VERBS = {
     "node": "orchestrator.cli.node:node",
     "profile": "orchestrator.cli.node:profile",
     "prune": "orchestrator.cli.node:prune",
+    "compile": "orchestrator.cli.node:compile_forms",
+    "cache": "orchestrator.cli.node:cache",
     "infer": "orchestrator.cli.infer:infer",
     "ask": "orchestrator.cli.ask:ask",
     "chat": "orchestrator.cli.ask:chat",

@@ -67,6 +67,22 @@ def prune(session: Session, arguments: tuple[str, ...]) -> None:
     _hand_over(session, "prune", arguments)
 
 
+@click.command(name="compile", context_settings=PASS_THROUGH, short_help="Compile experts and check the results.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def compile_forms(session: Session, arguments: tuple[str, ...]) -> None:
+    """Compile experts for this machine; all arguments go to `python -m nodes compile`, also --help."""
+    _hand_over(session, "compile", arguments)
+
+
+@click.command(context_settings=PASS_THROUGH, short_help="List, verify and prune compiled files.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def cache(session: Session, arguments: tuple[str, ...]) -> None:
+    """Look after the compiled files of this machine; all arguments go to `python -m nodes cache`, also --help."""
+    _hand_over(session, "cache", arguments)
+
+
 @node.command("list")
 @gateway_option
 @output_option

@@ -15,7 +15,8 @@ from functools import cache
 import grpc.aio
 import numpy as np
 
-from nodes.agent.agent import Agent, Parts
+from nodes.agent.agent import Agent
+from nodes.agent.parts import Parts
 from nodes.arms import ArmProfile, ArmSpec, Inventory, TaskSpec, Tensors, TensorSpec
 from nodes.config import parse_config
 from nodes.energy.contract import Meter, Provenance

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nodes.agent.agent import Agent, Parts
+from nodes.agent.agent import Agent
+from nodes.agent.parts import Parts
 from nodes.arms import ArmProfile, ArmSpec, Inventory, TaskSpec, TensorSpec
 from nodes.config import parse_config
 from nodes.energy.contract import EnergyReading, Meter, Provenance

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from nodes.agent.agent import Agent, Parts
+from nodes.agent.agent import Agent
+from nodes.agent.parts import Parts
 from nodes.arms import Inventory
 from nodes.config import parse_config
 from nodes.energy.discovery import EnergySource
