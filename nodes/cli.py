@@ -115,7 +115,11 @@ def cli() -> None:
 
 
 @cli.command()
-@_option("--gateway", metavar="HOST:PORT", help="The gateway's gRPC port.  [default: the one that was joined]")
+@_option(
+    "--gateway",
+    metavar="HOST:PORT[,HOST:PORT]",
+    help="The gateway's gRPC port; of several replicas, all of theirs.  [default: the one that was joined]",
+)
 @_option("--name", help=f"What the gateway calls this node.  [default: {default_name()}]")
 @_profile_option()
 @_option("--experts", metavar="A,B,…", help="Experts to offer.  [default: all in the catalogue]")

@@ -30,14 +30,28 @@ def _checked_name(name: str) -> str:
 
 
 def _checked_target(target: str) -> str:
+    check_target(target)
+    return target
+
+
+def _checked_targets(targets: str) -> str:
+    for target in targets.split(","):
+        check_target(target)
+    if len(set(targets.split(","))) != len(targets.split(",")):
+        raise ValueError("name every gateway once")
+    return targets
+
+
+def check_target(target: str) -> None:
+    """Raises ValueError where this is not HOST:PORT."""
     host, colon, port = target.rpartition(":")
     if not host or not colon or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise ValueError("use HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:8421")
-    return target
+        raise ValueError("use HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:8421; commas between several")
 
 
 Name = Annotated[str, AfterValidator(_checked_name)]
 Target = Annotated[str, AfterValidator(_checked_target)]
+Targets = Annotated[str, AfterValidator(_checked_targets)]
 
 
 class CompileWhen(StrEnum):
@@ -59,7 +73,7 @@ class NodeConfig(BaseModel):
     """Everything that `python -m nodes run` can be told.
 
     Attributes:
-        gateway: HOST:PORT of the gateway's gRPC port.
+        gateway: HOST:PORT of the gateway's gRPC port; of several that share their store, commas between them.
         profile: A shipped device profile by name, or the path of a .json file.
         experts: Names from the catalogue; empty for all of it.
         models: Folder of experts; None for the ones that ship.
@@ -108,7 +122,7 @@ class NodeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    gateway: Target
+    gateway: Targets
     name: Name = Field(default_factory=default_name)
     profile: str | None = None
     experts: tuple[str, ...] = ()
@@ -155,6 +169,11 @@ class NodeConfig(BaseModel):
     openai_key_file: Path | None = None
     openai_task: Name = "chat"
     model: tuple[str, ...] = ()
+
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        """HOST:PORT of each."""
+        return tuple(self.gateway.split(","))
 
     def key(self) -> str:
         """The node's key; "" where it has none or its file cannot be read: the gateway then says what it misses."""

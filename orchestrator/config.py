@@ -45,6 +45,23 @@ class Nodes(Section):
         default="auto", description="With TLS: a token suffices to join, or (manual) an operator approves each node."
     )
 
+    gateways: tuple[str, ...] = Field(
+        default=(), strict=False, description="HOST:PORT at which nodes reach all replicas; nodes are told."
+    )
+
+    @field_validator("gateways", mode="before")
+    @classmethod
+    def _is_a_list(cls, value: object) -> object:
+        # A variable can only hold a text.
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("gateways")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            split_address(address)
+        return value
+
     @model_validator(mode="after")
     def _lease_outlives_heartbeats(self) -> Self:
         if self.lease_s <= self.heartbeat_s:
@@ -224,6 +241,11 @@ class Ledger(Section):
         default="charge", description="Whether what a dead gateway had reserved counts as spent or is given back."
     )
     keep_days: float = Field(default=30.0, ge=1.0, le=3660.0, description="How long settlements and results are kept.")
+
+    snapshot_h: float = Field(
+        default=1.0, ge=0.0, le=168.0, description="Hours between snapshots of the file in state_dir; 0 is off."
+    )
+    snapshots: int = Field(default=6, ge=1, le=1000, description="Snapshots that are kept.")
 
     @model_validator(mode="after")
     def _server_is_named(self) -> Self:

@@ -150,6 +150,8 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "TOO_MANY_ATTEMPTS": Surface(
             grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "too_many_attempts", ExitCode.AUTH, False
         ),
+        "CONFIG_INVALID": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "config_invalid", ExitCode.CONFIG, False),
+        "RESTART_NEEDED": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "restart_needed", ExitCode.CONFIG, False),
         "TLS_OFF": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "tls_off", ExitCode.CONFIG, False),
         "KEY_NOT_FOUND": _not_found("key_not_found"),
         "REQUEST_IN_PROGRESS": Surface(grpc.StatusCode.ABORTED, 409, "request_in_progress", ExitCode.FAILED, False),
@@ -158,6 +160,7 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "STORE_FAILED": _unavailable("store_failed", ExitCode.FAILED),
         "STORE_CORRUPT": Surface(grpc.StatusCode.DATA_LOSS, 500, "store_corrupt", ExitCode.FAILED, False),
         "STORE_IN_USE": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "store_in_use", ExitCode.CONFIG, False),
+        "STORE_NEWER": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "store_newer", ExitCode.CONFIG, False),
         "STORE_UNSAFE": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "store_unsafe", ExitCode.CONFIG, False),
         "NO_NODE": _unavailable("no_node"),
         "EXPERT_LOADING": _unavailable("model_loading"),

@@ -262,13 +262,14 @@ Event = (
 
 @dataclass(frozen=True)
 class Welcome:
-    """The node is taken; `epoch` names the session."""
+    """The node is taken; `epoch` names the session, `gateways` are HOST:PORT of all replicas."""
 
     epoch: int
     heartbeat_s: float
     lease_s: float
     wanted_digests: tuple[str, ...]
     gateway_version: str
+    gateways: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Session:
         make_desk: Makes the desk that does the work, given where events go.
         beat: Makes a heartbeat of the present moment.
         models: Takes what is said about pushed models; None where none are taken.
+        told: Takes the addresses of the gateway's replicas.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Session:
         make_desk: Callable[[Callable[[m.Event], Awaitable[None]]], Desk],
         beat: Callable[[], m.Heartbeat],
         models: Callable[[m.ModelsWanted | m.ModelChunk], None] | None = None,
+        told: Callable[[Sequence[str]], None],
     ) -> None:
         self._stream = stream
         self._hello = hello
@@ -69,6 +71,7 @@ class Session:
         self._desk = make_desk(self._outbox.put)
         self._beat = beat
         self._models = models
+        self._told = told
         self._sequence = 0
         self._order = IncomingOrder(0, 0)
         self._drain_reason: asyncio.Future[tuple[str, float | None]] = asyncio.get_running_loop().create_future()
@@ -145,6 +148,7 @@ class Session:
             return SessionEnd.REFUSED
         self.joined = True
         log.info("joined", gateway=welcome.gateway_version, epoch=welcome.epoch)
+        self._told(welcome.gateways)
         reader, writer = self._spawn(self._read(first[1:])), self._spawn(self._write())
         beater, drainer = self._spawn(self._beat_every(_heartbeat_s(welcome))), self._spawn(self._drain())
         evidence = self._spawn(self._send_evidence(welcome.wanted_digests))

@@ -309,6 +309,7 @@ def _welcome(welcome: fleet.Welcome) -> m.Welcome:
         lease_s=welcome.lease_s,
         wanted_digests=tuple(welcome.wanted_digests),
         gateway_version=welcome.gateway_version,
+        gateways=tuple(welcome.gateways),
     )
 
 

@@ -17,6 +17,10 @@ from orchestrator.units import format_duration_ms, format_energy_j
 ADVICE = {
     "UNREACHABLE": ("gateway unreachable", "start one with `edgewise gateway`, or name it with --gateway HOST:PORT"),
     "TLS_FAILED": ("no secure connection", "`edgewise doctor` looks at it again; see deploy/docs/identity.md"),
+    "RESTART_NEEDED": ("nothing was changed", "restart the gateway, or take these changes back and reload"),
+    "STORE_IN_USE": ("the store is in use", "stop the gateway first; `edgewise store backup` works while it runs"),
+    "STORE_NEWER": ("the store is newer", "see deploy/docs/operating.md"),
+    "STORE_CORRUPT": ("the store is damaged", "see deploy/docs/operating.md"),
     "TLS_OFF": ("no TLS", "start the gateway with --tls on, or on an address beyond loopback"),
     "TOKEN_NOT_FOUND": ("unknown token", "`edgewise token list` lists the tokens"),
     "NO_NODE": ("no node", "start one with `edgewise node run`; `edgewise status` shows who is there"),

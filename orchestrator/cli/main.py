@@ -38,6 +38,7 @@ VERBS = {
     "gate": "orchestrator.cli.gate:gate",
     "deploy": "orchestrator.cli.deploy:deploy",
     "config": "orchestrator.cli.config:config",
+    "store": "orchestrator.cli.store:store",
     "doctor": "orchestrator.cli.doctor:doctor",
     "completion": "orchestrator.cli.completion:completion",
 }

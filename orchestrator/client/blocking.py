@@ -24,6 +24,7 @@ from orchestrator.client.session import (
 from orchestrator.client.types import (
     Answer,
     Budget,
+    ChangedKey,
     EnergyShare,
     Explanation,
     FleetStatus,
@@ -198,6 +199,10 @@ class Client(Session):
     def drain_node(self, node: str) -> str:
         """Give a node no new work; returns its state."""
         return self._run(admin.drain_node(node))
+
+    def reload_config(self) -> tuple[ChangedKey, ...]:
+        """Have the gateway read its configuration again; what has changed."""
+        return self._run(admin.reload_config())
 
     def sleep_node(self, node: str) -> str:
         """Have a node finish what runs and sleep, if its operator allows that; returns its state."""

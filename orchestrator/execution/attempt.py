@@ -88,6 +88,10 @@ class Attempts:
         self._retries = retries
         self._work_ids = itertools.count(1)
 
+    def tune(self, *, max_patience_s: float, retries: bool) -> None:
+        """Change what was given at the start, for attempts that begin from now on."""
+        self._max_patience_s, self._retries = max_patience_s, retries
+
     async def run(self, ask: Ask) -> tuple[Done, AttemptRecord]:
         """The arm's answer and its record.
 

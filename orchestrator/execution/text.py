@@ -76,7 +76,7 @@ class TextRunner:
     def __init__(self, board: ArmBoard, attempts: Attempts, *, max_attempts: int) -> None:
         self._board = board
         self._attempts = attempts
-        self._max_attempts = max_attempts
+        self.max_attempts = max_attempts
 
     async def run(
         self, query: TextQuery, progress: Progress, decide: Decide, *, panel: Panel, figures: TextFigures
@@ -107,7 +107,7 @@ class TextRunner:
                 yield piece
 
     async def _until_answered(self, course: Course, decide: Decide) -> AsyncIterator[Delta | TextEnd]:
-        for _ in range(self._max_attempts):
+        for _ in range(self.max_attempts):
             bound = course.progress.decision.route
             if bound is None:
                 break

@@ -78,6 +78,8 @@ class Joiner:
         self._afterwards = afterwards
         self._heartbeat_s = heartbeat_s
         self._lease_s = lease_s
+        # Addresses of all replicas, for nodes to keep a stream to each.
+        self.gateways: Sequence[str] = ()
         self.reported: Callable[[str, PersonalReport], None] = _unasked
         self.models: ModelDesk | None = None
 
@@ -142,6 +144,7 @@ class Joiner:
             lease_s=self._lease_s,
             wanted_digests=self._fleet.wanted_digests(session.hello),
             gateway_version=__version__,
+            gateways=self.gateways,
         )
 
     async def _read(self, context: Any, session: NodeSession) -> None:

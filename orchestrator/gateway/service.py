@@ -131,6 +131,11 @@ class Service:
         self._text_runner = TextRunner(fleet.board, attempts, max_attempts=max_attempts)
         self._max_experts = max_experts
 
+    def tune(self, *, max_attempts: int, max_experts: int) -> None:
+        """Change how much may run for one request, for requests that come from now on."""
+        self._runner.max_attempts = self._text_runner.max_attempts = max_attempts
+        self._max_experts = max_experts
+
     # ---- tensor queries
 
     async def infer(

@@ -904,12 +904,17 @@ class Welcome(_message.Message):
     LEASE_S_FIELD_NUMBER: _builtins.int
     WANTED_DIGESTS_FIELD_NUMBER: _builtins.int
     GATEWAY_VERSION_FIELD_NUMBER: _builtins.int
+    GATEWAYS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     heartbeat_s: _builtins.float
     lease_s: _builtins.float
     gateway_version: _builtins.str
     @_builtins.property
     def wanted_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def gateways(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """HOST:PORT of all replicas that share this gateway's store: a node keeps a stream to each of them."""
+
     def __init__(
         self,
         *,
@@ -918,10 +923,11 @@ class Welcome(_message.Message):
         lease_s: _builtins.float = ...,
         wanted_digests: _abc.Iterable[_builtins.str] | None = ...,
         gateway_version: _builtins.str = ...,
+        gateways: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "gateway_version", b"gateway_version", "heartbeat_s", b"heartbeat_s", "lease_s", b"lease_s", "wanted_digests", b"wanted_digests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "gateway_version", b"gateway_version", "gateways", b"gateways", "heartbeat_s", b"heartbeat_s", "lease_s", b"lease_s", "wanted_digests", b"wanted_digests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
