@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from orchestrator.energy_source import UNTOLD_SOURCE
 from orchestrator.energy_source import EnergySource as EnergySource
+from orchestrator.limits import BudgetRequest as BudgetRequest
+from orchestrator.limits import Limits as Limits
+from orchestrator.limits import OnInfeasible as OnInfeasible
 from orchestrator.personal.types import Owner, PersonalNote
 from orchestrator.residency import Residency as Residency
 from orchestrator.sleep.types import SleepOffer
@@ -37,14 +40,6 @@ class Provenance(Enum):
     REPLAYED = "replayed"
     MODELLED = "modelled"
     UNMEASURED = "unmeasured"
-
-
-class OnInfeasible(Enum):
-    """What to do when no route fits the budget."""
-
-    ERROR = "error"
-    BEST_EFFORT = "best_effort"
-    CHEAPEST = "cheapest"
 
 
 class FusionChoice(Enum):
@@ -163,26 +158,8 @@ class NodeHello:
     relays_wake: bool = False
     # As it came, of nodes that may sleep: what outlives a restart of the gateway.
     announced: bytes = field(default=b"", compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class BudgetRequest:
-    """What a client or operator asked for; None means not said."""
-
-    max_energy_j: float | None = None
-    max_latency_ms: float | None = None
-    on_infeasible: OnInfeasible | None = None
-    profile: str | None = None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The budget that holds for one request after defaults: joules may be infinite, milliseconds never are."""
-
-    max_energy_j: float
-    max_latency_ms: float
-    on_infeasible: OnInfeasible
-    profile: str
+    accepts_models: bool = False
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -192,6 +169,8 @@ class Query:
     Args:
         user: As the client says; "" for nobody.
         owner: That user of the authenticated tenant, and `home` the node that may be told.
+        allowed_nodes: Where it may run; empty for anywhere.
+        required_tags: What an arm must carry.
     """
 
     request_id: str
@@ -205,6 +184,8 @@ class Query:
     user: str = ""
     owner: Owner | None = None
     home: str = ""
+    allowed_nodes: frozenset[str] = frozenset()
+    required_tags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from nodes.agent.model_messages import ChunkWanted as ChunkWanted
+from nodes.agent.model_messages import ModelChunk as ModelChunk
+from nodes.agent.model_messages import ModelOrder as ModelOrder
+from nodes.agent.model_messages import ModelReport as ModelReport
+from nodes.agent.model_messages import ModelsWanted as ModelsWanted
+from nodes.agent.model_messages import ResidencyChanged as ResidencyChanged
 from nodes.arms import ArmProfile, ArmSpec, Residency, TaskSpec, Tensors
 from nodes.energy.contract import EnergyReading, Provenance, Signals
 
@@ -57,6 +63,8 @@ class Hello:
     memory_limit_bytes: int
     energy_source: SourceReport
     personal_experts: tuple[str, ...] = ()
+    accepts_models: bool = False
+    model_digests: tuple[str, ...] = ()
     sleep: SleepOffer | None = None
     relays_wake: bool = False
 
@@ -209,15 +217,6 @@ class ArmsChanged:
 
 
 @dataclass(frozen=True)
-class ResidencyChanged:
-    """An expert was loaded, unloaded or pinned, or its load goes on."""
-
-    expert: str
-    variant: str
-    residency: Residency
-
-
-@dataclass(frozen=True)
 class EnergySettled:
     """Final joules of work by its id."""
 
@@ -249,6 +248,8 @@ Event = (
     | Sleeping
     | PersonalReport
     | ResidencyChanged
+    | ChunkWanted
+    | ModelReport
 )
 
 # ---- gateway to node
@@ -256,13 +257,14 @@ Event = (
 
 @dataclass(frozen=True)
 class Welcome:
-    """The node is taken; `epoch` names the session."""
+    """The node is taken; `epoch` names the session, `gateways` are HOST:PORT of all replicas."""
 
     epoch: int
     heartbeat_s: float
     lease_s: float
     wanted_digests: tuple[str, ...]
     gateway_version: str
+    gateways: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -373,14 +375,17 @@ class PersonalOrder:
     label: str = ""
 
 
-@dataclass(frozen=True)
-class ModelOrder:
-    """Load, unload, pin or unpin an expert; `ttl_s` of 0 leaves its idle time as it is."""
-
-    expert: str
-    variant: str
-    verb: str
-    ttl_s: float = 0.0
-
-
-Command = Welcome | Rejected | Work | Cancel | Drain | Suspend | WakePeer | Keep | PersonalOrder | ModelOrder
+Command = (
+    Welcome
+    | Rejected
+    | Work
+    | Cancel
+    | Drain
+    | Suspend
+    | WakePeer
+    | Keep
+    | PersonalOrder
+    | ModelOrder
+    | ModelsWanted
+    | ModelChunk
+)

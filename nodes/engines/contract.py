@@ -148,16 +148,21 @@ class EngineEvents:
 
 
 @runtime_checkable
-class LoadsArms(Protocol):
-    """Loads and unloads single arms of an engine that has started, with or without any."""
+class Growing(Protocol):
+    """An engine that takes further arms while it runs."""
 
-    async def load_arm(self, arm: ArmSpec) -> None:
-        """Make an arm ready to run; nothing where it is.
+    async def add(self, arm: ArmSpec) -> None:
+        """Load one more arm, or one that was lost or unloaded.
 
         Raises:
-            EngineError: if it does not load.
+            EngineError: It does not load, or the engine is not ready.
         """
         ...
+
+
+@runtime_checkable
+class LoadsArms(Growing, Protocol):
+    """Loads and unloads single arms of an engine that has started, with or without any."""
 
     async def unload_arm(self, key: str) -> None:
         """Free an arm's memory. Nothing may run on it."""

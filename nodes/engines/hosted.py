@@ -61,8 +61,8 @@ class HostedEngine:
         """See `Engine`."""
         await self._child.start([_order(arm) for arm in arms])
 
-    async def load_arm(self, arm: ArmSpec) -> None:
-        """See `LoadsArms`."""
+    async def add(self, arm: ArmSpec) -> None:
+        """See `Growing`."""
         await self._child.attach(_order(arm))
 
     async def unload_arm(self, key: str) -> None:
@@ -81,4 +81,5 @@ class HostedEngine:
 def _order(arm: ArmSpec) -> LoadOrder:
     if arm.model_file is None:
         raise EngineError(f"{arm.key} names no model file")
-    return LoadOrder(arm.key, str(arm.model_file), arm.model_digest)
+    compiled = {} if arm.compiled is None else arm.compiled.told()
+    return LoadOrder(arm.key, str(arm.model_file), arm.model_digest, compiled=compiled)

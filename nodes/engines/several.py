@@ -10,6 +10,7 @@ from nodes.engines.contract import (
     Engine,
     EngineEvents,
     EngineState,
+    Growing,
     Job,
     JobResult,
     LoadsArms,
@@ -87,6 +88,19 @@ class SeveralEngines:
             *(engine.load([arm for arm in arms if self._engines[arm.engine] is engine]) for engine in self._each)
         )
 
+    async def add(self, arm: ArmSpec) -> None:
+        """Load one more arm in the engine that its card names.
+
+        Raises:
+            EngineError: There is no such engine, it takes no further arms, or the arm does not load.
+        """
+        engine = self._engines.get(arm.engine)
+        growing: object = engine
+        if engine is None or not isinstance(growing, Growing):
+            raise EngineError(f"no engine {arm.engine} that takes further arms; there are {', '.join(self._engines)}")
+        await growing.add(arm)
+        self._by_arm[arm.key] = engine
+
     async def infer(self, job: Job) -> JobResult:
         """See `Engine`."""
         return await self.engine_of(job.arm).infer(job)
@@ -95,13 +109,8 @@ class SeveralEngines:
         """See `Engine`."""
         return self.engine_of(job.arm).generate(job)
 
-    async def load_arm(self, arm: ArmSpec) -> None:
-        """See `LoadsArms`: every engine here must be able to."""
-        self._by_arm[arm.key] = self._engines[arm.engine]
-        await self._loader(arm.key).load_arm(arm)
-
     async def unload_arm(self, key: str) -> None:
-        """See `LoadsArms`."""
+        """See `LoadsArms`: every engine here must be able to."""
         await self._loader(key).unload_arm(key)
 
     def load_progress(self, key: str) -> float | None:

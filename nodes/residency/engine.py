@@ -71,9 +71,13 @@ class ResidentEngine:
         self._room_wanted = False
         self._tasks: set[asyncio.Task[Any]] = set()
         inner.events.on_arms_lost = self._tell_lost
+        inner.events.on_arms_back = self._tell_back
 
     def _tell_lost(self, arms: Sequence[str]) -> None:
         self.events.on_arms_lost(arms)
+
+    def _tell_back(self, arms: Sequence[str]) -> None:
+        self.events.on_arms_back(arms)
 
     @property
     def state(self) -> EngineState:
@@ -111,6 +115,19 @@ class ResidentEngine:
         self._shelf = Shelf(self._budget_bytes, {arm.key: arm.memory_bytes for arm in arms}, ttl_s=self._ttl_s)
         await self._inner.load([])
         self._spawn(self._tick())
+
+    async def add(self, arm: ArmSpec) -> None:
+        """See `Growing`: it is loaded now, and leaves as any other.
+
+        Raises:
+            EngineError: It does not load, or is larger than the budget.
+        """
+        if arm.memory_bytes > self._budget_bytes:
+            raise EngineError(f"{arm.key} takes {arm.memory_bytes} bytes, the memory budget is {self._budget_bytes}")
+        self._arms[arm.key] = arm
+        self._shelf.put(arm.key, arm.memory_bytes)
+        async with self._held(arm.key, None):
+            pass
 
     def residency(self, key: str) -> Residency:
         """How an expert stands."""
@@ -202,7 +219,7 @@ class ResidentEngine:
         self._changed(key)
         span, started_s = self._meter.begin(key, "load"), time.monotonic()
         try:
-            await self._loads.load_arm(self._arms[key])
+            await self._loads.add(self._arms[key])
             self._shelf.places[key].loaded = True
             self._shelf.places[key].used_s = time.monotonic()
         except EngineError as error:

@@ -37,7 +37,12 @@ class Shelf:
 
     def __init__(self, budget_bytes: int, sizes: Mapping[str, int], *, ttl_s: float = math.inf) -> None:
         self.budget_bytes = budget_bytes
+        self._ttl_s = ttl_s
         self.places = {key: Place(size, ttl_s=ttl_s) for key, size in sizes.items()}
+
+    def put(self, key: str, size_bytes: int) -> None:
+        """One more expert, not loaded; anew where it was lost."""
+        self.places[key] = Place(size_bytes, ttl_s=self._ttl_s)
 
     @property
     def used_bytes(self) -> int:

@@ -12,11 +12,13 @@ arm could have served in time a quarter was refused (tests/faults/promises.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
+from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.text_arms import TYPICAL_COMPLETION_TOKENS, TYPICAL_PROMPT_TOKENS, TextTrack
 from orchestrator.residency import missing_j, missing_ms
 from orchestrator.routing.margins import ConformalBound
@@ -34,6 +36,16 @@ TYPICAL_FROM = 3
 SPREAD_FRACTION = 0.05
 # Joules before a node was observed: the 99 % quantile of a lognormal error of sigma 0.35, and some.
 PRIOR_ENERGY_FACTOR = 2.5
+
+_FIGURES = (
+    "energy_j_n",
+    "energy_bound_j_n",
+    "service_ms_n",
+    "service_bound_ms_n",
+    "wait_ms_n",
+    "load_ms_n",
+    "available_n",
+)
 
 
 @dataclass
@@ -60,6 +72,7 @@ class NodeLoad:
     routable: bool = True
     # The wait that its arms were last given.
     told_ms: float = -1.0
+    waits: bool = False
     arms: list[int] = field(default_factory=list)
 
     @property
@@ -96,13 +109,15 @@ class ArmBoard:
         # Part of the wait in which an expert that is not in memory is loaded.
         self.load_ms_n = np.zeros(0)
         self.available_n = np.zeros(0, dtype=bool)
+        self._rooms: dict[str, np.ndarray[tuple[int], np.dtype[Any]]] = {}
         # Whether any arm has a wait; where none has, readers need not look at the waits.
         self.loaded = False
-        # Each rises whenever one of its figures changes, so that readers can cache what they derive from them.
-        self.energy_version = 0
-        self.latency_version = 0
-        self.wait_version = 0
-        self.available_version = 0
+        self._waiting_nodes = 0
+        # What readers keep of these figures they bring up to date by what changed since.
+        self.energy_changes = Changes()
+        self.latency_changes = Changes()
+        self.wait_changes = Changes()
+        self.available_changes = Changes()
 
     def announce(self, node: str, arms: Iterable[Arm], concurrency: int) -> None:
         """A node joined or changed its arms: what it no longer has becomes unavailable."""
@@ -114,6 +129,8 @@ class ArmBoard:
         load.concurrency = concurrency
         load.routable = True
         self._mark(load.arms, available=False)
+        arms = list(arms)
+        self._make_room(len({arm.name for arm in arms} - self._by_name.keys()))
         load.arms = [self._place(arm) for arm in arms]
         self._mark(load.arms, available=True)
         load.told_ms = -1.0
@@ -133,17 +150,19 @@ class ArmBoard:
         track = TextTrack(ConformalBound(quantile=quantile, prior=PRIOR_LATENCY_FACTOR, window=TEXT_WINDOW))
         self.states.append(ArmState(arm, index, ConformalBound(quantile=quantile, prior=0.0), track))
         self._by_name[arm.name] = index
-        self._grow()
         return index
 
-    def _grow(self) -> None:
-        figures = ("energy_j_n", "energy_bound_j_n", "service_ms_n", "service_bound_ms_n", "wait_ms_n", "load_ms_n")
-        for name in figures:
-            setattr(self, name, np.append(getattr(self, name), 0.0))
-        self.available_n = np.append(self.available_n, False)
+    def _make_room(self, count: int) -> None:
+        """So many places more; with some to spare behind them, so that many nodes can join one after the other."""
+        wanted = len(self.states) + count
+        for name in _FIGURES:
+            room = self._rooms.get(name, getattr(self, name))
+            if len(room) < wanted:
+                room = self._rooms[name] = np.concatenate([room, np.zeros(wanted, dtype=room.dtype)])
+            setattr(self, name, room[:wanted])
 
-    def _mark(self, indices: Iterable[int], *, available: bool) -> None:
-        self.available_version += 1
+    def _mark(self, indices: Sequence[int], *, available: bool) -> None:
+        self.available_changes.note(indices)
         for index in indices:
             self.available_n[index] = available
 
@@ -163,6 +182,10 @@ class ArmBoard:
     def arms(self, task: str) -> list[ArmState]:
         """The arms of a task whose node is routable."""
         return [state for state in self.states if state.arm.task == task and self.available_n[state.index]]
+
+    def has_arms(self, task: str) -> bool:
+        """Whether any arm of a task is on a routable node."""
+        return any(state.arm.task == task and self.available_n[state.index] for state in self.states)
 
     def forget(self, node: str) -> None:
         """A node's device works differently from now on: what was observed of it counts no longer."""
@@ -200,10 +223,13 @@ class ArmBoard:
         if load.arms and load.told_ms == wait_ms:
             return
         load.told_ms = wait_ms
-        self.wait_version += 1
+        self.wait_changes.note(load.arms)
         for index in load.arms:
             self.wait_ms_n[index] = wait_ms + self.load_ms_n[index]
-        self.loaded = bool(self.load_ms_n.any()) or any(node.wait_ms for node in self.nodes.values())
+        waits = wait_ms > 0.0 or any(self.load_ms_n[index] > 0.0 for index in load.arms)
+        self._waiting_nodes += waits - load.waits
+        load.waits = waits
+        self.loaded = self._waiting_nodes > 0
 
     def set_residency(self, index: int, residency: Residency | None) -> None:
         """An expert was loaded or unloaded: until it can run it has a wait, and costs its load."""
@@ -295,7 +321,7 @@ class ArmBoard:
         self.states[index].failed += 1
 
     def _refresh_latency(self, index: int) -> None:
-        self.latency_version += 1
+        self.latency_changes.note((index,))
         state = self.states[index]
         known = state.service_ms.count >= TYPICAL_FROM
         typical = state.service_ms.typical if known else state.arm.p50_ms + 1.0
@@ -312,7 +338,7 @@ class ArmBoard:
         return max(own.confirmed, arm.p95_ms * PRIOR_LATENCY_FACTOR + added_ms)
 
     def _refresh_energy(self, index: int) -> None:
-        self.energy_version += 1
+        self.energy_changes.note((index,))
         energy = self.states[index].arm.energy
         if energy.provenance is Provenance.UNMEASURED:
             # Unknown joules cannot be promised: such an arm fits no finite energy budget.

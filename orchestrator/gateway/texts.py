@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,11 @@ from optimizer.heads.texts import TextHeads
 from orchestrator.errors import EdgewiseError, RequestError
 from orchestrator.execution.panel import Confidence
 from orchestrator.fleet.arms import ArmBoard, ArmState
+from orchestrator.gateway.placement import Place, place, placed, placement_of
 from orchestrator.planning.planner import Standing
 from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.figures import TextFigures, covering, first_token_ms, next_token_ms, text_figures
-from orchestrator.routing.model import AnnouncedModel
-from orchestrator.routing.plan import NO_CERTIFICATE, Plan
+from orchestrator.routing.plan import Plan
 from orchestrator.types import Arm, TextQuery
 
 EMBEDDINGS = "embeddings"
@@ -27,32 +27,15 @@ Shape = Callable[[Standing], Standing]
 
 @dataclass(frozen=True)
 class Demand:
-    """A text query against the arms of this moment.
-
-    Args:
-        figures: What it costs on every arm.
-        fitting: Arms of its task that may run it at all.
-        unfit: The other arms of its task.
-    """
+    """A text query against the arms of this moment: what it costs on every arm, and which may run it at all."""
 
     figures: TextFigures
-    fitting: tuple[ArmState, ...]
-    unfit: frozenset[int]
+    place: Place
 
     def shape(self, standing: Standing, board: ArmBoard) -> Standing:
         """The plan in force, priced for this text; where none of its routes fits, all arms that do."""
-        standing = by_need(standing, self.fitting, self.unfit, board)
+        standing = self.place.shape(standing, board)
         return Standing(standing.plan, standing.table.priced(covering(self.figures, len(board.states))))
-
-
-def by_need(standing: Standing, fitting: Sequence[ArmState], unfit: frozenset[int], board: ArmBoard) -> Standing:
-    """The plan in force; where none of its routes avoids what does not fit, all arms that do fit."""
-    if not unfit or not fitting or standing.table.avoiding(unfit).any():
-        return standing
-    quality = {state.arm.expert: state.arm.quality_fraction for state in fitting}
-    energy = {state.arm.expert: float(board.energy_j_n[state.index]) for state in fitting}
-    plan = Plan("by-need", CombinedModel(AnnouncedModel(quality, energy), quality), None, NO_CERTIFICATE)
-    return Standing(plan, plan.table(list(fitting), board))
 
 
 def demand_of(query: TextQuery, board: ArmBoard) -> Demand:
@@ -63,41 +46,16 @@ def demand_of(query: TextQuery, board: ArmBoard) -> Demand:
         EdgewiseError: BUDGET_INFEASIBLE where no arm starts or goes on as fast as is asked.
     """
     figures = text_figures(board, query)
-    arms = board.arms(query.task.name)
-    if query.expert is not None:
-        arms = [state for state in arms if state.arm.expert == query.expert]
-    fitting = _placed(query, arms)
-    fitting = _capable(query, fitting)
+    fitting = _capable(query, placed(query, board))
     fitting = _roomy(figures, fitting)
     fitting = _quick(query, figures, fitting)
-    kept = frozenset(state.index for state in fitting)
-    unfit = frozenset(state.index for state in board.arms(query.task.name)) - kept
-    # Where the request may not run it may not run later either: a node that is away may come back in between.
-    unfit |= frozenset(
-        state.index for state in board.states if state.arm.task == query.task.name and not _allowed(query, state)
-    )
-    return Demand(figures, tuple(fitting), unfit if query.expert is None or fitting else frozenset())
+    return Demand(figures, place(query, fitting, board))
 
 
 def suits(query: TextQuery, arm: Arm) -> bool:
     """Whether an arm, awake or not, could run a query as far as names, tags and capabilities go."""
     able = arm.text.capabilities if arm.text else frozenset()
-    named = query.expert in (None, arm.expert) and (not query.allowed_nodes or arm.node in query.allowed_nodes)
-    return named and query.required_tags <= arm.tags and query.needs <= able
-
-
-def _placed(query: TextQuery, arms: list[ArmState]) -> list[ArmState]:
-    nodes = query.allowed_nodes
-    fitting = [state for state in arms if _allowed(query, state)]
-    if arms and not fitting:
-        text = "No connected node that this request allows has an expert with the tags that it requires."
-        raise RequestError("CAPABILITY_MISSING", text, field="allowed_nodes" if nodes else "required_tags")
-    return fitting
-
-
-def _allowed(query: TextQuery, state: ArmState) -> bool:
-    nodes = query.allowed_nodes
-    return (not nodes or state.arm.node in nodes) and query.required_tags <= state.arm.tags
+    return query.expert in (None, arm.expert) and placement_of(query).allows(arm) and query.needs <= able
 
 
 def _capable(query: TextQuery, arms: list[ArmState]) -> list[ArmState]:

@@ -93,10 +93,10 @@ class LlamaEngine:
     async def load(self, arms: Sequence[ArmSpec]) -> None:
         """See `Engine`. One after the other: several would only wait for the same disk."""
         for arm in arms:
-            await self.load_arm(arm)
+            await self.add(arm)
 
-    async def load_arm(self, arm: ArmSpec) -> None:
-        """See `LoadsArms`."""
+    async def add(self, arm: ArmSpec) -> None:
+        """See `Growing`."""
         if arm.key in self._serving:
             return
         command = self._commands[arm.key]

@@ -37,6 +37,8 @@ class AdminStub:
     SetBudget: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetBudgetRequest, _admin_pb2.SetBudgetResponse]
     ManageModel: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ManageModelRequest, _admin_pb2.ManageModelResponse]
     """Has nodes load, unload, pin or unpin an expert; returns at once, the arms' residency tells what comes of it."""
+    ReloadConfig: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ReloadConfigRequest, _admin_pb2.ReloadConfigResponse]
+    """Read the configuration again and put it in force: all of it or nothing."""
     SleepNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SleepNodeRequest, _admin_pb2.SleepNodeResponse]
     WakeNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.WakeNodeRequest, _admin_pb2.WakeNodeResponse]
 
@@ -49,6 +51,8 @@ class AdminAsyncStub(AdminStub):
     SetBudget: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetBudgetRequest, _admin_pb2.SetBudgetResponse]  # type: ignore[assignment]
     ManageModel: _aio.UnaryUnaryMultiCallable[_admin_pb2.ManageModelRequest, _admin_pb2.ManageModelResponse]  # type: ignore[assignment]
     """Has nodes load, unload, pin or unpin an expert; returns at once, the arms' residency tells what comes of it."""
+    ReloadConfig: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReloadConfigRequest, _admin_pb2.ReloadConfigResponse]  # type: ignore[assignment]
+    """Read the configuration again and put it in force: all of it or nothing."""
     SleepNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.SleepNodeRequest, _admin_pb2.SleepNodeResponse]  # type: ignore[assignment]
     WakeNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.WakeNodeRequest, _admin_pb2.WakeNodeResponse]  # type: ignore[assignment]
 
@@ -88,6 +92,14 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.ManageModelResponse, _abc.Awaitable[_admin_pb2.ManageModelResponse]]:
         """Has nodes load, unload, pin or unpin an expert; returns at once, the arms' residency tells what comes of it."""
+
+    @_abc_1.abstractmethod
+    def ReloadConfig(
+        self,
+        request: _admin_pb2.ReloadConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ReloadConfigResponse, _abc.Awaitable[_admin_pb2.ReloadConfigResponse]]:
+        """Read the configuration again and put it in force: all of it or nothing."""
 
     @_abc_1.abstractmethod
     def SleepNode(

@@ -35,7 +35,7 @@ class PlayedEngine:
     async def load(self, arms: Sequence[ArmSpec]) -> None:
         assert not arms
 
-    async def load_arm(self, arm: ArmSpec) -> None:
+    async def add(self, arm: ArmSpec) -> None:
         await asyncio.sleep(self.load_s)
         if self.fails:
             raise EngineError(self.fails)

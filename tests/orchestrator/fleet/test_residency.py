@@ -34,11 +34,11 @@ def test_once_it_is_loaded_it_is_as_any_other() -> None:
     board = a_board(an_arm("away", residency=AWAY))
     board.set_residency(0, Residency("loading", load_ms=300.0, load_j=0.5))
     assert board.wait_ms_n[0] == 300.0
-    versions = board.wait_version, board.energy_version
+    versions = board.wait_changes.version, board.energy_changes.version
     board.set_residency(0, HERE)
     assert (board.wait_ms_n[0], board.energy_j_n[0], board.loaded) == (0.0, 0.01, False)
-    assert board.wait_version > versions[0]
-    assert board.energy_version > versions[1]
+    assert board.wait_changes.version > versions[0]
+    assert board.energy_changes.version > versions[1]
 
 
 def test_nothing_is_known_of_a_load_before_the_first() -> None:

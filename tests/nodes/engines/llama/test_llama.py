@@ -19,7 +19,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from nodes.agent.agent import build_parts
+from nodes.agent.parts import build_parts
 from nodes.arms import ArmSpec
 from nodes.config import parse_config
 from nodes.energy.contract import Provenance

@@ -1,0 +1,14 @@
+"""The process of compiled arms on a GPU, and of builds for one: as `nodes.worker.main`, without needing onnxruntime.
+
+JetPack's own Python has TensorRT and numpy, and often nothing else.
+"""
+
+from __future__ import annotations
+
+from nodes.worker.main import Replies, enter_process, serve
+
+
+def main(slots: int, parent_pid: int) -> None:
+    """Serve until stdin closes; see `nodes.worker.main.main`."""
+    commands_fd, replies_fd = enter_process(parent_pid)
+    serve(slots, commands_fd, Replies(replies_fd), needs_onnxruntime=False)
