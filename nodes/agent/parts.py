@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -141,8 +142,11 @@ def _rules(config: NodeConfig, inventory: Inventory) -> Rules:
     """What the processes of the node's own experts may read; nothing else of the machine is their business."""
     folders = {arm.model_file.parent for arm in inventory.arms if arm.model_file is not None}
     if config.compile:
-        # Compiled arms may come later.
-        folders.add(config.compile_cache or default_cache())
+        # Compiled arms may come later, and only a folder that is there can be named.
+        cache = config.compile_cache or default_cache()
+        with contextlib.suppress(OSError):  # Whoever compiles says why it cannot be used.
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.add(cache)
     return Rules(readable=tuple(sorted(str(folder) for folder in (*folders, *map(Path, PROCESSOR)) if folder.is_dir())))
 
 

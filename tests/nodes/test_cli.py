@@ -1,21 +1,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from nodes.cli import main
 from nodes.errors import ExitCode
-
-
-@pytest.fixture(autouse=True)
-def _log_as_before() -> Iterator[None]:
-    # `run` points the log at stderr, which here is a file of one test.
-    yield
-    structlog.reset_defaults()
 
 
 def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
