@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nodes.agent.parts import build_parts
 from nodes.arms import ArmSpec, Residency, TextTraits
+from nodes.config import parse_config
 from nodes.energy.contract import Meter
 from nodes.energy.meters.modelled import ModelledMeter
 from nodes.energy.meters.unmeasured import UnmeasuredMeter
 from nodes.energy.profile import load_profile
 from nodes.engines.contract import EngineEvents, EngineState, Job, JobResult, TextEnd, TextJob, TextPiece
+from nodes.engines.guests import EngineWithGuests
 from nodes.errors import ConfigError, DeadlinePassed, EngineBusy, EngineError
 from nodes.residency import engine as residency
 from nodes.residency.engine import ResidentEngine
@@ -230,3 +234,32 @@ async def test_an_expert_larger_than_the_budget_is_refused_at_the_start() -> Non
     with pytest.raises(ConfigError, match="20 bytes are less than big 21"):
         async with house(an_arm("big", 21)):
             pass
+
+
+async def test_a_further_arm_is_loaded_measured_and_leaves_as_any_other() -> None:
+    async with house(an_arm("a"), an_arm("b")) as (engine, played):
+        await run(engine, "a")
+        await engine.add(an_arm("c"))
+        assert engine.residency("c:v").state == "loaded"
+        for expert in "ba":
+            await run(engine, expert)
+        assert played.told == ["+a", "+c", "-a", "+b", "-c", "+a"]
+        with pytest.raises(EngineError, match="the memory budget is 20"):
+            await engine.add(an_arm("huge", 21))
+        with pytest.raises(EngineError, match="no engine has loaded"):
+            await run(engine, "huge")
+
+
+async def test_a_node_that_takes_models_keeps_the_budget_of_its_own(tmp_path: Path) -> None:
+    given = {"gateway": "127.0.0.1:1", "profile": "laptop-cpu", "model_store": tmp_path}
+    parts = build_parts(parse_config({**given, "memory_budget_bytes": "1GiB"}))
+    assert isinstance(parts.engine, EngineWithGuests)
+    assert parts.resident is parts.engine.own
+    told: list[str] = []
+    parts.engine.events.on_arms_back = told.extend
+    parts.engine.own.events.on_arms_back(["a:v"])
+    assert told == ["a:v"]
+    # The controls: with nobody else's models it is the whole engine, and without a budget there is none.
+    alone = build_parts(parse_config({**given, "memory_budget_bytes": "1GiB", "accept_models": "never"}))
+    assert alone.resident is alone.engine
+    assert build_parts(parse_config(given)).resident is None
