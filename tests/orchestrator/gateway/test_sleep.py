@@ -173,6 +173,7 @@ async def test_a_query_that_may_run_on_a_sleeper_alone_wakes_it(tmp_path: Path, 
             (chat(), acme),
         ]
         for request, metadata in placed:
+            request.budget.max_latency_ms = 4000.0
             if live.gateway.service.fleet.state("sleeper").value != "asleep":
                 await asleep(client, live, sleeper)
             if not on_demand:
