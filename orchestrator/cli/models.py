@@ -11,6 +11,7 @@ import click
 
 from orchestrator.cli.context import Session, gateway_option, output_option
 from orchestrator.cli.params import SpanParam
+from orchestrator.cli.pushing import list_pushed, push, remove
 
 if TYPE_CHECKING:
     from orchestrator.client.types import ArmStatus, NodeStatus
@@ -25,9 +26,9 @@ VERBS = {
 }
 
 
-@click.group(short_help="Experts that may be asked by name.")
+@click.group(short_help="Experts: list, load, pin; models of your own: push, remove.")
 def models() -> None:
-    """Experts that may be asked by name."""
+    """Experts that may be asked by name, and models of your own that you push to nodes."""
 
 
 @models.command("list")
@@ -155,3 +156,6 @@ def _followed(residency: Residency | None, verb: str) -> bool:
 
 for _name, _text in VERBS.items():
     _verb(_name, _text)
+
+for _command in (push, list_pushed, remove):
+    models.add_command(_command)
