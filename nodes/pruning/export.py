@@ -5,6 +5,7 @@ Shapes: o outputs, i inputs, g groups.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +21,36 @@ from nodes.zoo.arrays import write_arrays
 
 
 def plan_of(network: Chain, *, side: int) -> ChainPlan:
-    """What the kernels run. A network whose gates are off becomes a plan without predictors.
+    """What the kernels run. A network whose gates are off becomes a plan without predictors, in whole groups of 16.
 
     Raises:
         ConfigError: The gates decide about other than groups of 16 filters.
     """
     steps = [_step(conv, halve=halve) for conv, halve in zip(network.convs, network.halves, strict=True)]
-    return ChainPlan(tuple(steps), _array(network.head.weight), _array(network.head.bias), side)
+    head = _array(network.head.weight)
+    if all(step.predictor is None for step in steps):
+        # Filters of zeros answer zero: the answers stay. A predictor would see them, though.
+        steps, head = _whole_groups(steps), _padded(head, 1)
+    return ChainPlan(tuple(steps), head, _array(network.head.bias), side)
 
 
 def write_chain(path: Path, plan: ChainPlan, *, input_name: str, output_name: str) -> None:
     """Write the file that the worker reads; equal plans give equal bytes."""
     write_arrays(path, chain_arrays(plan, input_name=input_name, output_name=output_name))
+
+
+def _whole_groups(steps: list[Step]) -> list[Step]:
+    """The same steps with filters of zeros behind, as far as groups of 16 are not full."""
+    wider: list[Step] = []
+    for index, step in enumerate(steps):
+        weights = _padded(step.weights_oikk, 0) if index == 0 else _padded(_padded(step.weights_oikk, 0), 1)
+        wider.append(replace(step, weights_oikk=weights, bias_o=_padded(step.bias_o, 0)))
+    return wider
+
+
+def _padded(array: np.ndarray, axis: int) -> np.ndarray:
+    missing = [(0, -size % GROUP if place == axis else 0) for place, size in enumerate(array.shape)]
+    return np.ascontiguousarray(np.pad(array, missing))
 
 
 def _step(conv: GatedConv, *, halve: bool) -> Step:

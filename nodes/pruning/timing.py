@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.chain.cpu import Chain as Runner
+from kernels.chain.plan import ChainPlan
 from nodes.pruning.architectures import Chain
 from nodes.pruning.budget import Forecast
 from nodes.pruning.cost import Masks
@@ -58,6 +59,26 @@ class Clock:
             middle = (low + high) / 2
             low, high = (middle, high) if self.ms(middle) <= wanted_ms else (low, middle)
         return low
+
+
+def plain_ms(network: Chain, images_nchw: NDArray[np.float32]) -> float:
+    """Median milliseconds of one image through a chain whose gates do nothing.
+
+    Raises:
+        KernelMissing: The kernels are not built here.
+    """
+    set_masking(network, Masking.OFF)
+    return served_ms(plan_of(network, side=images_nchw.shape[2]), images_nchw)
+
+
+def served_ms(plan: ChainPlan, images_nchw: NDArray[np.float32]) -> float:
+    """Median milliseconds of one image, predictors and all, of the first 200."""
+    runner, taken_ms = Runner(plan), []
+    for image_chw in images_nchw[:REPLAYED]:
+        started_s = time.perf_counter()
+        runner(image_chw[None])
+        taken_ms.append((time.perf_counter() - started_s) * 1e3)
+    return float(np.median(taken_ms))
 
 
 def flat_masks(masks: Masks, groups: tuple[int, ...]) -> NDArray[np.uint8]:
