@@ -112,6 +112,10 @@ class ResNet(nn.Module):
         return {f"blocks.{i}.second": f"blocks.{i}.first" for i in range(len(self.blocks))}
 
 
+# What the kernels can run.
+Served = Chain | ResNet
+
+
 class Separable(nn.Module):
     """A depthwise 3x3 convolution, which computes the channels that are left, then a gated 1x1 convolution."""
 

@@ -68,6 +68,7 @@ def prune() -> None:
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), help="Folder of CIFAR-10 in parquet.")
 @click.option("--epochs", type=click.IntRange(1), default=12, show_default=True)
 @click.option("--rate", type=click.FloatRange(min=0.0, min_open=True), default=0.05, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, order and distortions.")
 @click.option("--bfloat16", is_flag=True, help="Convolutions in 16 bits.")
 @click.option("--to", type=FILE, required=True, metavar="FILE", help="Checkpoint (.npz). Training resumes beside it.")
 def train(**given: Any) -> None:

@@ -1,4 +1,4 @@
-"""From a trained chain to the file that a node runs: normalisation folded in, thresholds in the offsets.
+"""From a trained network to the file that a node runs: normalisation folded in, thresholds in the offsets.
 
 Shapes: o outputs, i inputs, g groups.
 """
@@ -7,26 +7,39 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from kernels.chain.plan import ChainPlan, Predictor, Step
 from nodes.errors import ConfigError
-from nodes.pruning.architectures import Chain
+from nodes.pruning.architectures import Chain, Served
 from nodes.pruning.gates import GatedConv, Masking
 from nodes.pruning.mass import GROUP
 from nodes.worker.chains import chain_arrays
 from nodes.zoo.arrays import write_arrays
 
 
-def plan_of(network: Chain, *, side: int) -> ChainPlan:
+def parts_of(network: Served) -> dict[str, tuple[GatedConv, dict[str, Any]]]:
+    """Every convolution by name, in the order in which they run, with what its step does besides."""
+    if isinstance(network, Chain):
+        both = zip(network.convs, network.halves, strict=True)
+        return {f"convs.{i}": (conv, {"halve": halve}) for i, (conv, halve) in enumerate(both)}
+    found: dict[str, tuple[GatedConv, dict[str, Any]]] = {"stem": (network.stem, {})}
+    for i, block in enumerate(network.blocks):
+        found[f"blocks.{i}.first"] = block.first, {"keep": True}
+        found[f"blocks.{i}.second"] = block.second, {"add": block.stride}
+    return found
+
+
+def plan_of(network: Served, *, side: int) -> ChainPlan:
     """What the kernels run. A network whose gates are off becomes a plan without predictors, in whole groups of 16.
 
     Raises:
         ConfigError: The gates decide about other than groups of 16 filters.
     """
-    steps = [_step(conv, halve=halve) for conv, halve in zip(network.convs, network.halves, strict=True)]
+    steps = [replace(_step(conv), **also) for conv, also in parts_of(network).values()]
     head = _array(network.head.weight)
     if all(step.predictor is None for step in steps):
         # Filters of zeros answer zero: the answers stay. A predictor would see them, though.
@@ -53,13 +66,13 @@ def _padded(array: np.ndarray, axis: int) -> np.ndarray:
     return np.ascontiguousarray(np.pad(array, missing))
 
 
-def _step(conv: GatedConv, *, halve: bool) -> Step:
+def _step(conv: GatedConv) -> Step:
     norm = conv.norm
     with torch.no_grad():
         scale_o = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         weights = conv.conv.weight * scale_o[:, None, None, None]
         bias = norm.bias - norm.running_mean * scale_o
-    return Step(_array(weights), _array(bias), conv.conv.stride[0], halve, _predictor(conv))
+    return Step(_array(weights), _array(bias), conv.conv.stride[0], predictor=_predictor(conv))
 
 
 def _predictor(conv: GatedConv) -> Predictor | None:

@@ -15,13 +15,13 @@ import torch
 from kernels.chain.plan import ChainPlan
 from kernels.native.library import available
 from nodes.errors import ConfigError
-from nodes.pruning.architectures import BUILDERS, Chain
+from nodes.pruning.architectures import BUILDERS, Chain, Served
 from nodes.pruning.budget import Forecast, put_thresholds
 from nodes.pruning.checkpoints import Checkpoint, Net, load, net_of_chain, regrouped, save
 from nodes.pruning.commands import FTWT, cifar_folder
 from nodes.pruning.cost import dense_macs
 from nodes.pruning.export import plan_of, write_chain
-from nodes.pruning.gates import Masking, set_masking
+from nodes.pruning.gates import Masking, gates_of, set_masking
 from nodes.pruning.images import Images, read_cifar
 from nodes.pruning.mass import GROUP
 from nodes.pruning.rows import Data, example, prepare, prune, prune_statically
@@ -35,7 +35,7 @@ DIGITS_SIDE = 8
 
 def train_dense(given: Mapping[str, Any], *, report: Report) -> Checkpoint:
     """Train a network from nothing and save it."""
-    torch.manual_seed(0)
+    torch.manual_seed(given["seed"])
     group = given["group"] or GROUP
     network = BUILDERS[given["net"]](width=given["width"], group=group)
     side = DIGITS_SIDE if given["net"] == "digits" else 32
@@ -73,7 +73,7 @@ def train_pruned(given: Mapping[str, Any], *, report: Report) -> Checkpoint:
 def _gated(
     dense: Checkpoint, data: Data, course: Course, given: Mapping[str, Any], *, report: Report
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
-    torch.manual_seed(1)
+    torch.manual_seed(given["seed"] + 1)
     network = prepare(dense.network, data) if isinstance(dense.network, Chain) else dense.network
     mass = setting_of(_state(given), course.purpose)
     mass = _mass_for(network, data, given) if mass is None else mass
@@ -131,7 +131,7 @@ def foretold(checkpoint: Checkpoint, data: Data, masses: Sequence[float]) -> Ite
     dense = checkpoint.network
     network = prepare(dense, data) if isinstance(dense, Chain) else dense
     forecast = Forecast(network, layers_of(network, example(data)), data.surveyed)
-    timed = isinstance(network, Chain) and available()
+    timed = isinstance(network, Served) and checkpoint.net.group == GROUP and available()
     clock = Clock(network, data.surveyed) if timed else None
     cutters = {method: Cutter(dense, method, data.train) for method in Method} if isinstance(dense, Chain) else {}
     for mass in masses:
@@ -145,7 +145,7 @@ def foretold(checkpoint: Checkpoint, data: Data, masses: Sequence[float]) -> Ite
 def trained(path: Path, data: Data) -> dict[str, Any]:
     """What is known of a checkpoint, and its milliseconds here (None where the kernels cannot run it)."""
     checkpoint = load(path)
-    runs = isinstance(checkpoint.network, Chain) and available() and checkpoint.net.group == GROUP
+    runs = isinstance(checkpoint.network, Served) and available() and checkpoint.net.group == GROUP
     ms = served_ms(_served(checkpoint), data.test.images_nchw) if runs else None
     return {"method": "?", "mass": None, **checkpoint.facts, "name": path.stem, "ms": ms}
 
@@ -172,7 +172,7 @@ def exported(checkpoint: Checkpoint, to: Path, *, input_name: str, output_name: 
     """Write the file that a worker runs.
 
     Raises:
-        ConfigError: Only chains are served.
+        ConfigError: The kernels cannot run this network.
     """
     write_chain(to, _served(checkpoint), input_name=input_name, output_name=output_name)
 
@@ -181,7 +181,7 @@ def exported_bucket(checkpoint: Checkpoint, to: Path, share: float) -> None:
     """Write an ONNX graph with a fixed number of groups a layer.
 
     Raises:
-        ConfigError: Only chains are served.
+        ConfigError: The kernels cannot run this network.
     """
     from nodes.pruning.buckets import bucket
 
@@ -189,8 +189,8 @@ def exported_bucket(checkpoint: Checkpoint, to: Path, share: float) -> None:
 
 
 def _served(checkpoint: Checkpoint) -> ChainPlan:
-    if not isinstance(checkpoint.network, Chain):
-        raise ConfigError("export: only chains (vgg16, digits) can be served; resnet and mobilenet cannot yet")
+    if not isinstance(checkpoint.network, Served):
+        raise ConfigError("export: digits, vgg16 and resnet can be served; the kernels have no depthwise convolutions")
     set_masking(checkpoint.network, Masking.PREDICTED if "mass" in checkpoint.facts else Masking.OFF)
     return plan_of(checkpoint.network, side=checkpoint.net.side)
 
@@ -214,14 +214,16 @@ def _mass_for(network: torch.nn.Module, data: Data, given: Mapping[str, Any]) ->
     if given["target_macs"] is not None:
         forecast = Forecast(network, layers_of(network, example(data)), data.surveyed)
         return forecast.mass_for(1.0 - given["target_macs"])
-    if not isinstance(network, Chain) or network.group != GROUP:
-        raise ConfigError("--target-ms: only chains (vgg16, digits) with groups of 16 can be timed; use --target-macs")
+    if not isinstance(network, Served) or {gate.group for gate in gates_of(network).values()} != {GROUP}:
+        raise ConfigError(
+            "--target-ms: what cannot be served (mobilenet, single filters) has no time; use --target-macs"
+        )
     return Clock(network, data.surveyed).mass_for(given["target_ms"])
 
 
 def _schedule(given: Mapping[str, Any]) -> Schedule:
     photographs = given["net"] != "digits" if given["source"] is None else load(given["source"]).net.side != DIGITS_SIDE
-    schedule = Schedule(given["epochs"], given["rate"], bfloat16=given["bfloat16"])
+    schedule = Schedule(given["epochs"], given["rate"], bfloat16=given["bfloat16"], seed=given["seed"])
     return schedule if photographs else replace(schedule, batch=32, margin=1, flip=False, decay=1e-3)
 
 

@@ -27,7 +27,7 @@ from nodes.pruning.rewiring import drop_silent, gather_firing, take_filters  # n
 from nodes.pruning.rows import Data, prune  # noqa: E402
 from nodes.pruning.tracing import firing, layers_of, predicted_masks  # noqa: E402
 from nodes.pruning.training import Course, Schedule, put_weights, train, weights_of  # noqa: E402
-from nodes.worker.chains import ChainModel  # noqa: E402
+from nodes.worker.chains import ChainModel, chain_arrays, parse_chain  # noqa: E402
 
 PLAN: tuple[int | str, ...] = (16, "M", 64, 48)
 BRIEF = Schedule(epochs=2, rate=0.02, batch=32, margin=1, flip=False)
@@ -166,6 +166,29 @@ def test_single_filters_can_be_studied_and_not_served(images: Images) -> None:
     set_masking(fine, Masking.PREDICTED)
     with pytest.raises(ConfigError, match="groups of 16"):
         plan_of(fine, side=8)
+
+
+@pytest.mark.skipif(not available(), reason="not run: no compiled library")
+@pytest.mark.parametrize("masking", [Masking.OFF, Masking.PREDICTED])
+def test_the_kernels_serve_residual_networks(masking: Masking) -> None:
+    torch.manual_seed(0)
+    network = BUILDERS["resnet20"](width=2.0, classes=4)
+    images = np.random.default_rng(0).standard_normal((6, 3, 16, 16)).astype(np.float32)
+    network.train()(torch.from_numpy(images))  # So that the normalisation has seen something.
+    network.eval()
+    for gate in gates_of(network).values():
+        torch.nn.init.normal_(gate.predictor.up.bias, std=1.0)
+    masks = predicted_masks(network, images)
+    set_masking(network, masking)
+    with torch.no_grad():
+        expected = torch.softmax(network(torch.from_numpy(images)), dim=1).numpy()
+    plan = plan_of(network, side=16)
+    found, used = Runner(plan)(images)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    if masking is Masking.PREDICTED:
+        np.testing.assert_array_equal(used[:, plan.groups[0] :] > 0, np.concatenate(list(masks.values()), axis=1))
+        assert not used.all()
+    assert parse_chain(chain_arrays(plan, input_name="x", output_name="y")).steps[2].add == 1
 
 
 @pytest.mark.parametrize(("name", "width"), [("resnet20", 2.0), ("mobilenet", 0.5)])
