@@ -2,7 +2,7 @@
 
 Every figure comes from commands that a user can type: ``edgewise prune train --net digits``, then for each method
 ``edgewise prune train --from dense.npz --method METHOD --target-macs 0.5``. Accuracy is over the 360 digits that no
-network was trained on, so one digit is 0.28 points; the median of five seeds is reported, and the extremes beside it.
+network was trained on, so one digit is 0.28 points; the median of three seeds is reported, and the extremes beside it.
 Milliseconds are those of our kernels for all, with the images themselves, not replayed masks.
 
 Not run here: CIFAR-10 (`bench_pruning` has its checkpoints), ResNet and MobileNet.
@@ -22,7 +22,7 @@ from nodes.cli import main as nodes
 from nodes.pruning.commands import METHODS
 from tests.bench.harness import NOT_RUN, Bar, Row, main
 
-EPOCHS, TARGET, SEEDS = 8, 0.5, 5
+EPOCHS, TARGET, SEEDS = 4, 0.5, 3
 RATE = 0.02
 
 # What is promised is that savings are foretold and met. Which method is best is a finding.
@@ -53,7 +53,7 @@ def of_seed(folder: Path, seed: int) -> dict[str, dict[str, Any]]:
 
 
 def run() -> list[Row]:
-    """All methods from five dense networks."""
+    """All methods from three dense networks."""
     if importlib.util.find_spec("torch") is None:
         print("not run: torch is not installed (pip install 'edgewise[train]')")
         raise SystemExit(NOT_RUN)
