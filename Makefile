@@ -1,4 +1,4 @@
-# make demo | test | check | faults [N=200] | bench NAME=stem [CHECK=1] | proto | experts | clean
+# make demo | test | check | faults [N=200] | bench NAME=stem [CHECK=1] | proto | experts | extras | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +8,7 @@ DEMO_STAMP := $(VENV)/.installed-demo
 N ?= 200
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check faults bench proto experts clean
+.PHONY: demo test check faults bench proto experts extras clean
 
 # The demo needs neither torch nor the development tools; `make test` and `make check` add the latter.
 $(VENV)/bin/python:
@@ -44,6 +44,11 @@ faults: $(STAMP)
 	@$(BIN)/python -m tests.faults.campaign --repeats $(N)
 	@$(BIN)/python -m tests.faults.ledger_campaign --kills $(N)
 	@$(BIN)/python -m tests.faults.personal_kills --kills $(N)
+	@$(BIN)/python -m tests.faults.deploy_push || test $$? -eq 77
+	@EDGEWISE_WHOLE_CORPUS=1 $(BIN)/python -m pytest tests/system/test_hostile_models.py
+	@$(BIN)/python -m tests.faults.ray_campaign || test $$? -eq 77
+	@$(BIN)/python -m tests.faults.join_storm
+	@$(BIN)/python -m tests.faults.replicas || test $$? -eq 77
 
 bench: $(STAMP)
 	@test -n "$(NAME)" || { echo "Name a benchmark: make bench NAME=<stem>. Known:"; ls tests/bench/bench_*.py | sed 's/.*bench_\(.*\)\.py/  \1/'; exit 2; }
@@ -56,6 +61,9 @@ proto: $(STAMP)
 experts: $(STAMP)
 	$(PIP) -e '.[train]'
 	@$(BIN)/python -m nodes.zoo train
+
+extras: $(STAMP)
+	@$(BIN)/python -m deploy.extras --install cpu,ray,rtx --resolve --aarch64
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -77,6 +77,25 @@ class TextCost:
 
 
 @dataclass(frozen=True)
+class CompiledTraits:
+    """How a compiled variant runs.
+
+    Attributes:
+        runtime: What it was compiled for.
+        batches: Fewest and most samples of one run; None for any.
+        beside: (path, sha256) of further files that the runtime reads, from the model file's folder.
+    """
+
+    runtime: str
+    batches: tuple[int, int] | None = None
+    beside: tuple[tuple[str, str], ...] = ()
+
+    def told(self) -> dict[str, Any]:
+        """As the worker takes it."""
+        return {"runtime": self.runtime, "batches": self.batches, "beside": dict(self.beside)}
+
+
+@dataclass(frozen=True)
 class ArmSpec:
     """One variant of one expert.
 
@@ -89,6 +108,7 @@ class ArmSpec:
         evidence_digest: Key of its answers (n, c) to the reference set in `Inventory.evidence`.
         text: Set for arms that write text.
         tags: Free words that requests may ask for, such as "private".
+        compiled: How a compiled variant runs; None for a model as it came.
     """
 
     expert: str
@@ -104,6 +124,7 @@ class ArmSpec:
     evidence_digest: str = ""
     text: TextTraits | None = None
     tags: tuple[str, ...] = ()
+    compiled: CompiledTraits | None = None
 
     @property
     def key(self) -> str:

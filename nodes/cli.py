@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 import click
 
-from nodes.config import default_name, parse_config
+from nodes.compile.commands import cache, compile_forms
+from nodes.config import AcceptModels, default_name, parse_config
 from nodes.energy.discovery import EnergyMode
 from nodes.energy.profile import profile_names
 from nodes.errors import ExitCode, NodeError
 from nodes.identity.cli import join
 from nodes.pruning.commands import prune
+from nodes.ray.cli import ray
 
 ENVIRONMENT_PREFIX = "EDGEWISE_NODE_"
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -52,6 +54,33 @@ def _python_option() -> Callable[[Command], Command]:
     )
 
 
+def _compile_options() -> Callable[[Command], Command]:
+    options = [
+        _option("--compile", multiple=True, metavar="FORMS", help="Compiled forms to offer too: int8,ort or auto."),
+        _option(
+            "--compile-when",
+            type=click.Choice(["first", "beside"]),
+            help="Before joining, or while the node serves the models as they came.  [default: first]",
+        ),
+        _option("--compile-loss-points", type=float, metavar="P", help="Accuracy that one may lose.  [default: 0.5]"),
+        _option("--compile-cache", type=click.Path(path_type=Path), metavar="DIR", help="Folder of compiled files."),
+        _option("--compile-cache-mib", type=int, metavar="MIB", help="What they may take.  [default: 2048]"),
+        _option(
+            "--gpu-python",
+            type=click.Path(path_type=Path),
+            metavar="PATH",
+            help="Interpreter for forms on a GPU, such as JetPack's own.  [default: that of the models]",
+        ),
+    ]
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 def _energy_option() -> Callable[[Command], Command]:
     return _option(
         "--energy",
@@ -86,12 +115,17 @@ def cli() -> None:
 
 
 @cli.command()
-@_option("--gateway", metavar="HOST:PORT", help="The gateway's gRPC port.  [default: the one that was joined]")
+@_option(
+    "--gateway",
+    metavar="HOST:PORT[,HOST:PORT]",
+    help="The gateway's gRPC port; of several replicas, all of theirs.  [default: the one that was joined]",
+)
 @_option("--name", help=f"What the gateway calls this node.  [default: {default_name()}]")
 @_profile_option()
 @_option("--experts", metavar="A,B,…", help="Experts to offer.  [default: all in the catalogue]")
 @_models_option()
 @_python_option()
+@_compile_options()
 @_option("--concurrency", type=int, metavar="C", help="Models that run at once.  [default: 1]")
 @_option("--texts-at-once", type=int, metavar="N", help="Texts that language models write at once.  [default: 8]")
 @_option("--queue-limit", type=int, metavar="Q", help="Work that may wait; more is refused.  [default: 64]")
@@ -127,6 +161,15 @@ def cli() -> None:
 @_option("--wake-mac", metavar="MAC", help="Network card that wakes it.  [default: that of the default route]")
 @_option("--wake-address", metavar="HOST:PORT", help="Where magic packets go.  [default: 255.255.255.255:9]")
 @_option("--relay-wake", is_flag=True, default=None, help="Send magic packets for other nodes on this network.")
+@_option(
+    "--accept-models",
+    type=click.Choice([choice.value for choice in AcceptModels]),
+    help="Take models that operators push: where the kernel locks them in, never, or always.  [default: sandboxed]",
+)
+@_option("--model-store", type=click.Path(path_type=Path), metavar="DIR", help="Where pushed models are kept.")
+@_option("--model-quota-mib", type=int, metavar="MIB", help="What they may take on the disk.  [default: 4096]")
+@_option("--model-memory-mib", type=int, metavar="MIB", help="What they may take loaded.  [default: 2048]")
+@_option("--model-run-s", type=float, metavar="S", help="How long one run of them may take.  [default: 10]")
 @_option("--log", type=click.Choice(["console", "json"]), default="console", help="Form of the log.")
 def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -> None:
     """Join a gateway and work until stopped.
@@ -138,9 +181,11 @@ def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -
     poll_directly()
     from nodes.identity.choice import with_identity
     from nodes.log import set_up_log
+    from nodes.packages import require_compatible
     from nodes.run import run_agent
 
     set_up_log(log)
+    require_compatible()
     names = [name.strip() for name in (experts or "").split(",") if name.strip()]
     settings = {**given, "experts": tuple(names), "memory_limit_bytes": memory_limit}
     sys.exit(run_agent(parse_config(with_identity(settings))))
@@ -187,6 +232,7 @@ def doctor(worker_python: Path | None, models: Path | None, output: str, **given
 @_energy_option()
 @_trace_option()
 @_calibration_option()
+@_compile_options()
 @click.option("--experts", metavar="A,B,…", help="Experts to measure.  [default: all in the catalogue]")
 @click.option("--batches", default="1,4,16", show_default=True, help="Input sizes, in samples.")
 @click.option("--concurrencies", default="1,2", show_default=True, help="Runs at once.")
@@ -198,9 +244,11 @@ def profile(to: Path, output: str, **given: Any) -> None:
 
     What was measured, and with which source, goes to --to.
     """
+    from nodes.log import set_up_log
     from nodes.survey import write
     from nodes.surveying import survey_node
 
+    set_up_log("console")
     document = survey_node(given)
     write(to, document)
     keys = ("arm", "batch", "concurrency", "runs", "p50_ms", "energy_j", "uncertainty_j", "provenance", "share")
@@ -210,6 +258,9 @@ def profile(to: Path, output: str, **given: Any) -> None:
 
 cli.add_command(join)
 cli.add_command(prune)
+cli.add_command(ray)
+cli.add_command(compile_forms)
+cli.add_command(cache)
 
 
 def _print(output: str, keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

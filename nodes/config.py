@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,25 +30,61 @@ def _checked_name(name: str) -> str:
 
 
 def _checked_target(target: str) -> str:
+    check_target(target)
+    return target
+
+
+def _checked_targets(targets: str) -> str:
+    for target in targets.split(","):
+        check_target(target)
+    if len(set(targets.split(","))) != len(targets.split(",")):
+        raise ValueError("name every gateway once")
+    return targets
+
+
+def check_target(target: str) -> None:
+    """Raises ValueError where this is not HOST:PORT."""
     host, colon, port = target.rpartition(":")
     if not host or not colon or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise ValueError("use HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:8421")
-    return target
+        raise ValueError("use HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:8421; commas between several")
 
 
 Name = Annotated[str, AfterValidator(_checked_name)]
 Target = Annotated[str, AfterValidator(_checked_target)]
+Targets = Annotated[str, AfterValidator(_checked_targets)]
+
+
+class CompileWhen(StrEnum):
+    """When compiled forms are made."""
+
+    FIRST = "first"
+    BESIDE = "beside"
+
+
+class AcceptModels(StrEnum):
+    """Which models that a gateway sends are taken."""
+
+    NEVER = "never"
+    SANDBOXED = "sandboxed"
+    ALWAYS = "always"
 
 
 class NodeConfig(BaseModel):
     """Everything that `python -m nodes run` can be told.
 
     Attributes:
-        gateway: HOST:PORT of the gateway's gRPC port.
+        gateway: HOST:PORT of the gateway's gRPC port; of several that share their store, commas between them.
         profile: A shipped device profile by name, or the path of a .json file.
         experts: Names from the catalogue; empty for all of it.
         models: Folder of experts; None for the ones that ship.
         worker_python: Interpreter of the engine process.
+        compile: Compiled forms of experts to offer as further arms, such as "int8" or "digits-wide:ort", made where
+            they are not kept yet. "auto" leaves the choice to the node.
+        compile_when: Before the node joins, or beside its work: it then serves the models as they came until then.
+        compile_loss_points: Right answers that a compiled form may lose on held-out inputs, in points of a hundred.
+        compile_cache: Folder of compiled files; None for the usual one.
+        compile_cache_mib: What they may take; the longest unused leave first.
+        gpu_python: Interpreter that builds and runs forms for a GPU, such as JetPack's own; None for `worker_python`.
         concurrency: Runs at once, each on one thread.
         texts_at_once: Texts that share the steps of the language models' one thread.
         memory_limit_bytes: What resident experts may take together; 0 for no limit.
@@ -72,6 +109,11 @@ class NodeConfig(BaseModel):
         wake_address: Where a magic packet for it is sent.
         relay_wake: Whether this node sends magic packets for others on its network.
         key_file: File of the key that the node shows to its gateway; read anew for every connection.
+        accept_models: Whether models that the gateway sends are taken; `sandboxed` only where the kernel locks them in.
+        model_store: Folder of such models; None for the node's own below $XDG_DATA_HOME.
+        model_quota_mib: What they may take on the disk.
+        model_memory_mib: What loaded ones may take together.
+        model_run_s: How long one run of such a model may take; one that takes longer ends its process.
         openai: Address of an OpenAI-compatible server whose models are offered instead of the catalogue's experts.
         openai_key_file: File of the key that the server wants.
         openai_task: Task class that its models serve.
@@ -80,12 +122,18 @@ class NodeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    gateway: Target
+    gateway: Targets
     name: Name = Field(default_factory=default_name)
     profile: str | None = None
     experts: tuple[str, ...] = ()
     models: Path | None = None
     worker_python: Path = Path(sys.executable)
+    compile: tuple[str, ...] = ()
+    compile_when: CompileWhen = CompileWhen.FIRST
+    compile_loss_points: float = Field(default=0.5, ge=0.0, le=100.0, allow_inf_nan=False)
+    compile_cache: Path | None = None
+    compile_cache_mib: int = Field(default=2048, ge=1, le=1_000_000)
+    gpu_python: Path | None = None
     concurrency: int = Field(default=1, ge=1, le=64)
     texts_at_once: int = Field(default=8, ge=1, le=256)
     queue_limit: int = Field(default=64, ge=0, le=10_000)
@@ -112,10 +160,20 @@ class NodeConfig(BaseModel):
     wake_address: Target = "255.255.255.255:9"
     relay_wake: bool = False
     key_file: Path | None = None
+    accept_models: AcceptModels = AcceptModels.SANDBOXED
+    model_store: Path | None = None
+    model_quota_mib: int = Field(default=4096, ge=1, le=1_048_576)
+    model_memory_mib: int = Field(default=2048, ge=64, le=1_048_576)
+    model_run_s: float = Field(default=10.0, ge=0.1, le=600.0, allow_inf_nan=False)
     openai: str | None = None
     openai_key_file: Path | None = None
     openai_task: Name = "chat"
     model: tuple[str, ...] = ()
+
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        """HOST:PORT of each."""
+        return tuple(self.gateway.split(","))
 
     def key(self) -> str:
         """The node's key; "" where it has none or its file cannot be read: the gateway then says what it misses."""

@@ -17,6 +17,8 @@ from nodes.engines.process import WorkerCommand, WorkerProcess
 from nodes.errors import ExitCode, NodeError
 from nodes.identity.check import check_identities
 from nodes.inventory import load_inventory
+from nodes.packages import require_compatible
+from nodes.worker.lockdown import probe
 
 MIN_FREE_BYTES = 200 * 1024 * 1024
 MIN_PYTHON = (3, 11)
@@ -48,9 +50,11 @@ def examine(subject: Subject) -> list[Check]:
     """All checks, in the order in which an operator would fix them. Takes a few seconds."""
     checks: list[tuple[str, Callable[[Subject], str]]] = [
         ("python", _python),
+        ("packages", _packages),
         ("disk", _disk),
         ("catalogue", _catalogue),
         ("worker", _worker),
+        ("sandbox", _sandbox),
         ("energy", _energy),
         ("identity", _identity),
     ]
@@ -73,6 +77,11 @@ def _python(_subject: Subject) -> str:
     if sys.version_info < MIN_PYTHON:
         raise NodeError(f"Python {platform.python_version()}; the agent needs 3.11 or newer")
     return f"Python {platform.python_version()}"
+
+
+def _packages(_subject: Subject) -> str:
+    require_compatible()
+    return "none that clash"
 
 
 def _disk(_subject: Subject) -> str:
@@ -98,6 +107,13 @@ async def _start_worker(python: Path) -> str:
     found = process.ready.result()
     await process.close()
     return f"{python}: Python {found['python']}, numpy {found['numpy']}, onnxruntime {found['onnxruntime']}"
+
+
+def _sandbox(_subject: Subject) -> str:
+    found = probe()
+    if found.enough:
+        return f"{found.described()}: models that operators push run locked in"
+    return f"{found.described()}: models that operators push are refused, unless --accept-models always takes them"
 
 
 def _energy(subject: Subject) -> str:

@@ -36,7 +36,7 @@ def load_inventory(folder: Path | None, experts: Sequence[str]) -> Inventory:
         ConfigError: if a catalogue is damaged or an expert is in none; the text says what to do.
     """
     try:
-        catalogs = _catalogs(folder)
+        catalogs = read_catalogs(folder)
         _check_names(experts, [card.name for catalog in catalogs for card in catalog.experts])
         return _joined([_inventory(catalog, frozenset(experts)) for catalog in catalogs])
     except CatalogError as error:
@@ -54,7 +54,27 @@ def runnable(cards: Sequence[ExpertCard]) -> list[ExpertCard]:
     return [card for card in cards if card.engine != CHAIN]
 
 
-def _catalogs(folder: Path | None) -> list[Catalog | TextCatalog]:
+def check_memory(inventory: Inventory, limit_bytes: int) -> None:
+    """Refuse experts that do not fit into memory together; a limit of 0 is none.
+
+    Raises:
+        ConfigError: names every expert's bytes.
+    """
+    needed_bytes = sum(arm.memory_bytes for arm in inventory.arms)
+    if 0 < limit_bytes < needed_bytes:
+        sizes = ", ".join(f"{arm.expert} {arm.memory_bytes}" for arm in inventory.arms)
+        raise ConfigError(
+            f"--memory-limit: the experts take {needed_bytes} bytes together, more than {limit_bytes};"
+            f" choose some with --experts ({sizes})"
+        )
+
+
+def read_catalogs(folder: Path | None) -> list[Catalog | TextCatalog]:
+    """The catalogue in a folder; all that ship where none is named.
+
+    Raises:
+        CatalogError: One is damaged.
+    """
     if folder is None:
         return [load_catalog(), load_text_catalog()]
     return [load_text_catalog(folder) if _is_of_texts(folder) else load_catalog(folder)]

@@ -12,8 +12,11 @@ import os
 
 VARIABLE = "GRPC_EXPERIMENTS"
 WITHOUT_EVENT_ENGINE = "-event_engine_client,-event_engine_listener"
+# Our children become other programs at once; gRPC would remark on every fork that it cannot survive it.
+FORK_SUPPORT, NONE = "GRPC_ENABLE_FORK_SUPPORT", "0"
 
 
 def poll_directly() -> None:
     """Choose the shorter way; what the operator set stays. Only works before the process first imports grpc."""
     os.environ.setdefault(VARIABLE, WITHOUT_EVENT_ENGINE)
+    os.environ.setdefault(FORK_SUPPORT, NONE)

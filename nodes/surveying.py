@@ -7,13 +7,17 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from nodes.agent.agent import Parts, build_parts
+from nodes.agent.parts import Parts, build_parts
 from nodes.config import parse_config
 from nodes.errors import ConfigError
 from nodes.survey import Plan, document, survey
 
 # The settings of an agent name a gateway; a survey dials none.
 NO_GATEWAY = "127.0.0.1:1"
+_ENERGY = ("profile", "energy", "energy_trace", "calibration")
+_COMPILED = ("compile", "compile_loss_points", "compile_cache", "compile_cache_mib", "gpu_python")
+# What the command has in common with an agent.
+SHARED = ("worker_python", "models", *_ENERGY, *_COMPILED)
 
 
 def survey_node(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,8 +31,7 @@ def survey_node(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     concurrencies = _numbers("concurrencies", given["concurrencies"])
     plan = Plan(_numbers("batches", given["batches"]), concurrencies, given["seconds"])
-    shared = ("worker_python", "models", "profile", "energy", "energy_trace", "calibration")
-    settings = {key: given[key] for key in shared}
+    settings = {key: given[key] for key in SHARED}
     experts = tuple(name.strip() for name in (given["experts"] or "").split(",") if name.strip())
     config = parse_config({**settings, "gateway": NO_GATEWAY, "experts": experts, "concurrency": max(concurrencies)})
     return asyncio.run(_survey(build_parts(config), plan))

@@ -8,13 +8,59 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from enum import Enum
 from types import TracebackType
+from typing import Protocol
 
 from orchestrator.errors import Unavailable
 
 # Weight of the newest request in the moving average of service times.
 SMOOTHING = 0.05
 MIN_RETRY_AFTER_S = 0.05
+
+
+class Verdict(Enum):
+    """What becomes of a request at the door."""
+
+    ENTER = "enter"
+    WAIT = "wait"
+    REFUSE = "refuse"
+
+
+class Crowd(Protocol):
+    """Who is inside and who waits, and how long one stays as a rule."""
+
+    @property
+    def running(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
+    @property
+    def max_running(self) -> int: ...
+    @property
+    def max_queued(self) -> int: ...
+    @property
+    def service_s(self) -> float: ...
+
+
+def predicted_wait_s(crowd: Crowd) -> float:
+    """Wait of a request that comes now."""
+    if crowd.running < crowd.max_running:
+        return 0.0
+    return (crowd.queued + 1) * crowd.service_s / crowd.max_running
+
+
+def admit(crowd: Crowd, deadline_s: float) -> Verdict:
+    """Whether a request that comes now may enter, wait, or must come back later: pure, no clock."""
+    if crowd.running < crowd.max_running:
+        return Verdict.ENTER
+    if crowd.queued >= crowd.max_queued or predicted_wait_s(crowd) > deadline_s:
+        return Verdict.REFUSE
+    return Verdict.WAIT
+
+
+def smoothed_s(mean_s: float, service_s: float) -> float:
+    """The moving average of service times after one more."""
+    return mean_s + SMOOTHING * (service_s - mean_s)
 
 
 class Admission:
@@ -26,13 +72,20 @@ class Admission:
     """
 
     def __init__(self, *, max_running: int, max_queued: int) -> None:
-        self._max_running = max_running
-        self._max_queued = max_queued
+        self.max_running = max_running
+        self.max_queued = max_queued
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.running = 0
         self._empty = asyncio.Event()
         self.service_s = 0.005
         self.closed = False
+
+    def resize(self, *, max_running: int, max_queued: int) -> None:
+        """Have more or fewer places from now on; who is in, or waits already, stays."""
+        self._max_running, self._max_queued = max_running, max_queued
+        while self._waiting and self.running < self._max_running:
+            self.running += 1
+            self._pass_on()
 
     @property
     def queued(self) -> int:
@@ -41,9 +94,7 @@ class Admission:
 
     def wait_s(self) -> float:
         """Predicted wait of a request that comes now."""
-        if self.running < self._max_running:
-            return 0.0
-        return (self.queued + 1) * self.service_s / self._max_running
+        return predicted_wait_s(self)
 
     def enter(self, deadline_s: float) -> _Admitted:
         """A context that holds one place; waits for it at most `deadline_s`."""
@@ -57,12 +108,12 @@ class Admission:
         """
         if self.closed:
             raise Unavailable("DRAINING", "The gateway is shutting down; call another one or try again later.")
-        if self.running < self._max_running:
+        verdict = admit(self, deadline_s)
+        if verdict is Verdict.ENTER:
             self.running += 1
             return
-        wait_s = self.wait_s()
-        if self.queued >= self._max_queued or wait_s > deadline_s:
-            raise overloaded(wait_s)
+        if verdict is Verdict.REFUSE:
+            raise overloaded(self.wait_s())
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         try:
@@ -84,11 +135,11 @@ class Admission:
 
     def release(self, service_s: float) -> None:
         """Give a place back after `service_s` seconds of use."""
-        self.service_s += SMOOTHING * (service_s - self.service_s)
+        self.service_s = smoothed_s(self.service_s, service_s)
         self._pass_on()
 
     def _pass_on(self) -> None:
-        while self._waiting:
+        while self._waiting and self.running <= self._max_running:
             place = self._waiting.popleft()
             if not place.done():
                 place.set_result(None)

@@ -45,6 +45,23 @@ class Nodes(Section):
         default="auto", description="With TLS: a token suffices to join, or (manual) an operator approves each node."
     )
 
+    gateways: tuple[str, ...] = Field(
+        default=(), strict=False, description="HOST:PORT at which nodes reach all replicas; nodes are told."
+    )
+
+    @field_validator("gateways", mode="before")
+    @classmethod
+    def _is_a_list(cls, value: object) -> object:
+        # A variable can only hold a text.
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("gateways")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            split_address(address)
+        return value
+
     @model_validator(mode="after")
     def _lease_outlives_heartbeats(self) -> Self:
         if self.lease_s <= self.heartbeat_s:
@@ -225,6 +242,11 @@ class Ledger(Section):
     )
     keep_days: float = Field(default=30.0, ge=1.0, le=3660.0, description="How long settlements and results are kept.")
 
+    snapshot_h: float = Field(
+        default=1.0, ge=0.0, le=168.0, description="Hours between snapshots of the file in state_dir; 0 is off."
+    )
+    snapshots: int = Field(default=6, ge=1, le=1000, description="Snapshots that are kept.")
+
     @model_validator(mode="after")
     def _server_is_named(self) -> Self:
         if self.store == "postgres" and not self.postgres:
@@ -232,6 +254,12 @@ class Ledger(Section):
                 "postgres must say how to reach the server, for example host=/run/postgresql dbname=edgewise"
             )
         return self
+
+
+class Models(Section):
+    """What is kept of the models that operators push."""
+
+    max_mib: int = Field(default=8192, ge=1, le=1_048_576, description="What pushed models may take, in MiB.")
 
 
 class Auth(Section):
@@ -298,6 +326,7 @@ class GatewayConfig(Section):
     explain: Explain = Explain()
     ledger: Ledger = Ledger()
     auth: Auth = Auth()
+    models: Models = Models()
     log: Log = Log()
     state_dir: Path = Field(
         default_factory=lambda: default_state_dir(os.environ),

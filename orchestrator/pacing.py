@@ -144,7 +144,8 @@ def _charge(pacer: Pacer, decision: Decision) -> Charge | None:
         pacer.decline()
         return None
     known_r = decision.choice.feasible_r & np.isfinite(offer.energy_bound_r)
-    pacer.learn(np.where(known_r, offer.quality_r, -np.inf), offer.energy_r, decision.floor_per_j)
+    quality_r = np.where(known_r, offer.quality_r, -np.inf)
+    pacer.learn(*decision.table.cheapest_by_model(quality_r, offer.energy_r), decision.floor_per_j)
     return pacer.charge(float(offer.energy_r[index]), float(offer.energy_bound_r[index]))
 
 

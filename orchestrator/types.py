@@ -170,6 +170,8 @@ class NodeHello:
     relays_wake: bool = False
     # As it came, of nodes that may sleep: what outlives a restart of the gateway.
     announced: bytes = field(default=b"", compare=False, repr=False)
+    accepts_models: bool = False
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,7 @@ class Query:
     Args:
         user: As the client says; "" for nobody.
         owner: That user of the authenticated tenant, and `home` the node that may be told.
+        allowed_nodes: Where it may run; empty for anywhere.
     """
 
     request_id: str
@@ -212,6 +215,7 @@ class Query:
     user: str = ""
     owner: Owner | None = None
     home: str = ""
+    allowed_nodes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,11 @@ GENERATED = {
     "nodes.identity.wire": "renews a certificate",
     "nodes.agent.personal_wire": "the agent's translation of what concerns users' own experts",
     "orchestrator.personal.wire": "the gateway's translation of what concerns users' own experts",
+    "orchestrator.artifacts.wire": "the gateway's translation of what concerns pushed models",
+    "orchestrator.artifacts.desk": "remembers which command it sent last",
+    "orchestrator.artifacts.servicers": "pushing as messages",
+    "orchestrator.client.models": "the client's translation of pushed models",
+    "nodes.agent.model_wire": "the agent's translation of what concerns pushed models",
     "orchestrator.client.personal": "the client's translation of what concerns users' own experts",
 }
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}

@@ -61,6 +61,7 @@ class Desk:
         send: Queues an event for the gateway; raises OutboxClosed when the session is over.
         profiles: What the arms cost here, by key; texts with an energy limit need it.
         personal: Answers for owners; None where the operator did not opt in.
+        pushed: Arms by key that the gateway sent, as they stand at any moment.
     """
 
     def __init__(
@@ -72,11 +73,13 @@ class Desk:
         send: Callable[[m.Event], Awaitable[None]],
         profiles: Mapping[str, ArmProfile] | None = None,
         personal: Office | None = None,
+        pushed: Mapping[str, ArmSpec] | None = None,
     ) -> None:
         self._engine = engine
         self._meter = meter
         self._task_specs = {task.name: task for task in inventory.tasks}
         self._arms = {arm.key: arm for arm in inventory.arms}
+        self._pushed = {} if pushed is None else pushed
         self._send = send
         self._profiles = profiles or {}
         self._personal = personal
@@ -94,7 +97,7 @@ class Desk:
         """Start a piece of work; a work id that is already running is ignored."""
         if work.work_id in self._runs:
             return
-        arm = self._arms.get(work.arm)
+        arm = self._arms.get(work.arm) or self._pushed.get(work.arm)
         if self._draining:
             self._refuse(work, m.Reason.DRAINING)
         elif arm is None:

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nodes.arms import ArmProfile, ArmSpec, TaskSpec, Tensors
+from nodes.artifacts.manifest import Manifest
 from nodes.energy.contract import EnergyReading, Provenance, Signals
 
 PROTOCOL_VERSION = 1
@@ -56,6 +57,8 @@ class Hello:
     memory_limit_bytes: int
     energy_source: SourceReport
     personal_experts: tuple[str, ...] = ()
+    accepts_models: bool = False
+    model_digests: tuple[str, ...] = ()
     sleep: SleepOffer | None = None
     relays_wake: bool = False
 
@@ -206,6 +209,27 @@ class EnergySettled:
 
 
 @dataclass(frozen=True)
+class ChunkWanted:
+    """The next bytes that the node wants of a blob."""
+
+    sha256: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """How far a pushed model is here; fields as in `ModelReport` of the wire."""
+
+    name: str
+    digest: str
+    state: str
+    received_bytes: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
 class Draining:
     """The node finishes what it has and takes nothing new."""
 
@@ -229,6 +253,8 @@ Event = (
     | Draining
     | Sleeping
     | PersonalReport
+    | ChunkWanted
+    | ModelReport
 )
 
 # ---- gateway to node
@@ -236,13 +262,14 @@ Event = (
 
 @dataclass(frozen=True)
 class Welcome:
-    """The node is taken; `epoch` names the session."""
+    """The node is taken; `epoch` names the session, `gateways` are HOST:PORT of all replicas."""
 
     epoch: int
     heartbeat_s: float
     lease_s: float
     wanted_digests: tuple[str, ...]
     gateway_version: str
+    gateways: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -351,4 +378,22 @@ class PersonalOrder:
     label: str = ""
 
 
-Command = Welcome | Rejected | Work | Cancel | Drain | Suspend | WakePeer | Keep | PersonalOrder
+@dataclass(frozen=True)
+class ModelsWanted:
+    """All models that the node is to have from now on."""
+
+    models: tuple[Manifest, ...]
+
+
+@dataclass(frozen=True)
+class ModelChunk:
+    """Bytes of a blob; none where the gateway does not have it."""
+
+    sha256: str
+    offset: int
+    data: bytes
+
+
+Command = (
+    Welcome | Rejected | Work | Cancel | Drain | Suspend | WakePeer | Keep | PersonalOrder | ModelsWanted | ModelChunk
+)

@@ -12,6 +12,7 @@ from edgewise.v1 import common_pb2 as common
 from edgewise.v1 import fleet_pb2 as fleet
 from edgewise.v1 import fleet_pb2_grpc as fleet_grpc
 from nodes.agent import messages as m
+from nodes.agent import model_wire as models
 from nodes.agent import personal_wire as personal
 from nodes.arms import TaskSpec
 from nodes.wire import DTYPE_NAMES, PROVENANCES, energy, tensor_messages, tensor_spec
@@ -126,6 +127,10 @@ def _event(event: m.Event) -> fleet.NodeEvent:
             return fleet.NodeEvent(sleeping=fleet.Sleeping())
         case m.PersonalReport():
             return fleet.NodeEvent(personal=personal.report(event))
+        case m.ChunkWanted():
+            return fleet.NodeEvent(chunk_wanted=models.chunk_wanted(event))
+        case m.ModelReport():
+            return fleet.NodeEvent(model=models.report(event))
 
 
 def _hello(hello: m.Hello) -> fleet.Hello:
@@ -146,6 +151,8 @@ def _hello(hello: m.Hello) -> fleet.Hello:
         personal_experts=hello.personal_experts,
         sleep=None if hello.sleep is None else fleet.SleepOffer(**asdict(hello.sleep)),
         relays_wake=hello.relays_wake,
+        accepts_models=hello.accepts_models,
+        model_digests=hello.model_digests,
     )
 
 
@@ -287,6 +294,10 @@ def _command(command: fleet.NodeCommand) -> m.Command | None:
             return personal.keep(command.keep, inputs)
         case "personal":
             return personal.order(command.personal)
+        case "models_wanted":
+            return models.models_wanted(command.models_wanted)
+        case "model_chunk":
+            return models.model_chunk(command.model_chunk)
         case _:
             return None
 
@@ -298,6 +309,7 @@ def _welcome(welcome: fleet.Welcome) -> m.Welcome:
         lease_s=welcome.lease_s,
         wanted_digests=tuple(welcome.wanted_digests),
         gateway_version=welcome.gateway_version,
+        gateways=tuple(welcome.gateways),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -127,6 +127,19 @@ class EngineEvents:
     """What an engine tells its owner about itself; called on the event loop."""
 
     on_arms_lost: Callable[[Sequence[str]], None] = field(default=lambda _arms: None)
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """An engine that takes further arms while it runs."""
+
+    async def add(self, arm: ArmSpec) -> None:
+        """Load one more arm, or one that was lost.
+
+        Raises:
+            EngineError: It does not load, or the engine is not ready.
+        """
+        ...
 
 
 class Engine(Protocol):

@@ -61,6 +61,14 @@ class HostedEngine:
         """See `Engine`."""
         await self._child.start([_order(arm) for arm in arms])
 
+    async def add(self, arm: ArmSpec) -> None:
+        """Load one more arm, or one that was lost.
+
+        Raises:
+            EngineError: It does not load, or the engine is not ready.
+        """
+        await self._child.attach(_order(arm))
+
     async def close(self) -> None:
         """See `Engine`."""
         await self._child.close()
@@ -69,4 +77,5 @@ class HostedEngine:
 def _order(arm: ArmSpec) -> LoadOrder:
     if arm.model_file is None:
         raise EngineError(f"{arm.key} names no model file")
-    return LoadOrder(arm.key, str(arm.model_file), arm.model_digest)
+    compiled = {} if arm.compiled is None else arm.compiled.told()
+    return LoadOrder(arm.key, str(arm.model_file), arm.model_digest, compiled=compiled)

@@ -6,7 +6,17 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from nodes.arms import ArmSpec
-from nodes.engines.contract import Engine, EngineEvents, EngineState, Job, JobResult, TextEnd, TextJob, TextPiece
+from nodes.engines.contract import (
+    Engine,
+    EngineEvents,
+    EngineState,
+    Growing,
+    Job,
+    JobResult,
+    TextEnd,
+    TextJob,
+    TextPiece,
+)
 from nodes.errors import EngineError
 
 # The state of several engines is that of the one that is worst off.
@@ -72,6 +82,19 @@ class SeveralEngines:
         await asyncio.gather(
             *(engine.load([arm for arm in arms if self._engines[arm.engine] is engine]) for engine in self._each)
         )
+
+    async def add(self, arm: ArmSpec) -> None:
+        """Load one more arm in the engine that its card names.
+
+        Raises:
+            EngineError: There is no such engine, it takes no further arms, or the arm does not load.
+        """
+        engine = self._engines.get(arm.engine)
+        growing: object = engine
+        if engine is None or not isinstance(growing, Growing):
+            raise EngineError(f"no engine {arm.engine} that takes further arms; there are {', '.join(self._engines)}")
+        await growing.add(arm)
+        self._by_arm[arm.key] = engine
 
     async def infer(self, job: Job) -> JobResult:
         """See `Engine`."""

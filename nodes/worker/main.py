@@ -1,7 +1,9 @@
 """The engine process: reads frames from stdin, runs models, writes frames to the stdout it was born with.
 
-Operations: ``load`` {id, arm, path, sha256} (+ the tensor ``model`` in place of the file) -> ``loaded``; ``unload``
-{id, arm} -> ``unloaded``; ``infer`` {id, arm} + tensors -> ``done`` + tensors;
+Operations: ``load`` {id, arm, path, sha256, compiled} (+ the tensor ``model`` in place of the file, or ``staged``, see
+`nodes.worker.staging`) -> ``loaded``; ``stage`` {id, key} + the tensor ``piece`` -> ``staged``; ``unload`` {id, arm} ->
+``unloaded``; ``infer`` {id, arm} + tensors -> ``done`` + tensors; ``identify`` {id, runtime} -> ``identified``;
+``build`` {id, …, see `building.build`} -> ``piece`` {step}, then ``built`` {file};
 any of them -> ``failed`` {id, reason, text}. The first frame out is ``ready`` with the versions found.
 
 The process ends when stdin closes (its agent is gone) and ignores SIGINT and SIGTERM, which a terminal or a
@@ -23,21 +25,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nodes.worker.frames import Frame
+    from nodes.worker.lockdown import Rules
     from nodes.worker.sessions import Sessions
 
 READ_BYTES = 256 * 1024
 PR_SET_PDEATHSIG = 1
 
 
-def main(slots: int, parent_pid: int) -> None:
+def main(slots: int, parent_pid: int, rules: Rules | None = None) -> None:
     """Serve until stdin closes.
 
     Args:
         slots: Models that run at once, each in a thread of its own.
         parent_pid: The agent; the process leaves at once where that is no longer its parent.
+        rules: What it may still do once it is ready; None leaves it as free as the agent.
     """
     commands_fd, replies_fd = enter_process(parent_pid)
-    _serve(slots, commands_fd, Replies(replies_fd))
+    serve(slots, commands_fd, Replies(replies_fd), rules=rules)
 
 
 def enter_process(parent_pid: int) -> tuple[int, int]:
@@ -109,8 +113,11 @@ class Commands:
             return self._read.popleft()
 
 
-def _serve(slots: int, commands_fd: int, replies: Replies) -> None:
-    greet(replies)
+def serve(
+    slots: int, commands_fd: int, replies: Replies, *, rules: Rules | None = None, needs_onnxruntime: bool = True
+) -> None:
+    """Answer commands in so many threads until stdin closes."""
+    greet(replies, rules, needs_onnxruntime=needs_onnxruntime)
     from nodes.worker.sessions import Sessions
 
     sessions, commands = Sessions(), Commands(commands_fd)
@@ -121,21 +128,44 @@ def _serve(slots: int, commands_fd: int, replies: Replies) -> None:
         thread.join()
 
 
-def greet(replies: Replies) -> None:
-    """Say that the process is ready, and with which versions."""
+def greet(replies: Replies, rules: Rules | None = None, *, needs_onnxruntime: bool = True) -> None:
+    """Say that the process is ready, with which versions, and what protects others from it.
+
+    The version is "" where onnxruntime is neither there nor needed.
+    """
     # Imported only now, when nothing that they print can reach the pipe.
     import numpy
-    import onnxruntime
 
-    versions = {"python": platform.python_version(), "numpy": numpy.__version__}
-    replies.send({"op": "ready", **versions, "onnxruntime": onnxruntime.__version__, "pid": os.getpid()})
+    versions = {"python": platform.python_version(), "numpy": numpy.__version__, "onnxruntime": ""}
+    try:
+        import onnxruntime
+
+        versions["onnxruntime"] = onnxruntime.__version__
+    except ImportError:
+        if needs_onnxruntime:
+            raise
+    protections = {} if rules is None else {"protections": _locked(rules)}
+    replies.send({"op": "ready", **versions, "pid": os.getpid(), **protections})
+
+
+def _locked(rules: Rules) -> str:
+    # Everything that is needed later, before it cannot be opened any more; not everybody has kernels.
+    import nodes.worker.sessions
+    from nodes.worker.lockdown import lock
+
+    with contextlib.suppress(ImportError):
+        import nodes.worker.chains  # noqa: F401
+        from kernels.native.library import available
+
+        available()
+    return lock(rules).described()
 
 
 def _run(sessions: Sessions, commands: Commands, replies: Replies) -> None:
     try:
         while (frame := commands.next()) is not None:
             try:
-                replies.send(*_answer(sessions, frame))
+                replies.send(*_answer(sessions, frame, replies))
             except BrokenPipeError:
                 break
             except Exception as error:  # The rim of the process: a model may raise anything.
@@ -146,7 +176,7 @@ def _run(sessions: Sessions, commands: Commands, replies: Replies) -> None:
         os._exit(0)
 
 
-def _answer(sessions: Sessions, frame: Frame) -> tuple[dict[str, Any], Any]:
+def _answer(sessions: Sessions, frame: Frame, replies: Replies) -> tuple[dict[str, Any], Any]:
     header = frame.header
     if frame.op == "infer":
         outputs, compute_ms = sessions.run(header["arm"], frame.tensors())
@@ -154,12 +184,31 @@ def _answer(sessions: Sessions, frame: Frame) -> tuple[dict[str, Any], Any]:
     if frame.op == "load":
         held = frame.tensors().get("model")
         model = None if held is None else held.tobytes()
-        found = sessions.load(header["arm"], header["path"], header["sha256"], model=model)
+        if "staged" in header:
+            found = sessions.load_staged(header["arm"], header["staged"], header["sha256"])
+        else:
+            compiled = header.get("compiled")
+            found = sessions.load(header["arm"], header["path"], header["sha256"], model=model, compiled=compiled)
         return {"op": "loaded", "id": header["id"], **found}, None
+    if frame.op == "stage":
+        sessions.staging.add(header["key"], frame.tensors()["piece"])
+        return {"op": "staged", "id": header["id"]}, None
     if frame.op == "unload":
         sessions.unload(header["arm"])
         return {"op": "unloaded", "id": header["id"]}, None
+    if frame.op in ("identify", "build"):
+        return _for_the_compile_room(frame, replies), None
     raise ValueError(f"no operation {frame.op}")
+
+
+def _for_the_compile_room(frame: Frame, replies: Replies) -> dict[str, Any]:
+    from nodes.worker import building
+
+    header = frame.header
+    if frame.op == "identify":
+        return {"op": "identified", "id": header["id"], **building.identify(header["runtime"])}
+    file = building.build(header, lambda step: replies.send({"op": "piece", "id": header["id"], "step": step}))
+    return {"op": "built", "id": header["id"], "file": file}
 
 
 def failure(frame: Frame, error: Exception) -> dict[str, Any]:

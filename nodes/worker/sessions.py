@@ -1,7 +1,7 @@
-"""Loaded models of the worker: verified bytes, one thread a run, CPU only.
+"""Loaded models of the worker: verified bytes, one thread a run, on the runtime that the arm names and no other.
 
-``.onnx`` files run in ONNX Runtime, ``.npz`` files as pruned chains in our own kernels.
-Needs Python 3.10, numpy and onnxruntime; nothing else of this project but its neighbours in `nodes.worker` and, for
+``.onnx`` files run in ONNX Runtime, ``.npz`` files as pruned chains in our own kernels, ``.engine`` files in TensorRT.
+Needs Python 3.10, numpy and the runtime; nothing else of this project but its neighbours in `nodes.worker` and, for
 chains, `kernels`.
 """
 
@@ -13,15 +13,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
-import onnxruntime
 from numpy.typing import NDArray
 
-PROVIDERS = ("CPUExecutionProvider",)
-CHAIN_SUFFIX = ".npz"
+from nodes.worker.providers import LoadRefused, one_thread, session_on
+from nodes.worker.staging import Staging
 
+__all__ = ["LoadRefused", "Sessions", "open_session", "read_verified", "session_of", "verified"]
 
-class LoadRefused(Exception):
-    """The file is not what the agent announced, or the runtime would run it elsewhere."""
+CHAIN_SUFFIX, ENGINE_SUFFIX = ".npz", ".engine"
 
 
 class Model(Protocol):
@@ -41,12 +40,23 @@ class Sessions:
 
     def __init__(self) -> None:
         self._by_arm: dict[str, Model] = {}
+        self.staging = Staging()
 
-    def load(self, arm: str, path: str, sha256: str, *, model: bytes | None = None) -> dict[str, Any]:
+    def load(
+        self,
+        arm: str,
+        path: str,
+        sha256: str,
+        *,
+        model: bytes | None = None,
+        compiled: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """Make the session of one arm; replaces an older one.
 
         Args:
             model: The file's bytes where it is kept in memory alone, as what belongs to a user is.
+            compiled: Of a compiled model its `runtime`, where it has bounds the `batches` (least, most) that it takes,
+                and `beside`: digests of further files that the runtime reads, by their paths from the file's folder.
 
         Returns:
             What the model really takes and gives: names, dtypes and shapes.
@@ -56,7 +66,24 @@ class Sessions:
         """
         file = Path(path)
         data = read_verified(file, sha256) if model is None else verified(model, sha256, name=file.name)
-        loaded = _chain(data) if file.suffix == CHAIN_SUFFIX else _OnnxModel(data)
+        about = compiled or {}
+        for name, digest in about.get("beside", {}).items():
+            read_verified(file.parent / name, digest)
+        loaded = _model(data, file, about.get("runtime", ""))
+        if about.get("batches"):
+            loaded = _any_batch(loaded, about["batches"])
+        self._by_arm[arm] = loaded
+        return loaded.described()
+
+    def load_staged(self, arm: str, key: str, sha256: str) -> dict[str, Any]:
+        """Make the session of one arm from what was staged under a key, without opening a file.
+
+        Raises:
+            LoadRefused, StagingError: as `load`, or something was not staged.
+        """
+        content = verified(self.staging.take(key), sha256, name=key)
+        outside = self.staging.outside_tensors(f"{key}/table")
+        loaded = _OnnxModel(session_of(content, outside), outside)
         self._by_arm[arm] = loaded
         return loaded.described()
 
@@ -77,8 +104,10 @@ class Sessions:
 
 
 class _OnnxModel:
-    def __init__(self, content: bytes) -> None:
-        self._session = session_of(content)
+    def __init__(self, session: Any, outside: Mapping[str, NDArray[Any]] | None = None) -> None:
+        self._session = session
+        # ONNX Runtime reads the arrays where they lie.
+        self._outside = outside
         self._names = [output.name for output in self._session.get_outputs()]
 
     def described(self) -> dict[str, Any]:
@@ -91,11 +120,23 @@ class _OnnxModel:
         return dict(zip(self._names, self._session.run(self._names, dict(inputs)), strict=True))
 
 
-def _chain(content: bytes) -> Model:
-    # Imported for those who have a chain: the kernels may not be built here, and nobody else needs them.
-    from nodes.worker.chains import ChainModel
+def _any_batch(model: Model, batches: tuple[int, int]) -> Model:
+    from nodes.worker.batching import AnyBatch
 
-    return ChainModel(content)
+    return AnyBatch(model, least=batches[0], most=batches[1])
+
+
+def _model(content: bytes, file: Path, runtime: str) -> Model:
+    # Imported for those who have one: the kernels or TensorRT may not be there, and nobody else needs them.
+    if file.suffix == CHAIN_SUFFIX:
+        from nodes.worker.chains import ChainModel
+
+        return ChainModel(content)
+    if file.suffix == ENGINE_SUFFIX:
+        from nodes.worker.tensorrt.running import EngineModel
+
+        return EngineModel(content, runtime)
+    return _OnnxModel(session_on(content, runtime, folder=file.parent))
 
 
 def read_verified(path: Path, sha256: str) -> bytes:
@@ -128,28 +169,22 @@ def open_session(path: Path, sha256: str) -> Any:
     return session_of(read_verified(path, sha256))
 
 
-def session_of(content: bytes) -> Any:
+def session_of(content: bytes, outside: Mapping[str, NDArray[Any]] | None = None) -> Any:
     """A session on one thread of the CPU.
+
+    Args:
+        outside: Tensors that the model names but does not hold.
 
     Raises:
         LoadRefused: if the provider is not the one asked for.
     """
-    session = onnxruntime.InferenceSession(content, sess_options=_options(), providers=list(PROVIDERS))
-    # ONNX Runtime falls back to another provider without an exception.
-    if tuple(session.get_providers()) != PROVIDERS:
-        raise LoadRefused(f"runs on {session.get_providers()}; asked for {list(PROVIDERS)}")
-    return session
+    options = one_thread()
+    if outside:
+        from onnxruntime import OrtValue
 
-
-def _options() -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # A spinning thread burns joules that no request asked for.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    return options
+        values = [OrtValue.ortvalue_from_numpy(array) for array in outside.values()]
+        options.add_external_initializers(list(outside), values)
+    return session_on(content, "", options=options)
 
 
 def _describe(values: Any) -> list[dict[str, Any]]:

@@ -201,30 +201,45 @@ def _overrun(bound: float, limit: float | None) -> float:
     return bound / limit if limit > 0.0 else np.inf
 
 
+def _overruns(bound_r: Floats, limit: float | None) -> Floats:
+    """`_overrun` of many."""
+    if limit is None:
+        return np.ones(len(bound_r))
+    if limit <= 0.0:
+        return np.where(bound_r <= limit, 1.0, np.inf)
+    # The least limits that there are make factors beyond all numbers, which is as good as infinite.
+    with np.errstate(over="ignore"):
+        return np.where(bound_r <= limit, 1.0, bound_r / limit)
+
+
 def _fallback(offer: Offer, limits: Limits) -> Fallback | None:
-    candidates = [int(r) for r in np.flatnonzero(offer.available_r)]
-    if not candidates:
+    open_r = np.flatnonzero(offer.available_r)
+    if not len(open_r):
         return None
-
-    def overrun(r: int) -> tuple[float, float]:
-        energy = _overrun(float(offer.energy_bound_r[r]), limits.energy_j)
-        return max(energy, _overrun(float(offer.latency_bound_r[r]), limits.latency_ms)), offer.energy_r[r]
-
-    needed = _smallest_budget(offer, limits, candidates)
+    energy_r = offer.energy_r[open_r]
+    over_energy_r = _overruns(offer.energy_bound_r[open_r], limits.energy_j)
+    overrun_r = np.maximum(over_energy_r, _overruns(offer.latency_bound_r[open_r], limits.latency_ms))
+    needed = _smallest_budget(offer, limits, open_r)
     return Fallback(
-        cheapest=min(candidates, key=lambda r: float(offer.energy_r[r])),
-        least_overrun=min(candidates, key=overrun),
+        cheapest=int(open_r[energy_r.argmin()]),
+        least_overrun=int(open_r[_first_least(overrun_r, energy_r)]),
         min_energy_j=float(offer.energy_bound_r[needed]),
         min_latency_ms=float(offer.latency_bound_r[needed]),
     )
 
 
-def _smallest_budget(offer: Offer, limits: Limits, candidates: list[int]) -> int:
+def _first_least(first: Floats, second: Floats) -> int:
+    """The place of the smallest value, among equals that of the smallest second value."""
+    return int(np.where(first == first.min(), second, np.inf).argmin())
+
+
+def _smallest_budget(offer: Offer, limits: Limits, open_r: NDArray[np.intp]) -> int:
     """The route whose bounds are the budget to ask for.
 
     The fewest joules within the latency limit; where no route is within it, the route that is done first.
     """
-    in_time = [r for r in candidates if limits.latency_ms is None or offer.latency_bound_r[r] <= limits.latency_ms]
-    if in_time:
-        return min(in_time, key=lambda r: float(offer.energy_bound_r[r]))
-    return min(candidates, key=lambda r: (float(offer.latency_bound_r[r]), float(offer.energy_bound_r[r])))
+    latency_r = offer.latency_bound_r[open_r]
+    in_time = open_r if limits.latency_ms is None else open_r[latency_r <= limits.latency_ms]
+    if len(in_time):
+        return int(in_time[offer.energy_bound_r[in_time].argmin()])
+    return int(open_r[_first_least(latency_r, offer.energy_bound_r[open_r])])

@@ -51,6 +51,15 @@ def experts(session: Session, arguments: tuple[str, ...]) -> None:
     _hand_over(session, "experts", arguments)
 
 
+@node.command("install-service", context_settings=PASS_THROUGH, short_help="Write a unit of systemd for a node here.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def install_service(arguments: tuple[str, ...]) -> None:
+    """Write a unit of systemd; the same as `edgewise deploy service node`, also --help."""
+    from orchestrator.cli.deploy import hand_over
+
+    hand_over("service", "node", *arguments)
+
+
 @click.command(context_settings=PASS_THROUGH, short_help="Measure the experts of a node on this machine.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
@@ -65,6 +74,22 @@ def profile(session: Session, arguments: tuple[str, ...]) -> None:
 def prune(session: Session, arguments: tuple[str, ...]) -> None:
     """Prune an expert dynamically; all arguments go to `python -m nodes prune`, also --help."""
     _hand_over(session, "prune", arguments)
+
+
+@click.command(name="compile", context_settings=PASS_THROUGH, short_help="Compile experts and check the results.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def compile_forms(session: Session, arguments: tuple[str, ...]) -> None:
+    """Compile experts for this machine; all arguments go to `python -m nodes compile`, also --help."""
+    _hand_over(session, "compile", arguments)
+
+
+@click.command(context_settings=PASS_THROUGH, short_help="List, verify and prune compiled files.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def cache(session: Session, arguments: tuple[str, ...]) -> None:
+    """Look after the compiled files of this machine; all arguments go to `python -m nodes cache`, also --help."""
+    _hand_over(session, "cache", arguments)
 
 
 @node.command("list")

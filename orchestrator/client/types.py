@@ -238,6 +238,15 @@ class TaskBudget:
 
 
 @dataclass(frozen=True)
+class ChangedKey:
+    """A key of the gateway's configuration that has another value now; values as JSON, "" where there is none."""
+
+    key: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
 class Quota:
     """What a scope may spend: joules of one request, joules and tokens of a UTC day, watts; None is no limit."""
 

@@ -68,6 +68,11 @@ class Ask:
     figures: Figures | None = None
 
 
+def patience_for_s(bound_ms: float, max_patience_s: float) -> float:
+    """How long an attempt with such a bound may take before another arm is tried, if one could take over."""
+    return min(max(MIN_PATIENCE_S, PATIENCE_FACTOR * bound_ms / 1000.0), max_patience_s)
+
+
 class Attempts:
     """Sends work to nodes.
 
@@ -82,6 +87,10 @@ class Attempts:
         self._max_patience_s = max_patience_s
         self._retries = retries
         self._work_ids = itertools.count(1)
+
+    def tune(self, *, max_patience_s: float, retries: bool) -> None:
+        """Change what was given at the start, for attempts that begin from now on."""
+        self._max_patience_s, self._retries = max_patience_s, retries
 
     async def run(self, ask: Ask) -> tuple[Done, AttemptRecord]:
         """The arm's answer and its record.
@@ -125,7 +134,7 @@ class Attempts:
         return trial
 
     async def _await_result(self, trial: Trial) -> Done | Failed:
-        patience_s = min(max(MIN_PATIENCE_S, PATIENCE_FACTOR * trial.bound_ms / 1000.0), self._max_patience_s)
+        patience_s = patience_for_s(trial.bound_ms, self._max_patience_s)
         patient = self._retries and patience_s < trial.left_s()
         # A timer instead of asyncio.timeout: nothing is set up and torn down on the way that every request takes.
         timer = self._start_patience(trial, patience_s) if patient else None

@@ -192,7 +192,7 @@ class Runner:
     def __init__(self, board: ArmBoard, attempts: Attempts, *, max_attempts: int) -> None:
         self._board = board
         self._attempts = attempts
-        self._max_attempts = max_attempts
+        self.max_attempts = max_attempts
 
     async def run(self, query: Query, progress: Progress, decide: Decide) -> Fused:
         """The best answer within the limits.
@@ -222,7 +222,7 @@ class Runner:
         return progress.fused
 
     async def _until_answered(self, query: Query, progress: Progress, decide: Decide) -> None:
-        for _ in range(self._max_attempts):
+        for _ in range(self.max_attempts):
             try:
                 await self._follow(query, progress, decide)
             except AttemptFailed as failure:
@@ -324,8 +324,13 @@ class Runner:
 
 
 def _window_ms(query: Query, progress: Progress) -> float:
+    """Milliseconds in which this query's answer counts."""
+    return window_ms(progress.limits, query.deadline_s, within=progress.decision.within)
+
+
+def window_ms(limits: Limits, deadline_s: float, *, within: bool) -> float:
     """Milliseconds in which an answer counts: the budget where it was promised, the call's deadline otherwise."""
-    whole_ms = progress.limits.max_latency_ms if progress.decision.within else query.deadline_s * 1000.0
+    whole_ms = limits.max_latency_ms if within else deadline_s * 1000.0
     return whole_ms - min(REPLY_RESERVE_MS, REPLY_RESERVE_FRACTION * whole_ms)
 
 

@@ -23,8 +23,8 @@ from orchestrator.execution.run import Decide, Progress, bound_of, wire_limit_j
 from orchestrator.execution.window import Window
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.session import SessionEnded
+from orchestrator.routing.binding import BoundRoute
 from orchestrator.routing.figures import TextFigures, affordable_tokens, text_figures
-from orchestrator.routing.table import BoundRoute
 from orchestrator.types import Delta, Done, TextQuery
 
 BUDGET, LENGTH = "budget", "length"
@@ -76,7 +76,7 @@ class TextRunner:
     def __init__(self, board: ArmBoard, attempts: Attempts, *, max_attempts: int) -> None:
         self._board = board
         self._attempts = attempts
-        self._max_attempts = max_attempts
+        self.max_attempts = max_attempts
 
     async def run(
         self, query: TextQuery, progress: Progress, decide: Decide, *, panel: Panel, figures: TextFigures
@@ -107,7 +107,7 @@ class TextRunner:
                 yield piece
 
     async def _until_answered(self, course: Course, decide: Decide) -> AsyncIterator[Delta | TextEnd]:
-        for _ in range(self._max_attempts):
+        for _ in range(self.max_attempts):
             bound = course.progress.decision.route
             if bound is None:
                 break

@@ -12,11 +12,13 @@ arm could have served in time a quarter was refused (tests/faults/promises.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.text_arms import TYPICAL_COMPLETION_TOKENS, TYPICAL_PROMPT_TOKENS, TextTrack
 from orchestrator.routing.margins import ConformalBound
 from orchestrator.types import Arm, Done, Provenance
@@ -33,6 +35,8 @@ TYPICAL_FROM = 3
 SPREAD_FRACTION = 0.05
 # Joules before a node was observed: the 99 % quantile of a lognormal error of sigma 0.35, and some.
 PRIOR_ENERGY_FACTOR = 2.5
+
+_FIGURES = ("energy_j_n", "energy_bound_j_n", "service_ms_n", "service_bound_ms_n", "wait_ms_n", "available_n")
 
 
 @dataclass
@@ -57,6 +61,7 @@ class NodeLoad:
     pending: int = 0
     pending_ms: float = 0.0
     routable: bool = True
+    waits: bool = False
     arms: list[int] = field(default_factory=list)
 
     @property
@@ -91,13 +96,15 @@ class ArmBoard:
         self.service_bound_ms_n = np.zeros(0)
         self.wait_ms_n = np.zeros(0)
         self.available_n = np.zeros(0, dtype=bool)
+        self._rooms: dict[str, np.ndarray[tuple[int], np.dtype[Any]]] = {}
         # Whether any arm has a wait; where none has, readers need not look at the waits.
         self.loaded = False
-        # Each rises whenever one of its figures changes, so that readers can cache what they derive from them.
-        self.energy_version = 0
-        self.latency_version = 0
-        self.wait_version = 0
-        self.available_version = 0
+        self._waiting_nodes = 0
+        # What readers keep of these figures they bring up to date by what changed since.
+        self.energy_changes = Changes()
+        self.latency_changes = Changes()
+        self.wait_changes = Changes()
+        self.available_changes = Changes()
 
     def announce(self, node: str, arms: Iterable[Arm], concurrency: int) -> None:
         """A node joined or changed its arms: what it no longer has becomes unavailable."""
@@ -109,6 +116,8 @@ class ArmBoard:
         load.concurrency = concurrency
         load.routable = True
         self._mark(load.arms, available=False)
+        arms = list(arms)
+        self._make_room(len({arm.name for arm in arms} - self._by_name.keys()))
         load.arms = [self._place(arm) for arm in arms]
         self._mark(load.arms, available=True)
         for index in load.arms:
@@ -126,16 +135,19 @@ class ArmBoard:
         track = TextTrack(ConformalBound(quantile=quantile, prior=PRIOR_LATENCY_FACTOR, window=TEXT_WINDOW))
         self.states.append(ArmState(arm, index, ConformalBound(quantile=quantile, prior=0.0), track))
         self._by_name[arm.name] = index
-        self._grow()
         return index
 
-    def _grow(self) -> None:
-        for name in ("energy_j_n", "energy_bound_j_n", "service_ms_n", "service_bound_ms_n", "wait_ms_n"):
-            setattr(self, name, np.append(getattr(self, name), 0.0))
-        self.available_n = np.append(self.available_n, False)
+    def _make_room(self, count: int) -> None:
+        """So many places more; with some to spare behind them, so that many nodes can join one after the other."""
+        wanted = len(self.states) + count
+        for name in _FIGURES:
+            room = self._rooms.get(name, getattr(self, name))
+            if len(room) < wanted:
+                room = self._rooms[name] = np.concatenate([room, np.zeros(wanted, dtype=room.dtype)])
+            setattr(self, name, room[:wanted])
 
-    def _mark(self, indices: Iterable[int], *, available: bool) -> None:
-        self.available_version += 1
+    def _mark(self, indices: Sequence[int], *, available: bool) -> None:
+        self.available_changes.note(indices)
         for index in indices:
             self.available_n[index] = available
 
@@ -155,6 +167,10 @@ class ArmBoard:
     def arms(self, task: str) -> list[ArmState]:
         """The arms of a task whose node is routable."""
         return [state for state in self.states if state.arm.task == task and self.available_n[state.index]]
+
+    def has_arms(self, task: str) -> bool:
+        """Whether any arm of a task is on a routable node."""
+        return any(state.arm.task == task and self.available_n[state.index] for state in self.states)
 
     def forget(self, node: str) -> None:
         """A node's device works differently from now on: what was observed of it counts no longer."""
@@ -191,10 +207,12 @@ class ArmBoard:
         wait_ms = load.wait_ms
         if load.arms and self.wait_ms_n[load.arms[0]] == wait_ms:
             return
-        self.wait_version += 1
+        self.wait_changes.note(load.arms)
         for index in load.arms:
             self.wait_ms_n[index] = wait_ms
-        self.loaded = any(node.wait_ms for node in self.nodes.values())
+        self._waiting_nodes += (wait_ms > 0.0) - load.waits
+        load.waits = wait_ms > 0.0
+        self.loaded = self._waiting_nodes > 0
 
     # ---- learning from results
 
@@ -271,7 +289,7 @@ class ArmBoard:
         self.states[index].failed += 1
 
     def _refresh_latency(self, index: int) -> None:
-        self.latency_version += 1
+        self.latency_changes.note((index,))
         state = self.states[index]
         known = state.service_ms.count >= TYPICAL_FROM
         typical = state.service_ms.typical if known else state.arm.p50_ms + 1.0
@@ -288,7 +306,7 @@ class ArmBoard:
         return max(own.confirmed, arm.p95_ms * PRIOR_LATENCY_FACTOR + added_ms)
 
     def _refresh_energy(self, index: int) -> None:
-        self.energy_version += 1
+        self.energy_changes.note((index,))
         energy = self.states[index].arm.energy
         if energy.provenance is Provenance.UNMEASURED:
             # Unknown joules cannot be promised: such an arm fits no finite energy budget.

@@ -156,6 +156,8 @@ def decode_hello(message: fleet_pb2.Hello) -> NodeHello:
         sleep=_decode_sleep(message.sleep) if message.HasField("sleep") else None,
         relays_wake=message.relays_wake,
         announced=message.SerializeToString() if message.HasField("sleep") else b"",
+        accepts_models=message.accepts_models,
+        models=tuple(digest[:64] for digest in message.model_digests[:MAX_ARMS]),
     )
 
 

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.admission import overloaded
 from orchestrator.budgets import Budgets
-from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
+from orchestrator.errors import EdgewiseError, RequestError, Unavailable
 from orchestrator.execution.run import Decide, bound_of
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.gateway import texts
@@ -24,13 +23,12 @@ from orchestrator.pacing import Pacing
 from orchestrator.personal.desk import PersonalDesk
 from orchestrator.planning.planner import Planner, Standing
 from orchestrator.probing import Probing
+from orchestrator.routing.infeasible import RETRY_AFTER_S, why_infeasible
 from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.pace import Pace
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Decision, Wish, route
 from orchestrator.types import BudgetRequest, Limits, Task
-
-RETRY_AFTER_S = 1.0
 
 
 class Decider:
@@ -137,7 +135,7 @@ class Decider:
         ticket.route_s = time.monotonic() - started_s
         # What a quota allows one request holds also for those that ask for the best effort.
         if decision.route is None or (cap_j < math.inf and bound_of(decision) > cap_j):
-            raise _infeasible(decision, limits)
+            raise why_infeasible(decision, limits)
         return decision, limits
 
     def _probe(
@@ -195,22 +193,3 @@ class Decider:
             "No connected node can serve this now; start one with `edgewise node run` or try again later.",
             retry_after_s=RETRY_AFTER_S,
         )
-
-
-def _infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
-    """Why nothing fits: too small a budget, or too much work ahead of this request."""
-    fallback = decision.choice.fallback
-    if decision.allowed_r is not None and not decision.allowed_r.any():
-        return RequestError(
-            "FIELD_OUT_OF_RANGE",
-            "No route of this task combines answers that way with so few experts; ask for fusion auto or none.",
-            field="fusion",
-        )
-    if fallback is None:
-        return Unavailable("NO_NODE", "No connected node can serve this request now.", retry_after_s=RETRY_AFTER_S)
-    offer = decision.offer
-    affordable_r = offer.available_r & (offer.energy_bound_r <= limits.max_energy_j)
-    if (affordable_r & (decision.table.unloaded_ms() <= limits.max_latency_ms)).any():
-        excess_ms = float(offer.latency_bound_r[affordable_r].min()) - limits.max_latency_ms
-        return overloaded(excess_ms / 1000.0)
-    return BudgetInfeasible(min_energy_j=fallback.min_energy_j, min_latency_ms=fallback.min_latency_ms)

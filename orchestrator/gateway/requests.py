@@ -60,6 +60,7 @@ def decode_infer(message: gateway_pb2.InferRequest, *, tasks: dict[str, Task], d
         max_experts=message.fusion.max_experts,
         deadline_s=deadline_s,
         user=check_user(message.user) if message.user else "",
+        allowed_nodes=named("allowed_nodes", message.allowed_nodes, MAX_NODES),
     )
 
 

@@ -20,7 +20,7 @@ from orchestrator.execution.run import Progress, Runner, total_energy
 from orchestrator.execution.text import TextEnd, TextRunner
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.session import NodeSession
-from orchestrator.gateway import texts
+from orchestrator.gateway import placement, texts
 from orchestrator.gateway.accounts import (
     ANYBODY,
     Payer,
@@ -131,6 +131,11 @@ class Service:
         self._text_runner = TextRunner(fleet.board, attempts, max_attempts=max_attempts)
         self._max_experts = max_experts
 
+    def tune(self, *, max_attempts: int, max_experts: int) -> None:
+        """Change how much may run for one request, for requests that come from now on."""
+        self._runner.max_attempts = self._text_runner.max_attempts = max_attempts
+        self._max_experts = max_experts
+
     # ---- tensor queries
 
     async def infer(
@@ -168,14 +173,21 @@ class Service:
 
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
         features_f = next(iter(query.inputs.values())).reshape(-1)
-        wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts)
+        nodes = query.allowed_nodes
+        place = placement.placement_of(query, self.fleet.board) if nodes else None
+        avoid = place.others if place else frozenset()
+        wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts, avoid)
+        shape = None if place is None else partial(place.shape, board=self.fleet.board)
 
         def ask(budget: BudgetRequest) -> tuple[Decision, Limits]:
-            return self.decider.decide(ticket, features_f, budget, deadline_s=query.deadline_s, wish=wish)
+            return self.decider.decide(ticket, features_f, budget, deadline_s=query.deadline_s, wish=wish, shape=shape)
 
-        decision, limits = await self._asked(ticket, query.budget, ask, lambda arm: query.expert in (None, arm.expert))
+        def suits(arm: Arm) -> bool:
+            return query.expert in (None, arm.expert) and (not nodes or arm.node in nodes)
+
+        decision, limits = await self._asked(ticket, query.budget, ask, suits)
         limits = ticket.limits or limits
-        again = self.decider.again(query.task, features_f, wish, pace=decision.pace)
+        again = self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=shape)
         progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
 

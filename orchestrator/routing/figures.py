@@ -6,13 +6,14 @@ Shape letter: n arms, in the order of the board.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.fleet.arms import ArmBoard, ArmState
+from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, completions
 from orchestrator.types import Provenance, TextQuery
 
@@ -20,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 class Figures(Protocol):
-    """Joules, milliseconds and availability of every arm; a version rises with each change."""
+    """Joules, milliseconds and availability of every arm, and what changed of them lately."""
 
     energy_j_n: Floats
     energy_bound_j_n: Floats
@@ -29,10 +30,10 @@ class Figures(Protocol):
     wait_ms_n: Floats
     available_n: NDArray[np.bool_]
     loaded: bool
-    energy_version: int
-    latency_version: int
-    wait_version: int
-    available_version: int
+    energy_changes: Changes
+    latency_changes: Changes
+    wait_changes: Changes
+    available_changes: Changes
 
     @property
     def states(self) -> Sequence[ArmState]:
@@ -57,10 +58,10 @@ class TextFigures:
     available_n: NDArray[np.bool_]
     loaded: bool
     prompt_tokens_n: Floats
-    energy_version: int = 0
-    latency_version: int = 0
-    wait_version: int = 0
-    available_version: int = 0
+    energy_changes: Changes = field(default_factory=Changes)
+    latency_changes: Changes = field(default_factory=Changes)
+    wait_changes: Changes = field(default_factory=Changes)
+    available_changes: Changes = field(default_factory=Changes)
 
 
 def prompt_bytes(query: TextQuery) -> int:

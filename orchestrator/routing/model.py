@@ -8,7 +8,8 @@ Shape letters: f features, r routes, s stages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from optimizer.deciding.model import Estimate, ProfilePrice
 from optimizer.routes.route import Route
+from orchestrator.types import Arm, Provenance
 
 # What `balanced` and `eco` give up against the best expert where nothing was learned: quality for the whole span of
 # joules between the cheapest and the dearest expert.
@@ -59,6 +61,16 @@ class AnnouncedModel:
     def estimate(self, x_f: NDArray[np.floating[Any]]) -> Estimate:  # noqa: ARG002
         """The announced qualities."""
         return self._estimate
+
+
+def announced_model(arms: Iterable[Arm]) -> AnnouncedModel:
+    """What these arms announced: of an expert on several nodes, the fewest joules that anybody knows."""
+    quality, joules = {}, dict[str, float]()
+    for arm in arms:
+        quality[arm.expert] = arm.quality_fraction
+        if arm.energy.provenance is not Provenance.UNMEASURED:
+            joules[arm.expert] = min(arm.energy.energy_j, joules.get(arm.expert, math.inf))
+    return AnnouncedModel(quality, joules)
 
 
 def _announced_price(profile: str, quality_r: NDArray[np.float64], energy_r: NDArray[np.float64]) -> ProfilePrice:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from optimizer.deciding.choose import Price
 from optimizer.deciding.model import TaskModel
 from orchestrator.fleet.arms import ArmBoard, ArmState
+from orchestrator.routing.binding import bind
 from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.model import QualityModel
-from orchestrator.routing.table import RouteTable, bind
+from orchestrator.routing.table import RouteTable
 from orchestrator.types import CertificateRecord
 
 NO_CERTIFICATE = CertificateRecord("none", 0.0, 0)

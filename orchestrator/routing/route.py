@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from optimizer.deciding.choose import Choice, Limits, Offer, Price, choose
 from optimizer.routes.route import Fusion
+from orchestrator.routing.binding import BoundRoute
 from orchestrator.routing.pace import Pace, choose_paced, dearer
 from orchestrator.routing.plan import Plan
-from orchestrator.routing.table import BoundRoute, RouteTable
+from orchestrator.routing.table import RouteTable
 from orchestrator.types import FusionChoice, OnInfeasible
 from orchestrator.types import Limits as RequestLimits
 

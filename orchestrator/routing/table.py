@@ -7,76 +7,32 @@ out, so that one query is a handful of array operations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.deciding.choose import Offer
 from optimizer.deciding.model import Estimate
-from optimizer.routes.route import Fusion, Route
-from orchestrator.fleet.arms import ArmBoard, ArmState
+from optimizer.routes.route import Fusion
+from orchestrator.fleet.arms import ArmBoard
+from orchestrator.fleet.changes import Changes
+from orchestrator.routing.binding import BoundRoute
 from orchestrator.routing.figures import Figures
+from orchestrator.routing.stages import Stages
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Indices = NDArray[np.intp]
 
 # Stand for versions of the waits: none is up to date, and no arm has any.
 STALE, UNLOADED = -2, -1
-
-
-@dataclass(frozen=True)
-class BoundRoute:
-    """A route with one arm (index on the board) for each of its experts, stage by stage."""
-
-    route: Route
-    model_index: int
-    arms: tuple[tuple[int, ...], ...]
-    name: str
-
-    @property
-    def experts(self) -> int:
-        """How many experts may run."""
-        return len(self.route.experts)
-
-
-def bind(routes: Sequence[Route], arms: Sequence[ArmState], board: ArmBoard) -> list[BoundRoute]:
-    """Every route that the arms can serve: single experts on each of their arms, longer routes on the arms with the
-    fewest joules and on the fastest arms."""
-    by_expert: dict[str, list[ArmState]] = {}
-    for state in arms:
-        by_expert.setdefault(state.arm.expert, []).append(state)
-    bound: dict[tuple[int, tuple[tuple[int, ...], ...]], BoundRoute] = {}
-    for index, route in enumerate(routes):
-        if any(expert not in by_expert for expert in route.experts):
-            continue
-        for placed in _placements(route, by_expert, board):
-            bound[index, placed] = BoundRoute(route, index, placed, _name(route, placed, board))
-    return list(bound.values())
-
-
-def _placements(
-    route: Route, by_expert: dict[str, list[ArmState]], board: ArmBoard
-) -> list[tuple[tuple[int, ...], ...]]:
-    if route.is_single:
-        return [((state.index,),) for state in by_expert[route.experts[0]]]
-    rules: tuple[Callable[[ArmState], float], ...] = (
-        lambda state: float(board.energy_j_n[state.index]),
-        lambda state: float(board.service_ms_n[state.index]),
-    )
-    return [
-        tuple(tuple(min(by_expert[expert], key=rule).index for expert in stage) for stage in route.stages)
-        for rule in rules
-    ]
-
-
-def _name(route: Route, placed: tuple[tuple[int, ...], ...], board: ArmBoard) -> str:
-    text = "+".join(board.states[index].arm.name for index in placed[0])
-    for threshold, stage in zip(route.continue_below, placed[1:], strict=True):
-        text += f" >{threshold:g}> " + "+".join(board.states[index].arm.name for index in stage)
-    return text if route.fusion is Fusion.NONE else f"{text} ({route.fusion.value})"
+# Shorter tables are worked out anew faster than by what changed of them.
+LONG_ROUTES = 128
+# The same holds where more than this share of a long one's arms has changed.
+MOST_CHANGED_FRACTION = 0.1
 
 
 class RouteTable:
@@ -94,7 +50,10 @@ class RouteTable:
         for r, route in enumerate(bound):
             self._place(r, route)
         self._absent_rsf = self._mask_rsf == 0
-        self._stages = _Stages(self.bound, board, shape[1:])
+        self._stages = Stages([route.arms for route in self.bound], board, shape[1:])
+        # Routes that may stop before their end: what is expected of them hangs on the query.
+        self._staged = np.flatnonzero([len(route.arms) > 1 for route in bound])
+        self._is_long = len(bound) >= LONG_ROUTES
         self.experts_r = np.array([route.experts for route in bound], dtype=np.intp)
         self.most_experts = int(self.experts_r.max(initial=0))
         self._fusions = np.array([route.route.fusion.value for route in bound])
@@ -143,13 +102,13 @@ class RouteTable:
 
     def avoiding(self, arms: frozenset[int]) -> Bools:
         """Routes that run none of these arms."""
-        hit_rsf = np.isin(self._arms_rsf, list(arms)) & (self._mask_rsf > 0)
-        return np.logical_not(hit_rsf.any(axis=(1, 2)))
+        free_r = np.ones(len(self.bound), dtype=bool)
+        free_r[self._routes_with(arms)] = False
+        return free_r
 
     def unloaded_ms(self) -> Floats:
         """Bound on each route's milliseconds if no arm had work waiting."""
-        self._follow_service()
-        return np.asarray(self._stages.latencies(None)[1].sum(axis=1))
+        return np.asarray(self._stages.unloaded(self._board.service_bound_ms_n).sum(axis=1))
 
     def has(self, expert: str) -> bool:
         """Whether some route runs this expert and no other."""
@@ -172,10 +131,14 @@ class RouteTable:
         """
         self._follow_energy()
         self._follow_latency()
-        available_r = self._availability()
-        # Not every stage runs: expected figures weigh it by the chance that it is reached.
-        reach_rs = estimate.reach_rs.take(self.model_m, axis=0)[:, : self._expected_krs.shape[2]]
-        expected_kr = np.vecdot(self._expected_krs, reach_rs)
+        self._follow_availability()
+        available_r = self._available
+        if self._is_long:
+            expected_kr = self._expected(estimate.reach_rs)
+        else:
+            # Not every stage runs: expected figures weigh it by the chance that it is reached.
+            reach_rs = estimate.reach_rs.take(self.model_m, axis=0)[:, : self._expected_krs.shape[2]]
+            expected_kr = np.vecdot(self._expected_krs, reach_rs)
         return Offer(
             quality_r=estimate.quality_r.take(self.model_m),
             energy_r=expected_kr[0],
@@ -185,89 +148,129 @@ class RouteTable:
             available_r=available_r if allowed_r is None else available_r & allowed_r,
         )
 
-    # What follows changes with the board, not with the query, and is kept until the board says that it did.
+    def _expected(self, reach_ms: Floats) -> Floats:
+        """Joules and milliseconds as of a short table: most routes of a long one are single experts on their many
+        nodes, and a first stage always runs."""
+        expected_krs = self._expected_krs
+        expected_kr = expected_krs[:, :, 0].copy()
+        if len(self._staged):
+            reach_rs = reach_ms.take(self.model_m[self._staged], axis=0)[:, : expected_krs.shape[2]]
+            expected_kr[:, self._staged] = np.vecdot(expected_krs[:, self._staged], reach_rs)
+        return expected_kr
+
+    def cheapest_by_model(self, quality_r: Floats, energy_r: Floats) -> tuple[Floats, Floats]:
+        """Of each model route the binding with the fewest joules: no price makes another one the better choice.
+
+        Args:
+            quality_r: The same for all bindings of a model route, or minus infinity where one may not be taken.
+            energy_r: Expected joules.
+
+        Returns:
+            Quality and joules, one of each per model route.
+        """
+        first_m = self._first_bindings
+        if not len(first_m):
+            return quality_r, energy_r
+        taken_r = np.where(quality_r > -np.inf, energy_r, np.inf)
+        least_m = np.minimum.reduceat(taken_r, first_m)
+        # Joules of what may not be taken must be finite.
+        return np.maximum.reduceat(quality_r, first_m), np.where(least_m < np.inf, least_m, 0.0)
+
+    @cached_property
+    def _first_bindings(self) -> Indices:
+        """Bindings of one model route stand together, see `bind`."""
+        return np.flatnonzero(np.diff(self.model_m, prepend=-1))
+
+    # What follows changes with the board, not with the query: it is kept, and what changed on the board since is
+    # brought up to date. Offers keep the arrays that they were made of, so those are replaced and never written to.
+
+    def _changed_routes(self, changes: Changes, seen: int) -> Indices | None:
+        """Routes of the arms that changed since; None where going through all of them is as good."""
+        arms = changes.since(seen) if self._is_long else None
+        if arms is None or len(arms) > MOST_CHANGED_FRACTION * len(self.bound):
+            return None
+        return self._routes_with(arms)
+
+    def _routes_with(self, arms: Iterable[int]) -> Indices:
+        found = {r for arm in arms for r in self._routes_of.get(arm, ())}
+        return np.fromiter(sorted(found), dtype=np.intp, count=len(found))
+
+    @cached_property
+    def _routes_of(self) -> dict[int, list[int]]:
+        """Routes by arm."""
+        found: dict[int, list[int]] = {}
+        for r, route in enumerate(self.bound):
+            for arm in {arm for stage in route.arms for arm in stage}:
+                found.setdefault(arm, []).append(r)
+        return found
 
     def _follow_energy(self) -> None:
-        board, mask_rsf = self._board, self._mask_rsf
-        if self._energy_version == board.energy_version:
+        changes = self._board.energy_changes
+        if self._energy_version == changes.version:
             return
-        self._energy_version = board.energy_version
+        routes = self._changed_routes(changes, self._energy_version)
+        self._energy_version = changes.version
         self._first.clear()
-        self._expected_krs[0] = (board.energy_j_n[self._arms_rsf] * mask_rsf).sum(axis=2)
-        bound_rsf = np.where(mask_rsf > 0, board.energy_bound_j_n[self._arms_rsf], 0.0)
-        self._energy_bound_r = bound_rsf.sum(axis=(1, 2))
+        if routes is None:
+            self._expected_krs[0], self._energy_bound_r = self._energies(slice(None))
+        elif len(routes):
+            self._energy_bound_r = self._energy_bound_r.copy()
+            self._expected_krs[0, routes], self._energy_bound_r[routes] = self._energies(routes)
+
+    def _energies(self, routes: Indices | slice) -> tuple[Floats, Floats]:
+        """Expected joules of each stage of these routes, and the bound of each route."""
+        board, arms_rsf, mask_rsf = self._board, self._arms_rsf[routes], self._mask_rsf[routes]
+        bound_rsf = np.where(mask_rsf > 0, board.energy_bound_j_n[arms_rsf], 0.0)
+        return (board.energy_j_n[arms_rsf] * mask_rsf).sum(axis=2), bound_rsf.sum(axis=(1, 2))
 
     def _follow_latency(self) -> None:
-        self._follow_service()
-        # Where no arm has a wait, the waits of that moment are one version, whatever they were in between.
-        version = self._board.wait_version if self._board.loaded else UNLOADED
-        if self._wait_version == version:
+        board = self._board
+        service, waits = board.latency_changes.version, board.wait_changes.version
+        if not self._is_long and not board.loaded:
+            # Where no arm has a wait, the waits of that moment are one version, whatever they were in between.
+            waits = UNLOADED
+        if self._latency_version == service and self._wait_version == waits:
             return
-        self._wait_version = version
-        latency_krs = self._stages.latencies(self._board.wait_ms_n if self._board.loaded else None)
+        if not (self._is_long and self._follow_some_latencies()):
+            self._follow_all_latencies()
+        self._latency_version, self._wait_version = service, waits
+
+    def _follow_all_latencies(self) -> None:
+        board = self._board
+        if self._latency_version != board.latency_changes.version:
+            self._stages.take(board.service_ms_n, board.service_bound_ms_n)
+        latency_krs = self._stages.latencies(board.wait_ms_n if board.loaded else None)
         self._expected_krs[1] = latency_krs[0]
         self._latency_bound_r = latency_krs[1].sum(axis=1)
 
-    def _follow_service(self) -> None:
+    def _follow_some_latencies(self) -> bool:
+        """Only those of arms that changed; false where going through all of them is as good."""
         board = self._board
-        if self._latency_version == board.latency_version:
+        slower = board.latency_changes.since(self._latency_version)
+        later = board.wait_changes.since(self._wait_version)
+        if slower is None or later is None or len(slower) + len(later) > MOST_CHANGED_FRACTION * len(self.bound):
+            return False
+        arms = slower | later
+        if len(routes := self._routes_with(arms)):
+            self._stages.retake(arms, board.service_ms_n, board.service_bound_ms_n, wait_ms_n=board.wait_ms_n)
+            latency_krs = self._stages.of(routes)
+            self._expected_krs[1, routes] = latency_krs[0]
+            self._latency_bound_r = self._latency_bound_r.copy()
+            self._latency_bound_r[routes] = latency_krs[1].sum(axis=1)
+        return True
+
+    def _follow_availability(self) -> None:
+        changes = self._board.available_changes
+        if self._available_version == changes.version:
             return
-        self._latency_version = board.latency_version
-        self._stages.take(board.service_ms_n, board.service_bound_ms_n)
-        # Whoever follows the latencies must take these up, also where someone else came across them first.
-        self._wait_version = STALE
+        routes = self._changed_routes(changes, self._available_version)
+        self._available_version = changes.version
+        if routes is None:
+            self._available = self._availability(slice(None))
+        elif len(routes):
+            self._available = self._available.copy()
+            self._available[routes] = self._availability(routes)
 
-    def _availability(self) -> Bools:
-        if self._available_version != self._board.available_version:
-            self._available_version = self._board.available_version
-            self._available = (self._board.available_n[self._arms_rsf] | self._absent_rsf).all(axis=(1, 2))
-        return self._available
-
-
-class _Stages:
-    """Milliseconds of the stages of bound routes. Routes share stages, and under load every query changes the waits:
-    so each different stage is worked out once, then handed to its routes."""
-
-    def __init__(self, bound: Sequence[BoundRoute], board: ArmBoard, shape: tuple[int, int]) -> None:
-        stages, places = shape
-        different = list(dict.fromkeys(stage for route in bound for stage in route.arms))
-        row_of = {stage: g for g, stage in enumerate(different)}
-        self._arms_gf = np.zeros((len(different), places), dtype=np.intp)
-        self._mask_gf = np.zeros((len(different), places))
-        self._serial_g = np.zeros(len(different), dtype=bool)
-        for stage, g in row_of.items():
-            self._arms_gf[g, : len(stage)] = stage
-            self._mask_gf[g, : len(stage)] = 1.0
-            nodes = [board.states[index].arm.node for index in stage]
-            # Arms that share a node may wait for each other: count their times one after the other.
-            self._serial_g[g] = len(set(nodes)) < len(nodes)
-        # One row more than there are stages: what an absent stage takes.
-        self._row_rs = np.full((len(bound), stages), len(different), dtype=np.intp)
-        for r, route in enumerate(bound):
-            self._row_rs[r, : len(route.arms)] = [row_of[stage] for stage in route.arms]
-        self._latency_kg = np.zeros((2, len(different) + 1))
-        self._service_kgf = np.zeros((2, *self._arms_gf.shape))
-
-    def fresh(self) -> _Stages:
-        """The same stages, of which nothing is known yet."""
-        other = copy(self)
-        other._latency_kg = np.zeros_like(self._latency_kg)
-        other._service_kgf = np.zeros_like(self._service_kgf)
-        return other
-
-    def take(self, typical_ms_n: Floats, bound_ms_n: Floats) -> None:
-        """What each arm takes without a wait, from now on."""
-        self._service_kgf[0] = typical_ms_n[self._arms_gf]
-        self._service_kgf[1] = bound_ms_n[self._arms_gf]
-
-    def latencies(self, wait_ms_n: Floats | None) -> Floats:
-        """Typical and bounding milliseconds of each stage of each route, (2, r, s)."""
-        service_kgf = self._service_kgf if wait_ms_n is None else self._service_kgf + wait_ms_n[self._arms_gf]
-        latency_kgf = service_kgf * self._mask_gf
-        if latency_kgf.shape[2] == 1:
-            self._latency_kg[:, :-1] = latency_kgf[:, :, 0]
-        else:
-            serial_kg, parallel_kg = latency_kgf.sum(axis=2), latency_kgf.max(axis=2)
-            self._latency_kg[:, :-1] = np.where(self._serial_g, serial_kg, parallel_kg)
-        latency_krs: Floats = self._latency_kg.take(self._row_rs, axis=1)
-        return latency_krs
+    def _availability(self, routes: Indices | slice) -> Bools:
+        present_rsf = self._board.available_n[self._arms_rsf[routes]] | self._absent_rsf[routes]
+        return np.asarray(present_rsf.all(axis=(1, 2)))

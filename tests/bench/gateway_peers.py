@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 
 from edgewise.v1 import gateway_pb2
-from nodes.agent.agent import build_parts
+from nodes.agent.parts import build_parts
 from nodes.config import parse_config
 from nodes.engines.contract import Engine, Job
 from orchestrator.wire import decode_tensor, encode_tensor

@@ -176,6 +176,11 @@ class Fleet:
         self.agents[plan.name] = agent
         return agent
 
+    def start_process(self, name: str, command: list[str]) -> Running:
+        """Start an agent of another making; it is waited for like the others."""
+        self.agents[name] = self._start(name, command, {})
+        return self.agents[name]
+
     def start(self, *plans: NodePlan) -> Self:
         """Start the gateway and agents, and wait until all of them are planned for."""
         self.start_gateway()
@@ -183,6 +188,10 @@ class Fleet:
             self.start_agent(plan)
         self.wait_ready()
         return self
+
+    def start_beside(self, name: str, command: list[str]) -> Running:
+        """Start anything else that must not outlive the fleet."""
+        return self._start(name, command, {})
 
     def _start(self, name: str, command: list[str], settings: Mapping[str, str]) -> Running:
         log = self.folder / f"{len(self._started) + 1:02d}-{name}.log"

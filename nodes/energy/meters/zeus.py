@@ -1,4 +1,4 @@
-"""Joules through Zeus, for devices that only it can read (AMD GPUs, Apple silicon). Extra `zeus`.
+"""Joules through Zeus, for devices that only it can read (AMD GPUs, Apple silicon). Extra `energy`.
 
 Zeus measures windows; each read closes one and opens the next, and their joules are added up. A monitor that found
 no device measures nothing and raises nothing: such an empty measurement is *unmeasured* here, never 0 J.
@@ -65,7 +65,7 @@ def _open_monitor() -> Monitor:
     try:
         monitor: Monitor = importlib.import_module("zeus.monitor").ZeusMonitor()
     except ImportError as error:
-        raise EnergySourceMissing("Zeus is not installed", cure="pip install 'edgewise[zeus]'") from error
+        raise EnergySourceMissing("Zeus is not installed", cure="pip install 'edgewise[energy]'") from error
     except Exception as error:  # The rim: see above.
         raise EnergySourceMissing(f"Zeus cannot start: {type(error).__name__}") from error
     return monitor

@@ -19,17 +19,22 @@ from nodes.worker.main import Commands, Replies, enter_process, failure, greet
 
 if TYPE_CHECKING:
     from nodes.worker.frames import Frame
+    from nodes.worker.lockdown import Rules
     from nodes.worker.text.batcher import Batcher, Running
     from nodes.worker.text.library import Library
 
 Inbox = queue.SimpleQueue["Frame | None"]
 
 
-def main(slots: int, parent_pid: int) -> None:  # noqa: ARG001
+def main(slots: int, parent_pid: int, rules: Rules | None = None) -> None:  # noqa: ARG001
     """Serve until stdin closes. `slots` is the agent's business: it never has more texts running."""
     commands_fd, replies_fd = enter_process(parent_pid)
+    # Before the process is locked: later they could not be read any more.
+    import nodes.worker.text.batcher
+    import nodes.worker.text.library  # noqa: F401
+
     replies, inbox = Replies(replies_fd), Inbox()
-    greet(replies)
+    greet(replies, rules)
     threading.Thread(target=_read, args=(Commands(commands_fd), inbox), daemon=True).start()
     try:
         _Desk(replies).serve(inbox)

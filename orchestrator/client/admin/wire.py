@@ -62,6 +62,16 @@ def drain_node(node: str) -> Call[str]:
     )
 
 
+def reload_config() -> Call[tuple[own.ChangedKey, ...]]:
+    """The call that has the gateway read its configuration again; its reply is what has changed."""
+    return Call(
+        f"/{ADMIN}/ReloadConfig",
+        admin_pb2.ReloadConfigRequest(),
+        admin_pb2.ReloadConfigResponse,
+        lambda reply: tuple(own.ChangedKey(entry.key, entry.before, entry.after) for entry in reply.changed),
+    )
+
+
 def sleep_node(node: str) -> Call[str]:
     """The call that puts a node to sleep; its reply is the node's state."""
     return Call(

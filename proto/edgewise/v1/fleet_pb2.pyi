@@ -10,6 +10,7 @@ per direction; the receiver drops what has another epoch or a sequence that it h
 
 from collections import abc as _abc
 from edgewise.v1 import common_pb2 as _common_pb2
+from edgewise.v1 import models_pb2 as _models_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -93,6 +94,8 @@ class NodeEvent(_message.Message):
     SETTLED_FIELD_NUMBER: _builtins.int
     PERSONAL_FIELD_NUMBER: _builtins.int
     SLEEPING_FIELD_NUMBER: _builtins.int
+    CHUNK_WANTED_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -115,6 +118,10 @@ class NodeEvent(_message.Message):
     def personal(self) -> Global___PersonalReport: ...
     @_builtins.property
     def sleeping(self) -> Global___Sleeping: ...
+    @_builtins.property
+    def chunk_wanted(self) -> Global___ChunkWanted: ...
+    @_builtins.property
+    def model(self) -> Global___ModelReport: ...
     def __init__(
         self,
         *,
@@ -129,12 +136,14 @@ class NodeEvent(_message.Message):
         settled: Global___EnergySettled | None = ...,
         personal: Global___PersonalReport | None = ...,
         sleeping: Global___Sleeping | None = ...,
+        chunk_wanted: Global___ChunkWanted | None = ...,
+        model: Global___ModelReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "personal", b"personal", "settled", b"settled", "sleeping", b"sleeping"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "chunk_wanted", b"chunk_wanted", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "model", b"model", "personal", b"personal", "settled", b"settled", "sleeping", b"sleeping"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "personal", b"personal", "settled", b"settled", "sleeping", b"sleeping"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "chunk_wanted", b"chunk_wanted", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "model", b"model", "personal", b"personal", "settled", b"settled", "sleeping", b"sleeping"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "evidence", "done", "failed", "delta", "arms_changed", "draining", "settled", "personal", "sleeping"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "evidence", "done", "failed", "delta", "arms_changed", "draining", "settled", "personal", "sleeping", "chunk_wanted", "model"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -153,6 +162,8 @@ class NodeCommand(_message.Message):
     KEEP_FIELD_NUMBER: _builtins.int
     SUSPEND_FIELD_NUMBER: _builtins.int
     WAKE_PEER_FIELD_NUMBER: _builtins.int
+    MODELS_WANTED_FIELD_NUMBER: _builtins.int
+    MODEL_CHUNK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -171,6 +182,10 @@ class NodeCommand(_message.Message):
     def suspend(self) -> Global___Suspend: ...
     @_builtins.property
     def wake_peer(self) -> Global___WakePeer: ...
+    @_builtins.property
+    def models_wanted(self) -> Global___ModelsWanted: ...
+    @_builtins.property
+    def model_chunk(self) -> Global___ModelChunk: ...
     def __init__(
         self,
         *,
@@ -183,12 +198,14 @@ class NodeCommand(_message.Message):
         keep: Global___Keep | None = ...,
         suspend: Global___Suspend | None = ...,
         wake_peer: Global___WakePeer | None = ...,
+        models_wanted: Global___ModelsWanted | None = ...,
+        model_chunk: Global___ModelChunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model_chunk", b"model_chunk", "models_wanted", b"models_wanted", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model_chunk", b"model_chunk", "models_wanted", b"models_wanted", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "work", "cancel", "drain", "rejected", "personal", "keep", "suspend", "wake_peer"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "work", "cancel", "drain", "rejected", "personal", "keep", "suspend", "wake_peer", "models_wanted", "model_chunk"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -214,6 +231,8 @@ class Hello(_message.Message):
     MEMORY_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     ENERGY_SOURCE_FIELD_NUMBER: _builtins.int
     PERSONAL_EXPERTS_FIELD_NUMBER: _builtins.int
+    ACCEPTS_MODELS_FIELD_NUMBER: _builtins.int
+    MODEL_DIGESTS_FIELD_NUMBER: _builtins.int
     SLEEP_FIELD_NUMBER: _builtins.int
     RELAYS_WAKE_FIELD_NUMBER: _builtins.int
     node: _builtins.str
@@ -229,6 +248,8 @@ class Hello(_message.Message):
     queue_limit: _builtins.int
     memory_limit_bytes: _builtins.int
     """Bytes that resident experts may take together; 0 means that no limit is set."""
+    accepts_models: _builtins.bool
+    """Whether this node takes models that its gateway sends, and which it has, by digest of their manifests."""
     relays_wake: _builtins.bool
     """Whether this node sends magic packets for others on its network."""
     @_builtins.property
@@ -241,6 +262,8 @@ class Hello(_message.Message):
     def personal_experts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Experts of this node that may learn their user; empty where the operator did not say so."""
 
+    @_builtins.property
+    def model_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def sleep(self) -> Global___SleepOffer:
         """Set where the operator lets the gateway put this machine to sleep."""
@@ -262,12 +285,14 @@ class Hello(_message.Message):
         memory_limit_bytes: _builtins.int = ...,
         energy_source: Global___EnergySource | None = ...,
         personal_experts: _abc.Iterable[_builtins.str] | None = ...,
+        accepts_models: _builtins.bool = ...,
+        model_digests: _abc.Iterable[_builtins.str] | None = ...,
         sleep: Global___SleepOffer | None = ...,
         relays_wake: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["energy_source", b"energy_source", "sleep", b"sleep"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "concurrency", b"concurrency", "device", b"device", "energy_method", b"energy_method", "energy_provenance", b"energy_provenance", "energy_source", b"energy_source", "memory_limit_bytes", b"memory_limit_bytes", "node", b"node", "personal_experts", b"personal_experts", "protocol_version", b"protocol_version", "queue_limit", b"queue_limit", "relays_wake", b"relays_wake", "simulated", b"simulated", "sleep", b"sleep", "software_version", b"software_version", "tasks", b"tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts_models", b"accepts_models", "arms", b"arms", "concurrency", b"concurrency", "device", b"device", "energy_method", b"energy_method", "energy_provenance", b"energy_provenance", "energy_source", b"energy_source", "memory_limit_bytes", b"memory_limit_bytes", "model_digests", b"model_digests", "node", b"node", "personal_experts", b"personal_experts", "protocol_version", b"protocol_version", "queue_limit", b"queue_limit", "relays_wake", b"relays_wake", "simulated", b"simulated", "sleep", b"sleep", "software_version", b"software_version", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -879,12 +904,17 @@ class Welcome(_message.Message):
     LEASE_S_FIELD_NUMBER: _builtins.int
     WANTED_DIGESTS_FIELD_NUMBER: _builtins.int
     GATEWAY_VERSION_FIELD_NUMBER: _builtins.int
+    GATEWAYS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     heartbeat_s: _builtins.float
     lease_s: _builtins.float
     gateway_version: _builtins.str
     @_builtins.property
     def wanted_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def gateways(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """HOST:PORT of all replicas that share this gateway's store: a node keeps a stream to each of them."""
+
     def __init__(
         self,
         *,
@@ -893,10 +923,11 @@ class Welcome(_message.Message):
         lease_s: _builtins.float = ...,
         wanted_digests: _abc.Iterable[_builtins.str] | None = ...,
         gateway_version: _builtins.str = ...,
+        gateways: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "gateway_version", b"gateway_version", "heartbeat_s", b"heartbeat_s", "lease_s", b"lease_s", "wanted_digests", b"wanted_digests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "gateway_version", b"gateway_version", "gateways", b"gateways", "heartbeat_s", b"heartbeat_s", "lease_s", b"lease_s", "wanted_digests", b"wanted_digests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1245,3 +1276,115 @@ class PersonalReport(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PersonalReport: _TypeAlias = PersonalReport  # noqa: Y015
+
+@_typing.final
+class ModelsWanted(_message.Message):
+    """---- models that operators push. The node asks for every chunk, so it never gets more than it can take.
+
+    All models that the node is to have from now on; what it has beside them goes.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[_models_pb2.ModelManifest]: ...
+    def __init__(
+        self,
+        *,
+        models: _abc.Iterable[_models_pb2.ModelManifest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelsWanted: _TypeAlias = ModelsWanted  # noqa: Y015
+
+@_typing.final
+class ChunkWanted(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    offset: _builtins.int
+    length: _builtins.int
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "offset", b"offset", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChunkWanted: _TypeAlias = ChunkWanted  # noqa: Y015
+
+@_typing.final
+class ModelChunk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    offset: _builtins.int
+    data: _builtins.bytes
+    """Empty where the gateway does not have the blob."""
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "offset", b"offset", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelChunk: _TypeAlias = ModelChunk  # noqa: Y015
+
+@_typing.final
+class ModelReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    digest: _builtins.str
+    """Digest of the manifest that this is about."""
+    state: _builtins.str
+    """As in ModelOnNode."""
+    received_bytes: _builtins.int
+    reason: _builtins.str
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        state: _builtins.str = ...,
+        received_bytes: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "message", b"message", "name", b"name", "reason", b"reason", "received_bytes", b"received_bytes", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelReport: _TypeAlias = ModelReport  # noqa: Y015

@@ -97,6 +97,7 @@ class InferRequest(_message.Message):
     BUDGET_FIELD_NUMBER: _builtins.int
     FUSION_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
+    ALLOWED_NODES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client or empty; returned in the reply and good for Explain."""
     task: _builtins.str
@@ -110,6 +111,10 @@ class InferRequest(_message.Message):
     def budget(self) -> _common_pb2.Budget: ...
     @_builtins.property
     def fusion(self) -> _common_pb2.Fusion: ...
+    @_builtins.property
+    def allowed_nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where it may run; empty for anywhere."""
+
     def __init__(
         self,
         *,
@@ -120,10 +125,11 @@ class InferRequest(_message.Message):
         budget: _common_pb2.Budget | None = ...,
         fusion: _common_pb2.Fusion | None = ...,
         user: _builtins.str = ...,
+        allowed_nodes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "fusion", b"fusion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "expert", b"expert", "fusion", b"fusion", "inputs", b"inputs", "request_id", b"request_id", "task", b"task", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_nodes", b"allowed_nodes", "budget", b"budget", "expert", b"expert", "fusion", b"fusion", "inputs", b"inputs", "request_id", b"request_id", "task", b"task", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -14,7 +14,8 @@ import pytest
 
 from edgewise.v1 import common_pb2 as common
 from edgewise.v1 import fleet_pb2 as fleet
-from nodes.agent.agent import Agent, Parts
+from nodes.agent.agent import Agent
+from nodes.agent.parts import Parts
 from nodes.arms import ArmSpec, Inventory, TaskSpec
 from nodes.config import parse_config
 from nodes.energy.discovery import EnergySource

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from edgewise.v1 import fleet_pb2 as fleet
-from nodes.agent.agent import Agent, Parts
+from nodes.agent.agent import Agent
+from nodes.agent.parts import Parts
 from nodes.agent.sleep import Suspender, card_address, offer_of, send_magic_packet
 from nodes.arms import Inventory
 from nodes.config import NodeConfig, parse_config

@@ -67,3 +67,22 @@ async def test_what_keeps_one_engine_from_starting_is_said_as_it_is(parts: dict[
     both = SeveralEngines({**parts, "onnx-lm": Broken()})
     with pytest.raises(EngineError, match="no such interpreter"):
         await both.load([arm("digits", "onnx"), arm("skills", "onnx-lm")])
+
+
+async def test_a_further_arm_goes_to_its_engine_or_is_refused(parts: dict[str, FakeEngine]) -> None:
+    class Growing(FakeEngine):
+        added: tuple[str, ...] = ()
+
+        async def add(self, arm: ArmSpec) -> None:
+            self.added += (arm.key,)
+
+    growing = Growing()
+    both = SeveralEngines({**parts, "onnx": growing})
+    await both.load([arm("digits", "onnx"), arm("skills", "onnx-lm")])
+    await both.add(arm("more", "onnx"))
+    assert (growing.added, both.engine_of("more:v")) == (("more:v",), growing)
+    for engine in ("onnx-lm", "rtx"):
+        with pytest.raises(EngineError, match=f"no engine {engine} that takes further arms"):
+            await both.add(arm("none", engine))
+    with pytest.raises(EngineError, match="no engine has loaded"):
+        both.engine_of("none:v")

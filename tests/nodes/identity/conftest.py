@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from nodes.agent.agent import Parts
+from nodes.agent.parts import Parts
 from nodes.arms import Inventory
 from nodes.energy.discovery import EnergySource
 from nodes.energy.meters.modelled import ModelledMeter

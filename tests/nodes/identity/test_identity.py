@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nodes.agent.agent import Agent, Parts
+from nodes.agent.agent import Agent
+from nodes.agent.parts import Parts
 from nodes.config import NodeConfig
 from nodes.errors import ConfigError, ExitCode, NodeError, SessionRejected
 from nodes.identity import folder as kept

@@ -48,10 +48,10 @@ def test_nodes_do_not_wait_for_each_other() -> None:
 
 def test_unroutable_arms_are_not_offered() -> None:
     board = a_board(an_arm(node="n1"), an_arm(node="n2"))
-    version = board.available_version
+    version = board.available_changes.version
     assert board.set_routable("n1", False)
     assert [state.arm.node for state in board.arms("digits")] == ["n2"]
-    assert board.available_version > version
+    assert board.available_changes.version > version
     assert not board.set_routable("n1", False)
     assert board.set_routable("n1", True)
     assert len(board.arms("digits")) == 2
@@ -114,14 +114,14 @@ def test_bounds_cover_the_share_that_was_promised() -> None:
 
 def test_each_change_raises_the_version_that_readers_watch() -> None:
     board = a_board(an_arm(), concurrency=1)
-    before = board.wait_version
+    before = board.wait_changes.version
     held_ms = board.dispatched(0)
-    assert board.wait_version > before
+    assert board.wait_changes.version > before
     assert board.loaded
-    before = board.energy_version
+    before = board.energy_changes.version
     board.answered(0, service_ms=1.0, energy_j=0.5)
-    assert board.energy_version > before
-    before = board.wait_version
+    assert board.energy_changes.version > before
+    before = board.wait_changes.version
     board.released(0, held_ms)
-    assert board.wait_version > before
+    assert board.wait_changes.version > before
     assert not board.loaded

@@ -5,7 +5,8 @@ import pytest
 
 from optimizer.routes.route import Fusion
 from orchestrator.fleet.arms import ArmBoard
-from orchestrator.routing.table import RouteTable, bind
+from orchestrator.routing.binding import bind
+from orchestrator.routing.table import RouteTable
 from tests.orchestrator.builders import a_board, an_arm
 from tests.orchestrator.routing.models import GivenModel, cascade, one, together
 

@@ -1,0 +1,1 @@
+"""Compiled forms of experts: made for this machine, checked against their model, kept, and offered as arms."""

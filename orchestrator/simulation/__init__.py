@@ -1,0 +1,1 @@
+"""What a fleet would do under a load, worked out event by event with the gateway's own decisions."""
