@@ -135,7 +135,9 @@ def shifted(samples: Samples, copies: int) -> Samples:
     moves = [np.column_stack([np.eye(2), np.array(to) * SHIFT]) for to in SHIFTS[:copies]]
     images = [warp.apply(samples.images, move) for move in moves]
     empty = samples.images[:0]
-    return Samples(np.concatenate([empty, *images]), np.concatenate([samples.labels_n[:0], *[samples.labels_n] * copies]))
+    return Samples(
+        np.concatenate([empty, *images]), np.concatenate([samples.labels_n[:0], *[samples.labels_n] * copies])
+    )
 
 
 def optimise(
@@ -149,7 +151,7 @@ def optimise(
     train = torch.from_numpy(np.flatnonzero(~judges_n))
     held = torch.from_numpy(np.flatnonzero(judges_n)) if judges_n.sum() >= VALIDATED_FROM else train[:0]
     values = {name: value.clone().requires_grad_() for name, value in start.items()}
-    optimizer = torch.optim.Adam(values.values(), lr=recipe.learning_rate, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(values.values(), lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps)
     best_loss, best_step, best = _held_loss(values, forward, pool, held, recipe), 0, _copy(values)
     for step in range(1, recipe.steps + 1):

@@ -18,7 +18,7 @@ from nodes.personal import gate as gates
 from nodes.personal.base import Base, Looks
 from nodes.personal.delta import Delta, fold
 from nodes.personal.gate import Gate
-from nodes.personal.judging import DELTA_Z, Verdict, calibrated, route, verdict
+from nodes.personal.judging import FEW_Z, MANY_Z, Verdict, calibrated, route, verdict
 from nodes.personal.keeping import JUDGED_EVERY
 from nodes.personal.learning import Lesson, Recipe, Samples, answer, as_tensors, learn, stem
 from nodes.personal.network import Weights
@@ -28,8 +28,8 @@ CROSSED_BELOW = 150
 # Fewer corrections are left to the instant tier.
 LEAST_CORRECTIONS = 20
 FEW = Recipe(replay_batch=16, replay_weight=0.75, shifts=4)
-MANY = Recipe()
-LAST_PASS = Recipe(learning_rate=4e-3, steps=24)
+MANY = Recipe(steps=40, check_every=20)
+LAST_PASS = Recipe(learning_rate=8e-3, steps=56)
 
 Rights = NDArray[np.bool_]
 
@@ -60,12 +60,11 @@ class _Candidate:
     judging_s: float
 
 
-def teach(base: Base, own: Looks, folds_n: NDArray[np.int64], *, seed: int, z: float = DELTA_Z) -> Taught:
+def teach(base: Base, own: Looks, folds_n: NDArray[np.int64], *, seed: int) -> Taught:
     """A delta for these corrections. Cost: about a second of CPU for LeNet-5.
 
     Args:
         folds_n: Which fold each correction lies in, 0 to 3.
-        z: See `judging.beats`.
     """
     crossed = len(own) < CROSSED_BELOW
     judges = range(JUDGED_EVERY) if crossed else (JUDGED_EVERY - 1,)
@@ -80,7 +79,14 @@ def teach(base: Base, own: Looks, folds_n: NDArray[np.int64], *, seed: int, z: f
         start = None if crossed else tried.delta
     final = _candidate(base, own, np.zeros(len(own), np.bool_), recipe=last, seed=seed, start=start)
     judged_n = np.isin(folds_n, list(judges))
-    stands = verdict(base, final.gate, judged=own[judged_n], right_n=right_n[judged_n], stored_n=final.stored_n, z=z)
+    stands = verdict(
+        base,
+        final.gate,
+        judged=own[judged_n],
+        right_n=right_n[judged_n],
+        stored_n=final.stored_n,
+        z=FEW_Z if crossed else MANY_Z,
+    )
     samples = len(judges) * recipe.samples + last.samples
     return Taught(final.delta, stands, judged_n, samples, judging_s + final.judging_s)
 

@@ -30,6 +30,7 @@ from nodes.personal.sealing import KeySeal, Seal, owner_key
 if TYPE_CHECKING:
     from nodes.personal.teaching import Taught
 
+
 def promote(base: Base, shelf: Shelf, own: Looks, serials_n: NDArray[np.int64], *, seed: int = 0) -> dict[str, Any]:
     """Train and, where the result may answer, put it in service; how that went.
 
@@ -64,9 +65,7 @@ def promote(base: Base, shelf: Shelf, own: Looks, serials_n: NDArray[np.int64], 
     return {"promoted": True, "version": version, **told}
 
 
-def still_better(
-    base: Base, current: LocalExpert, own: Looks, serials_n: NDArray[np.int64], taught: Taught
-) -> bool:
+def still_better(base: Base, current: LocalExpert, own: Looks, serials_n: NDArray[np.int64], taught: Taught) -> bool:
     """Whether the expert in service is better than the new one on judged corrections that neither learned."""
     from nodes.personal.teaching import right
 
