@@ -31,7 +31,7 @@ def observed(network: Network, weights: Weights) -> bytes:
     """Image (b, side, side) in; probabilities, features and what the gate sees out."""
     nodes, tensors = _stem(network, weights)
     seen_nodes = _seen(network, weights)
-    rest, held = _rest(network.stages[1:], weights, network, prefix="")
+    rest, held = _rest(network.stages[1:], weights, network, prefix="", told=True)
     tensors |= held
     outputs = (PROBABILITIES, FEATURES, SEEN)
     return _model(network, [*nodes, *seen_nodes, *rest], tensors, outputs, batch=True)
@@ -86,7 +86,7 @@ def with_inputs(network: Network, weights: Weights) -> tuple[bytes, dict[str, tu
         behind, value = _behind(stage, moved, stage.name)
         nodes += behind
         shapes |= {f"{stage.name}.scale": shape, f"{stage.name}.shift": shape}
-    rest, held = _rest(network.stages[-1:], weights, network, prefix="", value=value)
+    rest, held = _rest(network.stages[-1:], weights, network, prefix="", value=value, told=True)
     inputs = {name: (FLOAT, shape) for name, shape in shapes.items()}
     model = _model(network, [*nodes, *rest], tensors | held, (PROBABILITIES, FEATURES), batch=True, inputs=inputs)
     return model, shapes
@@ -129,8 +129,15 @@ def _seen(network: Network, weights: Weights) -> list[bytes]:
 
 
 def _rest(
-    stages: Iterable[Stage], weights: Weights, network: Network, *, prefix: str, value: str = "stem"
+    stages: Iterable[Stage],
+    weights: Weights,
+    network: Network,
+    *,
+    prefix: str,
+    value: str = "stem",
+    told: bool = False,
 ) -> tuple[list[bytes], dict[str, NDArray[Any]]]:
+    """The layers behind `value`; `told` where the penultimate features are an output."""
     nodes: list[bytes] = []
     tensors: dict[str, NDArray[Any]] = {}
     flat = False
@@ -139,7 +146,7 @@ def _rest(
         tensors |= {names[0]: weights[stage.weight], names[1]: weights[stage.bias]}
         label = prefix + stage.name
         last = stage is network.last
-        if last:
+        if last and told:
             nodes.append(_node("Flatten", (value,), (prefix + FEATURES,), axis=1))
             value, flat = prefix + FEATURES, True
         layer, made = _layer(stage, value, label, weight=names[0], bias=names[1], first_linear=not flat)

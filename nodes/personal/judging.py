@@ -19,7 +19,8 @@ from nodes.personal.gate import Gate
 # What generic accuracy may lose, on stored generic samples at 80 % confidence.
 BOUND_FRACTION = 0.0008
 # A win must stand out of luck by so many standard deviations. The instant head is looked at again after every
-# correction; a delta from few corrections is a bolder guess than one from many. Chosen on the tuning writers of the benchmark.
+# correction; a delta from few corrections is a bolder guess than one from many.
+# Source: the tuning writers of bench_personalize.
 OFTEN_Z = 1.0
 FEW_Z = 1.0
 MANY_Z = 0.5

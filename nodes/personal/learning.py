@@ -133,11 +133,8 @@ def learn(
 def shifted(samples: Samples, copies: int) -> Samples:
     """Copies, each moved by `SHIFT` of the picture's side to another side."""
     moves = [np.column_stack([np.eye(2), np.array(to) * SHIFT]) for to in SHIFTS[:copies]]
-    images = [warp.apply(samples.images, move) for move in moves]
-    empty = samples.images[:0]
-    return Samples(
-        np.concatenate([empty, *images]), np.concatenate([samples.labels_n[:0], *[samples.labels_n] * copies])
-    )
+    images = [samples.images[:0], *(warp.apply(samples.images, move) for move in moves)]
+    return Samples(np.concatenate(images), np.tile(samples.labels_n, len(moves)))
 
 
 def optimise(

@@ -1,9 +1,9 @@
-"""From a user's corrections to a delta with its gate, and how it stands on corrections that it did not learn. Needs torch.
+"""From a user's corrections to a delta with its gate, and how it stands on what it did not learn. Needs torch.
 
 Corrections lie in four folds, by the order in which they came. Few corrections are *crossed*: four candidates, each
 learned without one fold and judged on it, so that every correction judges; the delta itself then learns from all. From
-`CROSSED_BELOW` on one fold judges, which also ends the training early, and a short last pass from there learns from all.
-What is promoted has thus seen a little more than what was judged. Shapes: n samples, g numbers that the gate sees.
+`CROSSED_BELOW` on one fold judges, which also ends the training early, and a last pass from there learns from all.
+What is promoted has thus seen more than what was judged. Shapes: n samples, g numbers that the gate sees.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CROSSED_BELOW = 150
 # Fewer corrections are left to the instant tier.
 LEAST_CORRECTIONS = 20
 FEW = Recipe(replay_batch=16, replay_weight=0.75, shifts=4)
-MANY = Recipe(steps=40, check_every=20)
-LAST_PASS = Recipe(learning_rate=8e-3, steps=56)
+MANY = Recipe(steps=30, check_every=15)
+LAST_PASS = Recipe(steps=60, shifts=2)
 
 Rights = NDArray[np.bool_]
 

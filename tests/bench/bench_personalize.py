@@ -2,7 +2,7 @@
 
 For every user and seed, on the same corrections and the same stored samples: the global expert (GE), the instant head,
 the delta LE, what is served, last-layer and full fine-tuning. Fine-tuning goes through the delta's optimiser and stops
-early by every fourth correction, from ten of those on; ``full_all`` is full fine-tuning that learns from all corrections
+early by every fourth correction, from ten of those on; ``full_all`` is full fine-tuning that learns from all of them
 and stops by none, as the delta does in the end. *Served* is what a node has in service, by the code that decides it
 there: the delta behind its gate where it is promoted, else the instant head behind its gate where that is, else GE.
 Times are CPU seconds of one thread, taken in the same run: the machine may be shared. What judging a candidate on the
