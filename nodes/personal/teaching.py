@@ -61,7 +61,7 @@ class _Candidate:
 
 
 def teach(base: Base, own: Looks, folds_n: NDArray[np.int64], *, seed: int) -> Taught:
-    """A delta for these corrections. Cost: about a second of CPU for LeNet-5.
+    """A delta for these corrections. Cost: half a second to two seconds of CPU for LeNet-5.
 
     Args:
         folds_n: Which fold each correction lies in, 0 to 3.

@@ -9,8 +9,8 @@ Times are CPU seconds of one thread, taken in the same run: the machine may be s
 stored samples takes is told apart (``judging``); fine-tuning is not judged at all. A *share* is a gain over GE as a
 fraction of full fine-tuning's mean gain over the users.
 
-``--quick`` takes four users and one seed, ``--seeds=N`` another number of seeds, ``--tuning`` the writers on whom the
-method was tuned (recorded under that name, held to no bar). What is done is kept in ``build/bench`` user by user and
+``--quick`` takes four users and one seed, ``--users=N`` and ``--seeds=N`` other numbers, ``--tuning`` the writers on whom
+the method was tuned (recorded under that name, no bar). What is done is kept in ``build/bench`` user by user and
 seed by seed: a run that was cut goes on where it was, as long as the code is the same.
 Shapes: n samples, c classes.
 """
@@ -105,10 +105,11 @@ def run() -> list[Row]:
     cache, cohort = Path("build/bench"), TUNING if "--tuning" in sys.argv else JUDGED
     world = load_world(evaluation_data(), cache, cohort=cohort)
     quick = "--quick" in sys.argv
-    names = [name for name in world.users if not quick or name in {f"writer{user}" for user in range(QUICK_USERS)}]
+    users = _given("users", QUICK_USERS if quick else len(world.users))
+    names = list(world.users)[:users]
     replay, stored, test = (look(world, samples) for samples in (world.replay, world.stored, world.test))
     base, table = base_of(world, replay, stored), defaultdict[tuple[str, int, str], list[Result]](list)
-    for seed, name in product(range(_seeds(quick)), names):
+    for seed, name in product(range(_given("seeds", 1 if quick else SEEDS)), names):
         kept = cache / f"personalize-{_code()}-{cohort}" / f"{name}-{seed}.json"
         if not kept.exists():
             seen = look(world, _shuffled(world.users[name], seed))
@@ -123,9 +124,10 @@ def run() -> list[Row]:
     return [*rows, *_overheads(world), *instant_rows(), *speed_rows(LENET5, world.weights)]
 
 
-def _seeds(quick: bool) -> int:
-    given = [int(flag.removeprefix("--seeds=")) for flag in sys.argv if flag.startswith("--seeds=")]
-    return given[0] if given else 1 if quick else SEEDS
+def _given(name: str, usual: int) -> int:
+    """The number behind a flag, or the usual one."""
+    given = [int(flag.partition("=")[2]) for flag in sys.argv if flag.startswith(f"--{name}=")]
+    return given[0] if given else usual
 
 
 def _code() -> str:
