@@ -1,8 +1,8 @@
 """Build hook of the package: compiles the C sources of each room into one shared library beside them.
 
 A machine without a C compiler still installs; what is absent says so when it is asked for. ``EDGEWISE_NATIVE=require``
-turns a missing compiler or a failed compilation into an error, ``EDGEWISE_NATIVE=skip`` compiles nothing, and ``CC``
-names the compiler.
+turns a missing compiler or a failed compilation into an error, ``EDGEWISE_NATIVE=skip`` compiles nothing, ``CC`` names
+the compiler, and ``EDGEWISE_NATIVE_MACHINE`` another processor (``aarch64``) that the wheel is for.
 """
 
 from __future__ import annotations
@@ -47,10 +47,16 @@ def digest(folder: Path) -> str:
     return state.hexdigest()
 
 
+def machine() -> str:
+    """The processor that the wheel is for, as Linux calls it."""
+    return os.environ.get("EDGEWISE_NATIVE_MACHINE") or platform.machine()
+
+
 def compiler() -> str | None:
     """The C compiler to use; None where there is none."""
-    named = os.environ.get("CC")
-    return named or next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+    named, wanted = os.environ.get("CC"), machine()
+    known = ("cc", "gcc", "clang") if wanted == platform.machine() else (f"{wanted}-linux-gnu-gcc",)
+    return named or next((found for name in known if (found := shutil.which(name))), None)
 
 
 def compile_room(folder: Path, cc: str) -> Path:
@@ -82,7 +88,7 @@ def build(root: Path) -> list[Path]:
     cc = compiler()
     try:
         if cc is None:
-            raise RuntimeError("no C compiler found (cc, gcc or clang); install one, or set CC")
+            raise RuntimeError(f"no C compiler for {machine()} found (cc, gcc, clang); install one, or set CC")
         return [compile_room(root / room, cc) for room in ROOMS]
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         if wish == "require":
@@ -104,4 +110,4 @@ class NativeBuildHook(BuildHookInterface[Any]):
             return
         build_data["artifacts"] += [str(path.relative_to(self.root)) for path in built]
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-linux_{platform.machine()}"
+        build_data["tag"] = f"py3-none-linux_{machine()}"

@@ -26,8 +26,8 @@ Made from the code by `make proto`; `make check` fails when it is stale.
 
 ## Ports and files
 
-All ports are the gateway's: gRPC on 8421 (clients; nodes too without TLS), HTTP on 8420 (`/healthz`, `/readyz`,
-`/version`, `/metrics`; `/cacerts` and `/v1/nodes/join` with TLS), and with TLS gRPC on 8422 for nodes
+All ports are the gateway's: gRPC on 8421 (clients; nodes too without TLS), HTTP on 8420 (`/` for people, `/healthz`,
+`/readyz`, `/version`, `/metrics`; `/cacerts` and `/v1/nodes/join` with TLS), and with TLS gRPC on 8422 for nodes
 ([identity](identity.md)). Nodes open none. Configuration: `$XDG_CONFIG_HOME/edgewise/config.yaml`; state:
 `$XDG_DATA_HOME/edgewise`. Every value: flag > `EDGEWISE_…` variable (nested with `__`) > file > default;
 `edgewise config show --effective` says which it was. Node settings: `edgewise node run --help`, or

@@ -1,6 +1,7 @@
 """Generate the Python stubs of `proto/`, or check that the committed ones are what the generator makes.
 
-Run as ``python -m deploy.stubs [--check]``. Exit code 1 when a committed stub differs.
+Run as ``python -m deploy.stubs [--check | --release]``. Exit code 1 when a committed stub differs. With `--release`,
+which belongs to the making of a release, the protos as they are become what later versions must understand.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 PROTO_ROOT = Path(__file__).resolve().parent.parent / "proto"
 PACKAGE = Path("edgewise/v1")
+RELEASED = PROTO_ROOT.parent / "tests" / "system" / "previous" / "wire.binpb"
 
 
 def generate(target: Path) -> None:
@@ -24,6 +26,15 @@ def generate(target: Path) -> None:
     quiet = [f"--{kind}_out=quiet:{target}" for kind in ("mypy", "mypy_grpc")]
     found = [f"--plugin=protoc-gen-{name}={plugins}/protoc-gen-{name}" for name in ("mypy", "mypy_grpc")]
     if protoc.main(["protoc", f"-I{PROTO_ROOT}", *outputs, *quiet, *found, *sources]) != 0:
+        raise SystemExit("protoc failed: see the lines above")
+
+
+def release() -> None:
+    """Keep the present protos as those of the last release, for `tests/system/test_versions.py`."""
+    from grpc_tools import protoc
+
+    sources = sorted(str(path.relative_to(PROTO_ROOT)) for path in (PROTO_ROOT / PACKAGE).glob("*.proto"))
+    if protoc.main(["protoc", f"-I{PROTO_ROOT}", "--include_imports", f"--descriptor_set_out={RELEASED}", *sources]):
         raise SystemExit("protoc failed: see the lines above")
 
 
@@ -40,6 +51,9 @@ def stale(fresh: Path) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Entry point; returns the exit code."""
+    if arguments == ["--release"]:
+        release()
+        return 0
     if arguments != ["--check"]:
         generate(PROTO_ROOT)
         return 0

@@ -18,6 +18,7 @@ from nodes.errors import ExitCode, NodeError
 from nodes.identity.check import check_identities
 from nodes.inventory import load_inventory
 from nodes.packages import require_compatible
+from nodes.worker.lockdown import probe
 
 MIN_FREE_BYTES = 200 * 1024 * 1024
 MIN_PYTHON = (3, 11)
@@ -53,6 +54,7 @@ def examine(subject: Subject) -> list[Check]:
         ("disk", _disk),
         ("catalogue", _catalogue),
         ("worker", _worker),
+        ("sandbox", _sandbox),
         ("energy", _energy),
         ("identity", _identity),
     ]
@@ -105,6 +107,13 @@ async def _start_worker(python: Path) -> str:
     found = process.ready.result()
     await process.close()
     return f"{python}: Python {found['python']}, numpy {found['numpy']}, onnxruntime {found['onnxruntime']}"
+
+
+def _sandbox(_subject: Subject) -> str:
+    found = probe()
+    if found.enough:
+        return f"{found.described()}: models that operators push run locked in"
+    return f"{found.described()}: models that operators push are refused, unless --accept-models always takes them"
 
 
 def _energy(subject: Subject) -> str:

@@ -11,6 +11,7 @@
     │   ├── EngineBusy              the bounded queue is full
     │   ├── ArmQuarantined          the model took its process down too often
     │   └── DeadlinePassed          the work's time ran out before it could start
+    ├── ArtifactRefused             a model that was sent here is not taken; says why in the gateway's own words
     └── InputInvalid                the tensors do not fit the expert
 
 Texts of these errors go to the node's own log and terminal; a gateway is told the reason, never the text of a
@@ -115,3 +116,18 @@ class InputInvalid(NodeError):
     """The tensors do not fit the expert's input."""
 
     exit_code = ExitCode.USAGE
+
+
+class ArtifactRefused(NodeError):
+    """A model that the gateway sent is not taken.
+
+    Args:
+        reason: UPPER_SNAKE, one of the gateway's catalogue.
+        message: One sentence for whoever pushed it; never the text of a foreign exception.
+    """
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

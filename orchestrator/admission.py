@@ -80,6 +80,13 @@ class Admission:
         self.service_s = 0.005
         self.closed = False
 
+    def resize(self, *, max_running: int, max_queued: int) -> None:
+        """Have more or fewer places from now on; who is in, or waits already, stays."""
+        self.max_running, self.max_queued = max_running, max_queued
+        while self._waiting and self.running < self.max_running:
+            self.running += 1
+            self._pass_on()
+
     @property
     def queued(self) -> int:
         """Requests that wait."""
@@ -132,7 +139,7 @@ class Admission:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        while self._waiting:
+        while self._waiting and self.running <= self.max_running:
             place = self._waiting.popleft()
             if not place.done():
                 place.set_result(None)

@@ -83,6 +83,11 @@ class Budgets:
         self._long_run: dict[str, LongRun] = {}
         self._set: dict[str, Setting] = _load(file) if file is not None and file.exists() else {}
 
+    def configure(self, default: BudgetRequest, by_task: Mapping[str, BudgetRequest], text: BudgetRequest) -> None:
+        """The configuration has changed; what operators set stays above it."""
+        self._default, self._text, self._configured = default, text, dict(by_task)
+        self._merged.clear()
+
     def resolve(self, task: str, request: BudgetRequest, deadline_s: float) -> Limits:
         """The limits that hold for one request; the call's deadline bounds the milliseconds."""
         wanted = merge(request, self._for(task))

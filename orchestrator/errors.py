@@ -100,6 +100,26 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "BODY_TOO_SLOW": Surface(_INVALID, 408, "body_too_slow", ExitCode.USAGE, False),
         "MEDIA_TYPE_NOT_ALLOWED": Surface(_INVALID, 415, "media_type_not_allowed", ExitCode.USAGE, False),
         "METHOD_NOT_ALLOWED": Surface(_INVALID, 405, "method_not_allowed", ExitCode.USAGE, False),
+        "ARTIFACT_INVALID": _request("artifact_invalid"),
+        "ARTIFACT_PATH_ESCAPE": _request("artifact_path_escape"),
+        "OP_NOT_ALLOWED": _request("op_not_allowed"),
+        "WEIGHTS_NOT_FINITE": _request("weights_not_finite"),
+        "ARCHIVE_UNSAFE": _request("archive_unsafe"),
+        "DIGEST_INVALID": _request("digest_invalid"),
+        "FORMAT_NOT_ALLOWED": Surface(_INVALID, 415, "format_not_allowed", ExitCode.USAGE, False),
+        "ARTIFACT_TOO_LARGE": Surface(
+            grpc.StatusCode.RESOURCE_EXHAUSTED, 413, "artifact_too_large", ExitCode.USAGE, False
+        ),
+        "ENGINE_NOT_LOCAL": Surface(
+            grpc.StatusCode.FAILED_PRECONDITION, 409, "engine_not_local", ExitCode.USAGE, False
+        ),
+        "UPLOAD_OFFSET": Surface(grpc.StatusCode.OUT_OF_RANGE, 416, "upload_offset", ExitCode.FAILED, False),
+        "UPLOAD_TOO_SLOW": Surface(grpc.StatusCode.DEADLINE_EXCEEDED, 408, "upload_too_slow", ExitCode.FAILED, False),
+        "MODEL_NOT_FOUND": _not_found("pushed_model_not_found"),
+        "MODEL_EXISTS": Surface(grpc.StatusCode.ALREADY_EXISTS, 409, "model_exists", ExitCode.CONFIG, False),
+        "MODEL_FAILED": Surface(grpc.StatusCode.ABORTED, 502, "model_failed", ExitCode.ENGINE_FAILED, False),
+        "MODELS_OFF": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "models_off", ExitCode.CONFIG, False),
+        "SANDBOX_MISSING": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "sandbox_missing", ExitCode.CONFIG, False),
         "TASK_NOT_FOUND": _not_found("task_not_found"),
         "EXPERT_NOT_FOUND": _not_found("model_not_found"),
         "REQUEST_NOT_FOUND": _not_found("request_not_found"),
@@ -111,6 +131,7 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         ),
         "PERSONAL_OFF": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "personal_off", ExitCode.CONFIG, False),
         "PERSONAL_FAILED": Surface(grpc.StatusCode.ABORTED, 502, "personal_failed", ExitCode.FAILED, False),
+        "MODEL_FIXED": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "model_fixed", ExitCode.CONFIG, False),
         "HOME_AWAY": _unavailable("home_away"),
         "BUDGET_INFEASIBLE": Surface(
             grpc.StatusCode.FAILED_PRECONDITION, 422, "budget_infeasible", ExitCode.BUDGET_INFEASIBLE, False
@@ -130,6 +151,8 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "TOO_MANY_ATTEMPTS": Surface(
             grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "too_many_attempts", ExitCode.AUTH, False
         ),
+        "CONFIG_INVALID": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "config_invalid", ExitCode.CONFIG, False),
+        "RESTART_NEEDED": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "restart_needed", ExitCode.CONFIG, False),
         "TLS_OFF": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "tls_off", ExitCode.CONFIG, False),
         "KEY_NOT_FOUND": _not_found("key_not_found"),
         "REQUEST_IN_PROGRESS": Surface(grpc.StatusCode.ABORTED, 409, "request_in_progress", ExitCode.FAILED, False),
@@ -138,6 +161,7 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "STORE_FAILED": _unavailable("store_failed", ExitCode.FAILED),
         "STORE_CORRUPT": Surface(grpc.StatusCode.DATA_LOSS, 500, "store_corrupt", ExitCode.FAILED, False),
         "STORE_IN_USE": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "store_in_use", ExitCode.CONFIG, False),
+        "STORE_NEWER": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "store_newer", ExitCode.CONFIG, False),
         "STORE_UNSAFE": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "store_unsafe", ExitCode.CONFIG, False),
         "NO_NODE": _unavailable("no_node"),
         "EXPERT_LOADING": _unavailable("model_loading"),

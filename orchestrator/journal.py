@@ -51,6 +51,12 @@ class Journal:
         self._keep = keep
         self._entries: OrderedDict[tuple[str, str], Entry] = OrderedDict()
 
+    def resize(self, keep: int) -> None:
+        """Keep more or fewer entries from now on."""
+        self._keep = keep
+        while len(self._entries) > keep:
+            self._entries.popitem(last=False)
+
     def add(self, entry: Entry) -> None:
         """Remember a finished request; a repeated id of one tenant replaces the older one."""
         if not self._keep:

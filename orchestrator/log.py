@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 
@@ -46,8 +47,29 @@ class RequestLog:
 requests = RequestLog()
 
 
+class _Form:
+    """Level and renderer of all loggers; loggers that exist already follow a change."""
+
+    def __init__(self) -> None:
+        self.level = logging.INFO
+        self.renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+
+    def choose(self, _: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """Drop what is below the level."""
+        if LEVELS.get(method, logging.ERROR) < self.level:
+            raise structlog.DropEvent
+        return event
+
+    def render(self, logger: object, method: str, event: structlog.typing.EventDict) -> Any:
+        """One line."""
+        return self.renderer(logger, method, event)
+
+
+_form = _Form()
+
+
 def configure(*, form: str, level: str) -> None:
-    """Set up logging for this process.
+    """Set up logging for this process; again, to change it.
 
     Args:
         form: "console" or "json".
@@ -57,14 +79,17 @@ def configure(*, form: str, level: str) -> None:
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if form == "console":
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    _form.level, _form.renderer = LEVELS[level], renderer
     structlog.configure(
         processors=[
+            _form.choose,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            _form.render,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        # Loggers are cached with this, so it lets through what a later change may want.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )

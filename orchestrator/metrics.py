@@ -61,12 +61,16 @@ class Metrics:
         self.queue_depth = 0
         self.balances: list[Balance] = []
         self.overshoot_j = 0.0
+        self.config_good = True
+        self.snapshot_unix_s = 0.0
+        self.store_recovered = False
         self.node_up: dict[str, bool] = {}
         self.pacing: dict[str, PacingRecord] = {}
         self._requests: defaultdict[str, int] = defaultdict(int)
         self._energy_j: defaultdict[tuple[str, Provenance], float] = defaultdict(float)
         self._idle_j: defaultdict[tuple[str, Provenance], float] = defaultdict(float)
         self._violations: defaultdict[str, int] = defaultdict(int)
+        self._reloads: defaultdict[str, int] = defaultdict(int)
         self._retries = 0
         self._duration_s = Tally(LATENCY_BUCKETS_S)
         self._request_j = Tally(ENERGY_BUCKETS_J)
@@ -88,6 +92,11 @@ class Metrics:
             self._count_attempt(attempt)
         self._retries += max(0, len(progress.attempts) - len(progress.answers))
         self._count_violations(progress.limits, energy, seconds)
+
+    def reloaded(self, outcome: str, *, good: bool) -> None:
+        """Count one reading of the configuration; `good` says whether what the file holds is in force."""
+        self._reloads[outcome] += 1
+        self.config_good = good
 
     def planned(self, seconds: float) -> None:
         """Count one plan."""
@@ -150,6 +159,14 @@ class Metrics:
         yield self._budgets()
         text = "Joules that requests took beyond their reservation, by a step that could not be interrupted."
         yield _counter("edgewise_budget_overshoot_joules", text, (), {(): self.overshoot_j})
+        text = "Readings of the configuration at run time, by outcome: applied, unchanged or the error's reason."
+        yield _counter("edgewise_config_reloads", text, ("outcome",), self._by_label(self._reloads))
+        text = "1 while what the configuration said when it was read last is in force."
+        yield GaugeMetricFamily("edgewise_config_good", text, float(self.config_good))
+        text = "When the last snapshot of the store was made; 0 where there is none."
+        yield GaugeMetricFamily("edgewise_store_snapshot_timestamp_seconds", text, self.snapshot_unix_s)
+        text = "1 where this gateway found its store damaged and restored a snapshot: something was forgotten."
+        yield GaugeMetricFamily("edgewise_store_recovered", text, float(self.store_recovered))
         yield GaugeMetricFamily("edgewise_queue_depth", "Requests that wait for admission.", float(self.queue_depth))
 
     def _paced(self) -> Iterator[Metric]:

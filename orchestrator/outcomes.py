@@ -51,12 +51,17 @@ class Outcomes:
         limit_bytes: int = 64 * MIB,
         now_unix_s: Callable[[], float] = time.time,
     ) -> None:
-        self._folder = folder if limit_bytes else None
-        self.hashing = features and self._folder is not None
-        self._limit_bytes = limit_bytes
+        self._place = folder
+        self.configure(features=features, limit_bytes=limit_bytes)
         self._now_unix_s = now_unix_s
         self._waiting: OrderedDict[str, Features] = OrderedDict()
         self._rated: OrderedDict[str, None] = OrderedDict()
+
+    def configure(self, *, features: bool, limit_bytes: int) -> None:
+        """Change what is kept, from now on."""
+        self._folder = self._place if limit_bytes else None
+        self.hashing = features and self._folder is not None
+        self._limit_bytes = limit_bytes
 
     def answered_tensor(self, request_id: str, x: NDArray[Any]) -> None:
         """Hold the sketch of a tensor that was answered, until feedback comes."""

@@ -93,3 +93,8 @@ def test_what_is_installed_here_fits_the_extras() -> None:
 def test_gpu_meters_are_an_extra_of_their_own() -> None:
     assert _packages("gpu") == {"nvidia-ml-py"}
     assert not {"nvidia-ml-py", "zeus"} & (_packages("dev") | _packages("node"))
+
+
+def test_ray_is_an_extra_of_its_own() -> None:
+    assert _packages("ray") == {"ray"}
+    assert [extra for extra in EXTRAS if "ray" in _packages(extra)] == ["ray"]

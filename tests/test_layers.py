@@ -67,6 +67,7 @@ GENERATED = {
     "orchestrator.gateway.join": "reads a node's stream",
     "orchestrator.gateway.requests": "client messages to queries",
     "orchestrator.gateway.replies": "replies and explanations to messages",
+    "orchestrator.gateway.model_orders": "makes the message of an order about memory",
     "orchestrator.gateway.report": "state to messages",
     "orchestrator.fleet.session": "queues commands for a node's stream",
     "orchestrator.execution.attempt": "makes the message of a piece of work",
@@ -77,6 +78,11 @@ GENERATED = {
     "nodes.identity.wire": "renews a certificate",
     "nodes.agent.personal_wire": "the agent's translation of what concerns users' own experts",
     "orchestrator.personal.wire": "the gateway's translation of what concerns users' own experts",
+    "orchestrator.artifacts.wire": "the gateway's translation of what concerns pushed models",
+    "orchestrator.artifacts.desk": "remembers which command it sent last",
+    "orchestrator.artifacts.servicers": "pushing as messages",
+    "orchestrator.client.models": "the client's translation of pushed models",
+    "nodes.agent.model_wire": "the agent's translation of what concerns pushed models",
     "orchestrator.client.personal": "the client's translation of what concerns users' own experts",
 }
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}

@@ -1,4 +1,4 @@
-"""The agent: loads and measures its arms once, then keeps a session with the gateway until it is drained."""
+"""The agent: loads and measures its arms once, then keeps a session with each of its gateways until it is drained."""
 
 from __future__ import annotations
 
@@ -7,37 +7,33 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 
 import grpc.aio
 import structlog
 
 from nodes.agent import messages as m
-from nodes.agent.backoff import full_jitter_s
 from nodes.agent.channel import open_channel
 from nodes.agent.desk import Desk
+from nodes.agent.link import Link, Way
+from nodes.agent.links import Links
 from nodes.agent.parts import Parts, build_parts
-from nodes.agent.session import Session, SessionEnd
+from nodes.agent.session import Session
 from nodes.agent.sleep import offer_of, suspender_of
 from nodes.agent.wire import FleetStream
-from nodes.arms import ArmProfile
+from nodes.arms import ArmProfile, Residency, Tensors
+from nodes.artifacts.fetching import StreamGone
 from nodes.compile.later import Place, compiled_beside, spoilt
 from nodes.config import CompileWhen, NodeConfig
-from nodes.energy.profile import load_profile
+from nodes.energy.profile import profile_idle_w
 from nodes.engines.contract import Engine
 from nodes.errors import EnergySourceMissing
-from nodes.identity.diagnosis import wants_tls
-from nodes.identity.errors import IdentityProblem
-from nodes.identity.https import place_of
-from nodes.identity.keeper import BACK_OFF_S, Keeper
+from nodes.identity.keeper import Keeper
 from nodes.profiling import profile_arms
+from nodes.version import software_version
 
 DRAIN_TIMEOUT_S = 10.0
-UNAVAILABLE = "UNAVAILABLE"
 # How long a moment without work is waited for; a renewed certificate has hours for that.
 QUIET_S = 600.0
-# A session that lasted this long was a good one: the next attempt starts without a history of failures.
-SETTLED_S = 5.0
 # How often joules of a late sensor are attributed.
 SETTLE_S = 2.0
 
@@ -65,19 +61,21 @@ class Agent:
         self._config = config
         self._parts = parts or build_parts(config)
         self._keeper = None if config.identity is None else Keeper(config.identity)
-        self._dial = dial or (self._keeper.dial if self._keeper else open_channel)
-        # Jitter needs no secrecy.
-        self._rng = rng or random.Random()  # noqa: S311
+        way = Way(
+            dial=dial or (self._keeper.dial if self._keeper else open_channel),
+            key=config.key,
+            keeper=self._keeper,
+            # Jitter needs no secrecy.
+            rng=rng or random.Random(),  # noqa: S311
+            suspender=suspender_of(config),
+        )
+        self._links = Links(config.gateways, lambda target: Link(target, way, self._make_session, self._session_ended))
         self._profiles: dict[str, ArmProfile] = {}
         self._lost: set[str] = set()
-        self._session: Session | None = None
+        self._idle_seen_j = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._compiling = asyncio.Lock()
-        self._draining = asyncio.Event()
-        self._asked_tls = False
-        self._suspender = suspender_of(config)
-        self._sleep_offer = offer_of(config, _profile_idle_w(config))
-        self._coming_again = False
+        self._sleep_offer = offer_of(config, profile_idle_w(config.profile))
 
     @property
     def engine(self) -> Engine:
@@ -92,6 +90,9 @@ class Agent:
         """
         parts = self._parts
         parts.engine.events.on_arms_lost = self._arms_lost
+        parts.engine.events.on_arms_back = self._arms_back
+        if parts.resident is not None:
+            parts.resident.on_change = self._residency_changed
         parts.energy.start()
         await parts.engine.load(parts.inventory.arms)
         if parts.personal is not None:
@@ -102,6 +103,9 @@ class Agent:
             self._profiles = await profile_arms(
                 parts.engine, parts.energy.meter, parts.inventory, seconds_per_arm=self._config.profiling_s
             )
+        if parts.models is not None:
+            parts.models.changed, parts.models.send = self._announce, self._tell
+            await parts.models.prepare()
         log.info(
             "ready",
             node=self._config.name,
@@ -116,46 +120,24 @@ class Agent:
             log.warning("a better energy source cannot be used", why=parts.energy.problem, cure=parts.energy.cure)
 
     async def run(self) -> None:
-        """Serve until drained; dials again for as long as it takes.
+        """Serve all gateways until drained; dials again for as long as it takes.
 
         Raises:
-            SessionRejected: if the gateway refuses this node for good.
-            IdentityProblem: if TLS with the gateway cannot come about.
+            SessionRejected: if no gateway is left that does not refuse this node for good.
+            IdentityProblem: if no gateway is left with which TLS can come about.
         """
         beside = [asyncio.ensure_future(self._settle_forever())]
         if self._config.compile and self._config.compile_when is CompileWhen.BESIDE:
             self._spawn(self._compile_beside())
         if self._keeper is not None:
-            beside.append(asyncio.ensure_future(self._keeper.keep_fresh(self._config.gateway, self._come_again)))
+            beside.append(asyncio.ensure_future(self._keeper.keep_fresh(self._links.first, self._come_again)))
         try:
-            await self._serve_sessions()
+            await self._links.run()
         finally:
             for task in (beside := [*beside, *self._tasks]):
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
         log.info("left", node=self._config.name)
-
-    async def _serve_sessions(self) -> None:
-        failures, last_why = 0, ""
-        while not self._draining.is_set():
-            started_s = time.monotonic()
-            session, end = await self._one_session()
-            if end is SessionEnd.ASLEEP and self._suspender is not None:
-                await self._suspender.suspend(self._draining)
-                continue
-            if end is SessionEnd.DRAINED:
-                if not self._coming_again:
-                    break
-                self._coming_again = False
-                continue
-            pause_s = 0.0 if session.joined else await self._look_at_tls(session)
-            # One line per change of state, however long the gateway stays away.
-            if session.joined or session.why != last_why:
-                log.warning("no gateway", gateway=self._config.gateway, why=session.why, joined=session.joined)
-            last_why = session.why
-            settled = session.joined and time.monotonic() - started_s > SETTLED_S
-            failures = 0 if settled else failures + 1
-            await self._wait(max(pause_s, full_jitter_s(failures, self._rng)))
 
     async def _compile_beside(self) -> None:
         """Offer compiled arms as soon as they are made and measured; without them the node goes on as it is."""
@@ -173,53 +155,20 @@ class Agent:
         engine, until_s = self._parts.engine, time.monotonic() + QUIET_S
         while engine.running + engine.queued and time.monotonic() < until_s:  # noqa: ASYNC110 (nothing announces it)
             await asyncio.sleep(0.05)
-        if self._session is not None and self._session.joined and not self._draining.is_set():
-            self._coming_again = True
-            self._session.drain(why, timeout_s=DRAIN_TIMEOUT_S)
-
-    async def _look_at_tls(self, session: Session) -> float:
-        """Whether TLS is what failed, since gRPC does not say; returns how long to wait at least.
-
-        Raises:
-            IdentityProblem: if trying again cannot help.
-        """
-        target = self._config.gateway
-        if self._keeper is not None:
-            trouble = await self._keeper.trouble(target)
-        elif session.why == UNAVAILABLE and not self._asked_tls:
-            self._asked_tls = True
-            trouble = await asyncio.to_thread(wants_tls, place_of(target))
-        else:
-            trouble = None
-        if trouble is None:
-            return 0.0
-        if not trouble.passing:
-            raise IdentityProblem(f"{trouble.cause.value}: {trouble.text}")
-        session.why = f"{trouble.cause.value}: {trouble.text}"
-        return BACK_OFF_S
+        self._links.come_again(why, timeout_s=DRAIN_TIMEOUT_S)
 
     def drain(self, reason: str, *, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
         """Finish what runs, take nothing new; `run` returns then."""
-        self._draining.set()
-        if self._session is not None:
-            self._session.drain(reason, timeout_s=timeout_s)
+        self._links.drain(reason, timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Stop the engine and the sampling of its energy."""
         self._parts.energy.stop()
         if self._parts.personal is not None:
             await self._parts.personal.close()
+        if self._parts.models is not None:
+            await self._parts.models.close()
         await self._parts.engine.close()
-
-    async def _one_session(self) -> tuple[Session, SessionEnd]:
-        channel = self._dial(self._config.gateway)
-        try:
-            session = self._make_session(FleetStream(channel, self._config.key()))
-            self._session = session
-            return session, await session.run()
-        finally:
-            self._session = None
-            await channel.close(grace=None)
 
     async def _settle_forever(self) -> None:
         """Attribute what a late sensor has shown since, off the event loop, and pass it on."""
@@ -230,24 +179,26 @@ class Agent:
             except EnergySourceMissing as missing:
                 log.error("energy source lost", why=missing.message)
                 continue
-            if settlements and self._session is not None and self._session.joined:
-                await self._session.settled(settlements)
+            for session in self._links.joined() if settlements else ():
+                # Each knows its own work among them.
+                await session.settled(settlements)
 
-    async def _wait(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._draining.wait()
-        except TimeoutError:
-            return
-
-    def _make_session(self, stream: FleetStream) -> Session:
+    def _make_session(self, link: Link, stream: FleetStream) -> Session:
+        models = self._parts.models
         return Session(
             stream,
-            hello=self._hello(),
-            evidence=self._parts.inventory.evidence.get,
+            hello=self._hello(link),
+            evidence=self._evidence,
             make_desk=self._make_desk,
-            beat=self._beat,
+            beat=lambda: self._beat(link),
+            told=self._links.told,
+            models=models.take if models is not None and self._is_first(link) else None,
         )
+
+    def _evidence(self, digest: str) -> Tensors | None:
+        models = self._parts.models
+        found = self._parts.inventory.evidence.get(digest)
+        return models.evidence(digest) if found is None and models is not None else found
 
     def _make_desk(self, send: Callable[[m.Event], Awaitable[None]]) -> Desk:
         parts = self._parts
@@ -258,15 +209,28 @@ class Agent:
             send=send,
             profiles=self._profiles,
             personal=parts.personal,
+            pushed=None if parts.models is None else parts.models.arms,
+            resident=parts.resident,
         )
 
-    def _beat(self) -> m.Heartbeat:
+    def _beat(self, link: Link) -> m.Heartbeat:
         engine = self._parts.engine
         energy = self._parts.energy
+        # Idle joules are told once: what came since any gateway was told goes to the one that is told now.
         idle_j = float(getattr(energy.meter, "idle_j", 0.0))
-        return m.Heartbeat(engine.running, engine.queued, engine.restarts, energy.signals(), idle_j)
+        link.idle_j += idle_j - self._idle_seen_j
+        self._idle_seen_j = idle_j
+        return m.Heartbeat(engine.running, engine.queued, engine.restarts, energy.signals(), link.idle_j)
 
-    def _hello(self) -> m.Hello:
+    def _is_first(self, link: Link) -> bool:
+        """Models are taken from one gateway only: two would each want what the other has not."""
+        return link.target == self._links.first
+
+    def _session_ended(self, link: Link) -> None:
+        if self._parts.models is not None and self._is_first(link):
+            self._parts.models.session_ended()
+
+    def _hello(self, link: Link) -> m.Hello:
         parts, config = self._parts, self._config
         return m.Hello(
             node=config.name,
@@ -290,32 +254,46 @@ class Agent:
             personal_experts=() if parts.personal is None else (parts.personal.arm.expert,),
             sleep=self._sleep_offer,
             relays_wake=config.relay_wake,
+            accepts_models=parts.models is not None and self._is_first(link),
+            model_digests=() if parts.models is None else parts.models.digests,
         )
 
     def _offer(self) -> tuple[m.OfferedArm, ...]:
         arms = (arm for arm in self._parts.inventory.arms if arm.key not in self._lost)
-        return tuple(m.OfferedArm(arm, self._profiles.get(arm.key)) for arm in arms)
+        resident = self._parts.resident
+        known = (lambda _key: None) if resident is None else resident.residency
+        own = tuple(m.OfferedArm(arm, self._profiles.get(arm.key), known(arm.key)) for arm in arms)
+        return own if self._parts.models is None else own + self._parts.models.offers
 
     def _arms_lost(self, arms: Sequence[str]) -> None:
         self._lost.update(arms)
-        if self._session is not None and self._session.joined:
-            self._spawn(self._session.announce(self._offer()))
+        self._spawn(self._announce())
         if spoilt(self._parts.inventory, arms):
             self._spawn(self._compile_beside())
+
+    def _arms_back(self, arms: Sequence[str]) -> None:
+        self._lost.difference_update(arms)
+        self._spawn(self._announce())
+
+    def _residency_changed(self, key: str, residency: Residency) -> None:
+        expert, _, variant = key.partition(":")
+        self._spawn(self._tell_all(m.ResidencyChanged(expert, variant, residency)))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _announce(self) -> None:
+        """Tell the gateways what is offered from now on; a later session says it in its hello."""
+        for session in self._links.joined():
+            await session.announce(self._offer())
 
-def _profile_idle_w(config: NodeConfig) -> float | None:
-    return None if config.profile is None else load_profile(config.profile).idle_w
+    async def _tell_all(self, event: m.Event) -> None:
+        for session in self._links.joined():
+            await session.tell(event)
 
-
-def software_version() -> str:
-    """Version of the installed distribution."""
-    try:
-        return version("edgewise")
-    except PackageNotFoundError:
-        return "0+unknown"
+    async def _tell(self, event: m.Event) -> None:
+        session = self._links.joined_first()
+        if session is None or not await session.tell(event):
+            raise StreamGone

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 BASE_S = 0.2
-CAP_S = 2.0
+# After the fifth failure. With what connecting takes, a node is back within 7 s of its gateway.
+CAP_S = 6.4
 
 
 def full_jitter_s(failures: int, rng: random.Random) -> float:

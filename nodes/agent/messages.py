@@ -9,7 +9,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from nodes.arms import ArmProfile, ArmSpec, TaskSpec, Tensors
+from nodes.agent.model_messages import ChunkWanted as ChunkWanted
+from nodes.agent.model_messages import ModelChunk as ModelChunk
+from nodes.agent.model_messages import ModelOrder as ModelOrder
+from nodes.agent.model_messages import ModelReport as ModelReport
+from nodes.agent.model_messages import ModelsWanted as ModelsWanted
+from nodes.agent.model_messages import ResidencyChanged as ResidencyChanged
+from nodes.arms import ArmProfile, ArmSpec, Residency, TaskSpec, Tensors
 from nodes.energy.contract import EnergyReading, Provenance, Signals
 
 PROTOCOL_VERSION = 1
@@ -30,10 +36,11 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class OfferedArm:
-    """An arm and what it costs here; `profile` is None where nobody measured it."""
+    """An arm and what it costs here; `profile` is None where nobody measured it, `residency` where it never leaves."""
 
     spec: ArmSpec
     profile: ArmProfile | None
+    residency: Residency | None = None
 
 
 # ---- node to gateway
@@ -56,6 +63,8 @@ class Hello:
     memory_limit_bytes: int
     energy_source: SourceReport
     personal_experts: tuple[str, ...] = ()
+    accepts_models: bool = False
+    model_digests: tuple[str, ...] = ()
     sleep: SleepOffer | None = None
     relays_wake: bool = False
 
@@ -150,7 +159,12 @@ class PersonalReport:
 
 @dataclass(frozen=True)
 class WorkDone:
-    """An answer: tensors, or a text that was streamed before."""
+    """An answer: tensors, or a text that was streamed before.
+
+    Attributes:
+        load_ms: Of loading the expert first, in no other figure; None where it was there.
+        load_j: Of the same, in `energy`; None where nobody knows.
+    """
 
     work_id: int
     energy: EnergyReading
@@ -165,6 +179,9 @@ class WorkDone:
     first_token_ms: float | None = None
     tool_calls_json: str = ""
     personal: PersonalNote | None = None
+    load_ms: float | None = None
+    load_j: float | None = None
+    logprobs: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,6 +206,7 @@ class TextDelta:
     work_id: int
     text: str
     token_ids: tuple[int, ...] = ()
+    logprobs: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -229,6 +247,9 @@ Event = (
     | Draining
     | Sleeping
     | PersonalReport
+    | ResidencyChanged
+    | ChunkWanted
+    | ModelReport
 )
 
 # ---- gateway to node
@@ -236,13 +257,14 @@ Event = (
 
 @dataclass(frozen=True)
 class Welcome:
-    """The node is taken; `epoch` names the session."""
+    """The node is taken; `epoch` names the session, `gateways` are HOST:PORT of all replicas."""
 
     epoch: int
     heartbeat_s: float
     lease_s: float
     wanted_digests: tuple[str, ...]
     gateway_version: str
+    gateways: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -279,6 +301,8 @@ class TextRequest:
     tool_choice_json: str = ""
     response_format_json: str = ""
     whole: bool = False
+    top_logprobs: int | None = None
+    embed: bool = False
 
 
 @dataclass(frozen=True)
@@ -351,4 +375,17 @@ class PersonalOrder:
     label: str = ""
 
 
-Command = Welcome | Rejected | Work | Cancel | Drain | Suspend | WakePeer | Keep | PersonalOrder
+Command = (
+    Welcome
+    | Rejected
+    | Work
+    | Cancel
+    | Drain
+    | Suspend
+    | WakePeer
+    | Keep
+    | PersonalOrder
+    | ModelOrder
+    | ModelsWanted
+    | ModelChunk
+)

@@ -1,14 +1,20 @@
-"""What an agent is made of: engines, energy source and experts, as the settings ask for them."""
+"""What an agent is made of, and how its settings become that."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from nodes.arms import ArmProfile, Inventory
+from nodes.artifacts.keeper import ModelKeeper
+from nodes.artifacts.rehearsal import Cage
+from nodes.artifacts.store import ModelStore
 from nodes.compile.agent import gpu_engines, offered_inventory, runs_on
-from nodes.config import NodeConfig
+from nodes.compile.room import default_cache
+from nodes.config import AcceptModels, NodeConfig
 from nodes.energy.contract import Meter
 from nodes.energy.discovery import EnergySource, Wanted, discover
 from nodes.energy.profile import load_profile
@@ -16,18 +22,27 @@ from nodes.energy.sources import Places
 from nodes.engines import onnx_lm
 from nodes.engines.child import Limits
 from nodes.engines.contract import Engine
+from nodes.engines.guests import EngineWithGuests
+from nodes.engines.llama.parts import llama_parts
 from nodes.engines.onnx import OnnxEngine
 from nodes.engines.process import WorkerCommand
 from nodes.engines.remote.measuring import profile_texts
 from nodes.engines.remote.parts import remote_parts
 from nodes.engines.several import SeveralEngines
 from nodes.errors import ConfigError
+from nodes.identity.folder import default_root
 from nodes.inventory import check_memory, load_inventory
 from nodes.personal.choosing import Settings
 from nodes.personal.keeping import HOUR_S, MIB, Bounds
 from nodes.personal.office import Office
+from nodes.residency.engine import ResidentEngine, with_budget
+from nodes.worker.lockdown import Rules
 
 TENSOR_ENGINES = {"onnx", "chain"}
+# Two crashes with the same model running: one may have been another's doing.
+CRASHES_OF_GUESTS = 2
+# Where runtimes look for the processor's caches and cores.
+PROCESSOR = ("/sys/devices/system/cpu",)
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,7 @@ class Parts:
 
     Attributes:
         measure: Measures the arms where the usual way does not do; None takes that.
+        models: Takes models that the gateway sends; None where the operator does not want any.
     """
 
     engine: Engine
@@ -43,6 +59,13 @@ class Parts:
     inventory: Inventory
     measure: Callable[[Engine, Meter, Inventory], Awaitable[dict[str, ArmProfile]]] | None = None
     personal: Office | None = None
+    models: ModelKeeper | None = None
+
+    @property
+    def resident(self) -> ResidentEngine | None:
+        """The node's own engine where it has a budget of memory, else None."""
+        own = self.engine.own if isinstance(self.engine, EngineWithGuests) else self.engine
+        return own if isinstance(own, ResidentEngine) else None
 
 
 def build_parts(config: NodeConfig) -> Parts:
@@ -54,6 +77,9 @@ def build_parts(config: NodeConfig) -> Parts:
     """
     if config.openai is not None:
         return Parts(*remote_parts(config, config.openai), measure=profile_texts)
+    if config.gguf:
+        llama, source, inventory = llama_parts(config)
+        return Parts(with_budget(llama, config, source.meter), source, inventory, measure=profile_texts)
     profile = None if config.profile is None else load_profile(config.profile)
     inventory = load_inventory(config.models, config.experts)
     learning, inventory = inventory, offered_inventory(config, inventory)
@@ -68,7 +94,29 @@ def build_parts(config: NodeConfig) -> Parts:
         if tensors is None:
             raise ConfigError("--personal: this node has no experts for tensors, which are the ones that learn a user")
         personal = Office(_personal_settings(config, config.personal), learning, tensors, source.meter)
-    return Parts(engine, source, inventory, personal=personal)
+    engine = with_budget(engine, config, source.meter)
+    models = None
+    if config.accept_models is not AcceptModels.NEVER:
+        models = _keeper(config, engine, inventory, source.meter)
+        engine = models.engine
+    return Parts(engine, source, inventory, personal=personal, models=models)
+
+
+def _keeper(config: NodeConfig, own: Engine, inventory: Inventory, meter: Meter) -> ModelKeeper:
+    """Takes what the gateway sends; runs it beside the node's own engine, in a process of its own."""
+    cage = Cage(
+        config.worker_python,
+        memory_bytes=config.model_memory_mib * MIB,
+        run_s=config.model_run_s,
+        locked=config.accept_models is AcceptModels.SANDBOXED,
+    )
+    limits = cage.limits(queue_limit=config.queue_limit, quarantine_after=CRASHES_OF_GUESTS)
+    guests = OnnxEngine(cage.command(slots=config.concurrency), limits)
+    folder = config.model_store or default_root(os.environ) / config.name / "models"
+    store = ModelStore(folder, quota_bytes=config.model_quota_mib * MIB)
+    return ModelKeeper(
+        store, EngineWithGuests(own, guests), inventory, meter=meter, cage=cage, profiling_s=config.profiling_s
+    )
 
 
 def _personal_settings(config: NodeConfig, folder: Path) -> Settings:
@@ -86,7 +134,20 @@ def _tensor_engine(config: NodeConfig, inventory: Inventory) -> OnnxEngine | Non
     """The engine of experts that take tensors, if there are any; one process runs files of every such kind."""
     if not any(arm.engine in TENSOR_ENGINES for arm in inventory.arms):
         return None
-    return OnnxEngine(WorkerCommand(config.worker_python, config.concurrency), Limits(queue_limit=config.queue_limit))
+    command = WorkerCommand(config.worker_python, config.concurrency, rules=_rules(config, inventory))
+    return OnnxEngine(command, Limits(queue_limit=config.queue_limit))
+
+
+def _rules(config: NodeConfig, inventory: Inventory) -> Rules:
+    """What the processes of the node's own experts may read; nothing else of the machine is their business."""
+    folders = {arm.model_file.parent for arm in inventory.arms if arm.model_file is not None}
+    if config.compile:
+        # Compiled arms may come later, and only a folder that is there can be named.
+        cache = config.compile_cache or default_cache()
+        with contextlib.suppress(OSError):  # Whoever compiles says why it cannot be used.
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.add(cache)
+    return Rules(readable=tuple(sorted(str(folder) for folder in (*folders, *map(Path, PROCESSOR)) if folder.is_dir())))
 
 
 def _joined_engine(config: NodeConfig, inventory: Inventory, tensors: OnnxEngine | None) -> Engine:
@@ -96,7 +157,7 @@ def _joined_engine(config: NodeConfig, inventory: Inventory, tensors: OnnxEngine
     if tensors is not None:
         engines |= dict.fromkeys(needed & TENSOR_ENGINES, tensors)
     if "onnx-lm" in needed:
-        command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE)
+        command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE, _rules(config, inventory))
         engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, Limits(queue_limit=config.queue_limit))
     engines |= gpu_engines(config, inventory)
     alone = set(engines.values())

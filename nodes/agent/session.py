@@ -49,6 +49,8 @@ class Session:
         evidence: Tensors by digest.
         make_desk: Makes the desk that does the work, given where events go.
         beat: Makes a heartbeat of the present moment.
+        models: Takes what is said about pushed models; None where none are taken.
+        told: Takes the addresses of the gateway's replicas.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class Session:
         evidence: Callable[[str], Tensors | None],
         make_desk: Callable[[Callable[[m.Event], Awaitable[None]]], Desk],
         beat: Callable[[], m.Heartbeat],
+        models: Callable[[m.ModelsWanted | m.ModelChunk], None] | None = None,
+        told: Callable[[Sequence[str]], None],
     ) -> None:
         self._stream = stream
         self._hello = hello
@@ -66,6 +70,8 @@ class Session:
         self._outbox = Outbox(more=lambda: self._desk.busy > 0)
         self._desk = make_desk(self._outbox.put)
         self._beat = beat
+        self._models = models
+        self._told = told
         self._sequence = 0
         self._order = IncomingOrder(0, 0)
         self._drain_reason: asyncio.Future[tuple[str, float | None]] = asyncio.get_running_loop().create_future()
@@ -103,6 +109,14 @@ class Session:
         with contextlib.suppress(OutboxClosed):
             await self._outbox.put(m.ArmsChanged(tuple(arms)))
 
+    async def tell(self, event: m.Event) -> bool:
+        """Queue an event; False where the session is over."""
+        try:
+            await self._outbox.put(event)
+        except OutboxClosed:
+            return False
+        return True
+
     async def settled(self, settlements: Sequence[Settlement]) -> None:
         """Tell the gateway the final joules of this stream's work."""
         await self._desk.settled(settlements)
@@ -134,6 +148,7 @@ class Session:
             return SessionEnd.REFUSED
         self.joined = True
         log.info("joined", gateway=welcome.gateway_version, epoch=welcome.epoch)
+        self._told(welcome.gateways)
         reader, writer = self._spawn(self._read(first[1:])), self._spawn(self._write())
         beater, drainer = self._spawn(self._beat_every(_heartbeat_s(welcome))), self._spawn(self._drain())
         evidence = self._spawn(self._send_evidence(welcome.wanted_digests))
@@ -178,8 +193,11 @@ class Session:
                 self._desk.take(command)
             case m.Cancel(work_id):
                 self._desk.cancel(work_id)
-            case m.Keep() | m.PersonalOrder():
+            case m.Keep() | m.PersonalOrder() | m.ModelOrder():
                 self._desk.order(command)
+            case m.ModelsWanted() | m.ModelChunk():
+                if self._models is not None:
+                    self._models(command)
             case m.Drain(reason):
                 self.drain(reason or "asked by the gateway")
             case m.Suspend(reason):

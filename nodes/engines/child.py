@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from nodes.engines.contract import EngineState, Job, TextJob
 from nodes.engines.crashes import CrashLog, CrashPolicy
 from nodes.engines.process import WorkerCommand, WorkerProcess
 from nodes.engines.slots import Slots
+from nodes.engines.staging import Staged, hand_over
 from nodes.errors import ArmQuarantined, DeadlinePassed, EngineDied, EngineError, InputInvalid
 from nodes.worker.frames import Frame, FrameError
 
@@ -27,10 +28,11 @@ log = structlog.get_logger("nodes.engine")
 
 @dataclass(frozen=True)
 class LoadOrder:
-    """One model for the process to load: a file, or bytes that are kept in memory alone.
+    """One model for the process to load: a file, bytes that are kept in memory alone, or files to be handed over.
 
     Attributes:
         compiled: What the worker must know of a compiled form, see `nodes.worker.sessions`; else empty.
+        staged: The files that are handed over; None where the process reads `path` itself.
     """
 
     arm: str
@@ -38,6 +40,7 @@ class LoadOrder:
     sha256: str
     model: bytes | None = field(default=None, repr=False)
     compiled: Mapping[str, Any] = field(default_factory=dict)
+    staged: Staged | None = None
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,8 @@ class Supervisor:
         if self.state is not EngineState.READY or self._process is None:
             raise EngineDied(f"The engine is {self.state}")
         await self._load(self._process, order)
-        self._quarantined.discard(order.arm)
         self._orders[order.arm] = order
+        self._quarantined.discard(order.arm)
 
     def detach(self, arm: str) -> None:
         """Forget a model that was attached."""
@@ -247,27 +250,26 @@ class Supervisor:
         self.state = EngineState.READY
 
     async def _load_or_lose(self, process: WorkerProcess, order: LoadOrder) -> None:
-        """After a restart, a compiled form whose file is damaged or gone must not keep all other arms away."""
+        """A model that was sent, or a compiled form that is damaged after a restart, must not keep all others away."""
         try:
             await self._load(process, order)
         except EngineDied:
             raise
         except EngineError as error:
-            if not (self.restarts and order.compiled):
+            if order.staged is None and not (self.restarts and order.compiled):
                 raise
-            log.error("compiled arm lost", arm=order.arm, why=error.message)
-            self._quarantined.add(order.arm)
-            self._on_arms_lost([order.arm])
+            self._give_up({order.arm}, error.message)
 
     async def _load(self, process: WorkerProcess, order: LoadOrder) -> None:
         held = None if order.model is None else {"model": np.frombuffer(order.model, np.uint8)}
         header: dict[str, Any] = {"op": "load", "arm": order.arm, "path": order.path, "sha256": order.sha256}
         if order.compiled:
             header["compiled"] = dict(order.compiled)
-        answer = process.request(header, held)
         try:
+            if order.staged is not None:
+                header["staged"] = await hand_over(process, order.staged)
             async with asyncio.timeout(self._limits.load_timeout_s):
-                _successful(await answer)
+                _successful(await process.request(header, held))
         except TimeoutError as error:
             raise EngineError(f"{order.arm} did not load in {self._limits.load_timeout_s:g} s") from error
         except EngineDied as error:
@@ -288,9 +290,12 @@ class Supervisor:
     def _blame(self, arms: set[str]) -> None:
         lost = self._crashes.record(time.monotonic(), arms) - self._quarantined
         if lost:
-            self._quarantined |= lost
-            log.error("arms quarantined", arms=sorted(lost), crashes=self._limits.crashes.quarantine_after)
-            self._on_arms_lost(sorted(lost))
+            self._give_up(lost, f"{self._limits.crashes.quarantine_after} crashes")
+
+    def _give_up(self, arms: Set[str], why: str) -> None:
+        self._quarantined |= arms
+        log.error("arms quarantined", arms=sorted(arms), why=why)
+        self._on_arms_lost(sorted(arms))
 
     async def _restart(self) -> None:
         while True:

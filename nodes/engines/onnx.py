@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from nodes.engines.child import LoadOrder
 from nodes.engines.contract import Job, JobResult, TextEnd, TextJob, TextPiece
 from nodes.engines.hosted import HostedEngine
+from nodes.engines.staging import Staged
 from nodes.errors import EngineError
 from nodes.worker.frames import FrameError
 
@@ -27,6 +28,14 @@ class OnnxEngine(HostedEngine):
             EngineError: if it does not load.
         """
         await self._child.attach(LoadOrder(arm, "", hashlib.sha256(model).hexdigest(), model))
+
+    async def attach_files(self, arm: str, sha256: str, staged: Staged) -> None:
+        """Load one more model from files that are handed over: the process opens nothing itself.
+
+        Raises:
+            EngineError: if it does not load.
+        """
+        await self._child.attach(LoadOrder(arm, "", sha256, staged=staged))
 
     def detach(self, arm: str) -> None:
         """Forget a model that was attached; one that is not there is no error."""

@@ -15,6 +15,7 @@ import nodes.worker
 from nodes.arms import Tensors
 from nodes.errors import EngineDied, EngineError
 from nodes.worker.frames import Frame, FrameDecoder, FrameError, encode
+from nodes.worker.lockdown import Rules
 
 STDERR_TAIL_BYTES = 4096
 CLOSE_TIMEOUT_S = 0.5
@@ -22,13 +23,15 @@ CLOSE_TIMEOUT_S = 0.5
 # `nodes` and `kernels` are made by hand and hold only the worker and what it runs, so that another interpreter sees
 # nothing of the packages that the agent's interpreter has installed beside it.
 _BOOTSTRAP = """
-import sys, types
+import sys
 sys.path[:] = [p for p in sys.path if p]
+import types
 for name, folder in {folders!r}.items():
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [folder]
 from {serve} import main
-main(slots={slots}, parent_pid={parent_pid})
+from nodes.worker.lockdown import Rules
+main(slots={slots}, parent_pid={parent_pid}, rules={rules})
 """
 
 
@@ -40,16 +43,20 @@ class WorkerCommand:
         python: The interpreter; needs numpy and onnxruntime, Python 3.10 or newer.
         slots: Models that run at once.
         serve: Module in the worker package whose `main` the process runs.
+        rules: What the process may still do once it is ready; None leaves it as free as the agent.
     """
 
     python: Path
     slots: int
     serve: str = "nodes.worker.main"
+    rules: Rules | None = None
 
     def arguments(self) -> list[str]:
         """The command line."""
         folders = {"nodes": str(Path(nodes.worker.__path__[0]).parent), "kernels": str(kernels.__path__[0])}
-        code = _BOOTSTRAP.format(folders=folders, serve=self.serve, slots=self.slots, parent_pid=os.getpid())
+        code = _BOOTSTRAP.format(
+            folders=folders, serve=self.serve, slots=self.slots, parent_pid=os.getpid(), rules=self.rules
+        )
         return [str(self.python), "-c", code]
 
     def environment(self) -> dict[str, str]:

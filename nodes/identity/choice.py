@@ -27,7 +27,10 @@ def with_identity(given: Mapping[str, Any], environment: Mapping[str, str] = os.
     identity = kept.load(folder)
     if given.get("name") not in (None, identity.name):
         raise ConfigError(f"--name: the identity in {folder} is that of {identity.name}; leave it out")
-    return {**given, "identity": folder, "name": identity.name, "gateway": identity.gateway}
+    # Several gateways were named because all of them are wanted; they share one authority.
+    several = "," in (given.get("gateway") or "")
+    gateway = given["gateway"] if several else identity.gateway
+    return {**given, "identity": folder, "name": identity.name, "gateway": gateway}
 
 
 def _folder(given: Mapping[str, Any], environment: Mapping[str, str]) -> Path | None:
@@ -40,7 +43,10 @@ def _folder(given: Mapping[str, Any], environment: Mapping[str, str]) -> Path | 
         return None
     gateway = given.get("gateway")
     # On another machine the identity is worth nothing; on the same one its nodes' port is what counts.
-    return root / wanted if gateway is None or _host(gateway) == _host(kept.load(root / wanted).gateway) else None
+    if gateway is None:
+        return root / wanted
+    host = _host(kept.load(root / wanted).gateway)
+    return root / wanted if any(_host(target) == host for target in gateway.split(",")) else None
 
 
 def _host(target: str) -> str:

@@ -1,8 +1,9 @@
 """The engine process: reads frames from stdin, runs models, writes frames to the stdout it was born with.
 
-Operations: ``load`` {id, arm, path, sha256, compiled} (+ the tensor ``model`` in place of the file) ->
-``loaded``; ``unload`` {id, arm} -> ``unloaded``; ``infer`` {id, arm} + tensors -> ``done`` + tensors; ``identify``
-{id, runtime} -> ``identified``; ``build`` {id, …, see `building.build`} -> ``piece`` {step}, then ``built`` {file};
+Operations: ``load`` {id, arm, path, sha256, compiled} (+ the tensor ``model`` in place of the file, or ``staged``, see
+`nodes.worker.staging`) -> ``loaded``; ``stage`` {id, key} + the tensor ``piece`` -> ``staged``; ``unload`` {id, arm} ->
+``unloaded``; ``infer`` {id, arm} + tensors -> ``done`` + tensors; ``identify`` {id, runtime} -> ``identified``;
+``build`` {id, …, see `building.build`} -> ``piece`` {step}, then ``built`` {file};
 any of them -> ``failed`` {id, reason, text}. The first frame out is ``ready`` with the versions found.
 
 The process ends when stdin closes (its agent is gone) and ignores SIGINT and SIGTERM, which a terminal or a
@@ -24,21 +25,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nodes.worker.frames import Frame
+    from nodes.worker.lockdown import Rules
     from nodes.worker.sessions import Sessions
 
 READ_BYTES = 256 * 1024
 PR_SET_PDEATHSIG = 1
 
 
-def main(slots: int, parent_pid: int) -> None:
+def main(slots: int, parent_pid: int, rules: Rules | None = None) -> None:
     """Serve until stdin closes.
 
     Args:
         slots: Models that run at once, each in a thread of its own.
         parent_pid: The agent; the process leaves at once where that is no longer its parent.
+        rules: What it may still do once it is ready; None leaves it as free as the agent.
     """
     commands_fd, replies_fd = enter_process(parent_pid)
-    serve(slots, commands_fd, Replies(replies_fd))
+    serve(slots, commands_fd, Replies(replies_fd), rules=rules)
 
 
 def enter_process(parent_pid: int) -> tuple[int, int]:
@@ -110,9 +113,11 @@ class Commands:
             return self._read.popleft()
 
 
-def serve(slots: int, commands_fd: int, replies: Replies, *, needs_onnxruntime: bool = True) -> None:
+def serve(
+    slots: int, commands_fd: int, replies: Replies, *, rules: Rules | None = None, needs_onnxruntime: bool = True
+) -> None:
     """Answer commands in so many threads until stdin closes."""
-    greet(replies, needs_onnxruntime=needs_onnxruntime)
+    greet(replies, rules, needs_onnxruntime=needs_onnxruntime)
     from nodes.worker.sessions import Sessions
 
     sessions, commands = Sessions(), Commands(commands_fd)
@@ -123,8 +128,11 @@ def serve(slots: int, commands_fd: int, replies: Replies, *, needs_onnxruntime: 
         thread.join()
 
 
-def greet(replies: Replies, *, needs_onnxruntime: bool = True) -> None:
-    """Say that the process is ready, and with which versions; "" where onnxruntime is neither there nor needed."""
+def greet(replies: Replies, rules: Rules | None = None, *, needs_onnxruntime: bool = True) -> None:
+    """Say that the process is ready, with which versions, and what protects others from it.
+
+    The version is "" where onnxruntime is neither there nor needed.
+    """
     # Imported only now, when nothing that they print can reach the pipe.
     import numpy
 
@@ -136,7 +144,21 @@ def greet(replies: Replies, *, needs_onnxruntime: bool = True) -> None:
     except ImportError:
         if needs_onnxruntime:
             raise
-    replies.send({"op": "ready", **versions, "pid": os.getpid()})
+    protections = {} if rules is None else {"protections": _locked(rules)}
+    replies.send({"op": "ready", **versions, "pid": os.getpid(), **protections})
+
+
+def _locked(rules: Rules) -> str:
+    # Everything that is needed later, before it cannot be opened any more; not everybody has kernels.
+    import nodes.worker.sessions
+    from nodes.worker.lockdown import lock
+
+    with contextlib.suppress(ImportError):
+        import nodes.worker.chains  # noqa: F401
+        from kernels.native.library import available
+
+        available()
+    return lock(rules).described()
 
 
 def _run(sessions: Sessions, commands: Commands, replies: Replies) -> None:
@@ -162,9 +184,15 @@ def _answer(sessions: Sessions, frame: Frame, replies: Replies) -> tuple[dict[st
     if frame.op == "load":
         held = frame.tensors().get("model")
         model = None if held is None else held.tobytes()
-        compiled = header.get("compiled")
-        found = sessions.load(header["arm"], header["path"], header["sha256"], model=model, compiled=compiled)
+        if "staged" in header:
+            found = sessions.load_staged(header["arm"], header["staged"], header["sha256"])
+        else:
+            compiled = header.get("compiled")
+            found = sessions.load(header["arm"], header["path"], header["sha256"], model=model, compiled=compiled)
         return {"op": "loaded", "id": header["id"], **found}, None
+    if frame.op == "stage":
+        sessions.staging.add(header["key"], frame.tensors()["piece"])
+        return {"op": "staged", "id": header["id"]}, None
     if frame.op == "unload":
         sessions.unload(header["arm"])
         return {"op": "unloaded", "id": header["id"]}, None

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from nodes.worker.providers import LoadRefused, session_on
+from nodes.worker.providers import LoadRefused, one_thread, session_on
+from nodes.worker.staging import Staging
 
 __all__ = ["LoadRefused", "Sessions", "open_session", "read_verified", "session_of", "verified"]
 
@@ -39,6 +40,7 @@ class Sessions:
 
     def __init__(self) -> None:
         self._by_arm: dict[str, Model] = {}
+        self.staging = Staging()
 
     def load(
         self,
@@ -73,6 +75,18 @@ class Sessions:
         self._by_arm[arm] = loaded
         return loaded.described()
 
+    def load_staged(self, arm: str, key: str, sha256: str) -> dict[str, Any]:
+        """Make the session of one arm from what was staged under a key, without opening a file.
+
+        Raises:
+            LoadRefused, StagingError: as `load`, or something was not staged.
+        """
+        content = verified(self.staging.take(key), sha256, name=key)
+        outside = self.staging.outside_tensors(f"{key}/table")
+        loaded = _OnnxModel(session_of(content, outside), outside)
+        self._by_arm[arm] = loaded
+        return loaded.described()
+
     def unload(self, arm: str) -> None:
         """Forget the session of an arm; its memory is free once no run uses it."""
         self._by_arm.pop(arm, None)
@@ -90,8 +104,10 @@ class Sessions:
 
 
 class _OnnxModel:
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, outside: Mapping[str, NDArray[Any]] | None = None) -> None:
         self._session = session
+        # ONNX Runtime reads the arrays where they lie.
+        self._outside = outside
         self._names = [output.name for output in self._session.get_outputs()]
 
     def described(self) -> dict[str, Any]:
@@ -153,13 +169,22 @@ def open_session(path: Path, sha256: str) -> Any:
     return session_of(read_verified(path, sha256))
 
 
-def session_of(content: bytes) -> Any:
+def session_of(content: bytes, outside: Mapping[str, NDArray[Any]] | None = None) -> Any:
     """A session on one thread of the CPU.
+
+    Args:
+        outside: Tensors that the model names but does not hold.
 
     Raises:
         LoadRefused: if the provider is not the one asked for.
     """
-    return session_on(content, "")
+    options = one_thread()
+    if outside:
+        from onnxruntime import OrtValue
+
+        values = [OrtValue.ortvalue_from_numpy(array) for array in outside.values()]
+        options.add_external_initializers(list(outside), values)
+    return session_on(content, "", options=options)
 
 
 def _describe(values: Any) -> list[dict[str, Any]]:

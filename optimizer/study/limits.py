@@ -8,13 +8,15 @@ Shape letters: q prompts, m models, t tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.gate.sentences import SentenceEncoder
+from optimizer.mapping import Mapper, in_turn
 from optimizer.study import estimates
 from optimizer.study.estimates import Bench, Estimate, prepare
 from optimizer.study.outcome import Outcome, assemble, bootstrap, interval
@@ -22,6 +24,7 @@ from optimizer.study.table import Table
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 # A model fits a limit in a task when this share of its answers there did.
 _QUANTILE = 0.95
@@ -68,6 +71,46 @@ def _up(value: float) -> float:
     return float(f"{np.ceil(value / step - 1e-9) * step:.3g}")
 
 
+@dataclass(frozen=True)
+class _Swept:
+    """What one fold's fits say, without what they were made from.
+
+    Args:
+        training: The training prompts.
+        judged: Those to be judged.
+        candidates: What may stand behind the gate.
+        task_q: Row of each training prompt's task.
+        task_n: Likewise of the prompts to be judged.
+        needed_tm: Joules and milliseconds that nearly every answer of a model in a task stays within.
+    """
+
+    training: Table
+    judged: Table
+    candidates: Mapping[str, Estimate]
+    task_q: Ints
+    task_n: Ints
+    needed_tm: tuple[Floats, Floats]
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A table, its folds, and how they are fitted."""
+
+    table: Table
+    fold_q: Ints
+    seed: int
+    sentences: SentenceEncoder | None
+
+    def swept(self, fold: int) -> _Swept:
+        """The fits of one fold."""
+        inside, outside = np.flatnonzero(self.fold_q == fold), np.flatnonzero(self.fold_q != fold)
+        judged = self.table.rows(inside)
+        bench = prepare(self.table.rows(outside), judged, seed=self.seed, sentences=self.sentences)
+        candidates = estimates.gates(bench, estimates.task_lookup(bench))
+        needed = _needed(bench, bench.training.joules_qm), _needed(bench, bench.training.ms_qm)
+        return _Swept(bench.training, judged, candidates, bench.design.task_q, bench.judged_tasks, needed)
+
+
 def sweep_limits(
     table: Table,
     limits: Sequence[tuple[float, float]],
@@ -75,45 +118,40 @@ def sweep_limits(
     folds: int = 5,
     seed: int = 0,
     sentences: SentenceEncoder | None = None,
-    progress: Callable[[str], None] | None = None,
+    mapper: Mapper = in_turn,
 ) -> list[Point]:
     """Judge the gate under every pair (most joules, most milliseconds), cross-fitted.
+
+    Args:
+        table: The measured outcomes.
+        limits: The pairs.
+        folds: Parts that are judged in turn.
+        seed: Of the folds and samples.
+        sentences: An encoder from outside, looked at beside the n-grams.
+        mapper: Does the folds, then the pairs.
 
     Raises:
         NativeMissing: The compiled part is not built.
 
-    `sentences` is an encoder from outside, looked at beside the n-grams.
-
     Cost: as one study, and a few ms per pair and fold.
     """
     fold_q = np.random.default_rng(seed).permutation(np.arange(len(table.texts)) % folds)
-    parts: list[list[tuple[Outcome, Bools]]] = []
-    for fold in range(folds):
-        if progress:
-            progress(f"fold {fold + 1} of {folds}")
-        inside, outside = np.flatnonzero(fold_q == fold), np.flatnonzero(fold_q != fold)
-        judged = table.rows(inside)
-        bench = prepare(table.rows(outside), judged, seed=seed, sentences=sentences)
-        parts.append(_fold(bench, judged, limits))
+    swept = mapper(partial(_swept, _Split(table, fold_q, seed, sentences)), range(folds), "fold")
     order = np.argsort(np.concatenate([np.flatnonzero(fold_q == fold) for fold in range(folds)]))
-    found = []
-    for index, pair in enumerate(limits):
-        outcome = assemble([part[index][0] for part in parts], order)
-        found.append(_point(pair, outcome, np.concatenate([part[index][1] for part in parts])))
-    return found
+    return mapper(partial(_point, swept, order), limits, "limit")
 
 
-def _point(pair: tuple[float, float], outcome: Outcome, answered_q: Bools) -> Point:
+def _swept(split: _Split, fold: int) -> _Swept:
+    return split.swept(fold)
+
+
+def _point(swept: Sequence[_Swept], order: Ints, pair: tuple[float, float]) -> Point:
+    parts = [_within(fold, (fold.needed_tm[0] <= pair[0]) & (fold.needed_tm[1] <= pair[1])) for fold in swept]
+    outcome = assemble([part[0] for part in parts], order)
+    answered_q = np.concatenate([part[1] for part in parts])
     low, high = interval(bootstrap(outcome.quality_q[:, None])[:, 0])
     figures = (outcome.energy_j, outcome.ms_quantile(0.95), float(answered_q.mean()))
     return Point(*pair, outcome.quality, low, high, *figures)
-
-
-def _fold(bench: Bench, judged: Table, limits: Sequence[tuple[float, float]]) -> list[tuple[Outcome, Bools]]:
-    candidates = estimates.gates(bench, estimates.task_lookup(bench))
-    training = bench.training
-    needed = [_needed(bench, value_qm) for value_qm in (training.joules_qm, training.ms_qm)]
-    return [_within(bench, judged, candidates, (needed[0] <= pair[0]) & (needed[1] <= pair[1])) for pair in limits]
 
 
 def _needed(bench: Bench, value_qm: Floats) -> Floats:
@@ -124,19 +162,19 @@ def _needed(bench: Bench, value_qm: Floats) -> Floats:
     return out_tm
 
 
-def _within(bench: Bench, judged: Table, candidates: Mapping[str, Estimate], fits_tm: Bools) -> tuple[Outcome, Bools]:
+def _within(fold: _Swept, fits_tm: Bools) -> tuple[Outcome, Bools]:
     """The best candidate under limits, chosen on the training prompts."""
-    trained_qm = fits_tm[bench.design.task_q] & bench.training.choice_qm
-    judged_nm = fits_tm[bench.judged_tasks] & judged.choice_qm
+    trained_qm = fits_tm[fold.task_q] & fold.training.choice_qm
+    judged_nm = fits_tm[fold.task_n] & fold.judged.choice_qm
     rows = np.arange(len(trained_qm))
 
     def earned(estimate: Estimate) -> float:
         choice_q = np.where(trained_qm, estimate.unseen_qm, -1.0).argmax(axis=1)
-        return float((bench.training.earned_qm[rows, choice_q] * trained_qm.any(axis=1)).mean())
+        return float((fold.training.earned_qm[rows, choice_q] * trained_qm.any(axis=1)).mean())
 
-    best = max(candidates.values(), key=earned)
+    best = max(fold.candidates.values(), key=earned)
     choice_n = np.where(judged_nm, best.judged_nm, -1.0).argmax(axis=1)
-    outcome = Outcome.mixed(choice_n[None], np.ones(1), judged)
+    outcome = Outcome.mixed(choice_n[None], np.ones(1), fold.judged)
     answered_n: Bools = np.asarray(judged_nm.any(axis=1))
     return Outcome(
         outcome.quality_q * answered_n, outcome.joules_q * answered_n, outcome.ms_2q * answered_n, outcome.chance_2q

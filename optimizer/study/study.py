@@ -5,8 +5,9 @@ Shape letters: q prompts, m models, r rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from optimizer.errors import EvidenceError
 from optimizer.gate.sentences import SentenceEncoder
+from optimizer.mapping import Mapper, in_turn
 from optimizer.study import estimates
 from optimizer.study.estimates import Estimate, prepare
 from optimizer.study.outcome import Outcome, assemble
@@ -22,6 +24,7 @@ from optimizer.study.rules import Lottery, Rules, priced, single
 from optimizer.study.table import Table, cheapest_of_the_best
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 # What others would do; the best of them on the training folds is what the gate must not fall behind.
 BASELINES = ("random", "cheapest", "best_single", "task_lookup", "static_mixture", "knn", "kmeans", "tfidf_ridge")
@@ -92,15 +95,13 @@ class Study:
     curve: dict[tuple[str, int], Spent] = field(default_factory=dict)
 
 
-def run_study(
-    table: Table, settings: StudySettings | None = None, *, progress: Callable[[str], None] | None = None
-) -> Study:
+def run_study(table: Table, settings: StudySettings | None = None, *, mapper: Mapper = in_turn) -> Study:
     """Judge every policy on every prompt by cross-fitting.
 
     Args:
         table: The measured outcomes.
         settings: How.
-        progress: Is told a line per fold.
+        mapper: Does the folds.
 
     Raises:
         EvidenceError: Too few prompts for the folds.
@@ -113,12 +114,7 @@ def run_study(
         raise EvidenceError(f"A study in {settings.folds} folds needs at least {2 * settings.folds} prompts.")
     fold_q = np.random.default_rng(settings.seed).permutation(np.arange(len(table.texts)) % settings.folds)
     study = Study(table, budget_grid(table, settings.budgets))
-    parts = []
-    for fold in range(settings.folds):
-        if progress:
-            progress(f"fold {fold + 1} of {settings.folds}")
-        inside, outside = np.flatnonzero(fold_q == fold), np.flatnonzero(fold_q != fold)
-        parts.append(_Fold(table.rows(outside), table.rows(inside), study, settings).run())
+    parts = mapper(partial(_judged, study, settings, fold_q), range(settings.folds), "fold")
     order = np.argsort(np.concatenate([np.flatnonzero(fold_q == fold) for fold in range(settings.folds)]))
     for name in ("at_budget", "proven"):
         found = {key: [getattr(part, name)[key] for part in parts] for key in getattr(parts[0], name)}
@@ -130,6 +126,12 @@ def run_study(
     }
     study.level = {name: level for name in CURVES if (level := _level(study, name)) is not None}
     return study
+
+
+def _judged(study: Study, settings: StudySettings, fold_q: Ints, fold: int) -> Study:
+    """One fold, judged by fits on the others."""
+    inside, outside = np.flatnonzero(fold_q == fold), np.flatnonzero(fold_q != fold)
+    return _Fold(study.table.rows(outside), study.table.rows(inside), study, settings).run()
 
 
 def _level(study: Study, name: str) -> Spent | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.context import Session, output_option
+from orchestrator.cli.context import Session, gateway_option, output_option
 
 if TYPE_CHECKING:
     from orchestrator.config_layers import Loaded
@@ -58,6 +58,35 @@ def schema() -> None:
     from orchestrator.config import GatewayConfig
 
     click.echo(json.dumps(GatewayConfig.model_json_schema(), indent=2))
+
+
+@config.command("reload")
+@gateway_option
+@output_option
+@click.pass_obj
+def reload_config(session: Session, output: str) -> None:
+    """Have a running gateway read its configuration again: all of it is put in force, or nothing."""
+    from orchestrator.cli.output import console, print_json, safe, table
+    from orchestrator.config_errors import ConfigError
+    from orchestrator.errors import EdgewiseError
+
+    try:
+        with session.client() as client:
+            changes = client.reload_config()
+    except EdgewiseError as error:
+        if error.reason == "CONFIG_INVALID":
+            # In full: the text of a call's error is cut.
+            raise ConfigError(f"{error.metadata.get('why', error.message)}; the old one stays in force") from error
+        raise
+    if output == "json":
+        print_json([*changes])
+    elif changes:
+        rows = table(None, ("key", "before", "now"))
+        for change in changes:
+            rows.add_row(safe(change.key), safe(change.before), safe(change.after))
+        console(color=session.color).print(rows)
+    else:
+        session.note("nothing has changed")
 
 
 def _print_origins(loaded: Loaded, session: Session, output: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,9 @@ from orchestrator.cli.context import Session, output_option
 
 if TYPE_CHECKING:
     from optimizer.gate.sentences import SentenceEncoder
+    from optimizer.mapping import Mapper
     from optimizer.study.table import Table
+    from orchestrator.workers.choice import Choice
 
 FILE = click.Path(path_type=Path)
 TABLE = click.option(
@@ -20,6 +24,11 @@ TABLE = click.option(
 ENCODER = click.option("--encoder", type=FILE, help="A sentence encoder (.onnx) to look at beside the n-grams.")
 TOKENIZER = click.option("--tokenizer", type=FILE, help="Its tokenizer.json, if it takes tokens.")
 ARMS = click.option("--arms", type=FILE, required=True, help="What each model costs: csv or json.")
+WORKERS = click.option(
+    "--workers",
+    metavar="WHERE",
+    help="local, local:N processes, ray or ray@HOST:PORT; all give the same bits.  [default: here, on all threads]",
+)
 
 
 @click.command("eval", short_help="Judge policies on a table of your own traffic.")
@@ -29,6 +38,7 @@ ARMS = click.option("--arms", type=FILE, required=True, help="What each model co
 @TOKENIZER
 @click.option("--plot", type=FILE, help="Also draw quality against joules into this file.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the folds.")
+@WORKERS
 @output_option
 @click.pass_obj
 def evaluate(session: Session, /, *, table: Path, arms: Path, plot: Path | None, output: str, **asked: Any) -> None:
@@ -37,13 +47,15 @@ def evaluate(session: Session, /, *, table: Path, arms: Path, plot: Path | None,
     Every prompt is judged by what had not seen it; prices and thresholds are chosen on the training folds. Joules are
     modelled from the arms file.
     """
+    choice = chosen_workers(asked)
     from optimizer.study.study import StudySettings, run_study
     from optimizer.study.summary import summarise
 
     sentences = load_encoder(asked["encoder"], asked["tokenizer"])
     loaded = load_table(session, table, arms)
     settings = StudySettings(folds=folds_for(loaded), seed=asked["seed"], sentences=sentences)
-    study = run_study(loaded, settings, progress=session.note)
+    with mapper(session, choice) as mapped:
+        study = run_study(loaded, settings, mapper=mapped)
     summary = summarise(study)
     if plot is not None:
         from orchestrator.study.plot import save_plot
@@ -51,6 +63,42 @@ def evaluate(session: Session, /, *, table: Path, arms: Path, plot: Path | None,
         save_plot(summary, plot)
         session.note(f"plot: {plot}")
     _print(summary, session, output)
+
+
+def chosen_workers(asked: dict[str, Any]) -> Choice | None:
+    """Where --workers wants the work done, None without it; called before anything that computes is imported.
+
+    Raises:
+        UsageError: A sentence encoder, which cannot be sent, is to work elsewhere.
+        PlacementError: As in `parse_workers`.
+    """
+    from orchestrator.workers.choice import parse_workers
+    from orchestrator.workers.local import compute_on_one_thread
+
+    if asked["workers"] is None:
+        return None
+    choice = parse_workers(asked["workers"])
+    if choice.elsewhere and asked.get("encoder") is not None:
+        raise click.UsageError("an --encoder cannot be sent to other processes; use --workers local")
+    compute_on_one_thread()
+    return choice
+
+
+@contextmanager
+def mapper(session: Session, choice: Choice | None) -> Iterator[Mapper]:
+    """What does the pieces of a study, telling how far it is.
+
+    Raises:
+        PlacementError: As in `opened`.
+    """
+    from orchestrator.workers.choice import Choice, opened, told
+
+    with opened(choice or Choice()) as workers:
+
+        def mapped(function: Callable[[Any], Any], items: Sequence[Any], what: str) -> list[Any]:
+            return workers.map(function, items, progress=told(session.note, what))
+
+        yield mapped
 
 
 def load_encoder(model: Path | None, tokenizer: Path | None) -> SentenceEncoder | None:

@@ -9,6 +9,7 @@ import click
 from optimizer.errors import EvidenceError, NativeMissing
 from orchestrator.config_errors import ConfigError
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, ExitCode
+from orchestrator.placement.errors import PlacementError
 from orchestrator.study.errors import StudyError
 from orchestrator.units import format_duration_ms, format_energy_j
 
@@ -16,6 +17,10 @@ from orchestrator.units import format_duration_ms, format_energy_j
 ADVICE = {
     "UNREACHABLE": ("gateway unreachable", "start one with `edgewise gateway`, or name it with --gateway HOST:PORT"),
     "TLS_FAILED": ("no secure connection", "`edgewise doctor` looks at it again; see deploy/docs/identity.md"),
+    "RESTART_NEEDED": ("nothing was changed", "restart the gateway, or take these changes back and reload"),
+    "STORE_IN_USE": ("the store is in use", "stop the gateway first; `edgewise store backup` works while it runs"),
+    "STORE_NEWER": ("the store is newer", "see deploy/docs/operating.md"),
+    "STORE_CORRUPT": ("the store is damaged", "see deploy/docs/operating.md"),
     "TLS_OFF": ("no TLS", "start the gateway with --tls on, or on an address beyond loopback"),
     "TOKEN_NOT_FOUND": ("unknown token", "`edgewise token list` lists the tokens"),
     "NO_NODE": ("no node", "start one with `edgewise node run`; `edgewise status` shows who is there"),
@@ -27,6 +32,7 @@ ADVICE = {
     "EXPERT_NOT_FOUND": ("unknown expert", "`edgewise status` lists the experts"),
     "SLEEP_OFF": ("node may not sleep", "start it with `edgewise node run --allow-suspend`"),
     "NODE_NOT_FOUND": ("unknown node", "`edgewise node list` lists the nodes"),
+    "MODEL_FIXED": ("always loaded", "start its node with --memory-budget SIZE"),
     "REQUEST_NOT_FOUND": ("unknown request", "only the gateway that answered remembers it, and not for ever"),
     "DEADLINE_EXCEEDED": ("too late", "allow more with --max-latency or --timeout"),
     "UNIMPLEMENTED": ("not supported", "compare versions with `edgewise status` and `edgewise --version`"),
@@ -50,7 +56,7 @@ def report(error: BaseException, *, verbose: bool = False) -> int:
         case ConfigError():
             cure = "repair it, then run `edgewise config validate FILE`"
             return _say(_line("configuration refused", str(error), cure), ExitCode.CONFIG)
-        case StudyError():
+        case StudyError() | PlacementError():
             return _say(_line(error.what, error.why, error.cure), error.exit_code)
         case NativeMissing():
             return _say(_line("not built here", str(error), "then try again"), ExitCode.FAILED)

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import Session, output_option
-from orchestrator.cli.evaluate import ENCODER, FILE, TOKENIZER, load_encoder
+from orchestrator.cli.evaluate import ENCODER, FILE, TOKENIZER, WORKERS, chosen_workers, load_encoder, mapper
 
 if TYPE_CHECKING:
     from optimizer.gate.feedback import TensorGate
     from optimizer.gate.gate import TextGate
     from optimizer.gate.sentences import SentenceEncoder
+    from optimizer.mapping import Mapper
     from orchestrator.study.store import StoredGate
     from orchestrator.study.tables import Traffic
+    from orchestrator.workers.choice import Choice
 
 _TABLE = click.option(
     "--table", type=FILE, help="Rows of prompt_id, prompt, task, model, quality: csv, jsonl or parquet."
@@ -42,6 +44,7 @@ def gate() -> None:
 )
 @ENCODER
 @TOKENIZER
+@WORKERS
 @output_option
 @click.pass_obj
 def train(session: Session, /, *, save: Path, output: str, **asked: Any) -> None:
@@ -52,10 +55,13 @@ def train(session: Session, /, *, save: Path, output: str, **asked: Any) -> None
     n-grams; the gate then goes with that file and no other. With --feedback, heads learn from features that a gateway
     recorded, each from the queries that its expert answered alone.
     """
+    _one_source(asked)
+    choice = chosen_workers(asked)
+    if asked["workers"] is not None and (asked["feedback"] or asked["add_to"]):
+        raise click.UsageError("--workers is for training all heads of a --table")
     from orchestrator.study.store import save_gate
 
-    _one_source(asked)
-    trained, seen = _of_feedback(session, asked) if asked["feedback"] else _of_table(session, asked)
+    trained, seen = _of_feedback(session, asked) if asked["feedback"] else _of_table(session, asked, choice)
     save_gate(save, trained, seen)
     heads = _heads(trained)
     session.note(f"gate of {len(heads)} models: {save}")
@@ -90,7 +96,7 @@ def _of_feedback(session: Session, asked: dict[str, Any]) -> tuple[TextGate | Te
     return train_rated(rated, penalty=asked["penalty"]), hashes(rated.ids)
 
 
-def _of_table(session: Session, asked: dict[str, Any]) -> tuple[TextGate, Any]:
+def _of_table(session: Session, asked: dict[str, Any], choice: Choice | None) -> tuple[TextGate, Any]:
     import numpy as np
 
     from orchestrator.study.store import hashes, load_gate
@@ -100,16 +106,17 @@ def _of_table(session: Session, asked: dict[str, Any]) -> tuple[TextGate, Any]:
     traffic = read_traffic(asked["table"], note=session.note)
     seen = hashes(traffic.texts)
     if asked["add_to"] is None:
-        return _fit(traffic, penalty, sentences), seen
+        with mapper(session, choice) as mapped:
+            return _fit(traffic, penalty, sentences, mapped), seen
     stored = load_gate(asked["add_to"], sentences)
     return _extended(session, stored, traffic, penalty), np.concatenate([stored.seen, seen])
 
 
-def _fit(traffic: Traffic, penalty: float | None, sentences: SentenceEncoder | None) -> TextGate:
+def _fit(traffic: Traffic, penalty: float | None, sentences: SentenceEncoder | None, mapped: Mapper) -> TextGate:
     from optimizer.gate.gate import fit_gate
 
     qualities = dict(zip(traffic.models, traffic.quality_qm.T, strict=True))
-    return fit_gate(traffic.texts, traffic.tasks, qualities, penalty=penalty, sentences=sentences)
+    return fit_gate(traffic.texts, traffic.tasks, qualities, penalty=penalty, sentences=sentences, mapper=mapped)
 
 
 def _extended(session: Session, stored: StoredGate, traffic: Traffic, penalty: float | None) -> TextGate:

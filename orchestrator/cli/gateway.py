@@ -65,10 +65,11 @@ def gateway(
         ("log", "level"): log_level or ("debug" if session.verbose else None),
         ("state_dir",): state_dir,
     }
-    loaded = load(flags={path: value for path, value in given.items() if value is not None}, file=file)
+    flags = {path: value for path, value in given.items() if value is not None}
+    loaded = load(flags=flags, file=file)
     poll_directly()
     try:
         from orchestrator.gateway.app import serve
     except ModuleNotFoundError as error:
         raise click.ClickException(f"the module {error.name} is missing: pip install 'edgewise[gateway]'") from error
-    return serve(loaded.config)
+    return serve(loaded.config, lambda: load(flags=flags, file=file).config)

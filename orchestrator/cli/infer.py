@@ -32,6 +32,7 @@ FUSIONS = ("auto", "none", "mixture", "vote")
 @click.option("--timeout", type=DURATION, default=10_000.0, help="Deadline of the call.  [default: 10s]")
 @click.option("--request-id", help="A name of your own for this request; `edgewise why` takes it.")
 @click.option("--user", help="Whose own expert may learn from this and answer.")
+@click.option("--node", "nodes", multiple=True, metavar="NAME", help="Where it may run; may be repeated.")
 @output_option
 @click.pass_obj
 def infer(
@@ -49,6 +50,7 @@ def infer(
     timeout: float,
     request_id: str | None,
     user: str | None,
+    nodes: tuple[str, ...],
     output: str,
 ) -> None:
     """Answer one query: FILE is a picture or a .npy array.
@@ -72,6 +74,7 @@ def infer(
             fusion=FusionChoice(fusion),
             request_id=request_id,
             user=user,
+            nodes=nodes,
         )
     if output == "json":
         print_json(answer)

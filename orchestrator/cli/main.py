@@ -15,6 +15,7 @@ VERBS = {
     "gateway": "orchestrator.cli.gateway:gateway",
     "node": "orchestrator.cli.node:node",
     "profile": "orchestrator.cli.node:profile",
+    "ray": "orchestrator.cli.ray:ray",
     "prune": "orchestrator.cli.node:prune",
     "compile": "orchestrator.cli.node:compile_forms",
     "cache": "orchestrator.cli.node:cache",
@@ -34,7 +35,9 @@ VERBS = {
     "plan": "orchestrator.cli.plan:plan",
     "simulate": "orchestrator.cli.simulate:simulate",
     "gate": "orchestrator.cli.gate:gate",
+    "deploy": "orchestrator.cli.deploy:deploy",
     "config": "orchestrator.cli.config:config",
+    "store": "orchestrator.cli.store:store",
     "doctor": "orchestrator.cli.doctor:doctor",
     "completion": "orchestrator.cli.completion:completion",
 }

@@ -51,6 +51,15 @@ def experts(session: Session, arguments: tuple[str, ...]) -> None:
     _hand_over(session, "experts", arguments)
 
 
+@node.command("install-service", context_settings=PASS_THROUGH, short_help="Write a unit of systemd for a node here.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def install_service(arguments: tuple[str, ...]) -> None:
+    """Write a unit of systemd; the same as `edgewise deploy service node`, also --help."""
+    from orchestrator.cli.deploy import hand_over
+
+    hand_over("service", "node", *arguments)
+
+
 @click.command(context_settings=PASS_THROUGH, short_help="Measure the experts of a node on this machine.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj

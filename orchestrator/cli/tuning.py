@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import Session, output_option
-from orchestrator.cli.evaluate import ARMS, ENCODER, FILE, TABLE, TOKENIZER, folds_for, load_encoder, load_table
+from orchestrator.cli.evaluate import (
+    ARMS,
+    ENCODER,
+    FILE,
+    TABLE,
+    TOKENIZER,
+    WORKERS,
+    chosen_workers,
+    folds_for,
+    load_encoder,
+    load_table,
+    mapper,
+)
 from orchestrator.cli.params import DURATION, ENERGY
 
 if TYPE_CHECKING:
@@ -24,6 +36,7 @@ _LEVEL = 0.003
 @ARMS
 @ENCODER
 @TOKENIZER
+@WORKERS
 @output_option
 @click.pass_obj
 def sweep(session: Session, /, *, table: Path, arms: Path, output: str, **asked: Any) -> None:
@@ -45,6 +58,7 @@ def sweep(session: Session, /, *, table: Path, arms: Path, output: str, **asked:
 @click.option("--task", default="", help="Write it for one task; without it, the default of all tasks.")
 @click.option("--config", "file", type=FILE, required=True, help="Configuration file to write the limits into.")
 @click.option("--dry-run", is_flag=True, help="Show the point, write nothing.")
+@WORKERS
 @output_option
 @click.pass_obj
 def tune(
@@ -79,6 +93,7 @@ def tune(
 
 
 def _swept(session: Session, table: Path, arms: Path, asked: dict[str, Any]) -> list[Point]:
+    choice = chosen_workers(asked)
     from optimizer.study.limits import frontier, limit_grid, sweep_limits
 
     sentences = load_encoder(asked["encoder"], asked["tokenizer"])
@@ -88,7 +103,8 @@ def _swept(session: Session, table: Path, arms: Path, asked: dict[str, Any]) -> 
         for energy_j in limit_grid(loaded.joules_qm, 9)
         for latency_ms in limit_grid(loaded.ms_qm, 6)
     ]
-    points = sweep_limits(loaded, limits, folds=folds_for(loaded), sentences=sentences, progress=session.note)
+    with mapper(session, choice) as mapped:
+        points = sweep_limits(loaded, limits, folds=folds_for(loaded), sentences=sentences, mapper=mapped)
     return sorted(frontier(points), key=lambda point: (point.max_latency_ms, point.max_energy_j))
 
 

@@ -81,10 +81,11 @@ class AsyncClient(Session):
         max_experts: int | None = None,
         request_id: str | None = None,
         user: str | None = None,
+        nodes: Sequence[str] = (),
         timeout_s: float | None = None,
     ) -> Answer:
         """Answer one tensor query, as `Client.infer`."""
-        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user)
+        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user, nodes)
         named = inputs if isinstance(inputs, Mapping) else wire.fit(inputs, await self._spec(task))
         return await self._run(wire.infer(named, ask), timeout_s)
 
@@ -158,6 +159,10 @@ class AsyncClient(Session):
     async def drain_node(self, node: str) -> str:
         """Give a node no new work; returns its state."""
         return await self._run(admin.drain_node(node))
+
+    async def manage_model(self, expert: str, verb: str, *, node: str = "", ttl_s: float = 0.0) -> tuple[str, ...]:
+        """Have nodes load, unload, pin or unpin an expert; the arms that were told, whose residency says the rest."""
+        return await self._run(admin.manage_model(expert, verb, node=node, ttl_s=ttl_s))
 
     async def sleep_node(self, node: str) -> str:
         """Have a node finish what runs and sleep, if its operator allows that; returns its state."""

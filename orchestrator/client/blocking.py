@@ -9,7 +9,8 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from orchestrator.client import accounts, identity, personal, wire
+from orchestrator.artifacts.folder import ModelFolder
+from orchestrator.client import accounts, identity, models, personal, wire
 from orchestrator.client.admin import wire as admin
 from orchestrator.client.session import (
     CHANNEL_OPTIONS,
@@ -23,6 +24,7 @@ from orchestrator.client.session import (
 from orchestrator.client.types import (
     Answer,
     Budget,
+    ChangedKey,
     EnergyShare,
     Explanation,
     FleetStatus,
@@ -96,6 +98,7 @@ class Client(Session):
         max_experts: int | None = None,
         request_id: str | None = None,
         user: str | None = None,
+        nodes: Sequence[str] = (),
         timeout_s: float | None = None,
     ) -> Answer:
         """Answer one tensor query.
@@ -111,11 +114,12 @@ class Client(Session):
             request_id: Chosen by the caller; None lets the gateway choose.
             timeout_s: Deadline of this call in seconds; the client's own when None.
             user: Whose own expert may learn from this and answer; None for nobody's.
+            nodes: Where it may run; empty for anywhere.
 
         Raises:
             EdgewiseError: See `orchestrator.errors`, for example `BudgetInfeasible`.
         """
-        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user)
+        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user, nodes)
         named = inputs if isinstance(inputs, Mapping) else wire.fit(inputs, self._spec(task))
         return self._run(wire.infer(named, ask), timeout_s)
 
@@ -195,6 +199,14 @@ class Client(Session):
     def drain_node(self, node: str) -> str:
         """Give a node no new work; returns its state."""
         return self._run(admin.drain_node(node))
+
+    def manage_model(self, expert: str, verb: str, *, node: str = "", ttl_s: float = 0.0) -> tuple[str, ...]:
+        """Have nodes load, unload, pin or unpin an expert; the arms that were told, whose residency says the rest."""
+        return self._run(admin.manage_model(expert, verb, node=node, ttl_s=ttl_s))
+
+    def reload_config(self) -> tuple[ChangedKey, ...]:
+        """Have the gateway read its configuration again; what has changed."""
+        return self._run(admin.reload_config())
 
     def sleep_node(self, node: str) -> str:
         """Have a node finish what runs and sleep, if its operator allows that; returns its state."""
@@ -277,6 +289,24 @@ class Client(Session):
     def revoke_node(self, node: str) -> identity.NodeRecord:
         """Put a node out: its stream ends and its certificates are refused."""
         return self._run(identity.revoke_node(node))
+
+    # ---- pushed models
+
+    def push_model(self, folder: ModelFolder, nodes: Sequence[str] = ()) -> models.PushOutcome:
+        """Put a model in force on nodes (none named: on all), or learn what of it the gateway does not have yet."""
+        return self._run(models.push(folder.manifest, nodes))
+
+    def put_chunk(self, sha256: str, size_bytes: int, offset: int, data: bytes) -> int:
+        """Send bytes of a model's file; returns what has arrived."""
+        return self._run(models.put_chunk(sha256, size_bytes, offset, data))
+
+    def pushed_models(self) -> tuple[models.PushedModel, ...]:
+        """What was pushed, and how far it is on each node."""
+        return self._run(models.models())
+
+    def remove_model(self, name: str) -> models.PushedModel:
+        """Take a pushed model out of force."""
+        return self._run(models.remove(name))
 
     def _run(self, call: wire.Call[Reply], timeout_s: float | None = None) -> Reply:
         method = self._channel.unary_unary(call.method, type(call.request).SerializeToString, call.response.FromString)

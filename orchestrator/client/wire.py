@@ -57,6 +57,7 @@ class Ask:
     max_experts: int | None = None
     request_id: str | None = None
     user: str | None = None
+    nodes: Sequence[str] = ()
 
 
 def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
@@ -69,6 +70,7 @@ def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
         budget=_budget(ask.budget),
         fusion=_fusion(ask),
         user=ask.user or "",
+        allowed_nodes=ask.nodes,
     )
     return Call(f"/{GATEWAY}/Infer", request, gateway_pb2.InferResponse, _answer)
 
@@ -292,4 +294,5 @@ def _candidate(message: gateway_pb2.Candidate) -> own.Candidate:
         feasible=message.feasible,
         excluded_by=message.excluded_by,
         score=message.score,
+        load_ms=message.load_ms,
     )

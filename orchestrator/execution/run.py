@@ -192,7 +192,7 @@ class Runner:
     def __init__(self, board: ArmBoard, attempts: Attempts, *, max_attempts: int) -> None:
         self._board = board
         self._attempts = attempts
-        self._max_attempts = max_attempts
+        self.max_attempts = max_attempts
 
     async def run(self, query: Query, progress: Progress, decide: Decide) -> Fused:
         """The best answer within the limits.
@@ -222,7 +222,7 @@ class Runner:
         return progress.fused
 
     async def _until_answered(self, query: Query, progress: Progress, decide: Decide) -> None:
-        for _ in range(self._max_attempts):
+        for _ in range(self.max_attempts):
             try:
                 await self._follow(query, progress, decide)
             except AttemptFailed as failure:

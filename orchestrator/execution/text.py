@@ -41,6 +41,7 @@ class TextEnd:
     tool_calls_json: str = ""
     first_token_ms: float | None = None
     expert: str = ""
+    logprobs_json: str = ""
 
 
 @dataclass
@@ -76,7 +77,7 @@ class TextRunner:
     def __init__(self, board: ArmBoard, attempts: Attempts, *, max_attempts: int) -> None:
         self._board = board
         self._attempts = attempts
-        self._max_attempts = max_attempts
+        self.max_attempts = max_attempts
 
     async def run(
         self, query: TextQuery, progress: Progress, decide: Decide, *, panel: Panel, figures: TextFigures
@@ -107,7 +108,7 @@ class TextRunner:
                 yield piece
 
     async def _until_answered(self, course: Course, decide: Decide) -> AsyncIterator[Delta | TextEnd]:
-        for _ in range(self._max_attempts):
+        for _ in range(self.max_attempts):
             bound = course.progress.decision.route
             if bound is None:
                 break
@@ -335,7 +336,7 @@ def _standing(course: Course) -> list[Delta | TextEnd]:
     expert, done = course.panel.standing()
     course.progress.fuse_s += time.monotonic() - started_s
     end = _end(done, expert, asked_tokens=course.query.parameters.max_tokens, query=course.query)
-    pieces: list[Delta | TextEnd] = [Delta(done.work_id, done.text, ())] if done.text else []
+    pieces: list[Delta | TextEnd] = [Delta(done.work_id, done.text, (), done.logprobs_json)] if done.text else []
     return [*pieces, end]
 
 
@@ -352,6 +353,7 @@ def _end(done: Done, expert: str, *, asked_tokens: int, query: TextQuery) -> Tex
         done.tool_calls_json,
         done.first_token_ms,
         expert,
+        done.logprobs_json,
     )
 
 
@@ -366,11 +368,11 @@ def _fill(work: fleet_pb2.Work, query: TextQuery, tokens: int) -> None:
         work.text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)
     work.text.whole = query.whole
     sent = work.text.parameters
-    sent.max_tokens = tokens
+    sent.max_tokens, sent.embed = tokens, parameters.embed
     sent.stop.extend(parameters.stop)
     sent.tools_json, sent.tool_choice_json = parameters.tools_json, parameters.tool_choice_json
     sent.response_format_json = parameters.response_format_json
-    for name in ("temperature", "top_p", "seed"):
+    for name in ("temperature", "top_p", "seed", "top_logprobs"):
         value = getattr(parameters, name)
         if value is not None:
             setattr(sent, name, value)

@@ -110,6 +110,10 @@ class NodeSession:
         elif len(self._outbox) == 1:
             asyncio.get_running_loop().call_later(GATHER_S, self._wake.set)
 
+    def holds(self, command: fleet_pb2.NodeCommand) -> bool:
+        """Whether a command that was queued has not been sent yet."""
+        return any(one is command for one in self._outbox)
+
     def _goes_alone(self) -> bool:
         return self._interval_s > BUSY_INTERVAL_S or len(self.pending) < GATHER_FROM
 

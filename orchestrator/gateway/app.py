@@ -30,11 +30,16 @@ from edgewise.v1 import (
     gateway_pb2_grpc,
     identity_pb2,
     identity_pb2_grpc,
+    models_pb2,
+    models_pb2_grpc,
 )
 from orchestrator import __version__, log
 from orchestrator.admission import Admission
+from orchestrator.artifacts.desk import ModelDesk
+from orchestrator.artifacts.servicers import ModelsServicer
 from orchestrator.budgets import Budgets
 from orchestrator.config import GatewayConfig, is_loopback, split_address
+from orchestrator.door.cache import AnswerCache
 from orchestrator.door.server import HttpServer
 from orchestrator.errors import EdgewiseError, ExitCode
 from orchestrator.execution.attempt import Attempts
@@ -45,11 +50,14 @@ from orchestrator.gateway.channel import server_options
 from orchestrator.gateway.guard import GuardedServer
 from orchestrator.gateway.http import Guarded, http_app
 from orchestrator.gateway.join import Joiner
-from orchestrator.gateway.opening import keep_books, open_books
+from orchestrator.gateway.opening import keep_books, open_books, snapshots_of
+from orchestrator.gateway.placement import Placement, Placements
 from orchestrator.gateway.policy import Doorman
 from orchestrator.gateway.ports import CannotListen, bind, nodes_server
+from orchestrator.gateway.reload import Reloader
 from orchestrator.gateway.service import Service
 from orchestrator.gateway.servicers import AdminServicer, FleetServicer, GatewayServicer
+from orchestrator.gateway.settings import configured_budgets, max_attempts, plan_limits
 from orchestrator.gateway.till import Till, forgetful_ledger
 from orchestrator.identity.line import join_url, tell_how_to_join
 from orchestrator.identity.servicers import IdentityServicer
@@ -62,14 +70,13 @@ from orchestrator.pacing import Pacing
 from orchestrator.personal.desk import PersonalDesk
 from orchestrator.personal.homes import Homes
 from orchestrator.planning.gate_files import GateFiles
-from orchestrator.planning.planner import PlanLimits, Planner, planning_process
+from orchestrator.planning.planner import Planner, planning_process
 from orchestrator.probing import Probing
 from orchestrator.sleep.keeper import SleepKeeper
 from orchestrator.sleep.register import SleepRegister
 from orchestrator.sleep.vigil import Vigil
 from orchestrator.store.errors import StoreError
 from orchestrator.study.errors import StudyError
-from orchestrator.types import BudgetRequest, OnInfeasible
 
 if TYPE_CHECKING:
     from orchestrator.identity.opening import Identity
@@ -79,7 +86,7 @@ events = structlog.get_logger("gateway")
 DRAIN_S = 10.0
 # How long a request over HTTP may take where it does not say.
 MAX_HTTP_S = 600.0
-SERVICES = tuple(f"edgewise.v1.{name}" for name in ("Gateway", "Admin", "Accounts", "Fleet", "Identity"))
+SERVICES = tuple(f"edgewise.v1.{name}" for name in ("Gateway", "Admin", "Accounts", "Fleet", "Identity", "Models"))
 
 
 @dataclass
@@ -91,15 +98,23 @@ class Gateway:
     joiner: Joiner
     planner: Planner
     keys: KeyRing
+    models: ModelDesk
+    reloader: Reloader
     vigil: Vigil
     identity: Identity | None = None
 
 
-def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_process) -> Gateway:
+def build(
+    config: GatewayConfig,
+    *,
+    executor: Callable[[], Executor] = planning_process,
+    read: Callable[[], GatewayConfig] | None = None,
+) -> Gateway:
     """Put a gateway together.
 
     Args:
         config: Everything that it can be told.
+        read: Reads the configuration anew, see `Reloader`; None has it never change.
         executor: Makes where plans are made.
 
     Raises:
@@ -115,12 +130,17 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
     )
     fleet = Fleet(board, lease_s=config.nodes.lease_s)
     metrics = Metrics()
-    plan = config.plan
-    limits = PlanLimits(plan.max_active_energy_j, plan.max_active, plan.mean_energy_j, plan.drift_fraction)
-    budgets = _budgets(config, lambda name: name in fleet.tasks and fleet.tasks[name].text)
+    default, by_task, text = configured_budgets(config)
+    budgets = Budgets(
+        default,
+        by_task,
+        config.state_dir / "budgets.json",
+        text=text,
+        is_text=lambda name: name in fleet.tasks and fleet.tasks[name].text,
+    )
     planner = Planner(
         fleet,
-        limits=limits,
+        limits=plan_limits(config),
         observe_s=metrics.planned,
         executor=executor,
         average_j=lambda task: budgets.long_run(task).average_energy_j,
@@ -143,11 +163,17 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
         ),
         admission=Admission(max_running=config.admission.max_running, max_queued=config.admission.max_queued),
         attempts=Attempts(fleet, max_patience_s=retries.suspect_after_s, retries=retries.enabled),
-        max_attempts=retries.max_attempts if retries.enabled else 1,
+        max_attempts=max_attempts(config),
         journal=Journal(config.explain.keep),
         metrics=metrics,
         max_experts=config.fusion.max_experts,
         personal=PersonalDesk(fleet, Homes(config.state_dir / "homes.json")),
+        placements=Placements(
+            {
+                scope: Placement(frozenset(rule.allowed_nodes), frozenset(rule.required_tags))
+                for scope, rule in config.auth.placement.items()
+            }
+        ),
         till=till,
         keeper=SleepKeeper(
             fleet,
@@ -158,12 +184,16 @@ def build(config: GatewayConfig, *, executor: Callable[[], Executor] = planning_
         ),
     )
     joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s, afterwards=service)
+    joiner.gateways = config.nodes.gateways
     joiner.reported = service.personal.reported
+    models = ModelDesk(fleet, config.state_dir / "models", limit_bytes=config.models.max_mib * MIB)
+    joiner.models = models
     required = config.auth.keys == "required" or not config.on_loopback
     keys = KeyRing([], required=required, clock_unix_s=time.time)
+    reloader = Reloader(config, service, read or (lambda: config))
     vigil = Vigil(fleet, planner, service.keeper, config.sleep)
     service.arrived = vigil.count
-    return Gateway(config, service, joiner, planner, keys, vigil, _identity(config, fleet))
+    return Gateway(config, service, joiner, planner, keys, models, reloader, vigil, _identity(config, fleet))
 
 
 def _identity(config: GatewayConfig, fleet: Fleet) -> Identity | None:
@@ -173,24 +203,6 @@ def _identity(config: GatewayConfig, fleet: Fleet) -> Identity | None:
     from orchestrator.identity.opening import open_identity
 
     return open_identity(config, fleet)
-
-
-def _budgets(config: GatewayConfig, is_text: Callable[[str], bool]) -> Budgets:
-    default = _budget(config.budgets.default.model_dump())
-    by_task = {name: _budget(budget.model_dump()) for name, budget in config.budgets.tasks.items()}
-    text = _budget(config.budgets.text.model_dump())
-    return Budgets(default, by_task, config.state_dir / "budgets.json", text=text, is_text=is_text)
-
-
-def _budget(fields: dict[str, object]) -> BudgetRequest:
-    policy = fields["on_infeasible"]
-    energy, latency, profile = fields["max_energy_j"], fields["max_latency_ms"], fields["profile"]
-    return BudgetRequest(
-        max_energy_j=energy if isinstance(energy, float) else None,
-        max_latency_ms=latency if isinstance(latency, float) else None,
-        on_infeasible=OnInfeasible(policy) if policy else None,
-        profile=profile if isinstance(profile, str) else None,
-    )
 
 
 @asynccontextmanager
@@ -207,9 +219,10 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     deadline_s = config.admission.max_deadline_s
     guarded: Any = GuardedServer(server, max_deadline_s=deadline_s, admit=doorman.admit_call)
     gateway_pb2_grpc.add_GatewayServicer_to_server(GatewayServicer(service), guarded)
-    admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(service, gateway.joiner), guarded)
+    admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(service, gateway.joiner, gateway.reloader), guarded)
     books = AccountsServicer(service.till, gateway.keys)
     accounts_pb2_grpc.add_AccountsServicer_to_server(books, guarded)
+    models_pb2_grpc.add_ModelsServicer_to_server(ModelsServicer(gateway.models), guarded)
     # With TLS nodes have a port of their own.
     identity = gateway.identity
     fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(gateway.joiner, Closed() if identity else None), guarded)
@@ -218,7 +231,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(checks, guarded)
     if is_loopback(config.listen):
-        files = (gateway_pb2, admin_pb2, accounts_pb2, fleet_pb2, identity_pb2)
+        files = (gateway_pb2, admin_pb2, accounts_pb2, fleet_pb2, identity_pb2, models_pb2)
         names = [file.DESCRIPTOR.services_by_name for file in files]
         full = [service.full_name for services in names for service in services.values()]
         mirror = reflection.aio.ReflectionServicer([*full, reflection.SERVICE_NAME])  # type: ignore[attr-defined]
@@ -226,11 +239,13 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     port = bind(server, config.listen, identity.for_clients() if identity else None)
     servers = [server, *([nodes_server(config, identity, gateway.joiner)] if identity else [])]
     http = _http_server(gateway, _http_listener(config.http_listen), doorman)
-    await open_books(config, service.till, gateway.keys)
+    await open_books(config, service.till, gateway.keys, metrics=service.metrics)
     for each in servers:
         await each.start()
     tasks = [asyncio.create_task(gateway.planner.run()), asyncio.create_task(gateway.joiner.sweep())]
     keeping = [asyncio.create_task(keep_books(service.till, gateway.keys))]
+    if (copying := snapshots_of(gateway)) is not None:
+        keeping.append(asyncio.create_task(copying.run()))
     watching = gateway.planner.gates.watch(config.gate.check_s, gateway.planner.rebind)
     keeping.append(asyncio.create_task(watching))
     keeping.append(asyncio.create_task(gateway.vigil.run()))
@@ -260,11 +275,15 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
 def _follow_health(gateway: Gateway, checks: Any) -> None:
     """Gateway calls are SERVING while some task has a plan; node streams and admin calls always are."""
     pending: set[asyncio.Task[None]] = set()
+    told: list[bool] = []
 
     def update(_: Change | None = None) -> None:
         # A gateway whose nodes sleep wakes one for whoever comes.
         fleet, wakes = gateway.service.fleet, gateway.config.sleep.on_demand
         ready = any(gateway.planner.standing(task) for task in fleet.tasks) or bool(wakes and fleet.dormitory.sleepers)
+        if told == [ready]:
+            return
+        told[:] = [ready]
         status = health_pb2.HealthCheckResponse.SERVING
         waiting = health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", *SERVICES):
@@ -294,7 +313,9 @@ def _http_listener(address: str) -> socket.socket:
 def _http_server(gateway: Gateway, listener: socket.socket, doorman: Doorman) -> HttpServer:
     admission, identity = gateway.config.admission, gateway.identity
     limit_bytes, deadline_s = admission.max_message_bytes, min(MAX_HTTP_S, admission.max_deadline_s)
-    app = http_app(gateway.service, identity=identity, limit_bytes=limit_bytes, max_deadline_s=deadline_s)
+    wanted = gateway.config.cache
+    cache = AnswerCache(max_bytes=wanted.max_bytes, ttl_s=wanted.ttl_s) if wanted.enabled else None
+    app = http_app(gateway.service, identity=identity, limit_bytes=limit_bytes, max_deadline_s=deadline_s, cache=cache)
     return HttpServer(Guarded(app, doorman), listener, identity.for_http() if identity else None)
 
 
@@ -312,6 +333,7 @@ async def _run(gateway: Gateway) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, gateway.reloader.signalled)
     # What lives as long as the process is not searched for garbage again and again; the journal alone holds
     # hundreds of thousands of objects.
     gc.freeze()
@@ -330,11 +352,11 @@ async def _run(gateway: Gateway) -> None:
         events.info("gateway.draining")
 
 
-def serve(config: GatewayConfig) -> int:
-    """Run a gateway until SIGTERM or SIGINT; returns the exit code."""
+def serve(config: GatewayConfig, read: Callable[[], GatewayConfig] | None = None) -> int:
+    """Run a gateway until SIGTERM or SIGINT; SIGHUP has it `read` its configuration again. Returns the exit code."""
     log.configure(form=config.log.format, level=config.log.level)
     try:
-        gateway = build(config)
+        gateway = build(config, read=read)
     except EdgewiseError as error:
         events.error("gateway.refused", why=error.message)
         return int(ExitCode.CONFIG)

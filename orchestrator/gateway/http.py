@@ -1,4 +1,4 @@
-"""Liveness, readiness, version and metrics over HTTP, every route behind the table of `policy`."""
+"""Liveness, readiness, version, metrics and the page of the fleet over HTTP, every route behind the table of policy."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from orchestrator import __version__
+from orchestrator.door.cache import AnswerCache
 from orchestrator.door.exchange import Endpoint
 from orchestrator.door.problems import oip_problem, openai_problem, plain_problem
 from orchestrator.door.routes import door_routes
 from orchestrator.errors import EdgewiseError
-from orchestrator.gateway.policy import Doorman
+from orchestrator.gateway.page import HEADERS, fleet_page
+from orchestrator.gateway.policy import PAGE, Doorman
 from orchestrator.gateway.service import Service
 from orchestrator.identity.routes import identity_routes
 from orchestrator.metrics import CONTENT_TYPE
@@ -65,6 +67,9 @@ def problem(error: EdgewiseError, path: str) -> Response:
     """An error as the clients of a path read it."""
     told = openai_problem if path.startswith("/v1/") else oip_problem if path.startswith("/v2") else plain_problem
     status, body, headers = told(error)
+    if path == PAGE and "www-authenticate" in headers:
+        # What browsers understand: they ask their user for the key.
+        headers["www-authenticate"] = 'Basic realm="Edgewise: any name, a key as password", charset="UTF-8"'
     return JSONResponse(body, status, headers)
 
 
@@ -74,6 +79,7 @@ def http_app(
     identity: Identity | None = None,
     limit_bytes: int = DEFAULT_BODY_BYTES,
     max_deadline_s: float = DEFAULT_DEADLINE_S,
+    cache: AnswerCache | None = None,
 ) -> Starlette:
     """The ASGI application, unguarded.
 
@@ -82,6 +88,7 @@ def http_app(
         identity: Takes nodes in; None where there is no TLS.
         limit_bytes: Most bytes of a body.
         max_deadline_s: The longest that a request may take.
+        cache: Answers of texts that are given again; None keeps none.
     """
 
     async def live(_: Request) -> Response:
@@ -105,15 +112,19 @@ def http_app(
         service.metrics.queue_depth = service.admission.queued
         return Response(service.metrics.render(), media_type=CONTENT_TYPE)
 
+    async def fleet(_: Request) -> Response:
+        return HTMLResponse(await fleet_page(service), headers=HEADERS)
+
     return Starlette(
         routes=[
+            Route("/", fleet),
             Route("/healthz", live),
             Route("/health", live),
             Route("/readyz", ready),
             Route("/version", version),
             Route("/metrics", metrics),
             *identity_routes(identity),
-            *door_routes(service, limit_bytes=limit_bytes, max_deadline_s=max_deadline_s),
+            *door_routes(service, limit_bytes=limit_bytes, max_deadline_s=max_deadline_s, cache=cache),
         ]
     )
 

@@ -11,6 +11,8 @@ import structlog
 
 from edgewise.v1 import fleet_pb2
 from orchestrator import __version__
+from orchestrator.artifacts.desk import ModelDesk
+from orchestrator.artifacts.wire import decode_report as decode_model_report
 from orchestrator.errors import RequestError
 from orchestrator.fleet.fleet import Fleet, Refusal
 from orchestrator.fleet.session import NodeSession
@@ -21,6 +23,7 @@ from orchestrator.fleet.wire import (
     decode_failed,
     decode_finals,
     decode_hello,
+    decode_residency,
     decode_signals,
 )
 from orchestrator.gateway.guard import Malformed
@@ -76,7 +79,10 @@ class Joiner:
         self._afterwards = afterwards
         self._heartbeat_s = heartbeat_s
         self._lease_s = lease_s
+        # Addresses of all replicas, for nodes to keep a stream to each.
+        self.gateways: Sequence[str] = ()
         self.reported: Callable[[str, PersonalReport], None] = _unasked
+        self.models: ModelDesk | None = None
 
     async def serve(self, context: Any, witness: Witness | None = None) -> None:
         """Serve one node until its stream ends; without a witness nodes are who they say they are."""
@@ -118,6 +124,8 @@ class Joiner:
 
     async def _converse(self, context: Any, session: NodeSession) -> None:
         session.send(fleet_pb2.NodeCommand(welcome=self._welcome(session)))
+        if self.models is not None:
+            self.models.joined(session)
         writer = asyncio.create_task(session.write(context.write))
         ended = asyncio.create_task(session.ended.wait())
         reader = asyncio.create_task(self._read(context, session))
@@ -137,6 +145,7 @@ class Joiner:
             lease_s=self._lease_s,
             wanted_digests=self._fleet.wanted_digests(session.hello),
             gateway_version=__version__,
+            gateways=self.gateways,
         )
 
     async def _read(self, context: Any, session: NodeSession) -> None:
@@ -173,10 +182,19 @@ class Joiner:
                     self._afterwards.take_finals(decode_finals(event.settled))
                 case "draining":
                     self._fleet.drain(session)
+                case "residency":
+                    told = event.residency
+                    arm = f"{told.expert}:{told.variant}"
+                    self._fleet.change_residency(session, arm, decode_residency(told.residency))
                 case "sleeping":
                     session.sleeping = session.hello.sleep is not None
                 case "personal":
                     self.reported(session.name, decode_report(event.personal))
+                case "chunk_wanted" if self.models is not None:
+                    wanted = event.chunk_wanted
+                    self.models.wants(session, wanted.sha256, wanted.offset, wanted.length)
+                case "model" if self.models is not None:
+                    self.models.reported(decode_model_report(session.name, event.model))
                 case _:
                     log.warning("node.event_unknown", node=session.name)
         except RequestError as error:

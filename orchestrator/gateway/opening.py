@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -13,11 +14,16 @@ from orchestrator.config import GatewayConfig
 from orchestrator.gateway.till import Till, holder_name
 from orchestrator.ledger.keys import KeyRing, Role, mint
 from orchestrator.ledger.ledger import Ledger, Terms
+from orchestrator.metrics import Metrics
 from orchestrator.store.contract import Desk
 from orchestrator.store.errors import StoreFailed
 from orchestrator.store.memory import MemoryDesk
 from orchestrator.store.records import Key
 from orchestrator.store.service import GroupCommitStore, InlineStore, Store
+
+if TYPE_CHECKING:
+    from orchestrator.gateway.app import Gateway
+    from orchestrator.gateway.snapshots import Snapshots
 
 events = structlog.get_logger("gateway")
 
@@ -26,13 +32,15 @@ FIRST_KEY_FILE = "admin.key"
 DAY_S = 86_400.0
 
 
-async def open_books(config: GatewayConfig, till: Till, keys: KeyRing) -> None:
+async def open_books(config: GatewayConfig, till: Till, keys: KeyRing, *, metrics: Metrics) -> None:
     """Open the configured store, take a lease, and hand the books to those who keep them.
+
+    A damaged file is replaced by its last good snapshot; what that lost is said.
 
     Raises:
         StoreError: The store is damaged, in use, full or out of reach.
     """
-    ledger = Ledger(await _open_store(config), _terms(config), holder=holder_name(), clock_unix_s=time.time)
+    ledger = Ledger(await _open_store(config, metrics), _terms(config), holder=holder_name(), clock_unix_s=time.time)
     await ledger.start()
     keys.replace(await ledger.store.run(lambda desk: desk.keys()))
     till.ledger = ledger
@@ -51,6 +59,21 @@ async def _first_key(file: Path, ledger: Ledger, keys: KeyRing) -> None:
     keys.put(key)
     await asyncio.to_thread(_write_secret, file, secret)
     events.info("keys.first", file=str(file), use=f"EDGEWISE_API_KEY_FILE={file}")
+
+
+def snapshots_of(gateway: Gateway) -> Snapshots | None:
+    """What makes snapshots of a gateway's store; None where it is no file."""
+    if gateway.config.ledger.store != "sqlite":
+        return None
+    from orchestrator.gateway.snapshots import Snapshots
+
+    service, keys = gateway.service, gateway.keys
+    return Snapshots(
+        gateway.config.state_dir / FILE,
+        lambda: gateway.reloader.config.ledger,
+        decisive=lambda: (tuple(keys.all()), dict(service.till.ledger.quotas)),
+        metrics=service.metrics,
+    )
 
 
 async def keep_books(till: Till, keys: KeyRing) -> None:
@@ -75,13 +98,13 @@ def _terms(config: GatewayConfig) -> Terms:
     )
 
 
-async def _open_store(config: GatewayConfig) -> Store:
+async def _open_store(config: GatewayConfig, metrics: Metrics) -> Store:
     if config.ledger.store == "memory":
         return InlineStore(MemoryDesk())
-    return GroupCommitStore(await asyncio.to_thread(_open_desk, config))
+    return GroupCommitStore(await asyncio.to_thread(_open_desk, config, metrics))
 
 
-def _open_desk(config: GatewayConfig) -> Desk:
+def _open_desk(config: GatewayConfig, metrics: Metrics) -> Desk:
     if config.ledger.store == "postgres":
         # An extra: only who asks for it needs it.
         try:
@@ -89,6 +112,18 @@ def _open_desk(config: GatewayConfig) -> Desk:
         except ModuleNotFoundError as error:
             raise StoreFailed from error
         return PostgresDesk(config.ledger.postgres or "")
-    from orchestrator.store.sqlite import SqliteDesk
+    from orchestrator.store.recovery import open_or_recover
 
-    return SqliteDesk(config.state_dir / FILE)
+    desk, loss = open_or_recover(config.state_dir / FILE)
+    if loss is not None:
+        metrics.store_recovered = True
+        events.error(
+            "store.recovered",
+            why=loss.why,
+            kept=str(loss.kept),
+            snapshot=str(loss.snapshot),
+            forgotten_s=round(loss.seconds, 1),
+            settlements_lost="unknown" if loss.settlements is None else loss.settlements,
+            do="compare keys and budgets with what you know: changes of that time are forgotten",
+        )
+    return desk

@@ -5,6 +5,7 @@ What is not in the tables is refused to everybody; a test lists all methods and 
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
@@ -29,10 +30,23 @@ class Access(Enum):
 
 
 _GATEWAY = dict.fromkeys(("Infer", "Generate", "Explain", "ListTasks", "Feedback", "Personal"), Access.CLIENT)
-_ADMIN = dict.fromkeys(("GetStatus", "DrainNode", "SleepNode", "WakeNode", "GetBudgets", "SetBudget"), Access.ADMIN)
+_ADMIN = dict.fromkeys(
+    (
+        "GetStatus",
+        "DrainNode",
+        "SleepNode",
+        "WakeNode",
+        "GetBudgets",
+        "SetBudget",
+        "ManageModel",
+        "ReloadConfig",
+    ),
+    Access.ADMIN,
+)
 _ACCOUNTS = dict.fromkeys(
     ("GetQuotas", "SetQuota", "CreateKey", "ListKeys", "RevokeKey", "GetEnergy", "ExportSettlements"), Access.ADMIN
 )
+_MODELS = dict.fromkeys(("PushModel", "PutChunk", "ListModels", "RemoveModel"), Access.ADMIN)
 _IDENTITY = dict.fromkeys(
     ("CreateToken", "ListTokens", "RevokeToken", "ListNodes", "ApproveNode", "RevokeNode"), Access.ADMIN
 ) | {"Renew": Access.NODE}
@@ -43,13 +57,18 @@ METHODS: Mapping[str, Access] = MappingProxyType(
     {f"/edgewise.v1.Gateway/{name}": access for name, access in _GATEWAY.items()}
     | {f"/edgewise.v1.Admin/{name}": access for name, access in _ADMIN.items()}
     | {f"/edgewise.v1.Accounts/{name}": access for name, access in _ACCOUNTS.items()}
+    | {f"/edgewise.v1.Models/{name}": access for name, access in _MODELS.items()}
     | {f"/edgewise.v1.Identity/{name}": access for name, access in _IDENTITY.items()}
     | {f"/grpc.health.v1.Health/{name}": access for name, access in _HEALTH.items()}
     | {"/edgewise.v1.Fleet/Connect": Access.NODE}
     | {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Access.ADMIN}
 )
+# Browsers cannot send a key as programs do: here, and nowhere else, it may come as the password that they ask for. What
+# they send on by themselves afterwards opens nothing but a page to read.
+PAGE = "/"
 ROUTES: Mapping[str, Access] = MappingProxyType(
     {
+        PAGE: Access.ADMIN,
         "/healthz": Access.PUBLIC,
         "/health": Access.PUBLIC,
         "/readyz": Access.PUBLIC,
@@ -119,6 +138,8 @@ class Doorman:
         """An HTTP request, whatever its verb; raises as `admit_call`. False where the table has no such path."""
         headers = tuple(headers)
         shown = [value for name, value in headers if name.lower() == b"authorization"]
+        if path == PAGE:
+            shown = [_bearer(value) for value in shown]
         if not self.keys.required:
             _check_host([value for name, value in headers if name.lower() == b"host"])
         if not self.keys.required and len(shown) == 1 and OURS not in shown[0]:
@@ -138,6 +159,18 @@ class Doorman:
         caller.set(who)
         if access is None or not (who.anonymous or who.role in access.value):
             raise RequestError("PERMISSION_DENIED", "This key may not do that.")
+
+
+def _bearer(shown: bytes) -> bytes:
+    """A password as the key that it is; anything else as it came."""
+    scheme, _, rest = shown.partition(b" ")
+    if scheme.lower() != b"basic":
+        return shown
+    try:
+        _, _, password = base64.b64decode(rest, validate=True).partition(b":")
+    except ValueError:
+        return shown
+    return b"Bearer " + password
 
 
 def _check_host(hosts: Sequence[bytes]) -> None:

@@ -13,7 +13,9 @@ from orchestrator.budgets import TaskBudget
 from orchestrator.errors import RequestError
 from orchestrator.gateway.accounts import Payer, TextReply
 from orchestrator.gateway.join import Joiner, Witness
+from orchestrator.gateway.model_orders import order_models
 from orchestrator.gateway.policy import caller, tenant_seen
+from orchestrator.gateway.reload import Reloader
 from orchestrator.gateway.replies import (
     encode_explanation,
     encode_reply,
@@ -152,9 +154,10 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
 class AdminServicer(admin_pb2_grpc.AdminServicer):
     """What operators call."""
 
-    def __init__(self, service: Service, joiner: Joiner) -> None:
+    def __init__(self, service: Service, joiner: Joiner, reloader: Reloader) -> None:
         self._service = service
         self._joiner = joiner
+        self._reloader = reloader
 
     async def GetStatus(self, request: admin_pb2.GetStatusRequest, context: Any) -> admin_pb2.GetStatusResponse:
         """See admin.proto."""
@@ -202,6 +205,23 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         else:
             changed = budgets.set(task, decode_budget(request.budget), decode_long_run(request.long_run))
         return admin_pb2.SetBudgetResponse(budget=self._encode(changed))
+
+    async def ManageModel(self, request: admin_pb2.ManageModelRequest, context: Any) -> admin_pb2.ManageModelResponse:
+        """See admin.proto."""
+        expert = check_name(request.expert, "expert")
+        node = check_name(request.node, "node") if request.node else None
+        return admin_pb2.ManageModelResponse(
+            arms=order_models(self._service.fleet, expert, request.verb, node=node, ttl_s=request.ttl_s)
+        )
+
+    async def ReloadConfig(
+        self, request: admin_pb2.ReloadConfigRequest, context: Any
+    ) -> admin_pb2.ReloadConfigResponse:
+        """See admin.proto."""
+        changes = await self._reloader.reload()
+        return admin_pb2.ReloadConfigResponse(
+            changed=[admin_pb2.ChangedKey(key=one.key, before=one.before, after=one.after) for one in changes]
+        )
 
     def _encode(self, budget: TaskBudget) -> admin_pb2.TaskBudget:
         return admin_pb2.TaskBudget(

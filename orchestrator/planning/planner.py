@@ -37,8 +37,13 @@ from orchestrator.types import Task
 
 log = structlog.get_logger("planner")
 
-# Nodes that join together are planned for together.
+# Nodes that join together are planned for together: planning waits until none has come for so long, but not for ever.
 SETTLE_S = 0.15
+MAX_SETTLE_S = 1.0
+# Binding takes the longer the more arms there are, and every node that comes or goes asks for it. It takes at most this
+# part of the event loop; where it takes less than BIND_AT_ONCE_S, nothing is put off.
+BIND_FRACTION = 0.1
+BIND_AT_ONCE_S = 0.001
 PLAN_TIMEOUT_S = 60.0
 # How often what the arms really cost is compared with what the plan was made for.
 DRIFT_CHECK_S = 5.0
@@ -118,7 +123,15 @@ class Planner:
         self._made: dict[str, Snapshot] = {}
         self._numbers = itertools.count(1)
         self._wanted = asyncio.Event()
+        self._bind_from_s = 0.0
+        self._binding: asyncio.TimerHandle | None = None
         fleet.subscribe(self._on_change)
+
+    def limit(self, limits: PlanLimits) -> None:
+        """Change what active sets may cost; the plans in force stay until new ones are made."""
+        self._limits = limits
+        self._made.clear()
+        self._wanted.set()
 
     def standing(self, task: str) -> Standing | None:
         """The plan in force; None while no arm of the task is routable."""
@@ -126,16 +139,35 @@ class Planner:
 
     def _on_change(self, change: Change) -> None:
         if change in (Change.ARMS, Change.ROUTABLE):
-            self.rebind()
+            self._bind_soon()
         if change is not Change.ROUTABLE:
             self._wanted.set()
 
     # ---- binding, at once
 
+    def _bind_soon(self) -> None:
+        """Bind now, or in a moment where that was just done: routes on arms that are gone are masked all the same."""
+        for task in self._fleet.tasks:
+            if task not in self._standing or not self._fleet.board.has_arms(task):
+                # The first arms of a task serve at once, and the last ones' end is known at once.
+                self._rebind(task)
+        left_s = self._bind_from_s - time.monotonic()
+        if left_s <= 0.0:
+            self.rebind()
+        elif self._binding is None:
+            self._binding = asyncio.get_running_loop().call_later(left_s, self.rebind)
+
     def rebind(self) -> None:
         """Bind every task's routes to the arms that are routable now."""
+        if self._binding is not None:
+            self._binding.cancel()
+            self._binding = None
+        started_s = time.monotonic()
         for task in self._fleet.tasks:
             self._rebind(task)
+        ended_s = time.monotonic()
+        took_s = ended_s - started_s
+        self._bind_from_s = ended_s + took_s / BIND_FRACTION if took_s > BIND_AT_ONCE_S else 0.0
 
     def _rebind(self, task: str) -> None:
         arms = self._fleet.board.arms(task)
@@ -189,13 +221,22 @@ class Planner:
         try:
             while True:
                 await self._change()
-                await asyncio.sleep(SETTLE_S)
-                self._wanted.clear()
+                await self._quiet()
                 for task in list(self._fleet.tasks):
                     await self._plan(task)
         finally:
             if self._executor is not None:
                 _end(self._executor)
+
+    async def _quiet(self) -> None:
+        """Returns when nothing has changed for a moment, or a storm of changes has lasted long enough."""
+        until_s = time.monotonic() + MAX_SETTLE_S
+        while True:
+            self._wanted.clear()
+            await asyncio.sleep(SETTLE_S)
+            if not self._wanted.is_set() or time.monotonic() >= until_s:
+                self._wanted.clear()
+                return
 
     async def _change(self) -> None:
         """Returns when something changed: the fleet, what its arms really cost, or what a request may cost."""

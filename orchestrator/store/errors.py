@@ -7,6 +7,7 @@
     ├── StoreFailed         the disk or the server failed; nothing more is taken until a restart
     ├── StoreCorrupt        a row or a file is not what was written; a copy was put aside
     ├── StoreInUse          another gateway has this folder
+    ├── StoreNewer          a newer Edgewise wrote it
     └── StoreUnsafe         this SQLite can corrupt databases
 """
 
@@ -45,6 +46,8 @@ class StoreCorrupt(StoreError):
     def __init__(self, what: str, copy: str = "") -> None:
         told = f" A copy is at {copy}." if copy else ""
         super().__init__("STORE_CORRUPT", f"The gateway's books are damaged ({what}).{told}")
+        self.what = what
+        self.copy = copy
 
 
 class StoreInUse(StoreError):
@@ -52,6 +55,19 @@ class StoreInUse(StoreError):
 
     def __init__(self, path: str) -> None:
         super().__init__("STORE_IN_USE", f"Another gateway uses {path}; stop it or choose another state_dir.")
+
+
+class StoreNewer(StoreError):
+    """A newer Edgewise wrote it; what this one does not know it would lose."""
+
+    def __init__(self, found: int, known: int, written_by: str = "") -> None:
+        by = f" by Edgewise {written_by}" if written_by else ""
+        super().__init__(
+            "STORE_NEWER",
+            f"The books were written{by} with schema {found}; this Edgewise knows {known}: run the newer one, or"
+            " restore the copy that was made before it migrated.",
+            metadata={"found": str(found), "known": str(known)},
+        )
 
 
 class StoreUnsafe(StoreError):

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import errors as pg
 
 from orchestrator.store.books import DUST_FRACTION
-from orchestrator.store.errors import StoreCorrupt, StoreFailed, StoreFull
+from orchestrator.store.errors import StoreCorrupt, StoreFailed, StoreFull, StoreNewer
 from orchestrator.store.memory import judge
 from orchestrator.store.records import (
     Amounts,
@@ -34,7 +34,10 @@ from orchestrator.store.sqlite_rows import claim_row, key_row, opened, settlemen
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# Of the tables below; a gateway that does not know a store's version leaves it alone.
+VERSION = 1
 SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta(name text PRIMARY KEY, value text NOT NULL);
 CREATE TABLE IF NOT EXISTS quotas(scope text PRIMARY KEY, request_j float8, day_j float8, mean_w float8,
     day_tokens bigint);
 CREATE TABLE IF NOT EXISTS meters(scope text, unit text, "window" bigint, spent float8 NOT NULL DEFAULT 0,
@@ -117,6 +120,7 @@ class PostgresDesk:
 
     Raises:
         StoreFailed: It cannot be reached, or it does not sync what it commits.
+        StoreNewer: A newer Edgewise made its tables.
     """
 
     durable = True
@@ -136,6 +140,13 @@ class PostgresDesk:
             # Two gateways that start at once would otherwise both find a table missing.
             self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (0x45444757,))
             self._connection.execute(SCHEMA)
+            self._check_version()
+
+    def _check_version(self) -> None:
+        self._do("INSERT INTO meta VALUES('schema', %s) ON CONFLICT DO NOTHING", (str(VERSION),))
+        ((found,),) = self._all("SELECT value FROM meta WHERE name = 'schema'")
+        if int(found) > VERSION:
+            raise StoreNewer(int(found), VERSION)
 
     # ---- transactions
 

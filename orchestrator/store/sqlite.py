@@ -7,9 +7,7 @@ touched. Every row carries a checksum, because a flipped bit in a page passes SQ
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -19,9 +17,11 @@ import apsw
 
 from orchestrator.store import sqlite_rows as rows_of
 from orchestrator.store.books import Books
-from orchestrator.store.errors import StoreCorrupt, StoreFailed, StoreFull, StoreInUse, StoreUnsafe
+from orchestrator.store.errors import StoreCorrupt, StoreUnsafe
+from orchestrator.store.files import before_migration, copy_store, locked, set_aside, translated
 from orchestrator.store.memory import judge
 from orchestrator.store.records import Amounts, Balance, Claim, Claimed, Key, Meter, Posting, Quota, Settlement, Short
+from orchestrator.store.schema import VERSION, bring_up_to_date, version_of
 
 BUSY_MS = 2000
 # Versions in which a write to a WAL that was just reset can corrupt the database; two branches were mended.
@@ -46,14 +46,8 @@ def _translated(method: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
+        with translated():
             return method(*args, **kwargs)
-        except apsw.FullError:
-            raise StoreFull from None
-        except (apsw.CorruptError, apsw.NotADBError) as error:
-            raise StoreCorrupt(type(error).__name__) from error
-        except apsw.Error as error:
-            raise StoreFailed from error
 
     return call
 
@@ -72,6 +66,7 @@ class SqliteDesk:
         StoreUnsafe: This SQLite can corrupt databases.
         StoreInUse: Another gateway has the file.
         StoreCorrupt: It is damaged; a copy was put aside.
+        StoreNewer: A newer Edgewise wrote it.
         StoreFailed, StoreFull: The disk fails.
     """
 
@@ -81,16 +76,16 @@ class SqliteDesk:
         if not is_safe(apsw.sqlite_lib_version()):
             raise StoreUnsafe(apsw.sqlite_lib_version())
         self._path = path
-        self._lock = None if vfs else _locked(path)
+        self._lock = None if vfs else locked(path)
         if self._lock is not None:
             path.touch(mode=0o600)
         try:
             self._connect(vfs, synchronous)
             self._load()
         except StoreCorrupt as error:
-            copy = "" if vfs else _quarantine(path)
+            copy = "" if vfs else str(set_aside(path, "damaged"))
             self.close()
-            raise StoreCorrupt(error.message.partition("(")[2].partition(")")[0], copy) from error
+            raise StoreCorrupt(error.what, copy) from error
         except BaseException:
             self.close()
             raise
@@ -102,14 +97,14 @@ class SqliteDesk:
         connection.set_busy_timeout(BUSY_MS)
         if vfs:
             connection.pragma("locking_mode", "exclusive")
-        connection.pragma("application_id", rows_of.APPLICATION_ID)
+        found = version_of(connection)
         connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", synchronous)
         if connection.pragma("quick_check") != "ok":
             raise StoreCorrupt("quick_check")
-        with connection:
-            connection.execute(rows_of.SCHEMA)
-            connection.pragma("user_version", rows_of.VERSION)
+        if 0 < found < VERSION and not vfs:
+            copy_store(self._path, before_migration(self._path, found), every_row=False)
+        bring_up_to_date(connection, found)
 
     @_translated
     def _load(self) -> None:
@@ -292,28 +287,3 @@ class SqliteDesk:
             (before_unix_s, rows),
         )
         return self._connection.total_changes() - changed
-
-
-def _locked(path: Path) -> int:
-    """An open lock file that says that this process has the database."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise StoreInUse(str(path.parent)) from None
-    return lock
-
-
-def _quarantine(path: Path) -> str:
-    """A copy of the damaged database with its WAL, for whoever looks into it."""
-    taken = 0
-    while (folder := path.with_name(f"{path.stem}.damaged-{taken}")).exists():
-        taken += 1
-    folder.mkdir(mode=0o700)
-    for suffix in ("", "-wal"):
-        part = path.with_name(path.name + suffix)
-        if part.exists():
-            shutil.copy2(part, folder / part.name)
-    return str(folder)

@@ -10,9 +10,7 @@ from orchestrator.store.records import Claim, Key, Meter, Quota, Settlement, che
 if TYPE_CHECKING:
     import apsw
 
-APPLICATION_ID = 0x45444757
-VERSION = 1
-
+# Version 1; what came later is in `orchestrator.store.schema`.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS quotas(scope TEXT PRIMARY KEY, request_j REAL, day_j REAL, mean_w REAL, day_tokens INTEGER,
     sum BLOB NOT NULL) WITHOUT ROWID;

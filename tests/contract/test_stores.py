@@ -321,3 +321,19 @@ def test_pruning_forgets_the_old(desk: Desk) -> None:
     assert page(desk) == []
     assert one(desk, lambda d: d.claim(claim, 2.0)) == (Claimed.NEW, b"")
     assert [entry.meter for entry in desk.balances()] == [young]
+
+
+def test_tables_of_a_newer_version_are_left_alone(conninfo: str) -> None:
+    """As `tests/orchestrator/store/test_files.py` has it for the file."""
+    import psycopg
+
+    from orchestrator.store.errors import StoreNewer
+    from orchestrator.store.postgres import VERSION
+
+    make = _postgres(conninfo)
+    make().close()
+    make().close()
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        connection.execute("UPDATE meta SET value = %s", (str(VERSION + 1),))
+    with pytest.raises(StoreNewer, match=f"schema {VERSION + 1}; this Edgewise knows {VERSION}"):
+        make()

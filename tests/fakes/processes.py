@@ -189,6 +189,10 @@ class Fleet:
         self.wait_ready()
         return self
 
+    def start_beside(self, name: str, command: list[str]) -> Running:
+        """Start anything else that must not outlive the fleet."""
+        return self._start(name, command, {})
+
     def _start(self, name: str, command: list[str], settings: Mapping[str, str]) -> Running:
         log = self.folder / f"{len(self._started) + 1:02d}-{name}.log"
         with log.open("wb") as stream:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 from onnx import TensorProto, helper, numpy_helper
 
 from nodes.arms import ArmSpec, Inventory, TaskSpec, Tensors, TensorSpec
@@ -75,6 +77,13 @@ def _arm(folder: Path, expert: str, model: bytes, evidence_digest: str = "") -> 
     file.write_bytes(model)
     digest = hashlib.sha256(model).hexdigest()
     return ArmSpec(expert, "onnx-fp32", "digits", "onnx", MACS, 4096, 0.9, 100, file, digest, evidence_digest)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    # `run` points the log at stderr, which here is a file of one test.
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from nodes.cli import main
 from nodes.errors import ExitCode
-
-
-@pytest.fixture(autouse=True)
-def _log_as_before() -> Iterator[None]:
-    # `run` points the log at stderr, which here is a file of one test.
-    yield
-    structlog.reset_defaults()
 
 
 def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -69,7 +60,8 @@ def test_flags_come_from_the_environment_too(
 def test_doctor_is_content_with_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = _run(capsys, "doctor", "-o", "json", "--profile", "rtx-4090")
     checks = {row["check"]: row for row in json.loads(out)}
-    assert set(checks) == {"python", "packages", "disk", "catalogue", "worker", "energy", "identity"}
+    expected = {"python", "packages", "disk", "catalogue", "worker", "sandbox", "energy", "identity"}
+    assert set(checks) == expected
     assert all(row["ok"] for row in checks.values())
     assert code == ExitCode.OK
     assert "onnxruntime" in checks["worker"]["detail"]

@@ -266,6 +266,12 @@ class Admin(admin_pb2_grpc.AdminServicer):
             refuse(context, "NODE_NOT_FOUND", "There is no node of this name.")
         return admin_pb2.DrainNodeResponse(state="draining")
 
+    def ReloadConfig(
+        self, request: admin_pb2.ReloadConfigRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ReloadConfigResponse:
+        changed = admin_pb2.ChangedKey(key="explain.keep", before="5", after="6")
+        return admin_pb2.ReloadConfigResponse(changed=[changed])
+
     def SleepNode(
         self, request: admin_pb2.SleepNodeRequest, context: grpc.ServicerContext
     ) -> admin_pb2.SleepNodeResponse:
@@ -302,6 +308,14 @@ class Admin(admin_pb2_grpc.AdminServicer):
             entry.pacing.CopyFrom(PACING)
         self.budgets[request.task] = entry
         return admin_pb2.SetBudgetResponse(budget=entry)
+
+    def ManageModel(
+        self, request: admin_pb2.ManageModelRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ManageModelResponse:
+        """Its nodes keep all experts in memory."""
+        if not request.expert.startswith("digits-"):
+            refuse(context, "EXPERT_NOT_FOUND", "No connected node has a model of this name.")
+        refuse(context, "MODEL_FIXED", "The node keeps its experts loaded.")
 
 
 PACING = common_pb2.Pacing(

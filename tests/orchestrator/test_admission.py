@@ -177,3 +177,35 @@ async def test_an_error_inside_gives_the_place_back() -> None:
         async with admission.enter(LONG_S):
             raise ValueError("inside")
     assert admission.running == 0
+
+
+async def test_more_places_let_those_in_who_wait() -> None:
+    admission = Admission(max_running=1, max_queued=3)
+    guests = [Guest(admission) for _ in range(4)]
+    await turns()
+    assert (admission.running, admission.queued) == (1, 3)
+    admission.resize(max_running=3, max_queued=3)
+    await turns()
+    assert (admission.running, admission.queued) == (3, 1)
+    for guest in guests:
+        guest.go.set()
+    await asyncio.gather(*(guest.task for guest in guests))
+    assert (admission.running, admission.queued) == (0, 0)
+
+
+async def test_fewer_places_empty_first_and_then_serve_who_waits() -> None:
+    admission = Admission(max_running=3, max_queued=3)
+    guests = [Guest(admission) for _ in range(5)]
+    await turns()
+    admission.resize(max_running=1, max_queued=1)
+    for guest in guests[:2]:
+        guest.go.set()
+    await turns()
+    assert (admission.running, admission.queued) == (1, 2)
+    guests[2].go.set()
+    await turns()
+    assert (admission.running, admission.queued) == (1, 1)
+    for guest in guests:
+        guest.go.set()
+    await asyncio.gather(*(guest.task for guest in guests))
+    assert (admission.running, admission.queued) == (0, 0)

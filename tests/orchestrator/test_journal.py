@@ -47,3 +47,11 @@ def test_a_journal_that_keeps_nothing_finds_nothing() -> None:
         journal.get("a")
     assert caught.value.reason == "REQUEST_NOT_FOUND"
     assert caught.value.metadata == {"keep": "0"}
+
+
+def test_keeping_fewer_forgets_the_oldest_at_once() -> None:
+    journal = Journal(keep=3)
+    for number in range(3):
+        journal.add(an_entry(f"r{number}"))
+    journal.resize(1)
+    assert [known(journal, f"r{number}") for number in range(3)] == [False, False, True]

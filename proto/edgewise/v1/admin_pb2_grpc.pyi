@@ -35,6 +35,10 @@ class AdminStub:
     DrainNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainNodeRequest, _admin_pb2.DrainNodeResponse]
     GetBudgets: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetBudgetsRequest, _admin_pb2.GetBudgetsResponse]
     SetBudget: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetBudgetRequest, _admin_pb2.SetBudgetResponse]
+    ManageModel: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ManageModelRequest, _admin_pb2.ManageModelResponse]
+    """Has nodes load, unload, pin or unpin an expert; returns at once, the arms' residency tells what comes of it."""
+    ReloadConfig: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ReloadConfigRequest, _admin_pb2.ReloadConfigResponse]
+    """Read the configuration again and put it in force: all of it or nothing."""
     SleepNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SleepNodeRequest, _admin_pb2.SleepNodeResponse]
     WakeNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.WakeNodeRequest, _admin_pb2.WakeNodeResponse]
 
@@ -45,6 +49,10 @@ class AdminAsyncStub(AdminStub):
     DrainNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainNodeRequest, _admin_pb2.DrainNodeResponse]  # type: ignore[assignment]
     GetBudgets: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetBudgetsRequest, _admin_pb2.GetBudgetsResponse]  # type: ignore[assignment]
     SetBudget: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetBudgetRequest, _admin_pb2.SetBudgetResponse]  # type: ignore[assignment]
+    ManageModel: _aio.UnaryUnaryMultiCallable[_admin_pb2.ManageModelRequest, _admin_pb2.ManageModelResponse]  # type: ignore[assignment]
+    """Has nodes load, unload, pin or unpin an expert; returns at once, the arms' residency tells what comes of it."""
+    ReloadConfig: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReloadConfigRequest, _admin_pb2.ReloadConfigResponse]  # type: ignore[assignment]
+    """Read the configuration again and put it in force: all of it or nothing."""
     SleepNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.SleepNodeRequest, _admin_pb2.SleepNodeResponse]  # type: ignore[assignment]
     WakeNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.WakeNodeRequest, _admin_pb2.WakeNodeResponse]  # type: ignore[assignment]
 
@@ -76,6 +84,22 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.SetBudgetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.SetBudgetResponse, _abc.Awaitable[_admin_pb2.SetBudgetResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ManageModel(
+        self,
+        request: _admin_pb2.ManageModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ManageModelResponse, _abc.Awaitable[_admin_pb2.ManageModelResponse]]:
+        """Has nodes load, unload, pin or unpin an expert; returns at once, the arms' residency tells what comes of it."""
+
+    @_abc_1.abstractmethod
+    def ReloadConfig(
+        self,
+        request: _admin_pb2.ReloadConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ReloadConfigResponse, _abc.Awaitable[_admin_pb2.ReloadConfigResponse]]:
+        """Read the configuration again and put it in force: all of it or nothing."""
 
     @_abc_1.abstractmethod
     def SleepNode(

@@ -48,7 +48,14 @@ class PlayedSession:
         message = fleet.ToNode(epoch=self.epoch if epoch is None else epoch, sequence=sequence, commands=commands)
         self.outgoing.put_nowait(message)
 
-    def welcome(self, epoch: int = 7, *, wanted: Sequence[str] = (), heartbeat_s: float = 0.05) -> None:
+    def welcome(
+        self,
+        epoch: int = 7,
+        *,
+        wanted: Sequence[str] = (),
+        heartbeat_s: float = 0.05,
+        gateways: Sequence[str] = (),
+    ) -> None:
         self.epoch = epoch
         self.send(
             fleet.NodeCommand(
@@ -58,6 +65,7 @@ class PlayedSession:
                     lease_s=6.0,
                     wanted_digests=wanted,
                     gateway_version="test",
+                    gateways=gateways,
                 )
             )
         )

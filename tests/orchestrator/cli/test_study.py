@@ -191,3 +191,25 @@ def test_without_the_compiled_part_the_cure_is_said(
     assert ended.code == 1
     assert "install a C compiler" in ended.err
     assert ended.err.count("\n") == 1
+
+
+def test_workers_give_the_same_bits_as_this_process(edgewise: Call, tmp_path: Path) -> None:
+    arms = write_arms(tmp_path, "adder,n,0,1,0,0.01,1", "giant,n,0,10,0,0.1,1", "poet,n,0,1.1,0,0.011,1")
+    table = write_table(tmp_path, rows(60))
+    told = [
+        edgewise("budget", "sweep", "--table", table, "--arms", arms, "-o", "json", "--workers", where)
+        for where in ("local", "local:2")
+    ]
+    assert [one.code for one in told] == [0, 0], told
+    assert told[0].out == told[1].out
+    assert "fold 5 of 5" in told[1].err
+
+
+def test_workers_that_cannot_be_are_refused(edgewise: Call, files: tuple[Path, Path], tmp_path: Path) -> None:
+    sweep = ("budget", "sweep", "--table", files[0], "--arms", files[1])
+    wrong = edgewise(*sweep, "--workers", "dask")
+    assert (wrong.code, "'dask' is none of them" in wrong.err) == (2, True)
+    sent = edgewise(*sweep, "--workers", "local:2", "--encoder", tmp_path / "encoder.onnx")
+    assert (sent.code, "cannot be sent" in sent.err) == (2, True)
+    part = edgewise("gate", "train", "--feedback", tmp_path, "--save", tmp_path / "g.npz", "--workers", "local:2")
+    assert (part.code, "--table" in part.err) == (2, True)

@@ -12,7 +12,7 @@ import pytest
 from google.protobuf import descriptor_pool
 from starlette.routing import Route
 
-from edgewise.v1 import accounts_pb2, admin_pb2, fleet_pb2, gateway_pb2, identity_pb2
+from edgewise.v1 import accounts_pb2, admin_pb2, fleet_pb2, gateway_pb2, identity_pb2, models_pb2
 from orchestrator.config import Auth
 from orchestrator.gateway.http import http_app
 from orchestrator.gateway.policy import METHODS, ROUTES, Access, access_to
@@ -20,7 +20,7 @@ from orchestrator.ledger.keys import Role
 from tests.fakes.live import Live, live_gateway
 from tests.orchestrator.gateway.calls import refused, untyped
 
-OURS = (gateway_pb2, admin_pb2, accounts_pb2, fleet_pb2, identity_pb2)
+OURS = (gateway_pb2, admin_pb2, accounts_pb2, fleet_pb2, identity_pb2, models_pb2)
 FOREIGN = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 BAD_KEYS = ("Bearer ewk_00_AAAA", "Basic abc", "Bearer " + "x" * 4000, "' OR 1=1 --")
 
@@ -174,7 +174,7 @@ def get(port: int, path: str, verb: str = "GET", key: str | None = None) -> tupl
     return reply.status, reply.getheader("www-authenticate"), reply.read()
 
 
-@pytest.mark.parametrize("path", [*ROUTES, "/", "/admin", "/metrics/", "/metrics/../healthz"])
+@pytest.mark.parametrize("path", [*ROUTES, "/admin", "/metrics/", "/metrics/../healthz"])
 @pytest.mark.parametrize("verb", ["GET", "POST", "DELETE", "PUT"])
 async def test_routes_ask_for_a_key_whatever_the_verb(tmp_path: Path, path: str, verb: str) -> None:
     import asyncio
@@ -188,7 +188,8 @@ async def test_routes_ask_for_a_key_whatever_the_verb(tmp_path: Path, path: str,
             if ROUTES.get(path) is Access.PUBLIC:
                 assert status != 401
             else:
-                assert (status, challenge) == (401, "Bearer")
+                assert status == 401
+                assert (challenge or "").startswith("Basic realm=" if path == "/" else "Bearer")
                 assert b"credential_invalid" in body
         client = await asyncio.to_thread(get, port, path, verb, await key_for(live, Role.CLIENT))
         access = access_to(path) or Access.ADMIN

@@ -1,0 +1,1 @@
+"""Puts an agent on another machine over ssh, and keeps it as it was asked for."""

@@ -1,0 +1,1 @@
+"""Units of systemd for agents and gateways."""

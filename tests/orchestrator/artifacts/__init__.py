@@ -1,0 +1,1 @@
+"""Tests of what the gateway and its command line do with models."""
