@@ -46,7 +46,7 @@ class Verdict:
     promoted: bool
 
 
-def beats(mine_n: Rights, others_n: Rights, *, z: float) -> bool:
+def beats(mine_n: Rights, others_n: Rights, *, z: float = MANY_Z) -> bool:
     """Whether one is right more often than the other by more than luck, `z` standard deviations of it."""
     wins, losses = int((mine_n & ~others_n).sum()), int((others_n & ~mine_n).sum())
     return wins > losses and wins - losses >= z * (wins + losses) ** 0.5 - 1e-9

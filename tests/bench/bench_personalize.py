@@ -9,8 +9,8 @@ Times are CPU seconds of one thread, taken in the same run: the machine may be s
 stored samples takes is told apart (``judging``); fine-tuning is not judged at all. A *share* is a gain over GE as a
 fraction of full fine-tuning's mean gain over the users.
 
-``--quick`` takes four users and one seed, ``--users=N`` and ``--seeds=N`` other numbers, ``--tuning`` the writers on whom
-the method was tuned (recorded under that name, no bar). What is done is kept in ``build/bench`` user by user and
+``--quick`` takes four users and one seed, ``--users=N`` and ``--seeds=N`` other numbers, ``--tuning`` the writers that
+the method was tuned on (recorded under that name, no bar). What is done is kept in ``build/bench`` user by user and
 seed by seed: a run that was cut goes on where it was, as long as the code is the same.
 Shapes: n samples, c classes.
 """
