@@ -13,10 +13,8 @@ import numpy as np
 
 from optimizer.deciding.model import TaskModel
 from optimizer.evidence.answers import Evidence
-from optimizer.evidence.replay import Costs
 from optimizer.evidence.texts import TextEvidence
 from optimizer.heads.texts import TextHeads
-from optimizer.learning.learn import learn, learn_text
 from optimizer.selection.arms import Limits, Routing
 from optimizer.selection.certify import certify
 from optimizer.selection.exact import Search
@@ -24,11 +22,13 @@ from optimizer.selection.problem import Problem
 from optimizer.selection.solution import Solution, Status
 from optimizer.selection.solve import solve
 from optimizer.selection.utility import BestOf
+from orchestrator.planning.learning import Learning
 from orchestrator.planning.snapshot import Planned, Snapshot
 from orchestrator.types import CertificateRecord
 
 # Seconds at most, on the slowest instances that the benchmark knows; the gap then says what is missing.
 NODE_LIMIT = 20_000
+_LEARNING = Learning()
 
 
 class PlanRejected(Exception):
@@ -55,7 +55,7 @@ def make_plan(snapshot: Snapshot) -> Planned:
     Raises:
         PlanRejected: Nothing may be active, or the certificate does not hold.
     """
-    model = _learn(snapshot)
+    model = _LEARNING.model(snapshot)
     problem = plan_problem(snapshot, model)
     solution = solve(problem, Search(node_limit=NODE_LIMIT, prove=True))
     if solution.status is Status.INFEASIBLE:
@@ -93,19 +93,6 @@ def _certificate(problem: Problem, solution: Solution) -> CertificateRecord:
         bound_fraction=solution.bound,
         price_per_j=solution.price_per_j,
     )
-
-
-def _learn(snapshot: Snapshot) -> TaskModel | None:
-    evidence = snapshot.evidence
-    if evidence is None:
-        return None
-    energy_e = np.zeros(len(evidence.experts))
-    latency_e = np.zeros(len(evidence.experts))
-    for e, expert in enumerate(evidence.experts):
-        cheapest = min((arm for arm in snapshot.arms if arm.expert == expert), key=lambda arm: arm.energy_j)
-        energy_e[e], latency_e[e] = cheapest.energy_j, cheapest.latency_ms
-    costs = Costs(energy_e, latency_e)
-    return learn_text(evidence, costs) if isinstance(evidence, TextEvidence) else learn(evidence, costs)
 
 
 def _quality(snapshot: Snapshot, model: TaskModel | None) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
