@@ -105,7 +105,8 @@ def tune(house: House, table: Path, arms: Path, *, min_quality: float) -> dict[s
 def the_plan_is_certified(status: FleetStatus) -> None:
     """The task's plan in force carries a proof without a gap."""
     (task,) = status.tasks
-    assert (task.certificate.status, task.certificate.gap) == ("optimal", 0.0)
+    told = f"certificate {task.certificate.status}, gap {task.certificate.gap}"
+    assert (task.certificate.status, task.certificate.gap) == ("optimal", 0.0), told
     assert task.active_arms
 
 
