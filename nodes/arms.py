@@ -133,6 +133,27 @@ class ArmSpec:
 
 
 @dataclass(frozen=True)
+class Residency:
+    """Whether an expert is in memory, and what it takes to get it there.
+
+    Attributes:
+        state: "loaded", "loading" or "unloaded".
+        pinned: It stays, whoever else needs room.
+        load_ms: Of the last load; 0 before the first.
+        load_j: Of the last load; None where nobody knows.
+        progress_fraction: Of a load under way; None where nobody knows.
+        problem: Why it could not be done what was asked last; "" where it could.
+    """
+
+    state: str
+    pinned: bool = False
+    load_ms: float = 0.0
+    load_j: float | None = None
+    progress_fraction: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Inventory:
     """All tasks and arms of a node, and tensors by digest for the gateway to ask for."""
 

@@ -140,7 +140,12 @@ def cli() -> None:
 @_option("--openai-key-file", type=click.Path(path_type=Path, dir_okay=False), help="File of the key that it wants.")
 @_option("--openai-task", metavar="TASK", help="Task that its models serve.  [default: chat]")
 @_option("--model", multiple=True, metavar="M", help="One of its models: NAME,quality=0.7,context=8192,can=tools.")
+@_option("--gguf", multiple=True, metavar="FILE", help="Serve this file: FILE,quality=0.7,context=8192,tag=private.")
+@_option("--llama-server", type=click.Path(path_type=Path), metavar="PATH", help="The program.  [default: on the path]")
+@_option("--context", type=int, metavar="TOKENS", help="Of one text of a GGUF file.  [default: its own, up to 4096]")
 @_option("--memory-limit", type=int, metavar="BYTES", help="What the experts may take together.")
+@_option("--memory-budget", metavar="SIZE", help="Load experts when asked for, unload others for them: 2GiB, 500MB.")
+@_option("--idle-unload", type=float, metavar="S", help="Unload experts that nobody asked for so long.")
 @_energy_option()
 @_trace_option()
 @_calibration_option()
@@ -171,7 +176,14 @@ def cli() -> None:
 @_option("--model-memory-mib", type=int, metavar="MIB", help="What they may take loaded.  [default: 2048]")
 @_option("--model-run-s", type=float, metavar="S", help="How long one run of them may take.  [default: 10]")
 @_option("--log", type=click.Choice(["console", "json"]), default="console", help="Form of the log.")
-def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -> None:
+def run(
+    log: str,
+    experts: str | None,
+    memory_limit: int | None,
+    memory_budget: str | None,
+    idle_unload: float | None,
+    **given: Any,
+) -> None:
     """Join a gateway and work until stopped.
 
     Ctrl-C or SIGTERM finishes what runs and leaves; a second one leaves at once. Needs no open port.
@@ -187,7 +199,12 @@ def run(log: str, experts: str | None, memory_limit: int | None, **given: Any) -
     set_up_log(log)
     require_compatible()
     names = [name.strip() for name in (experts or "").split(",") if name.strip()]
-    settings = {**given, "experts": tuple(names), "memory_limit_bytes": memory_limit}
+    memory = {
+        "memory_limit_bytes": memory_limit,
+        "memory_budget_bytes": memory_budget,
+        "idle_unload_s": idle_unload,
+    }
+    settings = {**given, **memory, "experts": tuple(names)}
     sys.exit(run_agent(parse_config(with_identity(settings))))
 
 

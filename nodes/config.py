@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from nodes.energy.discovery import EnergyMode
 from nodes.errors import ConfigError
@@ -47,6 +47,15 @@ def check_target(target: str) -> None:
     host, colon, port = target.rpartition(":")
     if not host or not colon or not port.isdecimal() or not 1 <= int(port) <= 65535:
         raise ValueError("use HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:8421; commas between several")
+
+
+def _bytes(value: int | str) -> int:
+    """``2GiB``, ``500MB`` or a plain number."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?([KMGT]i?B)?|([0-9]{1,15})", str(value))
+    if match is None:
+        raise ValueError("use a size such as 2GiB, 500MB or 1073741824")
+    base = 1024 if "i" in (match[2] or "") else 1000
+    return int(float(match[1] or match[3]) * base ** ("KMGT".index(match[2][0]) + 1 if match[2] else 0))
 
 
 Name = Annotated[str, AfterValidator(_checked_name)]
@@ -88,6 +97,8 @@ class NodeConfig(BaseModel):
         concurrency: Runs at once, each on one thread.
         texts_at_once: Texts that share the steps of the language models' one thread.
         memory_limit_bytes: What resident experts may take together; 0 for no limit.
+        memory_budget_bytes: What loaded experts may take together: the least recently used leave for others; 0 for all.
+        idle_unload_s: Idle seconds after which an expert leaves the memory; 0 for never.
         energy_trace: CSV file that the energy source `replay` follows.
         calibration: File that says what a meter at the plug showed against a board's own sensors.
         noise_seed: Of a profile's noise, where it has any.
@@ -118,6 +129,9 @@ class NodeConfig(BaseModel):
         openai_key_file: File of the key that the server wants.
         openai_task: Task class that its models serve.
         model: Its models that are offered, each with what is known of it; empty for all.
+        gguf: GGUF files that llama-server serves instead of the catalogue's experts, each with what is known of it.
+        llama_server: The llama-server program; None for the one on the search path.
+        context: Tokens of one text that it can hold; 0 for the file's own, up to 4096.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -138,6 +152,8 @@ class NodeConfig(BaseModel):
     texts_at_once: int = Field(default=8, ge=1, le=256)
     queue_limit: int = Field(default=64, ge=0, le=10_000)
     memory_limit_bytes: int = Field(default=0, ge=0)
+    memory_budget_bytes: Annotated[int, BeforeValidator(_bytes)] = Field(default=0, ge=0)
+    idle_unload_s: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
     energy: EnergyMode = EnergyMode.AUTO
     energy_trace: Path | None = None
     calibration: Path | None = None
@@ -169,6 +185,21 @@ class NodeConfig(BaseModel):
     openai_key_file: Path | None = None
     openai_task: Name = "chat"
     model: tuple[str, ...] = ()
+    gguf: tuple[str, ...] = ()
+    llama_server: Path | None = None
+    context: int = Field(default=0, ge=0, le=10_000_000)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> NodeConfig:
+        if self.memory_budget_bytes and self.openai is not None:
+            raise ValueError("--memory-budget: the memory of a server that runs already is its own business")
+        if self.memory_budget_bytes and self.personal is not None:
+            raise ValueError("--personal needs its expert in memory all the time; leave out --memory-budget")
+        if self.gguf and self.openai is not None:
+            raise ValueError(
+                "offer either the models of a server (--openai) or GGUF files (--gguf); run two nodes for both"
+            )
+        return self
 
     @property
     def gateways(self) -> tuple[str, ...]:
@@ -193,6 +224,7 @@ def parse_config(values: dict[str, Any]) -> NodeConfig:
         return NodeConfig.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        where = ".".join(str(part) for part in first["loc"])
         text = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"--{where.replace('_', '-')}: {text[0].lower()}{text[1:]}") from error
+        flag = f"--{where.replace('_', '-')}: " if where else ""
+        raise ConfigError(f"{flag}{text[0].lower()}{text[1:]}") from error

@@ -65,7 +65,7 @@ def check_memory(inventory: Inventory, limit_bytes: int) -> None:
         sizes = ", ".join(f"{arm.expert} {arm.memory_bytes}" for arm in inventory.arms)
         raise ConfigError(
             f"--memory-limit: the experts take {needed_bytes} bytes together, more than {limit_bytes};"
-            f" choose some with --experts ({sizes})"
+            f" choose some with --experts ({sizes}), or have them take turns with --memory-budget"
         )
 
 
@@ -144,6 +144,7 @@ def _text_arm(catalog: TextCatalog, card: TextExpertCard, evidence_digest: str) 
         completion_tokens=card.completion_tokens,
         completion_p95_tokens=card.completion_p95_tokens,
         tokenizer_digest=card.tokenizer_digest,
+        capabilities=("logprobs",),
     )
     arm = _arm(card, catalog.model_path(card), evidence_digest, quality_fraction=card.quality.right_fraction)
     return replace(arm, text=traits)

@@ -82,8 +82,8 @@ class Admission:
 
     def resize(self, *, max_running: int, max_queued: int) -> None:
         """Have more or fewer places from now on; who is in, or waits already, stays."""
-        self._max_running, self._max_queued = max_running, max_queued
-        while self._waiting and self.running < self._max_running:
+        self.max_running, self.max_queued = max_running, max_queued
+        while self._waiting and self.running < self.max_running:
             self.running += 1
             self._pass_on()
 
@@ -139,7 +139,7 @@ class Admission:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        while self._waiting and self.running <= self._max_running:
+        while self._waiting and self.running <= self.max_running:
             place = self._waiting.popleft()
             if not place.done():
                 place.set_result(None)

@@ -11,8 +11,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from orchestrator.config_access import Auth as Auth
+from orchestrator.config_access import Section
+from orchestrator.config_access import Tls as Tls
 from orchestrator.places import default_state_dir
 from orchestrator.units import MAX_ENERGY_J
 
@@ -20,7 +23,6 @@ Choice = Literal["error", "best_effort", "cheapest"]
 Profile = Literal["eco", "balanced", "best"]
 EnergyLimit = Annotated[float, Field(ge=0.0, le=MAX_ENERGY_J)]
 LatencyLimit = Annotated[float, Field(gt=0.0, le=3_600_000.0)]
-HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:_-]{0,252}$")]
 TaskName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 NODES_PORT = 8422
@@ -28,12 +30,6 @@ PLAINTEXT_WARNING = (
     "without TLS keys and requests can be read by whoever is on the way to this address"
     "; leave tls.mode at auto, listen on 127.0.0.1, or set allow_insecure_remote on a network that you trust"
 )
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Nodes(Section):
@@ -135,6 +131,14 @@ class Fusion(Section):
     """How answers are combined."""
 
     max_experts: int = Field(default=4, ge=1, le=8, description="Most experts that may run for one request.")
+
+
+class Cache(Section):
+    """Answers of texts that are given again for exactly the same request of the same tenant."""
+
+    enabled: bool = Field(default=False, description="Keep answers of requests with temperature 0 or a seed.")
+    max_bytes: int = Field(default=67_108_864, ge=65_536, le=17_179_869_184, description="What they may take.")
+    ttl_s: float = Field(default=3600.0, gt=0.0, le=2_678_400.0, description="How long an answer is given again.")
 
 
 class Plan(Section):
@@ -262,37 +266,6 @@ class Models(Section):
     max_mib: int = Field(default=8192, ge=1, le=1_048_576, description="What pushed models may take, in MiB.")
 
 
-class Auth(Section):
-    """Who may call."""
-
-    keys: Literal["auto", "required"] = Field(
-        default="auto", description="Keys are required always, or (auto) when listening beyond loopback."
-    )
-
-
-class Tls(Section):
-    """Whether connections are encrypted, and by which names the gateway is known."""
-
-    mode: Literal["auto", "on", "off"] = Field(
-        default="auto", description="TLS always, never, or (auto) when listening beyond loopback."
-    )
-    san: tuple[HostName, ...] = Field(
-        default=(), strict=False, description="Further names and addresses of the gateway, for its certificate."
-    )
-
-    @field_validator("mode", mode="before")
-    @classmethod
-    def _is_a_word(cls, value: object) -> object:
-        # YAML takes on and off for truth values.
-        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
-
-    @field_validator("san", mode="before")
-    @classmethod
-    def _is_a_list(cls, value: object) -> object:
-        # A variable can only hold a text.
-        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-
-
 class Log(Section):
     """What the gateway writes to stderr."""
 
@@ -318,6 +291,7 @@ class GatewayConfig(Section):
     admission: Admission = Admission()
     retries: Retries = Retries()
     fusion: Fusion = Fusion()
+    cache: Cache = Cache()
     plan: Plan = Plan()
     guard: Guard = Guard()
     feedback: Feedback = Feedback()

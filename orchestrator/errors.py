@@ -131,6 +131,7 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         ),
         "PERSONAL_OFF": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "personal_off", ExitCode.CONFIG, False),
         "PERSONAL_FAILED": Surface(grpc.StatusCode.ABORTED, 502, "personal_failed", ExitCode.FAILED, False),
+        "MODEL_FIXED": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "model_fixed", ExitCode.CONFIG, False),
         "HOME_AWAY": _unavailable("home_away"),
         "BUDGET_INFEASIBLE": Surface(
             grpc.StatusCode.FAILED_PRECONDITION, 422, "budget_infeasible", ExitCode.BUDGET_INFEASIBLE, False

@@ -16,7 +16,12 @@ class Message:
 
 @dataclass(frozen=True)
 class GenerationParameters:
-    """How text is to be generated; None leaves it to the engine."""
+    """How text is to be generated; None leaves it to the engine.
+
+    Args:
+        top_logprobs: Probable tokens told beside each token; None tells no probabilities.
+        embed: No text is wanted but a vector for each message.
+    """
 
     max_tokens: int
     temperature: float | None = None
@@ -26,3 +31,5 @@ class GenerationParameters:
     tools_json: str = ""
     tool_choice_json: str = ""
     response_format_json: str = ""
+    top_logprobs: int | None = None
+    embed: bool = False

@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.energy_source import UNTOLD_SOURCE
+from orchestrator.energy_source import EnergySource as EnergySource
+from orchestrator.limits import BudgetRequest as BudgetRequest
+from orchestrator.limits import Limits as Limits
+from orchestrator.limits import OnInfeasible as OnInfeasible
 from orchestrator.personal.types import Owner, PersonalNote
+from orchestrator.residency import Residency as Residency
 from orchestrator.sleep.types import SleepOffer
 from orchestrator.text_profile import TextProfile
 from orchestrator.text_request import GenerationParameters as GenerationParameters
@@ -34,14 +40,6 @@ class Provenance(Enum):
     REPLAYED = "replayed"
     MODELLED = "modelled"
     UNMEASURED = "unmeasured"
-
-
-class OnInfeasible(Enum):
-    """What to do when no route fits the budget."""
-
-    ERROR = "error"
-    BEST_EFFORT = "best_effort"
-    CHEAPEST = "cheapest"
 
 
 class FusionChoice(Enum):
@@ -130,22 +128,12 @@ class Arm:
     evidence_digest: str
     text: TextProfile | None = None
     tags: frozenset[str] = frozenset()
+    residency: Residency | None = None
 
     @property
     def name(self) -> str:
         """``expert:variant@node``."""
         return f"{self.expert}:{self.variant}@{self.node}"
-
-
-@dataclass(frozen=True)
-class EnergySource:
-    """Where a node's joules come from, and what keeps a better source from being used."""
-
-    rate_hz: float = 0.0
-    why: str = ""
-    problem: str = ""
-    cure: str = ""
-    profile_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,7 +152,7 @@ class NodeHello:
     concurrency: int
     queue_limit: int
     memory_limit_bytes: int
-    energy_source: EnergySource = EnergySource()
+    energy_source: EnergySource = UNTOLD_SOURCE
     personal_experts: tuple[str, ...] = ()
     sleep: SleepOffer | None = None
     relays_wake: bool = False
@@ -175,26 +163,6 @@ class NodeHello:
 
 
 @dataclass(frozen=True)
-class BudgetRequest:
-    """What a client or operator asked for; None means not said."""
-
-    max_energy_j: float | None = None
-    max_latency_ms: float | None = None
-    on_infeasible: OnInfeasible | None = None
-    profile: str | None = None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The budget that holds for one request after defaults: joules may be infinite, milliseconds never are."""
-
-    max_energy_j: float
-    max_latency_ms: float
-    on_infeasible: OnInfeasible
-    profile: str
-
-
-@dataclass(frozen=True)
 class Query:
     """One tensor query, validated against its task.
 
@@ -202,6 +170,7 @@ class Query:
         user: As the client says; "" for nobody.
         owner: That user of the authenticated tenant, and `home` the node that may be told.
         allowed_nodes: Where it may run; empty for anywhere.
+        required_tags: What an arm must carry.
     """
 
     request_id: str
@@ -216,6 +185,7 @@ class Query:
     owner: Owner | None = None
     home: str = ""
     allowed_nodes: frozenset[str] = frozenset()
+    required_tags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -256,7 +226,12 @@ class TextQuery:
 
 @dataclass(frozen=True)
 class Done:
-    """A node finished a piece of work."""
+    """A node finished a piece of work.
+
+    Args:
+        load_ms: Of loading the expert for it, in no other figure.
+        load_j: Of the same, in `energy`.
+    """
 
     work_id: int
     outputs: Mapping[str, Array]
@@ -271,6 +246,9 @@ class Done:
     first_token_ms: float | None = None
     tool_calls_json: str = ""
     personal: PersonalNote | None = None
+    load_ms: float = 0.0
+    load_j: float = 0.0
+    logprobs_json: str = ""
 
 
 @dataclass(frozen=True)
@@ -291,6 +269,7 @@ class Delta:
     work_id: int
     text: str
     token_ids: tuple[int, ...]
+    logprobs_json: str = ""
 
 
 @dataclass(frozen=True)

@@ -184,10 +184,27 @@ def decode_budget(message: common_pb2.Budget) -> BudgetRequest:
     return BudgetRequest(energy, latency, ON_INFEASIBLE.get(policy), message.profile or None)
 
 
+def _policy(asked: OnInfeasible | str) -> OnInfeasible:
+    """As it is, or as the command line spells it."""
+    try:
+        return asked if isinstance(asked, OnInfeasible) else OnInfeasible(asked.replace("-", "_"))
+    except ValueError:
+        raise RequestError(
+            "FIELD_OUT_OF_RANGE",
+            f"budget.on_infeasible must be error, best_effort or cheapest, not {asked!r}.",
+            field="budget.on_infeasible",
+        ) from None
+
+
 def encode_budget(budget: BudgetRequest) -> common_pb2.Budget:
-    """The message for a budget; what is None stays unset."""
-    unsaid = common_pb2.ON_INFEASIBLE_UNSPECIFIED
-    policy = ON_INFEASIBLE_NUMBERS[budget.on_infeasible] if budget.on_infeasible else unsaid
+    """The message for a budget; what is None stays unset.
+
+    Raises:
+        RequestError: FIELD_OUT_OF_RANGE, where a caller gave a text for `on_infeasible` that is none of its values.
+    """
+    policy = common_pb2.ON_INFEASIBLE_UNSPECIFIED
+    if budget.on_infeasible:
+        policy = ON_INFEASIBLE_NUMBERS[_policy(budget.on_infeasible)]
     return common_pb2.Budget(
         max_energy_j=budget.max_energy_j,
         max_latency_ms=budget.max_latency_ms,

@@ -26,8 +26,7 @@ Masks = NDArray[np.uint8]
 class _Step(ctypes.Structure):
     _fields_ = [
         ("conv", ConvFields),
-        ("halve", ctypes.c_int32),
-        ("rank", ctypes.c_int32),
+        *[(name, ctypes.c_int32) for name in ("halve", "keep", "add", "rank")],
         *[(name, ctypes.c_void_p) for name in ("down", "up", "offset")],
     ]
 
@@ -85,7 +84,7 @@ class Chain:
             inputs, side = len(step.bias_o), -(-side // step.stride)
             self._grow(inputs, side)
             side = side // 2 if step.halve else side
-            yield _Step(conv=fields, halve=step.halve, **self._predictor(step.predictor))
+            yield _Step(conv=fields, halve=step.halve, keep=step.keep, add=step.add, **self._predictor(step.predictor))
 
     def _predictor(self, predictor: Predictor | None) -> dict[str, int | None]:
         if predictor is None:
@@ -137,7 +136,7 @@ class Chain:
     def _scratch(self) -> Floats:
         found: Floats | None = getattr(self._room, "scratch", None)
         if found is None:
-            found = self._room.scratch = aligned(2 * self._image_floats + 6 * self._program.channels)
+            found = self._room.scratch = aligned(3 * self._image_floats + 6 * self._program.channels)
         return found
 
 

@@ -36,6 +36,9 @@ class Step:
         stride: 1 or 2.
         halve: Take 2x2 maxima afterwards; the image's sides must then be even.
         predictor: None computes every group.
+        keep: Remember the input, for the next step that adds.
+        add: Add every so many-th pixel (1 or 2) of what was remembered, after ReLU; channels that it lacks count as
+            zero. 0 adds nothing.
     """
 
     weights_oikk: Floats
@@ -43,6 +46,8 @@ class Step:
     stride: int = 1
     halve: bool = False
     predictor: Predictor | None = None
+    keep: bool = False
+    add: int = 0
 
     @property
     def groups(self) -> int:
@@ -71,11 +76,14 @@ class ChainPlan:
 
     def __post_init__(self) -> None:
         channels, side = self.inputs, self.side
+        kept: tuple[int, int] | None = None
         if side < 1 or channels < 1:
             raise ShapeError("an image needs a pixel and a channel")
         for index, step in enumerate(self.steps):
             _check(index, step, channels)
+            kept = (channels, side) if step.keep else kept
             channels, side = len(step.bias_o), -(-side // step.stride)
+            kept = _added(index, step, kept, (channels, side))
             if step.halve and (side % 2 or side < 2):
                 raise ShapeError(f"step {index}: a side of {side} pixels cannot be halved")
             side = side // 2 if step.halve else side
@@ -93,6 +101,19 @@ class ChainPlan:
     def groups(self) -> tuple[int, ...]:
         """Groups of each step."""
         return tuple(step.groups for step in self.steps)
+
+
+def _added(index: int, step: Step, kept: tuple[int, int] | None, found: tuple[int, int]) -> tuple[int, int] | None:
+    """What stays remembered after a step: channels and side."""
+    if step.keep and not index:
+        raise ShapeError("step 0: the image itself cannot be remembered")
+    if not step.add:
+        return kept
+    if kept is None or step.halve or step.add not in (1, 2):
+        raise ShapeError(f"step {index}: something must be remembered, to be added at stride 1 or 2, and not halved")
+    if kept[0] > found[0] or -(-kept[1] // step.add) != found[1]:
+        raise ShapeError(f"step {index}: {kept} channels and side, at stride {step.add}, cannot be added to {found}")
+    return None
 
 
 def _check(index: int, step: Step, inputs: int) -> None:

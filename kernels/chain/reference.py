@@ -22,11 +22,13 @@ def classify(
     active: NDArray[np.int32] = np.arange(plan.inputs, dtype=np.int32)
     image: Doubles = image_chw.astype(np.float64)
     used: list[Bools] = []
+    kept = image
     for index, step in enumerate(plan.steps):
         peak_c: Doubles = image.max(axis=(1, 2))
         mask_g = np.ones(step.groups, dtype=bool) if step.predictor is None else predict(step.predictor, peak_c)
         mask_g = mask_g if masks is None else masks[index]
         groups = np.flatnonzero(mask_g).astype(np.int32)
+        kept = image if step.keep else kept
         image = masked_conv(
             image,
             step.weights_oikk,
@@ -37,6 +39,9 @@ def classify(
         )
         image = halved(image) if step.halve else image
         active = (groups[:, None] * GROUP + np.arange(GROUP)).ravel().astype(np.int32)
+        if step.add:
+            image[: len(kept)] += kept[:, :: step.add, :: step.add]
+            active = np.arange(len(image), dtype=np.int32)
         used.append(mask_g)
     return softmax(plan.head_pc @ image.mean(axis=(1, 2)) + plan.head_bias_p), used
 

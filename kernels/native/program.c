@@ -11,14 +11,15 @@
 #include "masked_conv.h"
 
 /* One layer. `up` maps the shares of the input channels, or the `rank` numbers that `down` makes of them, to a logit
-   per group, [input][group padded to 16]; NULL computes every group. `halve` takes 2x2 maxima afterwards. */
+   per group, [input][group padded to 16]; NULL computes every group. `halve` takes 2x2 maxima afterwards.
+   `keep` remembers the input; `add` adds, afterwards, every `add`th pixel of what was remembered last, 0 adds nothing. */
 typedef struct {
     Conv conv;
-    int32_t halve, rank;
+    int32_t halve, keep, add, rank;
     const float *down, *up, *offset;
 } Step;
 
-/* `scratch` is room for two images of `image_floats`, and for `channels` four times and once more as integers. */
+/* `scratch` is room for three images of `image_floats`, and for `channels` four times and once more as integers. */
 typedef struct {
     const Step *steps;
     int32_t count, isa, classes, channels;
@@ -27,7 +28,8 @@ typedef struct {
 } Program;
 
 typedef struct {
-    float *front, *back;
+    float *front, *back, *kept;
+    const Conv *kept_before; /* The layer whose input was remembered. */
     float *pooled, *next_pooled, *share, *hidden;
     int32_t *active, *groups;
     int32_t active_count;
@@ -175,9 +177,55 @@ static void swap(float **a, float **b)
     *b = kept;
 }
 
-static void run_step(ConvRun run, const Step *step, State *state, int32_t count)
+/* Remember the image; what was not computed is zero. */
+static void keep(const Conv *conv, State *state)
+{
+    const size_t plane = (size_t)conv->height * (size_t)conv->width * GROUP;
+    memset(state->kept, 0, sizeof(float) * plane * (size_t)(padded(conv->inputs) / GROUP));
+    for (int32_t k = 0; k < state->active_count; k += GROUP) {
+        const size_t at = plane * (size_t)(state->active[k] / GROUP);
+        memcpy(state->kept + at, state->front + at, sizeof(float) * plane);
+    }
+    state->kept_before = conv;
+}
+
+/* Add one group of what was remembered to what was computed (`there`) or to zero; the largest sums go to `pooled`. */
+static void add_group(const Step *step, const Conv *before, const float *kept, int there, float *image, float *pooled)
 {
     const Conv *conv = &step->conv;
+    memset(pooled, 0, sizeof(float) * GROUP); /* No sum of what ReLU left is below. */
+    for (int32_t y = 0; y < conv->out_height; y++)
+        for (int32_t x = 0; x < conv->out_width; x++, image += GROUP) {
+            const float *from = kept ? kept + ((int64_t)y * before->width + x) * step->add * GROUP : NULL;
+            for (int32_t i = 0; i < GROUP; i++) {
+                const float sum = (there ? image[i] : 0.0f) + (from ? from[i] : 0.0f);
+                image[i] = sum;
+                pooled[i] = sum > pooled[i] ? sum : pooled[i];
+            }
+        }
+}
+
+/* A sum has every channel, whatever was computed: all are active afterwards. */
+static void add(const Step *step, State *state, const uint8_t *mask)
+{
+    const Conv *conv = &step->conv, *before = state->kept_before;
+    const int64_t plane = (int64_t)conv->out_height * conv->out_width * GROUP;
+    const int64_t kept_plane = (int64_t)before->height * before->width * GROUP;
+    for (int32_t g = 0; g < conv->outputs / GROUP; g++) {
+        const float *kept = g < before->inputs / GROUP ? state->kept + g * kept_plane : NULL;
+        add_group(step, before, kept, mask[g], state->front + g * plane, state->pooled + g * GROUP);
+    }
+    for (int32_t c = 0; c < conv->outputs; c++)
+        state->active[c] = c;
+    state->active_count = conv->outputs;
+}
+
+static void run_step(ConvRun run, const Step *step, State *state, const uint8_t *mask)
+{
+    const Conv *conv = &step->conv;
+    const int32_t count = listed(mask, conv->outputs / GROUP, state->groups);
+    if (step->keep)
+        keep(conv, state);
     memset(state->next_pooled, 0, sizeof(float) * (size_t)conv->outputs);
     const Call call = {state->front, state->back, state->next_pooled, state->active, state->groups,
                        state->active_count, count};
@@ -192,6 +240,8 @@ static void run_step(ConvRun run, const Step *step, State *state, int32_t count)
         for (int32_t i = 0; i < GROUP; i++)
             state->active[g * GROUP + i] = state->groups[g] * GROUP + i;
     state->active_count = count * GROUP;
+    if (step->add)
+        add(step, state, mask);
 }
 
 /* Mean over pixels, then a linear map [channel][class padded to 16], then softmax. */
@@ -223,7 +273,8 @@ static void answer(const Program *program, State *state, float *probabilities)
 static State laid_out(const Program *program, float *scratch)
 {
     State state = {.front = scratch, .back = scratch + program->image_floats};
-    float *rest = scratch + 2 * program->image_floats;
+    float *rest = scratch + 3 * program->image_floats;
+    state.kept = scratch + 2 * program->image_floats;
     state.pooled = rest;
     state.next_pooled = rest + program->channels;
     state.share = rest + 2 * program->channels;
@@ -249,7 +300,7 @@ static void classify(const Program *program, ConvRun run, const float *image, fl
             memcpy(masks, given, (size_t)groups);
             given += groups;
         }
-        run_step(run, step, &state, listed(masks, groups, state.groups));
+        run_step(run, step, &state, masks);
         masks += groups;
     }
     answer(program, &state, probabilities);

@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 
 import grpc.aio
 import structlog
@@ -22,15 +21,16 @@ from nodes.agent.session import Session
 from nodes.agent.sleep import offer_of, suspender_of
 from nodes.agent.tally import Tally
 from nodes.agent.wire import FleetStream
-from nodes.arms import ArmProfile, Tensors
+from nodes.arms import ArmProfile, Residency, Tensors
 from nodes.artifacts.fetching import StreamGone
 from nodes.compile.later import Place, compiled_beside, spoilt
 from nodes.config import CompileWhen, NodeConfig
-from nodes.energy.profile import load_profile
+from nodes.energy.profile import profile_idle_w
 from nodes.engines.contract import Engine
 from nodes.errors import EnergySourceMissing
 from nodes.identity.keeper import Keeper
 from nodes.profiling import profile_arms
+from nodes.version import software_version
 
 DRAIN_TIMEOUT_S = 10.0
 # How long a moment without work is waited for; a renewed certificate has hours for that.
@@ -77,7 +77,7 @@ class Agent:
         self._tally = Tally()
         self._tasks: set[asyncio.Task[None]] = set()
         self._compiling = asyncio.Lock()
-        self._sleep_offer = offer_of(config, _profile_idle_w(config))
+        self._sleep_offer = offer_of(config, profile_idle_w(config.profile))
 
     @property
     def engine(self) -> Engine:
@@ -92,6 +92,9 @@ class Agent:
         """
         parts = self._parts
         parts.engine.events.on_arms_lost = self._arms_lost
+        parts.engine.events.on_arms_back = self._arms_back
+        if parts.resident is not None:
+            parts.resident.on_change = self._residency_changed
         parts.energy.start()
         await parts.engine.load(parts.inventory.arms)
         if parts.personal is not None:
@@ -215,6 +218,7 @@ class Agent:
             profiles=self._profiles,
             personal=parts.personal,
             pushed=None if parts.models is None else parts.models.arms,
+            resident=parts.resident,
         )
 
     def _beat(self, link: Link) -> m.Heartbeat:
@@ -264,7 +268,9 @@ class Agent:
 
     def _offer(self) -> tuple[m.OfferedArm, ...]:
         arms = (arm for arm in self._parts.inventory.arms if arm.key not in self._lost)
-        own = tuple(m.OfferedArm(arm, self._profiles.get(arm.key)) for arm in arms)
+        resident = self._parts.resident
+        known = (lambda _key: None) if resident is None else resident.residency
+        own = tuple(m.OfferedArm(arm, self._profiles.get(arm.key), known(arm.key)) for arm in arms)
         return own if self._parts.models is None else own + self._parts.models.offers
 
     def _arms_lost(self, arms: Sequence[str]) -> None:
@@ -272,6 +278,14 @@ class Agent:
         self._spawn(self._announce())
         if spoilt(self._parts.inventory, arms):
             self._spawn(self._compile_beside())
+
+    def _arms_back(self, arms: Sequence[str]) -> None:
+        self._lost.difference_update(arms)
+        self._spawn(self._announce())
+
+    def _residency_changed(self, key: str, residency: Residency) -> None:
+        expert, _, variant = key.partition(":")
+        self._spawn(self._tell_all(m.ResidencyChanged(expert, variant, residency)))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -283,19 +297,11 @@ class Agent:
         for session in self._links.joined():
             await session.announce(self._offer())
 
+    async def _tell_all(self, event: m.Event) -> None:
+        for session in self._links.joined():
+            await session.tell(event)
+
     async def _tell(self, event: m.Event) -> None:
         session = self._links.joined_first()
         if session is None or not await session.tell(event):
             raise StreamGone
-
-
-def _profile_idle_w(config: NodeConfig) -> float | None:
-    return None if config.profile is None else load_profile(config.profile).idle_w
-
-
-def software_version() -> str:
-    """Version of the installed distribution."""
-    try:
-        return version("edgewise")
-    except PackageNotFoundError:
-        return "0+unknown"

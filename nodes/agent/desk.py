@@ -6,10 +6,11 @@ Every piece of work taken ends in exactly one WorkDone or WorkFailed, unless the
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -20,8 +21,9 @@ from nodes.agent import messages as m
 from nodes.agent.outbox import OutboxClosed, weight_bytes
 from nodes.arms import ArmProfile, ArmSpec, Inventory
 from nodes.energy.contract import EnergyReading, Meter, Provenance, Settlement, Span
-from nodes.engines.contract import Engine, Job, JobResult, TextEnd, TextJob
+from nodes.engines.contract import Engine, Job, JobResult, LoadTaken, TextEnd, TextJob
 from nodes.personal.office import Office
+from nodes.residency.engine import ResidentEngine
 
 MAX_OUTPUT_BYTES = 7 * 1024 * 1024
 PREFILL, DECODE = "prefill", "decode"
@@ -62,6 +64,7 @@ class Desk:
         profiles: What the arms cost here, by key; texts with an energy limit need it.
         personal: Answers for owners; None where the operator did not opt in.
         pushed: Arms by key that the gateway sent, as they stand at any moment.
+        resident: Loads and unloads what the gateway asks for; None where nothing is.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Desk:
         profiles: Mapping[str, ArmProfile] | None = None,
         personal: Office | None = None,
         pushed: Mapping[str, ArmSpec] | None = None,
+        resident: ResidentEngine | None = None,
     ) -> None:
         self._engine = engine
         self._meter = meter
@@ -83,9 +87,12 @@ class Desk:
         self._send = send
         self._profiles = profiles or {}
         self._personal = personal
+        self._resident = resident
         self._runs: dict[int, _Run] = {}
         self._open_tasks: set[asyncio.Task[None]] = set()
         self._unsettled: dict[Span, int] = {}
+        # Of work whose final joules may still come; a node has few loads, and a session ends.
+        self._loads: dict[int, EnergyReading] = {}
         self._draining = False
 
     @property
@@ -118,9 +125,17 @@ class Desk:
         if run.may_be_interrupted and run.task is not None:
             run.task.cancel()
 
-    def order(self, command: m.Keep | m.PersonalOrder) -> None:
-        """Keep an input for an owner, or do something with an owner's expert."""
-        self._spawn(self._keep(command) if isinstance(command, m.Keep) else self._follow(command))
+    def order(self, command: m.Keep | m.PersonalOrder | m.ModelOrder) -> None:
+        """Keep an input for an owner, do something with an owner's expert, load or unload an expert."""
+        match command:
+            case m.Keep():
+                self._spawn(self._keep(command))
+            case m.PersonalOrder():
+                self._spawn(self._follow(command))
+            case m.ModelOrder():
+                if self._resident is not None:
+                    key = f"{command.expert}:{command.variant}"
+                    self._spawn(self._resident.manage(key, command.verb, ttl_s=command.ttl_s))
 
     async def _keep(self, command: m.Keep) -> None:
         office = self._personal
@@ -159,7 +174,9 @@ class Desk:
     async def settled(self, settlements: Sequence[Settlement]) -> None:
         """Tell the gateway the final joules of this stream's work whose first figure was preliminary."""
         known = [(self._unsettled.pop(one.span, None), one.reading) for one in settlements]
-        readings = tuple((work_id, reading) for work_id, reading in known if work_id is not None)
+        readings = tuple(
+            (work_id, plus(reading, self._loads.get(work_id))) for work_id, reading in known if work_id is not None
+        )
         if readings:
             await self._say(m.EnergySettled(readings))
 
@@ -203,6 +220,7 @@ class Desk:
             outputs=result.outputs,
             personal=note,
         )
+        done = self._with_load(done, run, result.load)
         if weight_bytes(done) > MAX_OUTPUT_BYTES:
             raise errors.EngineError(f"{run.arm.key} answered with more than {MAX_OUTPUT_BYTES} bytes")
         return done
@@ -218,15 +236,17 @@ class Desk:
         request = checks.checked_text(self._task_specs[run.arm.task], run.work.input)
         run.stage = PREFILL
         pieces: list[str] = []
+        logprobs: list[Mapping[str, Any]] = []
         async with aclosing(self._engine.generate(self._text_job(run, request))) as stream:
             async for item in stream:
                 if isinstance(item, TextEnd):
                     run.macs = item.macs
-                    return self._text_done(run, item, "".join(pieces))
+                    return replace(self._text_done(run, item, "".join(pieces)), logprobs=tuple(logprobs))
                 self._decoding(run)
                 pieces.append(item.text)
+                logprobs.extend(item.logprobs)
                 if not request.whole:
-                    await self._say(m.TextDelta(run.work.work_id, item.text, item.token_ids))
+                    await self._say(m.TextDelta(run.work.work_id, item.text, item.token_ids, item.logprobs))
         raise errors.EngineError(f"{run.arm.key} ended its text without an end")
 
     def _text_job(self, run: _Run, request: m.TextRequest) -> TextJob:
@@ -248,10 +268,12 @@ class Desk:
             tool_choice_json=request.tool_choice_json,
             response_format_json=request.response_format_json,
             whole=request.whole,
+            top_logprobs=request.top_logprobs,
+            embed=request.embed,
         )
 
     def _text_done(self, run: _Run, end: TextEnd, text: str) -> m.WorkDone:
-        return m.WorkDone(
+        done = m.WorkDone(
             work_id=run.work.work_id,
             energy=self._close(run, end.compute_ms) or UNMETERED,
             queue_ms=end.queue_ms,
@@ -264,8 +286,16 @@ class Desk:
             first_token_ms=end.first_token_ms,
             tool_calls_json=end.tool_calls_json,
         )
+        return self._with_load(done, run, end.load)
 
     # ---- joules
+
+    def _with_load(self, done: m.WorkDone, run: _Run, load: LoadTaken | None) -> m.WorkDone:
+        """Work that an expert was loaded for pays for that too, as far as anybody knows what it took."""
+        if load is None:
+            return done
+        self._loads[run.work.work_id] = load.energy
+        return replace(done, load_ms=load.ms, load_j=load.energy.energy_j, energy=plus(done.energy, load.energy))
 
     def _open(self, run: _Run) -> None:
         run.started_s = time.monotonic()
@@ -315,3 +345,12 @@ class Desk:
         self._open_tasks.add(task)
         task.add_done_callback(self._open_tasks.discard)
         return task
+
+
+def plus(reading: EnergyReading, load: EnergyReading | None) -> EnergyReading:
+    """Joules of work and of the load before it; an unknown load adds nothing."""
+    if load is None or load.energy_j is None or reading.energy_j is None:
+        return reading
+    uncertainty_j = math.hypot(reading.uncertainty_j, load.uncertainty_j)
+    stages = (*reading.stages_j, ("load", load.energy_j)) if reading.stages_j else ()
+    return replace(reading, energy_j=reading.energy_j + load.energy_j, uncertainty_j=uncertainty_j, stages_j=stages)

@@ -9,8 +9,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from nodes.arms import ArmProfile, ArmSpec, TaskSpec, Tensors
-from nodes.artifacts.manifest import Manifest
+from nodes.agent.model_messages import ChunkWanted as ChunkWanted
+from nodes.agent.model_messages import ModelChunk as ModelChunk
+from nodes.agent.model_messages import ModelOrder as ModelOrder
+from nodes.agent.model_messages import ModelReport as ModelReport
+from nodes.agent.model_messages import ModelsWanted as ModelsWanted
+from nodes.agent.model_messages import ResidencyChanged as ResidencyChanged
+from nodes.arms import ArmProfile, ArmSpec, Residency, TaskSpec, Tensors
 from nodes.energy.contract import EnergyReading, Provenance, Signals
 
 PROTOCOL_VERSION = 1
@@ -31,10 +36,11 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class OfferedArm:
-    """An arm and what it costs here; `profile` is None where nobody measured it."""
+    """An arm and what it costs here; `profile` is None where nobody measured it, `residency` where it never leaves."""
 
     spec: ArmSpec
     profile: ArmProfile | None
+    residency: Residency | None = None
 
 
 # ---- node to gateway
@@ -153,7 +159,12 @@ class PersonalReport:
 
 @dataclass(frozen=True)
 class WorkDone:
-    """An answer: tensors, or a text that was streamed before."""
+    """An answer: tensors, or a text that was streamed before.
+
+    Attributes:
+        load_ms: Of loading the expert first, in no other figure; None where it was there.
+        load_j: Of the same, in `energy`; None where nobody knows.
+    """
 
     work_id: int
     energy: EnergyReading
@@ -168,6 +179,9 @@ class WorkDone:
     first_token_ms: float | None = None
     tool_calls_json: str = ""
     personal: PersonalNote | None = None
+    load_ms: float | None = None
+    load_j: float | None = None
+    logprobs: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -192,6 +206,7 @@ class TextDelta:
     work_id: int
     text: str
     token_ids: tuple[int, ...] = ()
+    logprobs: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -206,27 +221,6 @@ class EnergySettled:
     """Final joules of work by its id."""
 
     readings: tuple[tuple[int, EnergyReading], ...]
-
-
-@dataclass(frozen=True)
-class ChunkWanted:
-    """The next bytes that the node wants of a blob."""
-
-    sha256: str
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True)
-class ModelReport:
-    """How far a pushed model is here; fields as in `ModelReport` of the wire."""
-
-    name: str
-    digest: str
-    state: str
-    received_bytes: int = 0
-    reason: str = ""
-    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -253,6 +247,7 @@ Event = (
     | Draining
     | Sleeping
     | PersonalReport
+    | ResidencyChanged
     | ChunkWanted
     | ModelReport
 )
@@ -306,6 +301,8 @@ class TextRequest:
     tool_choice_json: str = ""
     response_format_json: str = ""
     whole: bool = False
+    top_logprobs: int | None = None
+    embed: bool = False
 
 
 @dataclass(frozen=True)
@@ -378,22 +375,17 @@ class PersonalOrder:
     label: str = ""
 
 
-@dataclass(frozen=True)
-class ModelsWanted:
-    """All models that the node is to have from now on."""
-
-    models: tuple[Manifest, ...]
-
-
-@dataclass(frozen=True)
-class ModelChunk:
-    """Bytes of a blob; none where the gateway does not have it."""
-
-    sha256: str
-    offset: int
-    data: bytes
-
-
 Command = (
-    Welcome | Rejected | Work | Cancel | Drain | Suspend | WakePeer | Keep | PersonalOrder | ModelsWanted | ModelChunk
+    Welcome
+    | Rejected
+    | Work
+    | Cancel
+    | Drain
+    | Suspend
+    | WakePeer
+    | Keep
+    | PersonalOrder
+    | ModelOrder
+    | ModelsWanted
+    | ModelChunk
 )

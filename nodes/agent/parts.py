@@ -23,6 +23,7 @@ from nodes.engines import onnx_lm
 from nodes.engines.child import Limits
 from nodes.engines.contract import Engine
 from nodes.engines.guests import EngineWithGuests
+from nodes.engines.llama.parts import llama_parts
 from nodes.engines.onnx import OnnxEngine
 from nodes.engines.process import WorkerCommand
 from nodes.engines.remote.measuring import profile_texts
@@ -34,6 +35,7 @@ from nodes.inventory import check_memory, load_inventory
 from nodes.personal.choosing import Settings
 from nodes.personal.keeping import HOUR_S, MIB, Bounds
 from nodes.personal.office import Office
+from nodes.residency.engine import ResidentEngine, with_budget
 from nodes.worker.lockdown import Rules
 
 TENSOR_ENGINES = {"onnx", "chain"}
@@ -59,6 +61,12 @@ class Parts:
     personal: Office | None = None
     models: ModelKeeper | None = None
 
+    @property
+    def resident(self) -> ResidentEngine | None:
+        """The node's own engine where it has a budget of memory, else None."""
+        own = self.engine.own if isinstance(self.engine, EngineWithGuests) else self.engine
+        return own if isinstance(own, ResidentEngine) else None
+
 
 def build_parts(config: NodeConfig) -> Parts:
     """The parts that the settings ask for. Blocks: files are read, idle power may be measured.
@@ -69,6 +77,9 @@ def build_parts(config: NodeConfig) -> Parts:
     """
     if config.openai is not None:
         return Parts(*remote_parts(config, config.openai), measure=profile_texts)
+    if config.gguf:
+        llama, source, inventory = llama_parts(config)
+        return Parts(with_budget(llama, config, source.meter), source, inventory, measure=profile_texts)
     profile = None if config.profile is None else load_profile(config.profile)
     inventory = load_inventory(config.models, config.experts)
     learning, inventory = inventory, offered_inventory(config, inventory)
@@ -83,6 +94,7 @@ def build_parts(config: NodeConfig) -> Parts:
         if tensors is None:
             raise ConfigError("--personal: this node has no experts for tensors, which are the ones that learn a user")
         personal = Office(_personal_settings(config, config.personal), learning, tensors, source.meter)
+    engine = with_budget(engine, config, source.meter)
     models = None
     if config.accept_models is not AcceptModels.NEVER:
         models = _keeper(config, engine, inventory, source.meter)

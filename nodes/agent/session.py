@@ -193,7 +193,7 @@ class Session:
                 self._desk.take(command)
             case m.Cancel(work_id):
                 self._desk.cancel(work_id)
-            case m.Keep() | m.PersonalOrder():
+            case m.Keep() | m.PersonalOrder() | m.ModelOrder():
                 self._desk.order(command)
             case m.ModelsWanted() | m.ModelChunk():
                 if self._models is not None:

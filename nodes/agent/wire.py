@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import grpc.aio
 
@@ -14,9 +16,11 @@ from edgewise.v1 import fleet_pb2_grpc as fleet_grpc
 from nodes.agent import messages as m
 from nodes.agent import model_wire as models
 from nodes.agent import personal_wire as personal
-from nodes.arms import TaskSpec
+from nodes.arms import Residency, TaskSpec
 from nodes.wire import DTYPE_NAMES, PROVENANCES, energy, tensor_messages, tensor_spec
 
+MAX_PROBLEM = 300
+MAX_TOPS = 20
 _FINISHES = {
     "stop": common.FINISH_REASON_STOP,
     "length": common.FINISH_REASON_LENGTH,
@@ -107,6 +111,7 @@ def _event(event: m.Event) -> fleet.NodeEvent:
             return fleet.NodeEvent(done=_done(event))
         case m.TextDelta():
             delta = fleet.TextDelta(work_id=event.work_id, text=event.text, token_ids=event.token_ids)
+            delta.logprobs_json = _listed(event.logprobs)
             return fleet.NodeEvent(delta=delta)
         case m.WorkFailed():
             return fleet.NodeEvent(failed=_failed(event))
@@ -123,6 +128,9 @@ def _event(event: m.Event) -> fleet.NodeEvent:
             return fleet.NodeEvent(arms_changed=fleet.ArmsChanged(arms=map(_arm, arms)))
         case m.Draining(reason):
             return fleet.NodeEvent(draining=fleet.Draining(reason=reason))
+        case m.ResidencyChanged(expert, variant, told):
+            changed = fleet.ResidencyChanged(expert=expert, variant=variant, residency=residency(told))
+            return fleet.NodeEvent(residency=changed)
         case m.Sleeping():
             return fleet.NodeEvent(sleeping=fleet.Sleeping())
         case m.PersonalReport():
@@ -206,6 +214,19 @@ def _arm(arm: m.OfferedArm) -> fleet.Arm:
         energy=energy_profile,
         text=_text_profile(arm),
         tags=spec.tags,
+        residency=None if arm.residency is None else residency(arm.residency),
+    )
+
+
+def residency(told: Residency) -> fleet.Residency:
+    """Whether an expert is in memory."""
+    return fleet.Residency(
+        state=told.state,
+        pinned=told.pinned,
+        load_ms=told.load_ms,
+        load_energy_j=told.load_j,
+        progress_fraction=told.progress_fraction,
+        problem=told.problem[:MAX_PROBLEM],
     )
 
 
@@ -259,6 +280,9 @@ def _done(done: m.WorkDone) -> fleet.WorkDone:
         first_token_ms=done.first_token_ms,
         tool_calls_json=done.tool_calls_json,
         personal=None if done.personal is None else personal.note(done.personal),
+        load_ms=done.load_ms,
+        load_energy_j=done.load_j,
+        logprobs_json=_listed(done.logprobs),
     )
 
 
@@ -292,6 +316,9 @@ def _command(command: fleet.NodeCommand) -> m.Command | None:
         case "keep":
             inputs = tuple(_raw(tensor) for tensor in command.keep.inputs)
             return personal.keep(command.keep, inputs)
+        case "model":
+            order = command.model
+            return m.ModelOrder(order.expert, order.variant, order.verb, order.ttl_s)
         case "personal":
             return personal.order(command.personal)
         case "models_wanted":
@@ -350,7 +377,13 @@ def _text(text: fleet.TextWork) -> m.TextRequest:
         tool_choice_json=parameters.tool_choice_json,
         response_format_json=parameters.response_format_json,
         whole=text.whole,
+        top_logprobs=min(parameters.top_logprobs, MAX_TOPS) if parameters.HasField("top_logprobs") else None,
+        embed=parameters.embed,
     )
+
+
+def _listed(logprobs: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps(list(logprobs), separators=(",", ":")) if logprobs else ""
 
 
 def _has_extras(text: fleet.TextWork) -> bool:

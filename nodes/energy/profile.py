@@ -128,3 +128,8 @@ def _find(name_or_path: str | Path) -> Path:
         f"No device profile {str(name_or_path)!r}. Known are {', '.join(profile_names())};"
         " or give the path of a .json file."
     )
+
+
+def profile_idle_w(name: str | None) -> float | None:
+    """Watts that a device draws while it is idle, by its profile; None without one or where it does not say."""
+    return None if name is None else load_profile(name).idle_w

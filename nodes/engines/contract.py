@@ -6,7 +6,7 @@ them may block it: models run in another process or thread.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from numpy.typing import NDArray
 
 from nodes.arms import ArmSpec, Tensors, TextCost
+from nodes.energy.contract import EnergyReading
 
 
 class EngineState(StrEnum):
@@ -47,12 +48,21 @@ class Job:
 
 
 @dataclass(frozen=True)
+class LoadTaken:
+    """What loading an expert took for the work that had to wait for it; in none of the work's own figures."""
+
+    ms: float
+    energy: EnergyReading
+
+
+@dataclass(frozen=True)
 class JobResult:
-    """Answer of one run, and the milliseconds that it waited and computed."""
+    """Answer of one run, the milliseconds that it waited and computed, and what loading took if it caused that."""
 
     outputs: dict[str, NDArray[Any]]
     queue_ms: float
     compute_ms: float
+    load: LoadTaken | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,8 @@ class TextJob:
             where none has anything.
         tools_json: OpenAI's `tools`; "" for none. Likewise the next two.
         whole: Nobody reads the text before it is complete: it may come in one piece.
+        top_logprobs: How many probable tokens are told beside each token; None tells no probabilities.
+        embed: A vector is wanted for each message: the text is a JSON list of base64 of float32, little-endian.
     """
 
     arm: str
@@ -89,14 +101,17 @@ class TextJob:
     tool_choice_json: str = ""
     response_format_json: str = ""
     whole: bool = False
+    top_logprobs: int | None = None
+    embed: bool = False
 
 
 @dataclass(frozen=True)
 class TextPiece:
-    """The next piece of a text."""
+    """The next piece of a text, and where they were asked for OpenAI's `logprobs.content` of its tokens."""
 
     text: str
     token_ids: tuple[int, ...] = ()
+    logprobs: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,7 @@ class TextEnd:
         margin_fraction: Mean over the tokens of the largest probability minus the second; None where nobody knows.
         first_token_ms: From the start of computing to the first token; None where nobody measured it.
         tool_calls_json: Where the model calls tools: OpenAI's `tool_calls`.
+        load: What loading took, where this text had to wait for it.
     """
 
     finish: str
@@ -120,6 +136,7 @@ class TextEnd:
     margin_fraction: float | None = None
     first_token_ms: float | None = None
     tool_calls_json: str = ""
+    load: LoadTaken | None = None
 
 
 @dataclass
@@ -127,6 +144,7 @@ class EngineEvents:
     """What an engine tells its owner about itself; called on the event loop."""
 
     on_arms_lost: Callable[[Sequence[str]], None] = field(default=lambda _arms: None)
+    on_arms_back: Callable[[Sequence[str]], None] = field(default=lambda _arms: None)
 
 
 @runtime_checkable
@@ -134,11 +152,24 @@ class Growing(Protocol):
     """An engine that takes further arms while it runs."""
 
     async def add(self, arm: ArmSpec) -> None:
-        """Load one more arm, or one that was lost.
+        """Load one more arm, or one that was lost or unloaded.
 
         Raises:
             EngineError: It does not load, or the engine is not ready.
         """
+        ...
+
+
+@runtime_checkable
+class LoadsArms(Growing, Protocol):
+    """Loads and unloads single arms of an engine that has started, with or without any."""
+
+    async def unload_arm(self, key: str) -> None:
+        """Free an arm's memory. Nothing may run on it."""
+        ...
+
+    def load_progress(self, key: str) -> float | None:
+        """How much of an arm that is being loaded is there, between 0 and 1; None where nobody knows."""
         ...
 
 

@@ -34,9 +34,13 @@ class EngineWithGuests:
         self.guests = guests
         self.guest_arms: set[str] = set()
         own.events.on_arms_lost = self._tell_lost
+        own.events.on_arms_back = self._tell_back
 
     def _tell_lost(self, arms: Sequence[str]) -> None:
         self.events.on_arms_lost(arms)
+
+    def _tell_back(self, arms: Sequence[str]) -> None:
+        self.events.on_arms_back(arms)
 
     @property
     def state(self) -> EngineState:

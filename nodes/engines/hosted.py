@@ -62,12 +62,16 @@ class HostedEngine:
         await self._child.start([_order(arm) for arm in arms])
 
     async def add(self, arm: ArmSpec) -> None:
-        """Load one more arm, or one that was lost.
-
-        Raises:
-            EngineError: It does not load, or the engine is not ready.
-        """
+        """See `Growing`."""
         await self._child.attach(_order(arm))
+
+    async def unload_arm(self, key: str) -> None:
+        """See `LoadsArms`."""
+        self._child.detach(key)
+
+    def load_progress(self, key: str) -> float | None:  # noqa: ARG002
+        """See `LoadsArms`: the process tells when it is done, not before."""
+        return None
 
     async def close(self) -> None:
         """See `Engine`."""

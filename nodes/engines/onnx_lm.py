@@ -46,6 +46,8 @@ def text_order(job: TextJob) -> dict[str, Any]:
     Raises:
         InputInvalid: if no message is the user's.
     """
+    if job.embed:
+        raise InputInvalid("this expert makes no embeddings")
     questions = [content for role, content in job.messages if role == "user"]
     if not questions:
         raise InputInvalid("a text request needs a message of the user")
@@ -57,6 +59,7 @@ def text_order(job: TextJob) -> dict[str, Any]:
         "top_p": 1.0 if job.top_p is None else job.top_p,
         "seed": secrets.randbits(63) if job.seed is None else job.seed,
         "stop": list(job.stop),
+        "top_logprobs": job.top_logprobs,
         "allowance": _allowance(job.energy_limit_j, job.cost),
     }
 
@@ -68,7 +71,8 @@ def _allowance(limit_j: float, cost: TextCost | None) -> tuple[float, ...]:
 
 
 def _piece(frame: Frame) -> TextPiece:
-    return TextPiece(str(frame.header["text"]), tuple(map(int, frame.header["token_ids"])))
+    header = frame.header
+    return TextPiece(str(header["text"]), tuple(map(int, header["token_ids"])), tuple(header["logprobs"]))
 
 
 def _end(frame: Frame, queue_ms: float) -> TextEnd:

@@ -13,6 +13,7 @@ from nodes.engines.contract import (
     Growing,
     Job,
     JobResult,
+    LoadsArms,
     TextEnd,
     TextJob,
     TextPiece,
@@ -37,9 +38,13 @@ class SeveralEngines:
         self._by_arm: dict[str, Engine] = {}
         for engine in self._each:
             engine.events.on_arms_lost = self._tell_lost
+            engine.events.on_arms_back = self._tell_back
 
     def _tell_lost(self, arms: Sequence[str]) -> None:
         self.events.on_arms_lost(arms)
+
+    def _tell_back(self, arms: Sequence[str]) -> None:
+        self.events.on_arms_back(arms)
 
     @property
     def state(self) -> EngineState:
@@ -103,6 +108,20 @@ class SeveralEngines:
     def generate(self, job: TextJob) -> AsyncGenerator[TextPiece | TextEnd]:
         """See `Engine`."""
         return self.engine_of(job.arm).generate(job)
+
+    async def unload_arm(self, key: str) -> None:
+        """See `LoadsArms`: every engine here must be able to."""
+        await self._loader(key).unload_arm(key)
+
+    def load_progress(self, key: str) -> float | None:
+        """See `LoadsArms`."""
+        return self._loader(key).load_progress(key) if key in self._by_arm else None
+
+    def _loader(self, key: str) -> LoadsArms:
+        engine = self.engine_of(key)
+        if not isinstance(engine, LoadsArms):
+            raise EngineError(f"the engine of {key} loads nothing by itself")
+        return engine
 
     async def close(self) -> None:
         """See `Engine`."""

@@ -38,6 +38,7 @@ class Chain(nn.Module):
         group: int = GROUP,
     ) -> None:
         super().__init__()
+        self.rank, self.group = rank, group
         self.halves: list[bool] = []
         convs: list[GatedConv] = []
         for entry in plan:
@@ -68,10 +69,10 @@ class Chain(nn.Module):
 class Residual(nn.Module):
     """Two gated convolutions beside a shortcut, which is never pruned: its readers are charged for all of it."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, rank: int | None) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int, rank: int | None, group: int) -> None:
         super().__init__()
-        self.first = GatedConv(inputs, outputs, stride=stride, rank=rank)
-        self.second = GatedConv(outputs, outputs, rank=rank)
+        self.first = GatedConv(inputs, outputs, stride=stride, gate=group, rank=rank)
+        self.second = GatedConv(outputs, outputs, gate=group, rank=rank)
         self.stride, self.added = stride, outputs - inputs
 
     def forward(self, image_bchw: torch.Tensor) -> torch.Tensor:
@@ -81,22 +82,24 @@ class Residual(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet for 32x32 images: 6n+2 layers in three stages of 16, 32 and 64 channels.
+    """ResNet for 32x32 images: 6n+2 layers in three stages of 16, 32 and 64 channels, times the width.
 
     Batch normalisation and ReLU come before the sum, so that the score of a filter is what the sum receives.
 
     Source: He et al., arXiv 1512.03385, section 4.2, with parameter-free shortcuts.
     """
 
-    def __init__(self, blocks: int, *, classes: int = 10, rank: int | None = None) -> None:
+    def __init__(
+        self, blocks: int, *, width: float = 1.0, classes: int = 10, rank: int | None = None, group: int = GROUP
+    ) -> None:
         super().__init__()
-        self.stem = GatedConv(3, 16, gate=False)
+        inputs = scaled(16, width)
+        self.stem = GatedConv(3, inputs, gate=False)
         stages: list[Residual] = []
-        inputs = 16
-        for outputs in (16, 32, 64):
+        for stage, outputs in enumerate(scaled(channels, width) for channels in (16, 32, 64)):
             for block in range(blocks):
-                stride = 2 if block == 0 and outputs > 16 else 1
-                stages.append(Residual(inputs, outputs, stride=stride, rank=rank))
+                stride = 2 if block == 0 and stage else 1
+                stages.append(Residual(inputs, outputs, stride=stride, rank=rank, group=group))
                 inputs = outputs
         self.blocks = nn.Sequential(*stages)
         self.head = nn.Linear(inputs, classes)
@@ -109,14 +112,18 @@ class ResNet(nn.Module):
         return {f"blocks.{i}.second": f"blocks.{i}.first" for i in range(len(self.blocks))}
 
 
+# What the kernels can run.
+Served = Chain | ResNet
+
+
 class Separable(nn.Module):
     """A depthwise 3x3 convolution, which computes the channels that are left, then a gated 1x1 convolution."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, rank: int | None) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int, rank: int | None, group: int) -> None:
         super().__init__()
         self.depthwise = nn.Conv2d(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=False)
         self.norm = nn.BatchNorm2d(inputs)
-        self.pointwise = GatedConv(inputs, outputs, kernel=1, rank=rank)
+        self.pointwise = GatedConv(inputs, outputs, kernel=1, gate=group, rank=rank)
 
     def forward(self, image_bchw: torch.Tensor) -> torch.Tensor:
         # A channel that was pruned is zero here and must stay so: its offset would revive it.
@@ -131,13 +138,13 @@ class MobileNet(nn.Module):
     Source: Howard et al., arXiv 1704.04861.
     """
 
-    def __init__(self, *, width: float = 1.0, classes: int = 10, rank: int | None = None) -> None:
+    def __init__(self, *, width: float = 1.0, classes: int = 10, rank: int | None = None, group: int = GROUP) -> None:
         super().__init__()
         inputs = scaled(32, width)
         self.stem = GatedConv(3, inputs, gate=False)
         blocks: list[Separable] = []
         for outputs, stride in MOBILE:
-            blocks.append(Separable(inputs, scaled(outputs, width), stride=stride, rank=rank))
+            blocks.append(Separable(inputs, scaled(outputs, width), stride=stride, rank=rank, group=group))
             inputs = scaled(outputs, width)
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(inputs, classes)
@@ -158,16 +165,16 @@ def scaled(channels: int, width: float) -> int:
     return max(16, round(channels * width / 16) * 16)
 
 
-def vgg16(*, width: float = 1.0, classes: int = 10, rank: int | None = None) -> Chain:
+def vgg16(*, width: float = 1.0, classes: int = 10, rank: int | None = None, group: int = GROUP) -> Chain:
     """VGG16 with batch normalisation for 32x32 images."""
     plan = tuple(entry if isinstance(entry, str) else scaled(entry, width) for entry in VGG16)
-    return Chain(plan, inputs=3, classes=classes, rank=rank)
+    return Chain(plan, inputs=3, classes=classes, rank=rank, group=group)
 
 
-def digits_net(*, width: float = 1.0, classes: int = 10, rank: int | None = None) -> Chain:
+def digits_net(*, width: float = 1.0, classes: int = 10, rank: int | None = None, group: int = GROUP) -> Chain:
     """Five convolutions for the 8x8 digits, wide enough that groups of 16 can be told apart."""
     plan = (32, scaled(64, width), "M", scaled(64, width), scaled(64, width), "M", scaled(64, width))
-    return Chain(plan, inputs=1, classes=classes, rank=rank)
+    return Chain(plan, inputs=1, classes=classes, rank=rank, group=group)
 
 
 BUILDERS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kernels.chain.plan import ChainPlan, Predictor, Step
 from kernels.masked_conv.layout import GROUP
+from nodes.errors import ConfigError
 
 OPSET, IR = 17, 8
 SHARES = (0.25, 0.5, 0.75)
@@ -51,7 +52,12 @@ def bucket(plan: ChainPlan, share: float) -> bytes:
     """An ONNX model, batch 1, that computes this share of every gated step's groups, the best for each image.
 
     Input ``image`` (1, i, side, side), output ``probabilities`` (1, p).
+
+    Raises:
+        ConfigError: The plan has residual sums.
     """
+    if any(step.add for step in plan.steps):
+        raise ConfigError("--bucket: buckets of residual networks are not written; leave --bucket out, or take vgg16")
     graph = _Graph()
     image, active = "image", graph.keep("all_inputs", np.arange(plan.inputs))
     inputs = plan.inputs

@@ -71,3 +71,14 @@ def hold(network: nn.Module, keep: Mapping[str, float], images_nchw: NDArray[np.
             assert gate.logits_bg is not None
             margins.append(gate.logits_bg.numpy())
         gate.threshold_g.fill_(threshold_for(np.concatenate(margins), keep[name]))
+
+
+def thresholds(network: nn.Module) -> dict[str, float]:
+    """The threshold of every gate, as `hold` left it."""
+    return {name: float(gate.threshold_g[0]) for name, gate in gates_of(network).items()}
+
+
+def put_thresholds(network: nn.Module, values: Mapping[str, float]) -> None:
+    """Set what `thresholds` gave."""
+    for name, gate in gates_of(network).items():
+        gate.threshold_g.fill_(values[name])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from nodes.pruning.architectures import BUILDERS, Chain
+from nodes.pruning.mass import GROUP
 from nodes.pruning.training import put_weights, weights_of
 from nodes.zoo.arrays import read_arrays, write_arrays
 
@@ -24,6 +25,8 @@ class Net:
         inputs: Channels of the image.
         side: Pixels of the image's side.
         rank: Of the predictors; None for a full map.
+        group: Filters that one decision of a gate stands for.
+        width: Share of the channels, of a name in `BUILDERS`.
     """
 
     kind: str
@@ -32,12 +35,14 @@ class Net:
     classes: int = 10
     side: int = 32
     rank: int | None = None
+    group: int = GROUP
+    width: float = 1.0
 
     def build(self) -> nn.Module:
         """The network with fresh weights."""
         if self.kind == "chain":
-            return Chain(self.plan, inputs=self.inputs, classes=self.classes, rank=self.rank)
-        return BUILDERS[self.kind](classes=self.classes, rank=self.rank)
+            return Chain(self.plan, inputs=self.inputs, classes=self.classes, rank=self.rank, group=self.group)
+        return BUILDERS[self.kind](width=self.width, classes=self.classes, rank=self.rank, group=self.group)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +58,24 @@ class Checkpoint:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def net_of_chain(network: Chain, *, side: int, rank: int | None = None) -> Net:
+def net_of_chain(network: Chain, *, side: int) -> Net:
     """What a chain is, whatever has been cut out of it."""
     plan: list[int | str] = []
     for conv, halve in zip(network.convs, network.halves, strict=True):
         plan += [conv.conv.out_channels, "M"] if halve else [conv.conv.out_channels]
-    return Net("chain", tuple(plan), network.convs[0].conv.in_channels, network.head.out_features, side, rank)
+    inputs, classes = network.convs[0].conv.in_channels, network.head.out_features
+    return Net("chain", tuple(plan), inputs, classes, side, rank=network.rank, group=network.group)
+
+
+def regrouped(checkpoint: Checkpoint, group: int) -> Checkpoint:
+    """The same network with fresh gates that decide about so many filters at once."""
+    if checkpoint.net.group == group:
+        return checkpoint
+    net = replace(checkpoint.net, group=group)
+    network = net.build()
+    kept = {name: value for name, value in checkpoint.network.state_dict().items() if ".gate." not in name}
+    network.load_state_dict(kept, strict=False)
+    return Checkpoint(net, network.eval(), checkpoint.facts)
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:

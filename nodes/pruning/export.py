@@ -1,32 +1,50 @@
-"""From a trained chain to the file that a node runs: normalisation folded in, thresholds in the offsets.
+"""From a trained network to the file that a node runs: normalisation folded in, thresholds in the offsets.
 
 Shapes: o outputs, i inputs, g groups.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from kernels.chain.plan import ChainPlan, Predictor, Step
 from nodes.errors import ConfigError
-from nodes.pruning.architectures import Chain
+from nodes.pruning.architectures import Chain, Served
 from nodes.pruning.gates import GatedConv, Masking
 from nodes.pruning.mass import GROUP
 from nodes.worker.chains import chain_arrays
 from nodes.zoo.arrays import write_arrays
 
 
-def plan_of(network: Chain, *, side: int) -> ChainPlan:
-    """What the kernels run. A network whose gates are off becomes a plan without predictors.
+def parts_of(network: Served) -> dict[str, tuple[GatedConv, dict[str, Any]]]:
+    """Every convolution by name, in the order in which they run, with what its step does besides."""
+    if isinstance(network, Chain):
+        both = zip(network.convs, network.halves, strict=True)
+        return {f"convs.{i}": (conv, {"halve": halve}) for i, (conv, halve) in enumerate(both)}
+    found: dict[str, tuple[GatedConv, dict[str, Any]]] = {"stem": (network.stem, {})}
+    for i, block in enumerate(network.blocks):
+        found[f"blocks.{i}.first"] = block.first, {"keep": True}
+        found[f"blocks.{i}.second"] = block.second, {"add": block.stride}
+    return found
+
+
+def plan_of(network: Served, *, side: int) -> ChainPlan:
+    """What the kernels run. A network whose gates are off becomes a plan without predictors, in whole groups of 16.
 
     Raises:
         ConfigError: The gates decide about other than groups of 16 filters.
     """
-    steps = [_step(conv, halve=halve) for conv, halve in zip(network.convs, network.halves, strict=True)]
-    return ChainPlan(tuple(steps), _array(network.head.weight), _array(network.head.bias), side)
+    steps = [replace(_step(conv), **also) for conv, also in parts_of(network).values()]
+    head = _array(network.head.weight)
+    if all(step.predictor is None for step in steps):
+        # Filters of zeros answer zero: the answers stay. A predictor would see them, though.
+        steps, head = _whole_groups(steps), _padded(head, 1)
+    return ChainPlan(tuple(steps), head, _array(network.head.bias), side)
 
 
 def write_chain(path: Path, plan: ChainPlan, *, input_name: str, output_name: str) -> None:
@@ -34,13 +52,27 @@ def write_chain(path: Path, plan: ChainPlan, *, input_name: str, output_name: st
     write_arrays(path, chain_arrays(plan, input_name=input_name, output_name=output_name))
 
 
-def _step(conv: GatedConv, *, halve: bool) -> Step:
+def _whole_groups(steps: list[Step]) -> list[Step]:
+    """The same steps with filters of zeros behind, as far as groups of 16 are not full."""
+    wider: list[Step] = []
+    for index, step in enumerate(steps):
+        weights = _padded(step.weights_oikk, 0) if index == 0 else _padded(_padded(step.weights_oikk, 0), 1)
+        wider.append(replace(step, weights_oikk=weights, bias_o=_padded(step.bias_o, 0)))
+    return wider
+
+
+def _padded(array: np.ndarray, axis: int) -> np.ndarray:
+    missing = [(0, -size % GROUP if place == axis else 0) for place, size in enumerate(array.shape)]
+    return np.ascontiguousarray(np.pad(array, missing))
+
+
+def _step(conv: GatedConv) -> Step:
     norm = conv.norm
     with torch.no_grad():
         scale_o = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         weights = conv.conv.weight * scale_o[:, None, None, None]
         bias = norm.bias - norm.running_mean * scale_o
-    return Step(_array(weights), _array(bias), conv.conv.stride[0], halve, _predictor(conv))
+    return Step(_array(weights), _array(bias), conv.conv.stride[0], predictor=_predictor(conv))
 
 
 def _predictor(conv: GatedConv) -> Predictor | None:

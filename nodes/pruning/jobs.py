@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +15,37 @@ import torch
 from kernels.chain.plan import ChainPlan
 from kernels.native.library import available
 from nodes.errors import ConfigError
-from nodes.pruning.architectures import BUILDERS, Chain
-from nodes.pruning.budget import Forecast
-from nodes.pruning.checkpoints import Checkpoint, Net, load, net_of_chain, save
-from nodes.pruning.commands import cifar_folder
+from nodes.pruning.architectures import BUILDERS, Chain, Served
+from nodes.pruning.budget import Forecast, put_thresholds
+from nodes.pruning.checkpoints import Checkpoint, Net, load, net_of_chain, regrouped, save
+from nodes.pruning.commands import FTWT, cifar_folder
 from nodes.pruning.cost import dense_macs
 from nodes.pruning.export import plan_of, write_chain
-from nodes.pruning.gates import Masking, set_masking
+from nodes.pruning.gates import Masking, gates_of, set_masking
 from nodes.pruning.images import Images, read_cifar
-from nodes.pruning.rows import Data, example, prepare, prune
-from nodes.pruning.timing import Clock
+from nodes.pruning.mass import GROUP
+from nodes.pruning.rows import Data, example, prepare, prune, prune_statically
+from nodes.pruning.static import Cutter, Method
+from nodes.pruning.timing import TRIES, Clock, plain_ms, served_ms
 from nodes.pruning.tracing import layers_of
-from nodes.pruning.training import Course, Report, Schedule, accuracy, train
+from nodes.pruning.training import Course, Report, Schedule, accuracy, setting_of, train
 
 DIGITS_SIDE = 8
 
 
 def train_dense(given: Mapping[str, Any], *, report: Report) -> Checkpoint:
     """Train a network from nothing and save it."""
-    torch.manual_seed(0)
-    network = BUILDERS[given["net"]](width=given["width"]) if "resnet" not in given["net"] else BUILDERS[given["net"]]()
+    torch.manual_seed(given["seed"])
+    group = given["group"] or GROUP
+    network = BUILDERS[given["net"]](width=given["width"], group=group)
     side = DIGITS_SIDE if given["net"] == "digits" else 32
-    net = net_of_chain(network, side=side) if isinstance(network, Chain) else Net(given["net"], side=side)
+    other = Net(given["net"], side=side, group=group, width=given["width"])
+    net = net_of_chain(network, side=side) if isinstance(network, Chain) else other
     data = data_of(net, given["data"])
-    train(network, data.train, Course(_schedule(given), state=_state(given)), report=report)
+    course = Course(_schedule(given), state=_state(given), purpose=_purpose(given))
+    train(network, data.train, course, report=report)
     facts = {
+        "method": "dense",
         "accuracy": accuracy(network, data.test),
         "reduction": 0.0,
         "dense_macs": dense_macs(layers_of(network, example(data))),
@@ -47,36 +55,124 @@ def train_dense(given: Mapping[str, Any], *, report: Report) -> Checkpoint:
 
 
 def train_pruned(given: Mapping[str, Any], *, report: Report) -> Checkpoint:
-    """Prune a dense checkpoint to a mass, or to the mass that meets a budget."""
+    """Prune a dense checkpoint to a mass, or to a budget, by whatever method."""
     dense = load(given["source"])
-    data = data_of(dense.net, given["data"])
-    network = prepare(dense.network, data) if isinstance(dense.network, Chain) else dense.network
-    mass = given["mass"] if given["mass"] is not None else _mass_for(network, data, given)
-    torch.manual_seed(1)
-    course = Course(_schedule(given), mass=mass, joint=given["joint"], state=_state(given))
-    facts = prune(network, data, course, report=report)
+    dense = regrouped(dense, given["group"] or dense.net.group)
+    teacher = deepcopy(dense.network) if given["distill"] else None
+    course = Course(
+        _schedule(given), joint=given["joint"], state=_state(given), teacher=teacher, purpose=_purpose(given)
+    )
+    course = replace(course, distill=given["distill"])
+    prune_by = _gated if given["method"] == FTWT else _cut
+    network, facts = prune_by(dense, data_of(dense.net, given["data"]), course, given, report=report)
     net = net_of_chain(network, side=dense.net.side) if isinstance(network, Chain) else dense.net
+    facts |= {"method": given["method"], "distill": given["distill"], "dense_accuracy": dense.facts.get("accuracy")}
     return _saved(given, Checkpoint(net, network, facts))
 
 
-def foretold(
-    checkpoint: Checkpoint, data: Data, masses: Sequence[float]
-) -> Iterator[tuple[float, float, float | None]]:
-    """Mass, share of the work saved, and milliseconds where the kernels can run the network."""
-    network = checkpoint.network
-    if isinstance(network, Chain):
-        network = prepare(network, data)
+def _gated(
+    dense: Checkpoint, data: Data, course: Course, given: Mapping[str, Any], *, report: Report
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    torch.manual_seed(given["seed"] + 1)
+    network = prepare(dense.network, data) if isinstance(dense.network, Chain) else dense.network
+    mass = setting_of(_state(given), course.purpose)
+    mass = _mass_for(network, data, given) if mass is None else mass
+    masses = [other for other in given["also_masses"] if other != mass]
+    facts = prune(network, data, replace(course, mass=mass, setting=mass), masses=masses, report=report)
+    return network, facts
+
+
+def _cut(
+    dense: Checkpoint, data: Data, course: Course, given: Mapping[str, Any], *, report: Report
+) -> tuple[torch.nn.Module, dict[str, Any]]:
+    if not isinstance(dense.network, Chain):
+        raise ConfigError(f"--method {given['method']}: only chains (vgg16, digits) can lose filters for good")
+    cutter = Cutter(dense.network, Method(given["method"]), data.train)
+    share = setting_of(_state(given), course.purpose)
+    share = _share_for(cutter, dense.network, data, given) if share is None else share
+    network, before = cutter.at(share), dense_macs(layers_of(dense.network, example(data)))
+    report(f"{share:.1%} of the filters stay: {cutter.saved(network):.1%} fewer multiply-accumulates")
+    facts = prune_statically(network, data, replace(course, setting=share), before_macs=before, report=report)
+    return network, facts
+
+
+def _share_for(cutter: Cutter, dense: Chain, data: Data, given: Mapping[str, Any]) -> float:
+    if given["target_macs"] is not None:
+        return cutter.share_saving(1.0 - given["target_macs"])
+    if given["mass"] is not None:
+        # What the same mass would save dynamically.
+        gated = prepare(dense, data)
+        return cutter.share_saving(
+            Forecast(gated, layers_of(gated, example(data)), data.surveyed).reduction(given["mass"])
+        )
+    image = data.surveyed
+    return cutter.share_for(lambda network: plain_ms(network, image) <= given["target_ms"], tries=TRIES)
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """One way to prune, before any training.
+
+    Attributes:
+        method: As ``--method`` names it.
+        mass: None of a static method.
+        saved: Share of the work.
+        ms: Of one image here; None where the kernels cannot run the network.
+    """
+
+    method: str
+    mass: float | None
+    saved: float
+    ms: float | None
+
+
+def foretold(checkpoint: Checkpoint, data: Data, masses: Sequence[float]) -> Iterator[Foretold]:
+    """Each mass, and after it every static method that saves at least as much."""
+    dense = checkpoint.network
+    network = prepare(dense, data) if isinstance(dense, Chain) else dense
     forecast = Forecast(network, layers_of(network, example(data)), data.surveyed)
-    clock = Clock(network, data.surveyed) if isinstance(network, Chain) and available() else None
+    timed = isinstance(network, Served) and checkpoint.net.group == GROUP and available()
+    clock = Clock(network, data.surveyed) if timed else None
+    cutters = {method: Cutter(dense, method, data.train) for method in Method} if isinstance(dense, Chain) else {}
     for mass in masses:
-        yield mass, forecast.reduction(mass), clock.ms(mass) if clock else None
+        saved = forecast.reduction(mass)
+        yield Foretold(FTWT, mass, saved, clock.ms(mass) if clock else None)
+        for method, cutter in cutters.items() if saved > 0 else ():
+            small = cutter.at(cutter.share_saving(saved))
+            yield Foretold(method.value, None, cutter.saved(small), plain_ms(small, data.surveyed) if timed else None)
+
+
+def trained(path: Path, data: Data) -> dict[str, Any]:
+    """What is known of a checkpoint, and its milliseconds here (None where the kernels cannot run it)."""
+    checkpoint = load(path)
+    runs = isinstance(checkpoint.network, Served) and available() and checkpoint.net.group == GROUP
+    ms = served_ms(_served(checkpoint), data.test.images_nchw) if runs else None
+    return {"method": "?", "mass": None, **checkpoint.facts, "name": path.stem, "ms": ms}
+
+
+def at_mass(checkpoint: Checkpoint, mass: float) -> Checkpoint:
+    """A pruned checkpoint at another of the masses that it has thresholds for: an arm of its own, of the same weights.
+
+    Raises:
+        ConfigError: It has none for that mass.
+    """
+    known = {point["mass"]: point for point in checkpoint.facts.get("points", [])}
+    if mass == checkpoint.facts.get("mass"):
+        return checkpoint
+    if mass not in known:
+        masses = ", ".join(f"{other:g}" for other in known) or "none"
+        raise ConfigError(
+            f"--mass {mass:g}: the checkpoint has no thresholds for it, besides its own only for: {masses}"
+        )
+    put_thresholds(checkpoint.network, known[mass]["thresholds"])
+    return replace(checkpoint, facts={**checkpoint.facts, **known[mass]})
 
 
 def exported(checkpoint: Checkpoint, to: Path, *, input_name: str, output_name: str) -> None:
     """Write the file that a worker runs.
 
     Raises:
-        ConfigError: Only chains are served.
+        ConfigError: The kernels cannot run this network.
     """
     write_chain(to, _served(checkpoint), input_name=input_name, output_name=output_name)
 
@@ -85,7 +181,7 @@ def exported_bucket(checkpoint: Checkpoint, to: Path, share: float) -> None:
     """Write an ONNX graph with a fixed number of groups a layer.
 
     Raises:
-        ConfigError: Only chains are served.
+        ConfigError: The kernels cannot run this network.
     """
     from nodes.pruning.buckets import bucket
 
@@ -93,8 +189,8 @@ def exported_bucket(checkpoint: Checkpoint, to: Path, share: float) -> None:
 
 
 def _served(checkpoint: Checkpoint) -> ChainPlan:
-    if not isinstance(checkpoint.network, Chain):
-        raise ConfigError("export: only chains (vgg16, digits) can be served; residual networks cannot yet")
+    if not isinstance(checkpoint.network, Served):
+        raise ConfigError("export: digits, vgg16 and resnet can be served; the kernels have no depthwise convolutions")
     set_masking(checkpoint.network, Masking.PREDICTED if "mass" in checkpoint.facts else Masking.OFF)
     return plan_of(checkpoint.network, side=checkpoint.net.side)
 
@@ -113,18 +209,31 @@ def data_of(net: Net, folder: Path | None) -> Data:
 
 
 def _mass_for(network: torch.nn.Module, data: Data, given: Mapping[str, Any]) -> float:
+    if given["mass"] is not None:
+        return float(given["mass"])
     if given["target_macs"] is not None:
         forecast = Forecast(network, layers_of(network, example(data)), data.surveyed)
         return forecast.mass_for(1.0 - given["target_macs"])
-    if not isinstance(network, Chain):
-        raise ConfigError("--target-ms: only chains (vgg16, digits) can be timed; use --target-macs")
+    if not isinstance(network, Served) or {gate.group for gate in gates_of(network).values()} != {GROUP}:
+        raise ConfigError(
+            "--target-ms: what cannot be served (mobilenet, single filters) has no time; use --target-macs"
+        )
     return Clock(network, data.surveyed).mass_for(given["target_ms"])
 
 
 def _schedule(given: Mapping[str, Any]) -> Schedule:
     photographs = given["net"] != "digits" if given["source"] is None else load(given["source"]).net.side != DIGITS_SIDE
-    schedule = Schedule(given["epochs"], given["rate"], bfloat16=given["bfloat16"])
+    schedule = Schedule(given["epochs"], given["rate"], bfloat16=given["bfloat16"], seed=given["seed"])
     return schedule if photographs else replace(schedule, batch=32, margin=1, flip=False, decay=1e-3)
+
+
+def _purpose(given: Mapping[str, Any]) -> str:
+    """All that makes a training what it is, short enough to be shown."""
+    source = given["source"]
+    facts = {name: value for name, value in given.items() if name not in ("to", "data", "source") and value}
+    if source is not None:
+        facts["from"] = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    return ", ".join(f"{name} {value}" for name, value in sorted(facts.items()))
 
 
 def _state(given: Mapping[str, Any]) -> Path:

@@ -1,11 +1,11 @@
-"""Changes to a trained chain that leave its answers alone, or that prune it once and for all.
+"""Changes to a trained chain that leave its answers alone, and the removal of chosen filters.
 
 Shapes: n samples, c channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ def take_filters(network: Chain, chosen: Mapping[int, Indices]) -> Chain:
     for width, halve in zip(widths, network.halves, strict=True):
         plan += [width, "M"] if halve else [width]
     inputs = network.convs[0].conv.in_channels
-    fresh = Chain(tuple(plan), inputs=inputs, classes=network.head.out_features)
+    classes = network.head.out_features
+    fresh = Chain(tuple(plan), inputs=inputs, classes=classes, rank=network.rank, group=network.group)
     before: Indices = np.arange(inputs)
     with torch.no_grad():
         for i, (old, new) in enumerate(zip(network.convs, fresh.convs, strict=True)):
@@ -57,19 +58,6 @@ def loud_filters(score_nc: NDArray[np.float32], floor: float) -> Indices:
     loud = max(int((peak_c > floor).sum()), 1)
     wanted = min(-(-loud // GROUP) * GROUP, len(peak_c))
     return np.sort(np.argsort(-peak_c, kind="stable")[:wanted])
-
-
-def keep_largest(network: Chain, fraction: float, layers: Sequence[int]) -> Chain:
-    """Static pruning: of each of these convolutions the filters with the largest weights, the same share of all.
-
-    Source: Li et al., arXiv 1608.08710 (sum of absolute weights).
-    """
-    chosen = {}
-    for i in layers:
-        size_c = network.convs[i].conv.weight.detach().abs().sum(dim=(1, 2, 3)).numpy()
-        wanted = max(round(fraction * len(size_c)), 1)
-        chosen[i] = np.sort(np.argsort(-size_c, kind="stable")[:wanted])
-    return take_filters(network, chosen)
 
 
 def index_of(name: str) -> int:

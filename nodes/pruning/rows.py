@@ -5,7 +5,7 @@ Shapes: n samples, g groups.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,18 +14,16 @@ import torch
 from torch import nn
 
 from nodes.pruning.architectures import Chain
-from nodes.pruning.budget import Forecast, hold
-from nodes.pruning.checkpoints import Checkpoint, net_of_chain
+from nodes.pruning.budget import Forecast, hold, put_thresholds, thresholds
 from nodes.pruning.cost import Layer, dense_macs, reduction
 from nodes.pruning.gates import Masking, set_masking
 from nodes.pruning.images import Images
-from nodes.pruning.rewiring import drop_silent, gather_firing, keep_largest
+from nodes.pruning.rewiring import drop_silent, gather_firing
 from nodes.pruning.tracing import firing, layers_of, predicted_masks
 from nodes.pruning.training import Course, Report, accuracy, settle, train
 
 # Enough to know a share to a percent or so.
 SURVEYED = 2000
-BISECTIONS = 12
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,20 @@ def prepare(dense: Chain, data: Data) -> Chain:
     return gathered
 
 
-def prune(network: nn.Module, data: Data, course: Course, *, report: Report = print) -> dict[str, Any]:
-    """Train a network's gates for the mass of `course`, hold the forecast, and say how it went."""
+def prune(
+    network: nn.Module, data: Data, course: Course, *, masses: Sequence[float] = (), report: Report = print
+) -> dict[str, Any]:
+    """Train a network's gates for the mass of `course`, hold the forecast, and say how it went.
+
+    Args:
+        masses: Others that the trained network shall have thresholds for.
+    """
     mass = 1.0 if course.mass is None else course.mass
     layers = layers_of(network, example(data))
     forecast = Forecast(network, layers, data.surveyed)
     expected = forecast.reduction(mass)
     report(f"mass {mass:.3f}: {expected:.1%} fewer multiply-accumulates expected")
-    keep = forecast.keep(mass)
+    keep, keeps = forecast.keep(mass), {other: forecast.keep(other) for other in masses}
     train(network, data.train, course, report=report, when_frozen=lambda: hold(network, keep, data.surveyed))
     raw = judged(network, layers, data)
     hold(network, keep, data.surveyed)
@@ -78,6 +82,7 @@ def prune(network: nn.Module, data: Data, course: Course, *, report: Report = pr
         "reduction_before_last_hold": raw["reduction"],
         "accuracy_before_last_hold": raw["accuracy"],
         **held,
+        "points": points(network, layers, data, keeps),
     }
     report(f"accuracy {held['accuracy']:.2%} at {held['reduction']:.1%} (before the last hold {raw['accuracy']:.2%})")
     return facts
@@ -90,24 +95,33 @@ def judged(network: nn.Module, layers: Sequence[Layer], data: Data) -> dict[str,
     return {"accuracy": accuracy(network, data.test), "reduction": reduction(layers, masks)}
 
 
-def prune_statically(dense: Chain, data: Data, course: Course, *, wanted: float, report: Report = print) -> Checkpoint:
-    """The same saving by leaving out the filters with the smallest weights, for every input alike."""
-    before = dense_macs(layers_of(dense, example(data)))
-    gated = [i for i, conv in enumerate(dense.convs) if conv.gate is not None]
-    low, high = 0.05, 1.0
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        small = keep_largest(dense, middle, gated)
-        saved = 1 - dense_macs(layers_of(small, example(data))) / before
-        low, high = (middle, high) if saved >= wanted else (low, middle)
-    network = keep_largest(dense, low, gated)
+def points(
+    network: nn.Module, layers: Sequence[Layer], data: Data, keeps: Mapping[float, Mapping[str, float]]
+) -> list[dict[str, Any]]:
+    """The trained network at other masses: thresholds that hold their forecasts, and what they cost in accuracy.
+
+    Weights and predictors are those of the mass that was trained, and so are the thresholds afterwards.
+    """
+    trained = thresholds(network)
+    found = []
+    for mass, keep in keeps.items():
+        hold(network, keep, data.surveyed)
+        found.append({"mass": mass, "thresholds": thresholds(network), **judged(network, layers, data)})
+    put_thresholds(network, trained)
+    return found
+
+
+def prune_statically(
+    network: nn.Module, data: Data, course: Course, *, before_macs: int, report: Report = print
+) -> dict[str, Any]:
+    """Train a chain that lost its filters already, as long as any other, and say how it went."""
     train(network, data.train, course, report=report)
     facts = {
-        "static": "largest weights",
+        "share": course.setting,
         "schedule": asdict(course.schedule),
-        "dense_macs": before,
-        "reduction": 1 - dense_macs(layers_of(network, example(data))) / before,
+        "dense_macs": before_macs,
+        "reduction": 1 - dense_macs(layers_of(network, example(data))) / before_macs,
         "accuracy": accuracy(network, data.test),
     }
-    report(f"static: accuracy {facts['accuracy']:.2%} at {facts['reduction']:.1%}")
-    return Checkpoint(net_of_chain(network, side=data.train.images_nchw.shape[2]), network, facts)
+    report(f"accuracy {facts['accuracy']:.2%} at {facts['reduction']:.1%}")
+    return facts

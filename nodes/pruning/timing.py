@@ -6,15 +6,17 @@ Shapes: n images, g groups of all steps.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels.chain.cpu import Chain as Runner
-from nodes.pruning.architectures import Chain
+from kernels.chain.plan import ChainPlan
+from nodes.pruning.architectures import Chain, Served
 from nodes.pruning.budget import Forecast
 from nodes.pruning.cost import Masks
-from nodes.pruning.export import plan_of
+from nodes.pruning.export import parts_of, plan_of
 from nodes.pruning.gates import Masking, set_masking
 
 REPLAYED = 200
@@ -32,7 +34,8 @@ class Clock:
         KernelMissing: The kernels are not built here.
     """
 
-    def __init__(self, network: Chain, images_nchw: NDArray[np.float32]) -> None:
+    def __init__(self, network: Served, images_nchw: NDArray[np.float32]) -> None:
+        self._names = list(parts_of(network))
         self._images_nchw = images_nchw[:REPLAYED]
         self._forecast = Forecast(network, [], self._images_nchw)
         set_masking(network, Masking.PREDICTED)
@@ -41,7 +44,8 @@ class Clock:
 
     def ms(self, mass: float) -> float:
         """Median milliseconds of one image."""
-        masks_ng = flat_masks(self._forecast.masks(mass), self._runner.plan.groups)
+        groups = dict(zip(self._names, self._runner.plan.groups, strict=True))
+        masks_ng = flat_masks(self._forecast.masks(mass), groups)
         taken_ms = []
         for image_chw, mask_g in zip(self._images_nchw, masks_ng, strict=True):
             started_s = time.perf_counter()
@@ -60,8 +64,28 @@ class Clock:
         return low
 
 
-def flat_masks(masks: Masks, groups: tuple[int, ...]) -> NDArray[np.uint8]:
+def plain_ms(network: Chain, images_nchw: NDArray[np.float32]) -> float:
+    """Median milliseconds of one image through a chain whose gates do nothing.
+
+    Raises:
+        KernelMissing: The kernels are not built here.
+    """
+    set_masking(network, Masking.OFF)
+    return served_ms(plan_of(network, side=images_nchw.shape[2]), images_nchw)
+
+
+def served_ms(plan: ChainPlan, images_nchw: NDArray[np.float32]) -> float:
+    """Median milliseconds of one image, predictors and all, of the first 200."""
+    runner, taken_ms = Runner(plan), []
+    for image_chw in images_nchw[:REPLAYED]:
+        started_s = time.perf_counter()
+        runner(image_chw[None])
+        taken_ms.append((time.perf_counter() - started_s) * 1e3)
+    return float(np.median(taken_ms))
+
+
+def flat_masks(masks: Masks, groups: Mapping[str, int]) -> NDArray[np.uint8]:
     """Masks (n, g) as the kernels take them: all steps side by side, ungated ones full."""
     samples = len(next(iter(masks.values())))
-    parts = [masks.get(f"convs.{index}", np.ones((samples, width), bool)) for index, width in enumerate(groups)]
+    parts = [masks.get(name, np.ones((samples, width), bool)) for name, width in groups.items()]
     return np.ascontiguousarray(np.concatenate(parts, axis=1), dtype=np.uint8)

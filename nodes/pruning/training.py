@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from nodes.errors import ConfigError
 from nodes.pruning.gates import Masking, gates_of, mask_loss, set_masking
 from nodes.pruning.images import Images
 from nodes.zoo.arrays import read_arrays, write_arrays
@@ -23,6 +24,7 @@ from nodes.zoo.arrays import read_arrays, write_arrays
 Report = Callable[[str], None]
 CROP_MARGIN = 4
 JUDGED_AT_ONCE = 500
+TEMPERATURE = 4.0
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,20 @@ class Course:
     Attributes:
         mass: None trains dense.
         state: File that holds everything after each epoch; None keeps nothing.
+        teacher: Network whose answers are learnt beside the labels; None for the labels alone.
+        distill: Share of the loss that the teacher has.
+        purpose: What the state belongs to; another purpose's is refused.
+        setting: What a budget came to, kept in the state, so that who resumes does not measure it anew.
     """
 
     schedule: Schedule
     mass: float | None = None
     joint: bool = False
     state: Path | None = None
+    teacher: nn.Module | None = None
+    distill: float = 0.0
+    purpose: str = ""
+    setting: float | None = None
 
 
 def train(
@@ -85,7 +95,7 @@ def train(
     optimizer = _optimizer(network, schedule)
     steps = -(-len(images.labels_n) // schedule.batch)
     rates = [group["max_lr"] for group in optimizer.param_groups]
-    done = _restore(network, optimizer, course.state)
+    done = _restore(network, optimizer, course)
     cycle = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rates, total_steps=schedule.epochs * steps, pct_start=0.2, cycle_momentum=False
     )
@@ -96,8 +106,8 @@ def train(
             network.eval()
             when_frozen()
         network.train()
-        loss = _epoch(network, optimizer, cycle, batches(images, schedule, epoch), bfloat16=schedule.bfloat16)
-        _save(network, optimizer, course.state, epoch + 1)
+        loss = _epoch(network, optimizer, cycle, batches(images, schedule, epoch), course=course)
+        _save(network, optimizer, course, epoch + 1)
         report(f"epoch {epoch + 1}/{schedule.epochs}: loss {loss:.3f}, {time.perf_counter() - started_s:.0f} s")
     if course.mass is not None:
         set_masking(network, Masking.PREDICTED)
@@ -122,15 +132,15 @@ def _epoch(
     cycle: torch.optim.lr_scheduler.LRScheduler,
     stream: Iterator[tuple[torch.Tensor, torch.Tensor]],
     *,
-    bfloat16: bool,
+    course: Course,
 ) -> float:
     losses = []
     gated = any(gate.masking is not Masking.OFF for gate in gates_of(network).values())
     for image_bchw, label_b in stream:
         # Around each step: within one such block the 16-bit copies of the weights are made only once.
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=course.schedule.bfloat16):
             logits_bk = network(image_bchw)
-        loss = functional.cross_entropy(logits_bk.float(), label_b)
+        loss = task_loss(logits_bk.float(), image_bchw, label_b, course=course)
         losses.append(float(loss.detach()))
         if gated:
             loss = loss + mask_loss(network)
@@ -139,6 +149,23 @@ def _epoch(
         optimizer.step()
         cycle.step()
     return float(np.mean(losses))
+
+
+def task_loss(
+    logits_bk: torch.Tensor, image_bchw: torch.Tensor, label_b: torch.Tensor, *, course: Course
+) -> torch.Tensor:
+    """Cross-entropy with the labels, and for its share with the teacher's softened answers.
+
+    Source: Hinton et al., arXiv 1503.02531.
+    """
+    right = functional.cross_entropy(logits_bk, label_b)
+    if course.teacher is None or course.distill == 0.0:
+        return right
+    with torch.no_grad():
+        soft_bk = torch.softmax(course.teacher(image_bchw).float() / TEMPERATURE, dim=1)
+    log_bk = functional.log_softmax(logits_bk / TEMPERATURE, dim=1)
+    apart = functional.kl_div(log_bk, soft_bk, reduction="batchmean") * TEMPERATURE**2
+    return (1 - course.distill) * right + course.distill * apart
 
 
 def _optimizer(network: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
@@ -215,14 +242,17 @@ def put_weights(network: nn.Module, arrays: dict[str, np.ndarray]) -> None:
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
 
 
-def _save(network: nn.Module, optimizer: torch.optim.Optimizer, state: Path | None, epochs: int) -> None:
+def _save(network: nn.Module, optimizer: torch.optim.Optimizer, course: Course, epochs: int) -> None:
+    state = course.state
     if state is None:
         return
     arrays = {f"weight/{name}": value for name, value in weights_of(network).items()}
     for key, buffers in optimizer.state_dict()["state"].items():
         if buffers.get("momentum_buffer") is not None:
             arrays[f"momentum/{key}"] = buffers["momentum_buffer"].numpy()
-    arrays["epochs"] = np.array([epochs])
+    arrays |= {"epochs": np.array([epochs]), "purpose": np.array([course.purpose])}
+    if course.setting is not None:
+        arrays["setting"] = np.array([course.setting])
     state.parent.mkdir(parents=True, exist_ok=True)
     fresh = state.with_suffix(".new")
     write_arrays(fresh, arrays)
@@ -237,10 +267,11 @@ def _catch_up(cycle: torch.optim.lr_scheduler.LRScheduler, steps: int) -> None:
             cycle.step()
 
 
-def _restore(network: nn.Module, optimizer: torch.optim.Optimizer, state: Path | None) -> int:
+def _restore(network: nn.Module, optimizer: torch.optim.Optimizer, course: Course) -> int:
+    state = course.state
     if state is None or not state.exists():
         return 0
-    arrays = read_arrays(state)
+    arrays = _state_of(state, course.purpose)
     put_weights(network, {key[7:]: value for key, value in arrays.items() if key.startswith("weight/")})
     held = optimizer.state_dict()
     held["state"] = {
@@ -250,3 +281,23 @@ def _restore(network: nn.Module, optimizer: torch.optim.Optimizer, state: Path |
     }
     optimizer.load_state_dict(held)
     return int(arrays["epochs"][0])
+
+
+def setting_of(state: Path, purpose: str) -> float | None:
+    """The setting of a stopped training; None where there is none.
+
+    Raises:
+        ConfigError: The training had another purpose.
+    """
+    arrays = _state_of(state, purpose) if state.exists() else {}
+    return float(arrays["setting"][0]) if "setting" in arrays else None
+
+
+def _state_of(state: Path, purpose: str) -> Mapping[str, np.ndarray]:
+    arrays = read_arrays(state)
+    if (found := str(arrays["purpose"][0])) != purpose:
+        raise ConfigError(
+            f"{state}: the training that was stopped here was another one ({found}; now {purpose}). "
+            "Repeat its command, choose another --to, or delete that file"
+        )
+    return arrays

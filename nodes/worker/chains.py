@@ -20,7 +20,8 @@ from kernels.chain.cpu import Chain
 from kernels.chain.plan import ChainPlan, Predictor, Step
 from kernels.errors import KernelError, ShapeError
 
-FORMAT = 1
+# Files with residual sums are of the second format; all others stay what they were.
+PLAIN, RESIDUAL = 1, 2
 SUFFIX = ".npz"
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -83,31 +84,34 @@ def parse_chain(arrays: Arrays) -> ChainPlan:
         ShapeError: One does not fit.
     """
     version, side, count = (int(number) for number in arrays["head.numbers"])
-    if version != FORMAT:
-        raise ShapeError(f"format {version} is not known; this worker reads {FORMAT}")
+    if version not in (PLAIN, RESIDUAL):
+        raise ShapeError(f"format {version} is not known; this worker reads {PLAIN} and {RESIDUAL}")
     steps = tuple(_step(arrays, f"step{index}.") for index in range(count))
     return ChainPlan(steps, arrays["head.weights"], arrays["head.bias"], side)
 
 
 def _step(arrays: Arrays, prefix: str) -> Step:
-    stride, halve = (int(number) for number in arrays[prefix + "numbers"])
+    stride, halve, *sums = (int(number) for number in arrays[prefix + "numbers"])
+    keep, add = sums or (0, 0)
     predictor = None
     if prefix + "up" in arrays:
         predictor = Predictor(arrays[prefix + "up"], arrays[prefix + "offset"], arrays.get(prefix + "down"))
-    return Step(arrays[prefix + "weights"], arrays[prefix + "bias"], stride, bool(halve), predictor)
+    return Step(arrays[prefix + "weights"], arrays[prefix + "bias"], stride, bool(halve), predictor, bool(keep), add)
 
 
 def chain_arrays(plan: ChainPlan, *, input_name: str, output_name: str) -> dict[str, NDArray[Any]]:
     """The arrays of a file; `parse_chain` undoes it."""
+    residual = any(step.keep or step.add for step in plan.steps)
     arrays: dict[str, NDArray[Any]] = {
         "names": np.array([input_name, output_name]),
-        "head.numbers": np.array([FORMAT, plan.side, len(plan.steps)], dtype=np.int64),
+        "head.numbers": np.array([RESIDUAL if residual else PLAIN, plan.side, len(plan.steps)], dtype=np.int64),
         "head.weights": plan.head_pc,
         "head.bias": plan.head_bias_p,
     }
     for index, step in enumerate(plan.steps):
         prefix = f"step{index}."
-        arrays[prefix + "numbers"] = np.array([step.stride, step.halve], dtype=np.int64)
+        numbers = [step.stride, step.halve, *([step.keep, step.add] if residual else [])]
+        arrays[prefix + "numbers"] = np.array(numbers, dtype=np.int64)
         arrays |= {prefix + "weights": step.weights_oikk, prefix + "bias": step.bias_o}
         if step.predictor is not None:
             arrays |= {prefix + "up": step.predictor.up_gr, prefix + "offset": step.predictor.offset_g}

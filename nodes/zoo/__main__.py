@@ -126,6 +126,32 @@ def verify_language(models: Path, names: tuple[str, ...]) -> None:
         sys.exit(1)
 
 
+@main.command()
+@click.option("--models", type=FOLDER, default=TEXT_FOLDER, show_default="the shipped folder")
+@click.option("--out", type=FOLDER, default=Path("build/gguf"), show_default=True)
+@click.option("--only", "names", multiple=True, help="Write this one only.")
+@click.option("--single", is_flag=True, help="Single precision in place of half: twice the size, the same values.")
+def export_gguf(models: Path, out: Path, names: tuple[str, ...], single: bool) -> None:
+    """Write the text experts as GGUF files, which llama.cpp serves; mixtures have no weights of their own."""
+    _require("onnx", extra="edgewise[train]")
+    from nodes.zoo.language.gguf_export import NotOurs, export_gguf
+
+    try:
+        catalog = load_text_catalog(models)
+        cards = [card for card in catalog.experts if card.learned is not None]
+        unknown = set(names) - {card.name for card in cards}
+        if unknown:
+            known = ", ".join(card.name for card in cards)
+            raise click.ClickException(f"No expert {min(unknown)!r} with weights. Known are: {known}.")
+        out.mkdir(parents=True, exist_ok=True)
+        for card in cards:
+            if not names or card.name in names:
+                done = export_gguf(catalog.model_path(card), out / f"{card.name}.gguf", name=card.name, single=single)
+                click.echo(f"{done.path}  {done.tensors} tensors, {done.file_bytes:,d} bytes")
+    except (CatalogError, NotOurs) as problem:
+        raise click.ClickException(str(problem)) from None
+
+
 def _require(*modules: str, extra: str) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:

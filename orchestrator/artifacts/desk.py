@@ -112,7 +112,7 @@ class ModelDesk:
         """
         record = self._register.models.get(name)
         if record is None:
-            raise RequestError("MODEL_NOT_FOUND", "No model of this name was pushed; see `edgewise model list`.")
+            raise RequestError("MODEL_NOT_FOUND", "No model of this name was pushed; see `edgewise models pushed`.")
         async with self._disk:
             await asyncio.to_thread(self._drop, name)
         self._forget_states(name)

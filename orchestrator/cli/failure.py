@@ -32,6 +32,7 @@ ADVICE = {
     "EXPERT_NOT_FOUND": ("unknown expert", "`edgewise status` lists the experts"),
     "SLEEP_OFF": ("node may not sleep", "start it with `edgewise node run --allow-suspend`"),
     "NODE_NOT_FOUND": ("unknown node", "`edgewise node list` lists the nodes"),
+    "MODEL_FIXED": ("always loaded", "start its node with --memory-budget SIZE"),
     "REQUEST_NOT_FOUND": ("unknown request", "only the gateway that answered remembers it, and not for ever"),
     "DEADLINE_EXCEEDED": ("too late", "allow more with --max-latency or --timeout"),
     "UNIMPLEMENTED": ("not supported", "compare versions with `edgewise status` and `edgewise --version`"),

@@ -22,7 +22,6 @@ VERBS = {
     "infer": "orchestrator.cli.infer:infer",
     "ask": "orchestrator.cli.ask:ask",
     "chat": "orchestrator.cli.ask:chat",
-    "model": "orchestrator.cli.model:model",
     "models": "orchestrator.cli.models:models",
     "why": "orchestrator.cli.why:why",
     "feedback": "orchestrator.cli.feedback:feedback",

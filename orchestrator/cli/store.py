@@ -20,7 +20,7 @@ POSTGRES = (
 )
 
 
-@click.group()
+@click.group(short_help="Back up, restore and migrate the books of a gateway.")
 def store() -> None:
     """Back up, restore and migrate the books of a gateway on this machine."""
 

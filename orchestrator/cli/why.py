@@ -156,7 +156,7 @@ def _source(energy: Energy) -> str:
 def _candidates_table(explanation: Explanation, shown: int) -> Table:
     from orchestrator.cli.output import duration_or_dash, energy_or_dash, percent, safe, table
 
-    columns = ("", "candidate", ">quality", ">energy", ">promised", ">time", ">promised", "excluded by")
+    columns = ("", "candidate", ">quality", ">energy", ">promised", ">time", ">promised", "remarks")
     ordered = _ordered(explanation)
     rows = table("\nCandidates (predicted figures)", columns)
     for entry in ordered[:shown]:
@@ -168,11 +168,18 @@ def _candidates_table(explanation: Explanation, shown: int) -> Table:
             f"≤ {energy_or_dash(entry.bound_energy_j)}",
             duration_or_dash(entry.predicted_ms),
             f"≤ {duration_or_dash(entry.bound_ms)}",
-            safe(entry.excluded_by),
+            ", ".join(filter(None, (safe(entry.excluded_by), _loading(entry)))),
         )
     if len(ordered) > shown:
         rows.caption = f"and {len(ordered) - shown} more: --all"
     return rows
+
+
+def _loading(entry: Candidate) -> str:
+    """Time that is spent on bringing experts into memory, which is part of the candidate's time."""
+    from orchestrator.units import format_duration_ms
+
+    return f"loads for {format_duration_ms(entry.load_ms)}" if entry.load_ms > 0.0 else ""
 
 
 def _ordered(explanation: Explanation) -> Sequence[Candidate]:

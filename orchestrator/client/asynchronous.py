@@ -160,6 +160,10 @@ class AsyncClient(Session):
         """Give a node no new work; returns its state."""
         return await self._run(admin.drain_node(node))
 
+    async def manage_model(self, expert: str, verb: str, *, node: str = "", ttl_s: float = 0.0) -> tuple[str, ...]:
+        """Have nodes load, unload, pin or unpin an expert; the arms that were told, whose residency says the rest."""
+        return await self._run(admin.manage_model(expert, verb, node=node, ttl_s=ttl_s))
+
     async def sleep_node(self, node: str) -> str:
         """Have a node finish what runs and sleep, if its operator allows that; returns its state."""
         return await self._run(admin.sleep_node(node))

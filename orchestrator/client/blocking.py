@@ -200,6 +200,10 @@ class Client(Session):
         """Give a node no new work; returns its state."""
         return self._run(admin.drain_node(node))
 
+    def manage_model(self, expert: str, verb: str, *, node: str = "", ttl_s: float = 0.0) -> tuple[str, ...]:
+        """Have nodes load, unload, pin or unpin an expert; the arms that were told, whose residency says the rest."""
+        return self._run(admin.manage_model(expert, verb, node=node, ttl_s=ttl_s))
+
     def reload_config(self) -> tuple[ChangedKey, ...]:
         """Have the gateway read its configuration again; what has changed."""
         return self._run(admin.reload_config())

@@ -22,6 +22,7 @@ from orchestrator.types import (
     Message,
     OnInfeasible,
     Provenance,
+    Residency,
     RoutingRecord,
     TensorSpec,
     Timings,
@@ -108,7 +109,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One route that was considered; `excluded_by` is empty for a feasible one."""
+    """One route that was considered; `excluded_by` is empty for a feasible one, `load_ms` is in `predicted_ms`."""
 
     route: str
     quality_fraction: float
@@ -119,6 +120,7 @@ class Candidate:
     feasible: bool
     excluded_by: str
     score: float
+    load_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ class ArmStatus:
     answered: int
     failed: int
     active: bool
+    residency: Residency | None = None
 
 
 @dataclass(frozen=True)

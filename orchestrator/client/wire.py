@@ -294,4 +294,5 @@ def _candidate(message: gateway_pb2.Candidate) -> own.Candidate:
         feasible=message.feasible,
         excluded_by=message.excluded_by,
         score=message.score,
+        load_ms=message.load_ms,
     )

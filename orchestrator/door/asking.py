@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.door.allowance import AUTO, Allowance, from_body, from_headers, from_model
+from orchestrator.door.choices import MAX_CHOICES
 from orchestrator.door.fields import Fields
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.gateway import requests
@@ -18,8 +19,10 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 DEFAULT_TASK = "chat"
 MAX_PARTS = 256
 MAX_TOOLS = 128
+MAX_INPUTS = 64
+MAX_COMPLETION_LOGPROBS = 5
 # What OpenAI knows and the wire to the nodes does not carry: better refused than silently left out.
-NOT_CARRIED = ("logprobs", "audio", "modalities", "functions", "function_call", "prediction", "web_search_options")
+NOT_CARRIED = ("audio", "modalities", "functions", "function_call", "prediction", "web_search_options")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Asked:
         stream: Whether pieces are sent as they come.
         include_usage: Whether a stream ends with its usage.
         explain: Whether the reply says what else was considered.
+        n: Answers that are wanted.
     """
 
     query: TextQuery
@@ -39,6 +43,7 @@ class Asked:
     stream: bool
     include_usage: bool
     explain: bool
+    n: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,30 @@ def completion_request(body: Mapping[str, Any], setting: Setting) -> Asked:
     return _asked(fields, (Message("user", prompts[0]),), setting, chat=False)
 
 
+def embeddings_request(body: Mapping[str, Any], setting: Setting) -> TextQuery:
+    """A validated request for embeddings: a text query whose messages are the inputs.
+
+    Raises:
+        RequestError: See the catalogue.
+        Unavailable: NO_NODE, where no node serves texts.
+    """
+    fields = Fields(body)
+    inputs = fields.texts("input", MAX_INPUTS)
+    if not inputs or not all(inputs):
+        text = f"input must be one text or up to {MAX_INPUTS} texts, none of them empty; token ids are not taken."
+        raise RequestError("FIELD_REQUIRED", text, field="input")
+    if fields.value.get("dimensions") is not None:
+        raise RequestError("CAPABILITY_MISSING", "dimensions is not offered by this gateway.", field="dimensions")
+    query = _asked(fields, tuple(Message("user", text) for text in inputs), setting, chat=True).query
+    parameters = GenerationParameters(max_tokens=1, embed=True)
+    return replace(query, parameters=parameters, needs=frozenset({"embeddings"}), fusion=FusionChoice.NONE, whole=True)
+
+
 def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, chat: bool) -> Asked:
     _refuse_not_carried(fields)
     expert, named = from_model(fields.text("model", most_chars=256) or AUTO)
     allowance = from_body(fields.inner("budget")).over(from_headers(setting.headers)).over(named)
-    parameters = _parameters(fields)
+    parameters = replace(_parameters(fields), top_logprobs=_top_logprobs(fields, chat=chat))
     fusion, max_experts = _fusion(fields)
     needs = requests.capabilities_needed(parameters)
     if any(_has_images(message) for message in messages):
@@ -113,11 +137,18 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
     )
     options = fields.inner("stream_options")
     include_usage = options is not None and options.flag("include_usage")
-    return Asked(query, chat, fields.flag("stream"), include_usage, fields.flag("explain"))
+    return Asked(query, chat, fields.flag("stream"), include_usage, fields.flag("explain"), _n(fields, setting))
+
+
+def _n(fields: Fields, setting: Setting) -> int:
+    n = fields.integer("n", 1, MAX_CHOICES) or 1
+    if n > 1 and _request_id(setting.headers):
+        text = "n above 1 and an id of the request's own exclude each other: several answers cannot be repeated by id."
+        raise RequestError("FIELD_OUT_OF_RANGE", text, field="n")
+    return n
 
 
 def _refuse_not_carried(fields: Fields) -> None:
-    fields.integer("n", 1, 1)
     fields.integer("best_of", 1, 1)
     for name in NOT_CARRIED:
         if fields.value.get(name) not in (None, False, [], "none", ["text"]):
@@ -190,6 +221,18 @@ def _parameters(fields: Fields) -> GenerationParameters:
         tool_choice_json=_choice_json(fields),
         response_format_json=_format_json(fields),
     )
+
+
+def _top_logprobs(fields: Fields, *, chat: bool) -> int | None:
+    """Chats ask with `logprobs` and `top_logprobs`, completions with a number."""
+    if not chat:
+        return fields.integer("logprobs", 0, MAX_COMPLETION_LOGPROBS)
+    tops = fields.integer("top_logprobs", 0, requests.MAX_TOP_LOGPROBS)
+    if fields.flag("logprobs"):
+        return tops or 0
+    if tops is not None:
+        raise RequestError("FIELD_REQUIRED", "top_logprobs needs logprobs: true beside it.", field="logprobs")
+    return None
 
 
 def _json(value: Any) -> str:

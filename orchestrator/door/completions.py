@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from orchestrator.door import telling
 from orchestrator.door.asking import Asked, Setting, chat_request, completion_request
-from orchestrator.door.exchange import EVENTS, Exchange, dump
+from orchestrator.door.cache import AnswerCache, answer_key, is_fixed
+from orchestrator.door.choices import queries, side_by_side, together
+from orchestrator.door.chunks import DONE, Chunks, stream_headers
+from orchestrator.door.exchange import Exchange, dump
 from orchestrator.door.strict import parse, refuse_not_finite
 from orchestrator.gateway.accounts import Payer, TextReply
 from orchestrator.gateway.policy import caller, tenant_seen
 from orchestrator.gateway.replies import encode_explanation
 from orchestrator.gateway.service import Service
 from orchestrator.ledger.spenders import fingerprint
-from orchestrator.types import Delta
+from orchestrator.types import Delta, TextQuery
 
 # Headers that are part of what was asked: the same id with others is another request.
 ASKING_HEADERS = ("x-edgewise-", "x-slo-", "x-litellm-timeout")
 ID_HEADERS = ("x-edgewise-request-id", "idempotency-key")
 REPLAYED = {"x-edgewise-replayed": "true", "x-energy-joules": "0", "x-energy-method": "measured:replayed"}
-DONE = b"data: [DONE]\n\n"
+CACHED = {"x-edgewise-cache": "hit", "x-energy-joules": "0", "x-energy-method": "measured:cached"}
 
 
 class Completions:
@@ -32,11 +35,13 @@ class Completions:
     Args:
         service: Does the work.
         max_deadline_s: The longest that a request may take.
+        cache: Answers that are given again; None keeps none.
     """
 
-    def __init__(self, service: Service, *, max_deadline_s: float) -> None:
+    def __init__(self, service: Service, *, max_deadline_s: float, cache: AnswerCache | None = None) -> None:
         self._service = service
         self._max_deadline_s = max_deadline_s
+        self._cache = cache
 
     async def chat(self, exchange: Exchange) -> None:
         """`POST /v1/chat/completions`."""
@@ -50,16 +55,47 @@ class Completions:
         exchange.check_json()
         body, finite = parse(await exchange.body())
         read = chat_request if chat else completion_request
-        asked = read(body, self._setting(exchange))
+        asked = read(body, self.setting(exchange))
         refuse_not_finite(finite)
+        key = self._key(exchange, body, asked)
+        if key is not None and (kept := self._kept(exchange, key, asked)) is not None:
+            await _replay(exchange, kept, asked, CACHED)
+            return
         payer = await self._claim(exchange, body, asked)
         if isinstance(payer, bytes):
-            await _replay(exchange, json.loads(payer), asked)
+            await _replay(exchange, json.loads(payer), asked, REPLAYED)
             return
-        work = self._stream(exchange, asked, payer) if asked.stream else self._whole(exchange, asked, payer)
+        work = self._stream(exchange, asked, payer, key) if asked.stream else self._whole(exchange, asked, payer, key)
         await exchange.attended(work)
 
-    def _setting(self, exchange: Exchange) -> Setting:
+    # ---- answers that are given again
+
+    def _key(self, exchange: Exchange, body: dict[str, Any], asked: Asked) -> bytes | None:
+        """Where an answer to this is kept; None where it is none that may be given again."""
+        control = exchange.headers.get("cache-control", "")
+        if self._cache is None or not is_fixed(asked.query) or asked.n > 1 or asked.explain or "no-store" in control:
+            return None
+        if any(exchange.headers.get(name) for name in ID_HEADERS):
+            return None
+        arms = (state.arm for state in self._service.fleet.board.arms(asked.query.task.name))
+        return answer_key(caller.get().spender.tenant, exchange.scope["path"], _said(exchange, body), arms)
+
+    def _kept(self, exchange: Exchange, key: bytes, asked: Asked) -> dict[str, Any] | None:
+        if self._cache is None or "no-cache" in exchange.headers.get("cache-control", ""):
+            return None
+        found = self._cache.get(key)
+        if found is None:
+            return None
+        self._service.answered_from_cache(asked.query, Payer(caller.get().spender))
+        request_id = telling.reply_id(asked.query.request_id, chat=asked.chat)
+        return {**json.loads(found), "id": request_id, "created": int(time.time()), "energy": telling.NO_ENERGY}
+
+    def _keep(self, key: bytes | None, asked: Asked, reply: TextReply) -> None:
+        if key is not None and self._cache is not None and reply.end.finish_reason != "budget":
+            self._cache.put(key, dump(self._document(asked, reply)))
+
+    def setting(self, exchange: Exchange) -> Setting:
+        """What a request is read against."""
         fleet = self._service.fleet
         return Setting(exchange.headers, fleet.tasks, self._task_of, self._max_deadline_s)
 
@@ -77,12 +113,7 @@ class Completions:
         headers = exchange.headers
         if not any(headers.get(name) for name in ID_HEADERS):
             return Payer(spender)
-        said = {
-            name: value for name, value in headers.items() if name.startswith(ASKING_HEADERS) and name not in ID_HEADERS
-        }
-        what = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
-        canonical = json.dumps([what, said], sort_keys=True).encode()
-        mark = fingerprint(spender.tenant, exchange.scope["path"], canonical)
+        mark = fingerprint(spender.tenant, exchange.scope["path"], _said(exchange, body))
         taken = await self._service.till.ledger.claim(
             spender, asked.query.request_id, fingerprint=mark, deadline_s=asked.query.deadline_s
         )
@@ -90,11 +121,11 @@ class Completions:
 
     # ---- replies
 
-    def _generate(self, asked: Asked, payer: Payer) -> AsyncIterator[Delta | TextReply]:
+    def _generate(self, asked: Asked, query: TextQuery, payer: Payer) -> AsyncIterator[Delta | TextReply]:
         def encode(reply: TextReply) -> bytes:
             return dump(self._document(asked, reply))
 
-        return self._service.generate(asked.query, payer, encode=encode if payer.claim else None)
+        return self._service.generate(query, payer, encode=encode if payer.claim else None)
 
     def _document(self, asked: Asked, reply: TextReply) -> dict[str, Any]:
         calls = json.loads(reply.end.tool_calls_json) if reply.end.tool_calls_json else None
@@ -119,94 +150,82 @@ class Completions:
         costs = telling.cost_headers(reply.energy, reply.routing, reply.timings, profile=profile)
         return {"x-edgewise-request-id": reply.request_id, **costs}
 
-    async def _whole(self, exchange: Exchange, asked: Asked, payer: Payer) -> None:
-        async with aclosing(self._generate(asked, payer)) as pieces:  # type: ignore[type-var]
-            async for piece in pieces:
-                if isinstance(piece, TextReply):
-                    await exchange.reply_json(200, self._document(asked, piece), self._headers(asked, piece))
+    def _pieces(self, asked: Asked, payer: Payer) -> AsyncGenerator[tuple[int, Delta | TextReply]]:
+        """Pieces of all answers, each with the number of its query."""
+        return side_by_side(queries(asked.query, asked.n), lambda query: self._generate(asked, query, payer))
 
-    async def _stream(self, exchange: Exchange, asked: Asked, payer: Payer) -> None:
+    async def _whole(self, exchange: Exchange, asked: Asked, payer: Payer, key: bytes | None) -> None:
+        replies = await self._replies(asked, payer)
+        whole = together(replies)
+        document = self._document(asked, whole)
+        if asked.n > 1:
+            answers = replies if len(replies) > 1 else replies * asked.n
+            document["choices"] = [
+                {**self._document(asked, reply)["choices"][0], "index": number} for number, reply in enumerate(answers)
+            ]
+        self._keep(key, asked, whole)
+        await exchange.reply_json(200, document, self._headers(asked, whole))
+
+    async def _replies(self, asked: Asked, payer: Payer) -> list[TextReply]:
+        if asked.n == 1:
+            # The usual case, without a task of its own.
+            async with aclosing(self._generate(asked, asked.query, payer)) as pieces:  # type: ignore[type-var]
+                return [piece async for piece in pieces if isinstance(piece, TextReply)]
+        async with aclosing(self._pieces(asked, payer)) as numbered:
+            ended = {number: piece async for number, piece in numbered if isinstance(piece, TextReply)}
+        return [ended[number] for number in sorted(ended)]
+
+    async def _stream(self, exchange: Exchange, asked: Asked, payer: Payer, key: bytes | None) -> None:
         chunks = Chunks(asked, int(time.time()))
-        async with aclosing(self._generate(asked, payer)) as pieces:  # type: ignore[type-var]
+        if asked.n > 1:
+            await self._stream_many(exchange, asked, payer, chunks)
+            return
+        async with aclosing(self._generate(asked, asked.query, payer)) as pieces:  # type: ignore[type-var]
             async for piece in pieces:
                 # What fails before the first piece still has a status of its own.
                 if not exchange.started:
                     await exchange.start(200, stream_headers(asked.query.request_id))
                 if isinstance(piece, TextReply):
-                    await exchange.write(chunks.end(piece, self._extra(asked, piece)))
-                elif piece.text:
-                    await exchange.write(chunks.piece(piece.text), more=True)
+                    self._keep(key, asked, piece)
+                    await exchange.write(chunks.end([piece], self._extra(asked, piece)))
+                elif piece.text or piece.logprobs_json:
+                    await exchange.write(chunks.piece(piece), more=True)
+
+    async def _stream_many(self, exchange: Exchange, asked: Asked, payer: Payer, chunks: Chunks) -> None:
+        """The same for several answers: their pieces as they come, their ends when all have ended."""
+        ended: dict[int, TextReply] = {}
+        copies = asked.n if len(queries(asked.query, asked.n)) == 1 else 1
+        async with aclosing(self._pieces(asked, payer)) as numbered:
+            async for number, piece in numbered:
+                if not exchange.started:
+                    await exchange.start(200, stream_headers(asked.query.request_id))
+                if isinstance(piece, TextReply):
+                    ended[number] = piece
+                elif piece.text or piece.logprobs_json:
+                    for copy in range(number, number + copies):
+                        await exchange.write(chunks.piece(piece, copy), more=True)
+        replies = [ended[number] for number in sorted(ended)]
+        await exchange.write(chunks.end(replies * copies, self._extra(asked, replies[0])))
 
 
-def stream_headers(request_id: str) -> dict[str, str]:
-    """Headers of a stream: what it costs is told at its end."""
-    return {
-        "content-type": EVENTS,
-        "cache-control": "no-cache",
-        "x-accel-buffering": "no",
-        "x-edgewise-request-id": request_id,
+def _said(exchange: Exchange, body: dict[str, Any]) -> bytes:
+    """Everything that was asked, but for how it is to be sent, in one form."""
+    said = {
+        name: value
+        for name, value in exchange.headers.items()
+        if name.startswith(ASKING_HEADERS) and name not in ID_HEADERS
     }
+    what = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
+    return json.dumps([what, said], sort_keys=True).encode()
 
 
-class Chunks:
-    """The events of one stream.
-
-    Args:
-        asked: What was asked.
-        created_unix_s: When.
-    """
-
-    def __init__(self, asked: Asked, created_unix_s: int) -> None:
-        self._asked = asked
-        self._model = asked.query.expert or "auto"
-        self._created_unix_s = created_unix_s
-        self._first = True
-
-    def piece(self, text: str) -> bytes:
-        """A piece of text."""
-        if not self._asked.chat:
-            return self._event([{"index": 0, "text": text, "finish_reason": None, "logprobs": None}])
-        delta = {"role": "assistant", "content": text} if self._first else {"content": text}
-        self._first = False
-        return self._event([{"index": 0, "delta": delta, "finish_reason": None}])
-
-    def end(self, reply: TextReply, extra: dict[str, Any]) -> bytes:
-        """Why it ended, usage where it was asked for, what it cost, and the end."""
-        self._model = reply.end.expert or self._model
-        finish = telling.finish_reason(reply)
-        delta: dict[str, Any] = {}
-        if reply.end.tool_calls_json:
-            calls = json.loads(reply.end.tool_calls_json)
-            delta["tool_calls"] = [{"index": number, **call} for number, call in enumerate(calls)]
-        content = {"delta": delta} if self._asked.chat else {"text": ""}
-        costs = {**telling.cost_blocks(reply), **extra}
-        parts = [self._event([{"index": 0, **content, "finish_reason": finish}], **costs)]
-        if self._asked.include_usage:
-            parts.append(self._event([], usage=telling.usage_block(reply), **costs))
-        parts.append(b": energy " + dump(costs["energy"]) + b"\n\n")
-        return b"".join([*parts, DONE])
-
-    def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
-        event = {
-            "id": telling.reply_id(self._asked.query.request_id, chat=self._asked.chat),
-            "object": "chat.completion.chunk" if self._asked.chat else "text_completion",
-            "created": self._created_unix_s,
-            "model": self._model,
-            "choices": choices,
-            **more,
-        }
-        if self._asked.include_usage and "usage" not in event:
-            event["usage"] = None
-        return b"data: " + dump(event) + b"\n\n"
-
-
-async def _replay(exchange: Exchange, document: dict[str, Any], asked: Asked) -> None:
+async def _replay(exchange: Exchange, document: dict[str, Any], asked: Asked, told_by: Mapping[str, str]) -> None:
     """What was answered before, whole or as the stream that is asked for now."""
     request_id = asked.query.request_id
     if not asked.stream:
-        await exchange.reply_json(200, document, {"x-edgewise-request-id": request_id, **REPLAYED})
+        await exchange.reply_json(200, document, {"x-edgewise-request-id": request_id, **told_by})
         return
-    await exchange.start(200, {**stream_headers(request_id), **REPLAYED})
+    await exchange.start(200, {**stream_headers(request_id), **told_by})
     choice = document["choices"][0]
     delta = {key: value for key, value in choice.get("message", {}).items() if value is not None}
     if "tool_calls" in delta:
@@ -214,6 +233,8 @@ async def _replay(exchange: Exchange, document: dict[str, Any], asked: Asked) ->
     content = {"delta": delta} if asked.chat else {"text": choice.get("text", "")}
     kind = "chat.completion.chunk" if asked.chat else "text_completion"
     usage = document.pop("usage")
+    if choice.get("logprobs"):
+        content["logprobs"] = choice["logprobs"]
     document |= {"object": kind, "choices": [{"index": 0, **content, "finish_reason": choice["finish_reason"]}]}
     events = [document]
     if asked.include_usage:

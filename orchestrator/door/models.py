@@ -36,11 +36,6 @@ class Models:
             raise RequestError("EXPERT_NOT_FOUND", "No node has a model of this name.", field="model")
         await exchange.reply_json(200, self._entry(name))
 
-    async def embeddings(self, exchange: Exchange) -> None:
-        """`POST /v1/embeddings`: no expert makes any."""
-        await exchange.body()
-        raise RequestError("EXPERT_NOT_FOUND", "No node has a model that makes embeddings.", field="model")
-
     def _names(self) -> list[str]:
         fleet = self._service.fleet
         texts = [name for name, task in fleet.tasks.items() if task.text]

@@ -5,14 +5,31 @@ The first six keys of `energy` are Neuralwatt's, so that readers of theirs work.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from typing import Any
 
 from orchestrator.gateway.accounts import TextReply
 from orchestrator.types import AttemptRecord, Energy, Provenance, RoutingRecord, Timings
 
 J_PER_KWH = 3.6e6
+
+
+# Of an answer that was given before.
+NO_ENERGY: Mapping[str, Any] = {
+    "energy_joules": 0.0,
+    "energy_kwh": 0.0,
+    "avg_power_watts": 0.0,
+    "duration_seconds": 0.0,
+    "attribution_method": "cached",
+    "attribution_ratio": None,
+    "source": "measured",
+    "idle_joules": 0.0,
+    "uncertainty_joules": 0.0,
+    "nodes": [],
+}
 
 
 def energy_block(energy: Energy, attempts: Iterable[AttemptRecord], duration_ms: float) -> dict[str, Any]:
@@ -138,16 +155,41 @@ def candidates_block(explanation: Any) -> list[dict[str, Any]]:
             "bound": {"joules": _finite(one.bound_energy_j), "ms": _finite(one.bound_ms)},
             "feasible": one.feasible,
             "excluded_by": one.excluded_by or None,
+            "load_ms": _finite(one.load_ms),
         }
         for one in explanation.candidates
     ]
+
+
+def logprobs_block(logprobs_json: str, *, chat: bool, offset: int = 0) -> dict[str, Any] | None:
+    """Probabilities of tokens in the form of a chat or of a completion; None where nobody asked.
+
+    Args:
+        offset: Characters of the text before these tokens.
+    """
+    if not logprobs_json:
+        return None
+    content = json.loads(logprobs_json)
+    if chat:
+        return {"content": content, "refusal": None}
+    tokens = [str(one.get("token", "")) for one in content]
+    offsets = [offset + length for length in accumulate(map(len, tokens), initial=0)]
+    return {
+        "tokens": tokens,
+        "token_logprobs": [one.get("logprob") for one in content],
+        "top_logprobs": [
+            {str(top.get("token", "")): top.get("logprob") for top in one.get("top_logprobs") or []} for one in content
+        ],
+        "text_offset": offsets[:-1],
+    }
 
 
 def whole(
     reply: TextReply, *, chat: bool, created_unix_s: int, tool_calls: list[Any] | None, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The reply to a request that did not want a stream."""
-    choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason(reply), "logprobs": None}
+    logprobs = logprobs_block(reply.end.logprobs_json, chat=chat)
+    choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason(reply), "logprobs": logprobs}
     if chat:
         message: dict[str, Any] = {"role": "assistant", "content": reply.end.text, "refusal": None}
         if tool_calls:

@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgewise.v1 import fleet_pb2
@@ -178,6 +178,7 @@ class Trial:
         self._started_s = time.monotonic()
         figures: Figures = board if ask.figures is None else ask.figures
         self._wait_ms = float(board.wait_ms_n[ask.index])
+        self._load_ms = float(board.load_ms_n[ask.index])
         self._predicted_ms = self._wait_ms + float(figures.service_ms_n[ask.index])
         self.bound_ms = self._wait_ms + float(figures.service_bound_ms_n[ask.index])
         self._predicted_j = float(figures.energy_j_n[ask.index])
@@ -240,15 +241,16 @@ class Trial:
             failed.final = result.final
             raise failed
         elapsed_ms = self._elapsed_ms()
-        service_ms = elapsed_ms - self._wait_ms
+        # Loading is no part of what the arm takes; what it really took stands in for what it was predicted to.
+        service_ms = elapsed_ms - (self._wait_ms - self._load_ms) - result.load_ms
         if self.ask.figures is None:
             # From joules that were themselves predicted there is nothing to learn; the final ones follow.
-            energy_j = math.nan if result.energy.preliminary else result.energy.energy_j
+            energy_j = math.nan if result.energy.preliminary else result.energy.energy_j - result.load_j
             self._board.answered(self.ask.index, service_ms=service_ms, energy_j=energy_j)
         else:
             # How long a text waited its node knows; a prediction of it would feed back into the next one.
-            waited_ms = result.queue_ms if result.compute_ms > 0.0 else self._wait_ms
-            self._board.generated(self.ask.index, result, service_ms=elapsed_ms - waited_ms)
+            waited_ms = result.queue_ms + result.load_ms if result.compute_ms > 0.0 else self._wait_ms
+            self._board.generated(self.ask.index, _without_load(result), service_ms=elapsed_ms - waited_ms)
         return result, self._record("answered", "", result.energy, elapsed_ms)
 
     def failure(self, reason: str, *, outcome: str = "failed", energy: Energy | None = None) -> AttemptFailed:
@@ -292,3 +294,10 @@ class Trial:
             reason=reason,
             work_id=0 if self._pending is None else self._pending.work_id,
         )
+
+
+def _without_load(done: Done) -> Done:
+    """The answer as if its expert had been in memory."""
+    if not done.load_j:
+        return done
+    return replace(done, energy=replace(done.energy, energy_j=done.energy.energy_j - done.load_j))

@@ -30,6 +30,7 @@ def judge_query(query: TextQuery, answers: Sequence[str]) -> TextQuery:
         tools_json="",
         tool_choice_json="",
         response_format_json="",
+        top_logprobs=None,
     )
     return replace(query, messages=(Message("user", content),), parameters=parameters, whole=True)
 

@@ -41,6 +41,7 @@ class TextEnd:
     tool_calls_json: str = ""
     first_token_ms: float | None = None
     expert: str = ""
+    logprobs_json: str = ""
 
 
 @dataclass
@@ -335,7 +336,7 @@ def _standing(course: Course) -> list[Delta | TextEnd]:
     expert, done = course.panel.standing()
     course.progress.fuse_s += time.monotonic() - started_s
     end = _end(done, expert, asked_tokens=course.query.parameters.max_tokens, query=course.query)
-    pieces: list[Delta | TextEnd] = [Delta(done.work_id, done.text, ())] if done.text else []
+    pieces: list[Delta | TextEnd] = [Delta(done.work_id, done.text, (), done.logprobs_json)] if done.text else []
     return [*pieces, end]
 
 
@@ -352,6 +353,7 @@ def _end(done: Done, expert: str, *, asked_tokens: int, query: TextQuery) -> Tex
         done.tool_calls_json,
         done.first_token_ms,
         expert,
+        done.logprobs_json,
     )
 
 
@@ -366,11 +368,11 @@ def _fill(work: fleet_pb2.Work, query: TextQuery, tokens: int) -> None:
         work.text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)
     work.text.whole = query.whole
     sent = work.text.parameters
-    sent.max_tokens = tokens
+    sent.max_tokens, sent.embed = tokens, parameters.embed
     sent.stop.extend(parameters.stop)
     sent.tools_json, sent.tool_choice_json = parameters.tools_json, parameters.tool_choice_json
     sent.response_format_json = parameters.response_format_json
-    for name in ("temperature", "top_p", "seed"):
+    for name in ("temperature", "top_p", "seed", "top_logprobs"):
         value = getattr(parameters, name)
         if value is not None:
             setattr(sent, name, value)

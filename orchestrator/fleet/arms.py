@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.text_arms import TYPICAL_COMPLETION_TOKENS, TYPICAL_PROMPT_TOKENS, TextTrack
+from orchestrator.residency import missing_j, missing_ms
 from orchestrator.routing.margins import ConformalBound
-from orchestrator.types import Arm, Done, Provenance
+from orchestrator.types import Arm, Done, Provenance, Residency
 
 # Expectations of texts are learned themselves; how far off they were before says little later.
 TEXT_WINDOW = 256
@@ -36,7 +37,15 @@ SPREAD_FRACTION = 0.05
 # Joules before a node was observed: the 99 % quantile of a lognormal error of sigma 0.35, and some.
 PRIOR_ENERGY_FACTOR = 2.5
 
-_FIGURES = ("energy_j_n", "energy_bound_j_n", "service_ms_n", "service_bound_ms_n", "wait_ms_n", "available_n")
+_FIGURES = (
+    "energy_j_n",
+    "energy_bound_j_n",
+    "service_ms_n",
+    "service_bound_ms_n",
+    "wait_ms_n",
+    "load_ms_n",
+    "available_n",
+)
 
 
 @dataclass
@@ -61,6 +70,8 @@ class NodeLoad:
     pending: int = 0
     pending_ms: float = 0.0
     routable: bool = True
+    # The wait that its arms were last given.
+    told_ms: float = -1.0
     waits: bool = False
     arms: list[int] = field(default_factory=list)
 
@@ -95,6 +106,8 @@ class ArmBoard:
         self.service_ms_n = np.zeros(0)
         self.service_bound_ms_n = np.zeros(0)
         self.wait_ms_n = np.zeros(0)
+        # Part of the wait in which an expert that is not in memory is loaded.
+        self.load_ms_n = np.zeros(0)
         self.available_n = np.zeros(0, dtype=bool)
         self._rooms: dict[str, np.ndarray[tuple[int], np.dtype[Any]]] = {}
         # Whether any arm has a wait; where none has, readers need not look at the waits.
@@ -120,7 +133,9 @@ class ArmBoard:
         self._make_room(len({arm.name for arm in arms} - self._by_name.keys()))
         load.arms = [self._place(arm) for arm in arms]
         self._mark(load.arms, available=True)
+        load.told_ms = -1.0
         for index in load.arms:
+            self._follow_residency(index)
             self._refresh_energy(index)
             self._refresh_latency(index)
         self._set_wait(load)
@@ -205,14 +220,31 @@ class ArmBoard:
 
     def _set_wait(self, load: NodeLoad) -> None:
         wait_ms = load.wait_ms
-        if load.arms and self.wait_ms_n[load.arms[0]] == wait_ms:
+        if load.arms and load.told_ms == wait_ms:
             return
+        load.told_ms = wait_ms
         self.wait_changes.note(load.arms)
         for index in load.arms:
-            self.wait_ms_n[index] = wait_ms
-        self._waiting_nodes += (wait_ms > 0.0) - load.waits
-        load.waits = wait_ms > 0.0
+            self.wait_ms_n[index] = wait_ms + self.load_ms_n[index]
+        waits = wait_ms > 0.0 or any(self.load_ms_n[index] > 0.0 for index in load.arms)
+        self._waiting_nodes += waits - load.waits
+        load.waits = waits
         self.loaded = self._waiting_nodes > 0
+
+    def set_residency(self, index: int, residency: Residency | None) -> None:
+        """An expert was loaded or unloaded: until it can run it has a wait, and costs its load."""
+        state = self.states[index]
+        state.arm = replace(state.arm, residency=residency)
+        self._follow_residency(index)
+        self._refresh_energy(index)
+        self._set_wait(self.nodes[state.arm.node])
+
+    def _follow_residency(self, index: int) -> None:
+        arm = self.states[index].arm
+        load_ms = missing_ms(arm.residency)
+        if self.load_ms_n[index] != load_ms:
+            self.load_ms_n[index] = load_ms
+            self.nodes[arm.node].told_ms = -1.0
 
     # ---- learning from results
 
@@ -315,8 +347,9 @@ class ArmBoard:
             return
         typical, bound = self.energy_factors(index)
         energy_j = energy.energy_j * self._learned_part(self.states[index])
-        self.energy_j_n[index] = energy_j * typical
-        self.energy_bound_j_n[index] = energy_j * bound
+        load_j = missing_j(self.states[index].arm.residency)
+        self.energy_j_n[index] = load_j + energy_j * typical
+        self.energy_bound_j_n[index] = load_j + energy_j * bound
 
     def _learned_part(self, state: ArmState) -> float:
         """What an arm's typical text costs by what its generations showed, over what was announced."""

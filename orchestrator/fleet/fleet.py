@@ -18,7 +18,7 @@ from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.dormitory import Dormitory
 from orchestrator.fleet.evidence import EvidenceStore
 from orchestrator.fleet.session import NodeSession
-from orchestrator.types import Arm, Array, NodeHello, Task
+from orchestrator.types import Arm, Array, NodeHello, Residency, Task
 
 log = structlog.get_logger("fleet")
 
@@ -182,6 +182,17 @@ class Fleet:
         self.board.announce(session.name, arms, session.hello.concurrency)
         self.board.set_routable(session.name, not session.draining)
         self._changed(Change.ARMS)
+
+    def change_residency(self, session: NodeSession, arm: str, residency: Residency) -> None:
+        """An expert of a node was loaded or unloaded: routes stay as they are, their prices change.
+
+        Raises:
+            RequestError: INPUT_INVALID.
+        """
+        index = self.board.index_of(f"{arm}@{session.name}")
+        if index is None:
+            raise RequestError("INPUT_INVALID", "A residency is of an arm that was not announced.")
+        self.board.set_residency(index, residency)
 
     def drain(self, session: NodeSession) -> None:
         """A node takes nothing new."""

@@ -4,6 +4,7 @@ count that comes is checked."""
 from __future__ import annotations
 
 import ipaddress
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from orchestrator.types import (
     Failed,
     NodeHello,
     Provenance,
+    Residency,
     Task,
     TensorSpec,
 )
@@ -47,6 +49,7 @@ MAX_TAGS = 64
 MAX_THROTTLES = 8
 MAX_LABELS = 100_000
 MAX_PERSONAL = 16
+RESIDENCIES = ("loaded", "loading", "unloaded")
 
 
 def decode_task(message: fleet_pb2.TaskSpec) -> Task:
@@ -103,8 +106,28 @@ def decode_arm(message: fleet_pb2.Arm, node: str) -> Arm:
         evidence_digest=message.evidence_digest,
         text=_decode_text(message.text) if message.HasField("text") else None,
         tags=frozenset(check_name(tag, "arms.tags") for tag in message.tags[:MAX_TAGS]),
+        residency=decode_residency(message.residency) if message.HasField("residency") else None,
     )
     return arm if arm.text is None else with_typical_cost(arm, arm.text)
+
+
+def decode_residency(message: fleet_pb2.Residency) -> Residency:
+    """Whether an expert is in memory.
+
+    Raises:
+        RequestError: FIELD_OUT_OF_RANGE.
+    """
+    if message.state not in RESIDENCIES:
+        raise RequestError("FIELD_OUT_OF_RANGE", f"A residency is one of {', '.join(RESIDENCIES)}.", field="residency")
+    known = message.HasField("load_energy_j")
+    return Residency(
+        state=message.state,
+        pinned=message.pinned,
+        load_ms=_check_cost(message.load_ms, "residency.load_ms"),
+        load_j=_check_cost(message.load_energy_j, "residency.load_energy_j") if known else None,
+        progress_fraction=_fraction(message.progress_fraction) if message.HasField("progress_fraction") else None,
+        problem=message.problem[:MAX_REMARK],
+    )
 
 
 def _decode_text(message: fleet_pb2.TextProfile) -> TextProfile:
@@ -238,6 +261,9 @@ def decode_done(message: fleet_pb2.WorkDone) -> Done:
         first_token_ms=message.first_token_ms if message.HasField("first_token_ms") else None,
         tool_calls_json=message.tool_calls_json,
         personal=decode_note(message.personal) if message.HasField("personal") else None,
+        load_ms=_check_cost(message.load_ms, "done.load_ms"),
+        load_j=_check_cost(message.load_energy_j, "done.load_energy_j"),
+        logprobs_json=checked_list(message.logprobs_json),
     )
 
 
@@ -269,6 +295,17 @@ def decode_finals(message: fleet_pb2.EnergySettled) -> list[tuple[int, Energy]]:
     return [(work.work_id, decode_energy(work.energy)) for work in message.works]
 
 
+def checked_list(text: str) -> str:
+    """A JSON list of objects as a node sent it; "" for what is none."""
+    if not text:
+        return ""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    return text if isinstance(found, list) and all(isinstance(one, dict) for one in found) else ""
+
+
 def decode_delta(message: fleet_pb2.TextDelta) -> Delta:
     """A piece of generated text."""
-    return Delta(message.work_id, message.text, tuple(message.token_ids))
+    return Delta(message.work_id, message.text, tuple(message.token_ids), checked_list(message.logprobs_json))

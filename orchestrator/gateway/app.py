@@ -39,6 +39,7 @@ from orchestrator.artifacts.desk import ModelDesk
 from orchestrator.artifacts.servicers import ModelsServicer
 from orchestrator.budgets import Budgets
 from orchestrator.config import GatewayConfig, is_loopback, split_address
+from orchestrator.door.cache import AnswerCache
 from orchestrator.door.server import HttpServer
 from orchestrator.errors import EdgewiseError, ExitCode
 from orchestrator.execution.attempt import Attempts
@@ -50,6 +51,7 @@ from orchestrator.gateway.guard import GuardedServer
 from orchestrator.gateway.http import Guarded, http_app
 from orchestrator.gateway.join import Joiner
 from orchestrator.gateway.opening import keep_books, open_books, snapshots_of
+from orchestrator.gateway.placement import Placement, Placements
 from orchestrator.gateway.policy import Doorman
 from orchestrator.gateway.ports import CannotListen, bind, nodes_server
 from orchestrator.gateway.reload import Reloader
@@ -166,6 +168,12 @@ def build(
         metrics=metrics,
         max_experts=config.fusion.max_experts,
         personal=PersonalDesk(fleet, Homes(config.state_dir / "homes.json")),
+        placements=Placements(
+            {
+                scope: Placement(frozenset(rule.allowed_nodes), frozenset(rule.required_tags))
+                for scope, rule in config.auth.placement.items()
+            }
+        ),
         till=till,
         keeper=SleepKeeper(
             fleet,
@@ -305,7 +313,9 @@ def _http_listener(address: str) -> socket.socket:
 def _http_server(gateway: Gateway, listener: socket.socket, doorman: Doorman) -> HttpServer:
     admission, identity = gateway.config.admission, gateway.identity
     limit_bytes, deadline_s = admission.max_message_bytes, min(MAX_HTTP_S, admission.max_deadline_s)
-    app = http_app(gateway.service, identity=identity, limit_bytes=limit_bytes, max_deadline_s=deadline_s)
+    wanted = gateway.config.cache
+    cache = AnswerCache(max_bytes=wanted.max_bytes, ttl_s=wanted.ttl_s) if wanted.enabled else None
+    app = http_app(gateway.service, identity=identity, limit_bytes=limit_bytes, max_deadline_s=deadline_s, cache=cache)
     return HttpServer(Guarded(app, doorman), listener, identity.for_http() if identity else None)
 
 

@@ -85,6 +85,15 @@ class Decider:
 
         return decide
 
+    def limit(self, ticket: Ticket, budget: BudgetRequest, deadline_s: float) -> Limits:
+        """The limits that hold for a query, noted on the ticket; arguments as of `decide`."""
+        limits = self._budgets.resolve(ticket.task, budget, deadline_s)
+        cap_j = self._till.cap_j(ticket)
+        if cap_j < limits.max_energy_j:
+            limits = replace(limits, max_energy_j=cap_j)
+        ticket.limits = limits
+        return limits
+
     def decide(
         self,
         ticket: Ticket,
@@ -112,11 +121,8 @@ class Decider:
         """
         started_s = time.monotonic()
         task = self._fleet.tasks[ticket.task]
-        limits = self._budgets.resolve(task.name, budget, deadline_s)
+        limits = self.limit(ticket, budget, deadline_s)
         cap_j = self._till.cap_j(ticket)
-        if cap_j < limits.max_energy_j:
-            limits = replace(limits, max_energy_j=cap_j)
-        ticket.limits = limits
         standing = self._standing(task, wish.expert)
         if standing is None:
             raise self._nobody(task, wish.expert)

@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from orchestrator import __version__
+from orchestrator.door.cache import AnswerCache
 from orchestrator.door.exchange import Endpoint
 from orchestrator.door.problems import oip_problem, openai_problem, plain_problem
 from orchestrator.door.routes import door_routes
@@ -78,6 +79,7 @@ def http_app(
     identity: Identity | None = None,
     limit_bytes: int = DEFAULT_BODY_BYTES,
     max_deadline_s: float = DEFAULT_DEADLINE_S,
+    cache: AnswerCache | None = None,
 ) -> Starlette:
     """The ASGI application, unguarded.
 
@@ -86,6 +88,7 @@ def http_app(
         identity: Takes nodes in; None where there is no TLS.
         limit_bytes: Most bytes of a body.
         max_deadline_s: The longest that a request may take.
+        cache: Answers of texts that are given again; None keeps none.
     """
 
     async def live(_: Request) -> Response:
@@ -121,7 +124,7 @@ def http_app(
             Route("/version", version),
             Route("/metrics", metrics),
             *identity_routes(identity),
-            *door_routes(service, limit_bytes=limit_bytes, max_deadline_s=max_deadline_s),
+            *door_routes(service, limit_bytes=limit_bytes, max_deadline_s=max_deadline_s, cache=cache),
         ]
     )
 

@@ -23,6 +23,7 @@ from orchestrator.fleet.wire import (
     decode_failed,
     decode_finals,
     decode_hello,
+    decode_residency,
     decode_signals,
 )
 from orchestrator.gateway.guard import Malformed
@@ -181,6 +182,10 @@ class Joiner:
                     self._afterwards.take_finals(decode_finals(event.settled))
                 case "draining":
                     self._fleet.drain(session)
+                case "residency":
+                    told = event.residency
+                    arm = f"{told.expert}:{told.variant}"
+                    self._fleet.change_residency(session, arm, decode_residency(told.residency))
                 case "sleeping":
                     session.sleeping = session.hello.sleep is not None
                 case "personal":

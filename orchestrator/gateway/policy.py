@@ -31,7 +31,17 @@ class Access(Enum):
 
 _GATEWAY = dict.fromkeys(("Infer", "Generate", "Explain", "ListTasks", "Feedback", "Personal"), Access.CLIENT)
 _ADMIN = dict.fromkeys(
-    ("GetStatus", "DrainNode", "SleepNode", "WakeNode", "GetBudgets", "SetBudget", "ReloadConfig"), Access.ADMIN
+    (
+        "GetStatus",
+        "DrainNode",
+        "SleepNode",
+        "WakeNode",
+        "GetBudgets",
+        "SetBudget",
+        "ManageModel",
+        "ReloadConfig",
+    ),
+    Access.ADMIN,
 )
 _ACCOUNTS = dict.fromkeys(
     ("GetQuotas", "SetQuota", "CreateKey", "ListKeys", "RevokeKey", "GetEnergy", "ExportSettlements"), Access.ADMIN

@@ -49,6 +49,7 @@ def encode_text_reply(reply: TextReply) -> gateway_pb2.GenerateDone:
         energy=encode_energy(reply.energy),
         routing=encode_routing(reply.routing),
         timing=encode_timings(reply.timings),
+        logprobs_json=end.logprobs_json,
     )
 
 
@@ -178,6 +179,7 @@ def _candidates(entry: Entry, names: list[str]) -> list[gateway_pb2.Candidate]:
             feasible=bool(choice.feasible_r[r]),
             excluded_by=_excluded_by(entry, int(r)),
             score=choice.score_r[r],
+            load_ms=0.0 if decision.load_ms_r is None else decision.load_ms_r[r],
         )
         for r in order
     ]

@@ -7,7 +7,7 @@ import time
 from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2, gateway_pb2
 from orchestrator.fleet.arms import ArmState
 from orchestrator.gateway.service import Service
-from orchestrator.types import Arm, EnergySource, Provenance, Task
+from orchestrator.types import Arm, EnergySource, Provenance, Residency, Task
 from orchestrator.wire import PROVENANCE_NUMBERS, encode_certificate, encode_guard, encode_pacing, encode_spec
 
 
@@ -86,6 +86,18 @@ def _encode_arm(arm: Arm) -> fleet_pb2.Arm:
         quality_fraction=arm.quality_fraction,
         quality_samples=arm.quality_samples,
         evidence_digest=arm.evidence_digest,
+        residency=None if arm.residency is None else _encode_residency(arm.residency),
+    )
+
+
+def _encode_residency(residency: Residency) -> fleet_pb2.Residency:
+    return fleet_pb2.Residency(
+        state=residency.state,
+        pinned=residency.pinned,
+        load_ms=residency.load_ms,
+        load_energy_j=residency.load_j,
+        progress_fraction=residency.progress_fraction,
+        problem=residency.problem,
     )
 
 

@@ -32,6 +32,7 @@ MAX_USER_CHARS = 128
 MAX_TOKENS = 131_072
 MAX_MESSAGES = 4096
 MAX_STOP = 16
+MAX_TOP_LOGPROBS = 20
 DEFAULT_MAX_TOKENS = 256
 MAX_TAGS = 64
 MAX_NODES = 256
@@ -120,6 +121,8 @@ def capabilities_needed(parameters: GenerationParameters) -> frozenset[str]:
     needs = {"tools"} if parameters.tools_json or parameters.tool_choice_json else set()
     if parameters.response_format_json:
         needs.add("json_schema")
+    if parameters.top_logprobs is not None:
+        needs.add("logprobs")
     return frozenset(needs)
 
 
@@ -238,6 +241,7 @@ def _parameters(message: common_pb2.GenerationParameters) -> GenerationParameter
     bounded("parameters.temperature", temperature, 0.0, 2.0)
     bounded("parameters.top_p", top_p, 0.0, 1.0)
     bounded("parameters.stop", len(message.stop), 0, MAX_STOP)
+    bounded("parameters.top_logprobs", message.top_logprobs, 0, MAX_TOP_LOGPROBS)
     return GenerationParameters(
         max_tokens=message.max_tokens or DEFAULT_MAX_TOKENS,
         temperature=temperature,
@@ -247,6 +251,7 @@ def _parameters(message: common_pb2.GenerationParameters) -> GenerationParameter
         tools_json=message.tools_json,
         tool_choice_json=message.tool_choice_json,
         response_format_json=message.response_format_json,
+        top_logprobs=message.top_logprobs if message.HasField("top_logprobs") else None,
     )
 
 

@@ -13,14 +13,14 @@ from optimizer.routes.fusion import Fused
 from orchestrator import log
 from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
-from orchestrator.errors import BudgetInfeasible, EdgewiseError, Unavailable
+from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
 from orchestrator.execution.attempt import Attempts
 from orchestrator.execution.panel import Panel
-from orchestrator.execution.run import Progress, Runner, total_energy
+from orchestrator.execution.run import Decide, Progress, Runner, total_energy
 from orchestrator.execution.text import TextEnd, TextRunner
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.session import NodeSession
-from orchestrator.gateway import placement, texts
+from orchestrator.gateway import texts
 from orchestrator.gateway.accounts import (
     ANYBODY,
     Payer,
@@ -34,6 +34,7 @@ from orchestrator.gateway.accounts import (
 from orchestrator.gateway.decider import Decider
 from orchestrator.gateway.final_joules import FinalJoules
 from orchestrator.gateway.idle_joules import IdleJoules
+from orchestrator.gateway.placement import ANYWHERE, Place, Placements, among_known, place_of, placement_of
 from orchestrator.gateway.till import Till, forgetful_ledger
 from orchestrator.journal import Entry, Journal
 from orchestrator.metrics import Metrics
@@ -59,6 +60,8 @@ Asked = TypeVar("Asked")
 
 # Log lines and metrics of a request follow its reply within this time.
 PUBLISH_S = 0.02
+# A node that sleeps may be what a request lacks.
+WAKING_HELPS = {"NO_NODE", "BUDGET_INFEASIBLE", "CAPABILITY_MISSING"}
 
 
 class Service:
@@ -78,6 +81,7 @@ class Service:
         max_experts: Most experts that may run for one request.
         till: Reserves and charges; None keeps no books.
         personal: Users' own experts; None keeps their homes in memory.
+        placements: Where whose work may run; None is anywhere.
         keeper: Puts nodes to sleep and wakes them; None makes one without commands.
     """
 
@@ -98,6 +102,7 @@ class Service:
         outcomes: Outcomes | None = None,
         till: Till | None = None,
         personal: PersonalDesk | None = None,
+        placements: Placements | None = None,
         keeper: SleepKeeper | None = None,
     ) -> None:
         self.fleet = fleet
@@ -119,6 +124,7 @@ class Service:
             probing=self.probing,
             personal=self.personal,
         )
+        self.placements = placements or Placements()
         self.admission = admission
         self.attempts = attempts
         self.journal = journal
@@ -172,49 +178,63 @@ class Service:
         return reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
+        query = self.placements.bind(query, ticket.payer.spender)
         features_f = next(iter(query.inputs.values())).reshape(-1)
-        nodes = query.allowed_nodes
-        place = placement.placement_of(query, self.fleet.board) if nodes else None
-        avoid = place.others if place else frozenset()
-        wish = Wish(query.expert, query.fusion, query.max_experts or self._max_experts, avoid)
-        shape = None if place is None else partial(place.shape, board=self.fleet.board)
+        board, most, where = self.fleet.board, query.max_experts or self._max_experts, placement_of(query)
 
-        def ask(budget: BudgetRequest) -> tuple[Decision, Limits]:
-            return self.decider.decide(ticket, features_f, budget, deadline_s=query.deadline_s, wish=wish, shape=shape)
+        def ask(budget: BudgetRequest) -> tuple[Place, Wish, Decision, Limits]:
+            place = place_of(query, board)
+            wish = Wish(query.expert, query.fusion, most, place.unfit)
+            shape = partial(place.shape, board=board)
+            return (
+                place,
+                wish,
+                *self.decider.decide(ticket, features_f, budget, deadline_s=query.deadline_s, wish=wish, shape=shape),
+            )
 
         def suits(arm: Arm) -> bool:
-            return query.expert in (None, arm.expert) and (not nodes or arm.node in nodes)
+            return query.expert in (None, arm.expert) and where.allows(arm)
 
-        decision, limits = await self._asked(ticket, query.budget, ask, suits)
+        place, wish, decision, limits = await self._asked(ticket, query, ask, suits)
         limits = ticket.limits or limits
+        shape = partial(place.shape, board=board)
         again = self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=shape)
+        again = self._placed(query, again)
         progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
 
+    def _placed(self, query: Query | TextQuery, again: Decide) -> Decide:
+        """What is decided again keeps to where the query may run."""
+        return again if placement_of(query) == ANYWHERE else among_known(again, self.fleet.board)
+
     async def _asked(
-        self, ticket: Ticket, budget: BudgetRequest, ask: Callable[[BudgetRequest], Asked], suits: Callable[[Arm], bool]
+        self,
+        ticket: Ticket,
+        query: Query | TextQuery,
+        ask: Callable[[BudgetRequest], Asked],
+        suits: Callable[[Arm], bool],
     ) -> Asked:
         """What `ask` decides; where nobody that is awake can serve the query, once more after somebody was woken.
 
         Args:
             ticket: The request; its limits are those that it came with, in any case.
-            budget: What the client allows.
+            query: What is asked.
             ask: Decides for a budget.
             suits: Whether an arm could serve the query.
         """
         self.arrived(ticket.task)
         try:
-            return ask(budget)
-        except (Unavailable, BudgetInfeasible) as cause:
-            limits = ticket.limits
-            if limits is None or not self.fleet.dormitory.sleepers or cause.reason == "OVERLOADED":
+            return ask(query.budget)
+        except (Unavailable, BudgetInfeasible, RequestError) as cause:
+            if not self.fleet.dormitory.sleepers or cause.reason not in WAKING_HELPS:
                 raise
+            limits = ticket.limits or self.decider.limit(ticket, query.budget, query.deadline_s)
             await self.keeper.rouse(ticket.task, suits, limits=limits, left_ms=_left_ms(limits, ticket), cause=cause)
         if ticket.charge is not None:
             self.pacing.settle(ticket.task, ticket.charge, 0.0)
             ticket.charge = None
         try:
-            return ask(replace(budget, max_latency_ms=max(0.0, _left_ms(limits, ticket))))
+            return ask(replace(query.budget, max_latency_ms=max(0.0, _left_ms(limits, ticket))))
         finally:
             ticket.limits = limits
 
@@ -252,26 +272,32 @@ class Service:
         yield reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
     async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
+        query = self.placements.bind(query, ticket.payer.spender)
         prompt, most = texts.features(query), query.max_experts or self._max_experts
 
         def ask(budget: BudgetRequest) -> tuple[texts.Demand, Wish, Decision, Limits]:
             demand = texts.demand_of(query, self.fleet.board)
-            wish = Wish(query.expert, query.fusion, most, demand.unfit, texts=True)
+            wish = Wish(query.expert, query.fusion, most, demand.place.unfit, texts=True)
             shape = partial(demand.shape, board=self.fleet.board)
             decided = self.decider.decide(ticket, prompt, budget, deadline_s=query.deadline_s, wish=wish, shape=shape)
             return demand, wish, *decided
 
-        asked = await self._asked(ticket, query.budget, ask, partial(texts.suits, query))
+        asked = await self._asked(ticket, query, ask, partial(texts.suits, query))
         demand, wish, decision, limits = asked
         limits = ticket.limits or limits
         shape = partial(demand.shape, board=self.fleet.board)
         again = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape)
+        again = self._placed(query, again)
         ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
         panel = Panel(texts.confidence_of(ticket.plan) if ticket.plan else lambda _expert, margin: margin)
         async for piece in self._text_runner.run(query, progress, again, panel=panel, figures=demand.figures):
             yield piece
+
+    def answered_from_cache(self, query: TextQuery, payer: Payer) -> None:
+        """A request was answered without any work: it is in journal, metrics and log, and cost nothing."""
+        self.conclude(Ticket(query.request_id, query.task.name, time.monotonic(), payer=payer), "cached")
 
     def feedback(self, request_id: str, score: float, tenant: str | None = None) -> bool:
         """How good a finished request's answer was; written down, and true where the guard of the gate took it.

@@ -13,6 +13,7 @@ from orchestrator.budgets import TaskBudget
 from orchestrator.errors import RequestError
 from orchestrator.gateway.accounts import Payer, TextReply
 from orchestrator.gateway.join import Joiner, Witness
+from orchestrator.gateway.model_orders import order_models
 from orchestrator.gateway.policy import caller, tenant_seen
 from orchestrator.gateway.reload import Reloader
 from orchestrator.gateway.replies import (
@@ -204,6 +205,14 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         else:
             changed = budgets.set(task, decode_budget(request.budget), decode_long_run(request.long_run))
         return admin_pb2.SetBudgetResponse(budget=self._encode(changed))
+
+    async def ManageModel(self, request: admin_pb2.ManageModelRequest, context: Any) -> admin_pb2.ManageModelResponse:
+        """See admin.proto."""
+        expert = check_name(request.expert, "expert")
+        node = check_name(request.node, "node") if request.node else None
+        return admin_pb2.ManageModelResponse(
+            arms=order_models(self._service.fleet, expert, request.verb, node=node, ttl_s=request.ttl_s)
+        )
 
     async def ReloadConfig(
         self, request: admin_pb2.ReloadConfigRequest, context: Any

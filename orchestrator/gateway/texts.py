@@ -13,40 +13,29 @@ from optimizer.heads.texts import TextHeads
 from orchestrator.errors import EdgewiseError, RequestError
 from orchestrator.execution.panel import Confidence
 from orchestrator.fleet.arms import ArmBoard, ArmState
+from orchestrator.gateway.placement import Place, place, placed, placement_of
 from orchestrator.planning.planner import Standing
 from orchestrator.routing.combined import CombinedModel
-from orchestrator.routing.figures import TextFigures, first_token_ms, next_token_ms, text_figures
-from orchestrator.routing.model import AnnouncedModel
-from orchestrator.routing.plan import NO_CERTIFICATE, Plan
+from orchestrator.routing.figures import TextFigures, covering, first_token_ms, next_token_ms, text_figures
+from orchestrator.routing.plan import Plan
 from orchestrator.types import Arm, TextQuery
 
+EMBEDDINGS = "embeddings"
 # Prices the plan in force for one query.
 Shape = Callable[[Standing], Standing]
 
 
 @dataclass(frozen=True)
 class Demand:
-    """A text query against the arms of this moment.
-
-    Args:
-        figures: What it costs on every arm.
-        fitting: Arms of its task that may run it at all.
-        unfit: The other arms of its task.
-    """
+    """A text query against the arms of this moment: what it costs on every arm, and which may run it at all."""
 
     figures: TextFigures
-    fitting: tuple[ArmState, ...]
-    unfit: frozenset[int]
+    place: Place
 
     def shape(self, standing: Standing, board: ArmBoard) -> Standing:
         """The plan in force, priced for this text; where none of its routes fits, all arms that do."""
-        table = standing.table
-        if self.unfit and self.fitting and not table.avoiding(self.unfit).any():
-            quality = {state.arm.expert: state.arm.quality_fraction for state in self.fitting}
-            energy = {state.arm.expert: float(board.energy_j_n[state.index]) for state in self.fitting}
-            plan = Plan("by-need", CombinedModel(AnnouncedModel(quality, energy), quality), None, NO_CERTIFICATE)
-            standing = Standing(plan, plan.table(list(self.fitting), board))
-        return Standing(standing.plan, standing.table.priced(self.figures))
+        standing = self.place.shape(standing, board)
+        return Standing(standing.plan, standing.table.priced(covering(self.figures, len(board.states))))
 
 
 def demand_of(query: TextQuery, board: ArmBoard) -> Demand:
@@ -57,41 +46,27 @@ def demand_of(query: TextQuery, board: ArmBoard) -> Demand:
         EdgewiseError: BUDGET_INFEASIBLE where no arm starts or goes on as fast as is asked.
     """
     figures = text_figures(board, query)
-    arms = board.arms(query.task.name)
-    if query.expert is not None:
-        arms = [state for state in arms if state.arm.expert == query.expert]
-    fitting = _placed(query, arms)
-    fitting = _capable(query, fitting)
+    fitting = _capable(query, placed(query, board))
     fitting = _roomy(figures, fitting)
     fitting = _quick(query, figures, fitting)
-    kept = frozenset(state.index for state in fitting)
-    unfit = frozenset(state.index for state in board.arms(query.task.name)) - kept
-    return Demand(figures, tuple(fitting), unfit if query.expert is None or fitting else frozenset())
+    return Demand(figures, place(query, fitting, board))
 
 
 def suits(query: TextQuery, arm: Arm) -> bool:
     """Whether an arm, awake or not, could run a query as far as names, tags and capabilities go."""
     able = arm.text.capabilities if arm.text else frozenset()
-    named = query.expert in (None, arm.expert) and (not query.allowed_nodes or arm.node in query.allowed_nodes)
-    return named and query.required_tags <= arm.tags and query.needs <= able
-
-
-def _placed(query: TextQuery, arms: list[ArmState]) -> list[ArmState]:
-    nodes, tags = query.allowed_nodes, query.required_tags
-    fitting = [state for state in arms if (not nodes or state.arm.node in nodes) and tags <= state.arm.tags]
-    if arms and not fitting:
-        text = "No connected node that this request allows has an expert with the tags that it requires."
-        raise RequestError("CAPABILITY_MISSING", text, field="allowed_nodes" if nodes else "required_tags")
-    return fitting
+    return query.expert in (None, arm.expert) and placement_of(query).allows(arm) and query.needs <= able
 
 
 def _capable(query: TextQuery, arms: list[ArmState]) -> list[ArmState]:
     def able(state: ArmState) -> bool:
-        return query.needs <= (state.arm.text.capabilities if state.arm.text else frozenset())
+        can = state.arm.text.capabilities if state.arm.text else frozenset()
+        # What makes embeddings writes no texts unless it says that it does.
+        return query.needs <= can and (EMBEDDINGS in query.needs or EMBEDDINGS not in can or "chat" in can)
 
-    fitting = [state for state in arms if able(state)] if query.needs else arms
+    fitting = [state for state in arms if able(state)]
     if arms and not fitting:
-        wanted = ", ".join(sorted(query.needs))
+        wanted = ", ".join(sorted(query.needs or {"chat"}))
         raise RequestError(
             "CAPABILITY_MISSING", f"No expert of this task declares: {wanted}.", metadata={"needs": wanted}
         )

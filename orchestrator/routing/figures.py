@@ -6,7 +6,7 @@ Shape letter: n arms, in the order of the board.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, completions
+from orchestrator.residency import missing_j
 from orchestrator.types import Provenance, TextQuery
 
 Floats = NDArray[np.float64]
@@ -28,6 +29,7 @@ class Figures(Protocol):
     service_ms_n: Floats
     service_bound_ms_n: Floats
     wait_ms_n: Floats
+    load_ms_n: Floats
     available_n: NDArray[np.bool_]
     loaded: bool
     energy_changes: Changes
@@ -55,6 +57,7 @@ class TextFigures:
     service_ms_n: Floats
     service_bound_ms_n: Floats
     wait_ms_n: Floats
+    load_ms_n: Floats
     available_n: NDArray[np.bool_]
     loaded: bool
     prompt_tokens_n: Floats
@@ -78,6 +81,7 @@ def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
         board.service_ms_n.copy(),
         board.service_bound_ms_n.copy(),
         board.wait_ms_n.copy(),
+        board.load_ms_n.copy(),
         board.available_n.copy(),
         board.loaded,
         np.zeros(len(board.states)),
@@ -103,9 +107,22 @@ def _price(figures: TextFigures, board: ArmBoard, state: ArmState, *, prompt_tok
     figures.service_bound_ms_n[n] = max(bound_ms, figures.service_ms_n[n])
     if state.arm.energy.provenance is not Provenance.UNMEASURED:
         typical, bound = board.energy_factors(n)
-        figures.energy_j_n[n] = profile.cost_j(prompt_tokens, mean) * typical
-        bound_j = profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
+        load_j = missing_j(state.arm.residency)
+        figures.energy_j_n[n] = load_j + profile.cost_j(prompt_tokens, mean) * typical
+        bound_j = load_j + profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
         figures.energy_bound_j_n[n] = max(bound_j, figures.energy_j_n[n])
+
+
+def covering(figures: TextFigures, arms: int) -> TextFigures:
+    """The same figures for a board that has grown since: arms that came later are not available to this text."""
+    more = arms - len(figures.energy_j_n)
+    if more <= 0:
+        return figures
+    grown = replace(figures)
+    for name, value in vars(figures).items():
+        if isinstance(value, np.ndarray):
+            setattr(grown, name, np.pad(value, (0, more)))
+    return grown
 
 
 def first_token_ms(figures: TextFigures, n: int) -> float:
@@ -133,5 +150,6 @@ def affordable_tokens(board: ArmBoard, n: int, *, allowed_j: float, prompt_token
     if profile is None or not known or profile.decode_j_per_token <= 0.0 or allowed_j == np.inf:
         return np.inf
     _, bound = board.energy_factors(n)
+    allowed_j -= missing_j(board.states[n].arm.residency)
     left_j = allowed_j / bound - profile.cost_j(prompt_tokens * TOKENS_MARGIN, 0.0)
     return max(1.0, float(np.floor(left_j / profile.decode_j_per_token)))

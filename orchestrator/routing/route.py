@@ -55,6 +55,7 @@ class Decision:
         allowed_r: Routes that the client's wish lets run; None where it lets all.
         pace: What the long-run budget asked; None where there is none.
         floor_per_j: The profile's price.
+        load_ms_r: Milliseconds in which each route loads experts; None where all are in memory.
     """
 
     route: BoundRoute | None
@@ -67,6 +68,7 @@ class Decision:
     allowed_r: NDArray[np.bool_] | None = None
     pace: Pace | None = None
     floor_per_j: float = 0.0
+    load_ms_r: NDArray[np.float64] | None = None
 
 
 def route(
@@ -107,7 +109,7 @@ def route(
     if index is None:
         index = _fallback(choice, limits.on_infeasible)
     bound = None if index is None else table.bound[index]
-    return Decision(bound, index, choice, offer, table, within, price, allowed_r, pace, floor_per_j)
+    return Decision(bound, index, choice, offer, table, within, price, allowed_r, pace, floor_per_j, table.load_ms())
 
 
 def _fallback(choice: Choice, policy: OnInfeasible) -> int | None:

@@ -110,6 +110,13 @@ class RouteTable:
         """Bound on each route's milliseconds if no arm had work waiting."""
         return np.asarray(self._stages.unloaded(self._board.service_bound_ms_n).sum(axis=1))
 
+    def load_ms(self) -> Floats | None:
+        """Milliseconds (r) in which each route loads experts that are not in memory; None where all are."""
+        load_ms_n = self._board.load_ms_n
+        if not load_ms_n.any():
+            return None
+        return np.asarray((load_ms_n[self._arms_rsf] * self._mask_rsf).max(axis=2).sum(axis=1))
+
     def has(self, expert: str) -> bool:
         """Whether some route runs this expert and no other."""
         return expert in self._alone

@@ -12,7 +12,8 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from orchestrator.config import Admission, EnergyLimit, Nodes, Promise, Retries, Section, TaskBudget, TaskName
+from orchestrator.config import Admission, EnergyLimit, Nodes, Promise, Retries, TaskBudget, TaskName
+from orchestrator.config_access import Section
 from orchestrator.config_errors import ConfigError
 from orchestrator.config_layers import read_file
 from orchestrator.longrun import LongRun

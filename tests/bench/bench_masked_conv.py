@@ -3,10 +3,13 @@
 *Ideal* is ONNX Runtime's dense layer of the same run times the share of multiply-accumulates that is kept. All
 contestants of a layer take turns in one loop, each with the masks in an order of its own, so that nobody finds weights
 in the cache that another has just read.
+
+``--device cuda`` measures the Triton kernel instead, see `cuda_convs`; without a GPU it says ``not run`` and exits 77.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from kernels.masked_conv.cpu import ConvShape, MaskedConv
 from kernels.masked_conv.layout import GROUP, pack_image, unpack_image
 from kernels.masked_conv.reference import masked_conv
 from kernels.native.library import Isa, runs
-from tests.bench import onnx_convs
+from tests.bench import cuda_convs, onnx_convs
 from tests.bench.harness import Bar, Row, main
 
 LAYERS = ((64, 32), (128, 16), (256, 8), (512, 4))
@@ -199,5 +202,15 @@ def run() -> list[Row]:
     return [*rows, Row("max_error", max(errors), "1")]
 
 
+def device() -> str:
+    """What ``--device`` names: cpu unless told otherwise."""
+    named = sys.argv[sys.argv.index("--device") + 1 :][:1] if "--device" in sys.argv else ["cpu"]
+    if named not in (["cpu"], ["cuda"]):
+        raise SystemExit("--device: cpu or cuda")
+    return named[0]
+
+
 if __name__ == "__main__":
+    if device() == "cuda":
+        main(stem="masked_conv", run=cuda_convs.run, bars=cuda_convs.BARS)
     main(stem="masked_conv", run=run, bars=BARS)

@@ -32,6 +32,7 @@ class Script:
         tool_calls: Parts of calls that it streams instead of text.
         usage: Whether it counts tokens.
         key: The key that it wants.
+        embeddings: What it says to a request for embeddings, by the request's body.
     """
 
     pieces: Callable[[Body], list[str]] = field(default=lambda _body: ["Hel", "lo", "!"])
@@ -45,6 +46,14 @@ class Script:
     tool_calls: list[Any] | None = None
     usage: bool = True
     key: str | None = None
+    embeddings: Callable[[Body], Any] = field(default=lambda body: embedded(body))
+
+
+def embedded(body: Body) -> Body:
+    """A vector for each text: its length and its number."""
+    data = [{"index": n, "embedding": [float(len(text)), float(n)]} for n, text in enumerate(body["input"])]
+    # Servers may list them in any order.
+    return {"data": data[::-1], "usage": {"prompt_tokens": sum(len(text.split()) for text in body["input"])}}
 
 
 class FakeOpenAI:
@@ -71,6 +80,10 @@ class FakeOpenAI:
                 elif path.endswith("/models"):
                     listed = [{"id": name, "object": "model"} for name in self.script.models]
                     await _reply(writer, 200, {"object": "list", "data": listed})
+                elif path.endswith("/embeddings"):
+                    body = json.loads(data)
+                    self.asked.append(body)
+                    await _reply(writer, self.script.status, self.script.embeddings(body))
                 else:
                     await self._chat(json.loads(data), reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):

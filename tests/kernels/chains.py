@@ -34,3 +34,27 @@ def random_chain(
         steps.append(Step(numbers(width, channels, 3, 3), numbers(width), halve=halve, predictor=predictor))
         channels = width
     return ChainPlan(tuple(steps), numbers(10, channels), numbers(10), side)
+
+
+def random_residual(widths: Sequence[int], *, inputs: int, side: int, blocks: int = 2, seed: int = 0) -> ChainPlan:
+    """A residual network as `nodes.pruning` trains them: two steps a block, wider stages at stride 2."""
+    chance = np.random.default_rng(seed)
+
+    def numbers(*shape: int) -> Floats:
+        fan = np.prod(shape[1:]) if len(shape) > 1 else 100
+        drawn: Floats = (chance.standard_normal(shape) * np.sqrt(1 / fan)).astype(np.float32)
+        return drawn
+
+    def gate(channels: int, width: int) -> Predictor:
+        return Predictor(numbers(width // GROUP, channels), numbers(width // GROUP))
+
+    channels = widths[0]
+    steps = [Step(numbers(channels, inputs, 3, 3), numbers(channels))]
+    for stage, width in enumerate(widths):
+        for block in range(blocks):
+            stride = 2 if stage and not block else 1
+            first = numbers(width, channels, 3, 3), numbers(width), stride
+            steps.append(Step(*first, predictor=gate(channels, width), keep=True))
+            steps.append(Step(numbers(width, width, 3, 3), numbers(width), predictor=gate(width, width), add=stride))
+            channels = width
+    return ChainPlan(tuple(steps), numbers(10, channels), numbers(10), side)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from kernels.chain.plan import ChainPlan, Step
 from kernels.chain.reference import classify
 from kernels.errors import ShapeError
 from kernels.native.library import Isa, available, runs
-from tests.kernels.chains import random_chain
+from tests.kernels.chains import random_chain, random_residual
 
 pytestmark = pytest.mark.skipif(not available(), reason="not run: no compiled library")
 SETS = [
@@ -78,3 +80,41 @@ def test_what_does_not_fit_is_refused() -> None:
         ChainPlan(plan.steps, plan.head_pc, plan.head_bias_p, 7)
     with pytest.raises(ShapeError, match="step 0"):
         ChainPlan((Step(np.ones((8, 1, 3, 3), np.float32), np.ones(8, np.float32)),), plan.head_pc, plan.head_bias_p, 8)
+
+
+@pytest.mark.parametrize("isa", SETS)
+@pytest.mark.parametrize("side", [8, 7])
+@pytest.mark.parametrize("given", [False, True])
+def test_residual_sums_are_dense_whatever_the_masks(isa: Isa, side: int, given: bool) -> None:
+    plan = random_residual((32, 48), inputs=3, side=side)
+    images = pictures(6, 3, side)
+    masks = np.random.default_rng(4).integers(0, 2, (6, sum(plan.groups))).astype(np.uint8) if given else None
+    found, used = Chain(plan, isa=isa)(images, masks_ng=masks)
+    edges = np.cumsum(plan.groups)[:-1]
+    for n, image in enumerate(images):
+        expected, wanted = classify(plan, image, masks=None if masks is None else np.split(masks[n] > 0, edges))
+        np.testing.assert_array_equal(used[n], np.concatenate(wanted))
+        np.testing.assert_allclose(found[n], expected, atol=1e-5)
+    assert not used.all()
+    # The control: without the sums the answers are others.
+    bare = ChainPlan(
+        tuple(replace(step, add=0, keep=False) for step in plan.steps), plan.head_pc, plan.head_bias_p, side
+    )
+    assert np.abs(Chain(bare, isa=isa)(images, masks_ng=used)[0] - found).max() > 1e-3
+
+
+def test_sums_that_cannot_be_made_are_refused() -> None:
+    plan = random_residual((32, 48), inputs=3, side=8)
+
+    def changed(index: int, **fields: Any) -> ChainPlan:
+        steps = [replace(step, **fields) if at == index else step for at, step in enumerate(plan.steps)]
+        return ChainPlan(tuple(steps), plan.head_pc, plan.head_bias_p, 8)
+
+    with pytest.raises(ShapeError, match="itself"):
+        changed(0, keep=True)
+    with pytest.raises(ShapeError, match="must be remembered"):
+        changed(1, keep=False)
+    with pytest.raises(ShapeError, match="must be remembered"):
+        changed(2, halve=True)
+    with pytest.raises(ShapeError, match="cannot be added"):
+        changed(2, add=2)

@@ -309,6 +309,14 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self.budgets[request.task] = entry
         return admin_pb2.SetBudgetResponse(budget=entry)
 
+    def ManageModel(
+        self, request: admin_pb2.ManageModelRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ManageModelResponse:
+        """Its nodes keep all experts in memory."""
+        if not request.expert.startswith("digits-"):
+            refuse(context, "EXPERT_NOT_FOUND", "No connected node has a model of this name.")
+        refuse(context, "MODEL_FIXED", "The node keeps its experts loaded.")
+
 
 PACING = common_pb2.Pacing(
     budget=common_pb2.LongRunBudget(average_energy_j=2e-3),

@@ -1,6 +1,7 @@
 """Messages to values and back; everything that comes from outside is bounded before it is believed."""
 
 import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -140,6 +141,18 @@ def test_budgets_come_back_as_they_went(
 ) -> None:
     budget = BudgetRequest(energy_j, latency_ms, policy, profile)
     assert decode_budget(common_pb2.Budget.FromString(encode_budget(budget).SerializeToString())) == budget
+
+
+@pytest.mark.parametrize("spelling", ["best-effort", "best_effort", OnInfeasible.BEST_EFFORT])
+def test_a_policy_may_be_spelt_as_on_the_command_line(spelling: Any) -> None:
+    budget = BudgetRequest(on_infeasible=spelling)
+    assert decode_budget(encode_budget(budget)).on_infeasible is OnInfeasible.BEST_EFFORT
+
+
+def test_a_policy_that_is_none_is_told_which_there_are() -> None:
+    with pytest.raises(RequestError, match="error, best_effort or cheapest, not 'hope'") as caught:
+        encode_budget(BudgetRequest(on_infeasible=cast(OnInfeasible, "hope")))
+    assert caught.value.field == "budget.on_infeasible"
 
 
 @pytest.mark.parametrize("field", ["max_energy_j", "max_latency_ms"])

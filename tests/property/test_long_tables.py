@@ -15,6 +15,7 @@ from optimizer.deciding.choose import Price as ChoicePrice
 from optimizer.online.pacing import Allowance, Pacer
 from orchestrator.fleet import changes
 from orchestrator.fleet.arms import ArmBoard
+from orchestrator.residency import Residency
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Wish, route
 from orchestrator.routing.table import LONG_ROUTES, RouteTable
@@ -51,13 +52,18 @@ def a_fleet(seed: int) -> tuple[ArmBoard, RouteTable]:
 
 def happen(board: ArmBoard, rng: np.random.Generator, held: list[tuple[int, float]]) -> None:
     """Something changes on the board."""
-    arm, kind = int(rng.integers(2 * NODES)), rng.integers(5)
+    arm, kind = int(rng.integers(2 * NODES)), rng.integers(6)
     if kind == 0 or not held:
         held.append((arm, board.dispatched(arm)))
     elif kind == 1:
         board.released(*held.pop(int(rng.integers(len(held)))))
     elif kind == 2:
         board.set_routable(f"n{arm // 2}", bool(rng.integers(2)))
+    elif kind == 3:
+        # Some of them again and again, so that what was unloaded is loaded, too.
+        state = "loaded" if rng.integers(2) else "unloaded"
+        load_ms, load_j = float(rng.uniform(1.0, 900.0)), float(rng.uniform(0.0, 5.0))
+        board.set_residency(arm % 8, Residency(state, load_ms=load_ms, load_j=load_j))
     else:
         board.answered(arm, service_ms=float(rng.uniform(1.0, 200.0)), energy_j=float(rng.uniform(0.01, 2.0)))
 

@@ -84,7 +84,7 @@ def states(fleet: Fleet) -> dict[str, OnNode]:
 def test_a_pushed_model_is_served_and_chosen_within_seconds(fleet: Fleet, client: Client, folder: Path) -> None:
     model = expert_folder(folder / "better", "better", of="digits-conv8")
     started_s = time.monotonic()
-    done = fleet.cli("model", "push", str(model), "--to", NODE)
+    done = fleet.cli("models", "push", str(model), "--to", NODE)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"better@{NODE}: serving\n"
     assert time.monotonic() - started_s < 10.0
@@ -94,14 +94,14 @@ def test_a_pushed_model_is_served_and_chosen_within_seconds(fleet: Fleet, client
     assert answer.label == str(held_out.labels_n[0])
     # The plan follows, and the gate sends queries there by itself.
     fleet.wait_until(lambda: f"better:onnx@{NODE}" in asked(client), "queries go to the pushed model")
-    listed = json.loads(fleet.cli("model", "list", "-o", "json").stdout)
+    listed = json.loads(fleet.cli("models", "pushed", "-o", "json").stdout)
     assert [(one["name"], one["on_nodes"][0]["state"]) for one in listed] == [("better", "serving")]
 
 
 def test_a_good_replacement_takes_over_and_a_bad_one_leaves_the_old(fleet: Fleet, folder: Path) -> None:
     model = expert_folder(folder / "better", "better", of="digits-conv8")
     (model / "model.onnx").write_bytes(hostile_onnx.foreign_operator())
-    done = fleet.cli("model", "push", str(model), "--to", NODE)
+    done = fleet.cli("models", "push", str(model), "--to", NODE)
     assert done.returncode == 2
     assert "OP_NOT_ALLOWED" in done.stdout
     assert f"better:onnx@{NODE}" in arms(fleet)
@@ -193,6 +193,6 @@ def _answers(client: Client, expert: str) -> bool:
 
 
 def test_a_removed_model_is_offered_no_longer(fleet: Fleet) -> None:
-    assert fleet.cli("model", "remove", "better").returncode == 0
+    assert fleet.cli("models", "remove", "better").returncode == 0
     fleet.wait_until(lambda: arms(fleet) == {f"digits-linear:onnx-fp32@{NODE}"}, "only its own arm is left")
-    assert json.loads(fleet.cli("model", "list", "-o", "json").stdout) == []
+    assert json.loads(fleet.cli("models", "pushed", "-o", "json").stdout) == []

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+import structlog
+
 from nodes.arms import ArmSpec
 from nodes.engines.contract import EngineEvents, EngineState, Job, JobResult, TextEnd, TextJob, TextPiece
-from nodes.engines.remote.reading import Reading
+from nodes.engines.remote.reading import Reading, told_logprobs
 from nodes.engines.remote.server import Server
+from nodes.engines.remote.vectors import told_vectors
 from nodes.engines.slots import Slots
-from nodes.errors import DeadlinePassed, EngineDied, EngineError
+from nodes.errors import DeadlinePassed, EngineBusy, EngineDied, EngineError
 
+POLL_S = 5.0
+POLL_TIMEOUT_S = 5.0
+# A server that does not answer once may only be slow.
+AWAY_AFTER = 2
 DEFAULT_TOKENS = 256
 # Of the prompt, before the server has counted them.
 TOKENS_PER_BYTE = 0.3
+
+
+log = structlog.get_logger("nodes.engine")
 
 
 class RemoteEngine:
@@ -28,9 +39,18 @@ class RemoteEngine:
         models: The server's name of each arm's model, by key of the arm.
         concurrency: Requests at once.
         queue_limit: Requests that may wait here; the server has a queue of its own.
+        poll_s: How often the server is asked whether it has its models; None for never, where somebody else watches it.
     """
 
-    def __init__(self, server: Server, models: Mapping[str, str], *, concurrency: int, queue_limit: int) -> None:
+    def __init__(
+        self,
+        server: Server,
+        models: Mapping[str, str],
+        *,
+        concurrency: int,
+        queue_limit: int,
+        poll_s: float | None = None,
+    ) -> None:
         self.events = EngineEvents()
         self.state = EngineState.STARTING
         self.restarts = 0
@@ -38,6 +58,9 @@ class RemoteEngine:
         self._models = dict(models)
         self._logprobs: set[str] = set()
         self._slots = Slots(concurrency, queue_limit)
+        self._poll_s = poll_s
+        self._polling: asyncio.Task[None] | None = None
+        self._away: frozenset[str] = frozenset()
 
     @property
     def running(self) -> int:
@@ -58,6 +81,39 @@ class RemoteEngine:
             raise EngineError(f"the server has no model {', '.join(missing)}; it has {', '.join(there) or 'none'}")
         self._logprobs = {arm.key for arm in arms if arm.text is not None and "logprobs" in arm.text.capabilities}
         self.state = EngineState.READY
+        if self._poll_s is not None:
+            self._polling = asyncio.create_task(self._poll(self._poll_s))
+
+    async def _poll(self, poll_s: float) -> None:
+        """Take arms off while the server is away or has lost their model, and offer them again when it is back."""
+        failures = 0
+        while True:
+            await asyncio.sleep(poll_s)
+            try:
+                async with asyncio.timeout(POLL_TIMEOUT_S):
+                    there = await self._server.models()
+                failures = 0
+            except EngineBusy:
+                continue  # Busy is alive.
+            except (EngineError, TimeoutError) as error:
+                failures += 1
+                if failures < AWAY_AFTER:
+                    continue
+                there, why = (), str(error) or "it does not answer"
+                if len(self._away) < len(self._models):
+                    log.warning("server away", url=self._server.address.url, why=why)
+            self._note(frozenset(key for key, model in self._models.items() if model not in there))
+
+    def _note(self, away: frozenset[str]) -> None:
+        lost, back = sorted(away - self._away), sorted(self._away - away)
+        self._away = away
+        self.state = EngineState.RESTARTING if len(away) == len(self._models) else EngineState.READY
+        if lost:
+            log.warning("models away", arms=lost)
+            self.events.on_arms_lost(lost)
+        if back:
+            log.info("models back", arms=back)
+            self.events.on_arms_back(back)
 
     async def infer(self, job: Job) -> JobResult:
         """Refused: this engine writes texts."""
@@ -74,7 +130,7 @@ class RemoteEngine:
                 raise DeadlinePassed("the deadline passed while the text waited")
             job.on_start()
             queue_ms = (time.monotonic() - queued_s) * 1e3
-            async with aclosing(self._answer(job, queue_ms)) as pieces:
+            async with aclosing((self._embed if job.embed else self._answer)(job, queue_ms)) as pieces:
                 async for piece in pieces:
                     yield piece
         finally:
@@ -90,16 +146,28 @@ class RemoteEngine:
         async with aclosing(self._server.chat(body)) as events:
             async for event in events:
                 text = reading.take(event)
-                if text:
+                logprobs = () if job.top_logprobs is None else told_logprobs(event, job.top_logprobs)
+                if text or logprobs:
                     if first_token_ms is None and not job.whole:
                         first_token_ms = (time.monotonic() - started_s) * 1e3
-                    yield TextPiece(text)
+                    yield TextPiece(text, logprobs=logprobs)
         compute_ms = (time.monotonic() - started_s) * 1e3
         yield reading.end(queue_ms=queue_ms, compute_ms=compute_ms, first_token_ms=first_token_ms)
+
+    async def _embed(self, job: TextJob, queue_ms: float) -> AsyncGenerator[TextPiece | TextEnd]:
+        started_s = time.monotonic()
+        texts = [content for _, content in job.messages]
+        document = await self._server.embed({"model": self._models[job.arm], "input": texts})
+        vectors, tokens = told_vectors(document, len(texts))
+        yield TextPiece(json.dumps(vectors))
+        yield TextEnd("stop", tokens, 0, queue_ms, (time.monotonic() - started_s) * 1e3)
 
     async def close(self) -> None:
         """See `Engine`."""
         self.state = EngineState.CLOSED
+        if self._polling is not None:
+            self._polling.cancel()
+            await asyncio.gather(self._polling, return_exceptions=True)
         self._slots.refuse_waiting("the engine is closed")
         await self._server.close()
 
@@ -128,7 +196,8 @@ def request_body(job: TextJob, model: str, *, tokens: int, logprobs: bool) -> di
     if job.stop:
         body["stop"] = list(job.stop)
     if logprobs:
-        body |= {"logprobs": True, "top_logprobs": 2}
+        # Two are needed for the margin.
+        body |= {"logprobs": True, "top_logprobs": max(2, job.top_logprobs or 0)}
     for name in ("tools", "tool_choice", "response_format"):
         if text := getattr(job, f"{name}_json"):
             body[name] = json.loads(text)

@@ -33,7 +33,8 @@ async def profile_texts(engine: Engine, meter: Meter, inventory: Inventory) -> d
     for arm in inventory.arms:
         try:
             async with asyncio.timeout(TRIAL_S):
-                runs = [await _try(engine, meter, arm, prompt, tokens) for prompt, tokens in TRIALS][1:]
+                trials = [(fitting(prompt, arm), tokens) for prompt, tokens in TRIALS]
+                runs = [await _try(engine, meter, arm, prompt, tokens) for prompt, tokens in trials][1:]
         except (NodeError, TimeoutError) as error:
             log.warning("arm not measured", arm=arm.key, why=str(error) or "it took too long")
             continue
@@ -42,8 +43,15 @@ async def profile_texts(engine: Engine, meter: Meter, inventory: Inventory) -> d
     return profiles
 
 
+def fitting(prompt: str, arm: ArmSpec) -> str:
+    """The end of a prompt, so long that it surely fits with its answer: a token may be a single byte."""
+    context_tokens = arm.text.context_tokens if arm.text else 0
+    return prompt[-(context_tokens // 2) :] if context_tokens else prompt
+
+
 async def _try(engine: Engine, meter: Meter, arm: ArmSpec, prompt: str, tokens: int) -> TextRun:
-    job = TextJob(arm.key, (("user", prompt),), max_tokens=tokens, temperature=0.0)
+    embed = arm.text is not None and "embeddings" in arm.text.capabilities and "chat" not in arm.text.capabilities
+    job = TextJob(arm.key, (("user", prompt),), max_tokens=tokens, temperature=0.0, embed=embed)
     span, started_s = meter.begin(arm.key), time.perf_counter()
     end = None
     async with aclosing(engine.generate(job)) as pieces:
@@ -52,5 +60,5 @@ async def _try(engine: Engine, meter: Meter, arm: ArmSpec, prompt: str, tokens: 
     if end is None:
         raise EngineError(f"{arm.key} ended its text without an end")
     ms = (time.perf_counter() - started_s) * 1e3
-    reading = meter.end(span, compute_ms=end.compute_ms, macs=0)
+    reading = meter.end(span, compute_ms=end.compute_ms, macs=end.macs)
     return TextRun(end.prompt_tokens, end.completion_tokens, ms, span, reading)

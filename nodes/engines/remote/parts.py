@@ -11,7 +11,7 @@ from nodes.energy.discovery import EnergyMode, EnergySource, RunsOn, Wanted, dis
 from nodes.energy.meters.unmeasured import UnmeasuredMeter
 from nodes.energy.profile import load_profile
 from nodes.energy.sources import Places
-from nodes.engines.remote.engine import RemoteEngine
+from nodes.engines.remote.engine import POLL_S, RemoteEngine
 from nodes.engines.remote.offer import RemoteModel, parse_model, remote_inventory
 from nodes.engines.remote.offer import discover as discover_models
 from nodes.engines.remote.server import Address, Server
@@ -29,7 +29,9 @@ def remote_parts(config: NodeConfig, url: str) -> tuple[RemoteEngine, EnergySour
     models = asyncio.run(_models(address, [parse_model(text) for text in config.model]))
     inventory = remote_inventory(models, config.openai_task)
     names = {arm.key: model.model for arm, model in zip(inventory.arms, models, strict=True)}
-    engine = RemoteEngine(Server(address), names, concurrency=config.concurrency, queue_limit=config.queue_limit)
+    engine = RemoteEngine(
+        Server(address), names, concurrency=config.concurrency, queue_limit=config.queue_limit, poll_s=POLL_S
+    )
     return engine, remote_energy(config, address), inventory
 
 

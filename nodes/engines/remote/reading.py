@@ -87,3 +87,18 @@ class Reading:
         function = call["function"]
         function["name"] = function.get("name", "") + (told.get("name") or "")
         function["arguments"] = function.get("arguments", "") + (told.get("arguments") or "")
+
+
+def told_logprobs(event: dict[str, Any], tops: int) -> tuple[dict[str, Any], ...]:
+    """The probabilities in an event, with as many beside each token as were asked for; what is none is left out."""
+    choices = event.get("choices") or []
+    told = (choices[0].get("logprobs") or {}) if choices and isinstance(choices[0], dict) else {}
+    return tuple(
+        {**_named(token), "top_logprobs": [_named(top) for top in (token.get("top_logprobs") or [])[:tops]]}
+        for token in told.get("content") or []
+        if isinstance(token, dict)
+    )
+
+
+def _named(token: dict[str, Any]) -> dict[str, Any]:
+    return {"token": str(token.get("token", "")), "logprob": token.get("logprob"), "bytes": token.get("bytes")}

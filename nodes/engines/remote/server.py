@@ -9,7 +9,7 @@ import ipaddress
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,10 +30,12 @@ class Address:
     Args:
         url: Of its API, such as ``http://127.0.0.1:11434/v1``.
         key_file: File of the key to show; read anew for every request.
+        key: The key itself, where it is in no file.
     """
 
     url: str
     key_file: Path | None = None
+    key: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -57,6 +59,8 @@ class Address:
         Raises:
             EngineError: if the key's file cannot be read.
         """
+        if self.key:
+            return {"authorization": f"Bearer {self.key}"}
         if self.key_file is None:
             return {}
         try:
@@ -80,6 +84,13 @@ class Server:
         """Make ready to ask."""
         if self._host is None:
             self._host = Host(self.address.url)
+
+    def move(self, address: Address) -> None:
+        """It is somewhere else from now on; kept connections to where it was end."""
+        self.address = address
+        if self._host is not None:
+            self._host.close()
+            self._host = Host(address.url)
 
     async def close(self) -> None:
         """End all connections."""
@@ -122,6 +133,11 @@ class Server:
                         yield event
             if not ended:
                 raise EngineDied("the server broke its answer off")
+
+    async def embed(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The document of one request for embeddings; raises as `chat`."""
+        async with self._request("POST", "embeddings", body) as reply:
+            return _document(await reply.body())
 
     @asynccontextmanager
     async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> AsyncGenerator[Reply]:

@@ -35,6 +35,12 @@ class Library:
         self._arms[arm] = mixture
         return {"models": [describe(model) for model in mixture.models]}
 
+    def unload(self, arm: str) -> None:
+        """Forget an arm, and the models that no other arm has."""
+        self._arms.pop(arm, None)
+        used = {id(model) for mixture in self._arms.values() for model in mixture.models}
+        self._models = {sha256: model for sha256, model in self._models.items() if id(model) in used}
+
     def arm(self, arm: str) -> Mixture:
         """The arm; KeyError where it is not loaded."""
         return self._arms[arm]

@@ -1,8 +1,9 @@
 """The text engine's process: reads orders from stdin, writes texts token by token to the stdout it was born with.
 
-Operations: ``load`` {id, arm, path, sha256} -> ``loaded``; ``generate`` {id, arm, …} -> ``piece`` {id, text, token_ids}
-any number of times, then ``end`` {id, finish, …}; ``cancel`` {id} ends the generation of that id with finish
-"cancelled" and has no answer of its own. Anything that goes wrong -> ``failed`` {id, reason, text}.
+Operations: ``load`` {id, arm, path, sha256} -> ``loaded``; ``unload`` {id, arm} -> ``unloaded``; ``generate`` {id, arm,
+…} -> ``piece`` {id, text, token_ids} any number of times, then ``end`` {id, finish, …}; ``cancel`` {id} ends the
+generation of that id with finish "cancelled" and has no answer of its own. Anything that goes wrong -> ``failed`` {id,
+reason, text}.
 
 One thread reads, one steps all texts. Life and death as in `nodes.worker.main`.
 Needs Python 3.10, numpy and onnxruntime.
@@ -96,12 +97,15 @@ class _Desk:
             case "load":
                 found = self._library.load(header["arm"], header["path"], header["sha256"])
                 self._replies.send({"op": "loaded", "id": header["id"], **found})
+            case "unload":
+                self._library.unload(header["arm"])
+                self._replies.send({"op": "unloaded", "id": header["id"]})
             case _:
                 raise ValueError(f"no operation {frame.op}")
 
     def _tell(self, text: Running) -> None:
         if text.piece is not None:
-            piece = {"text": text.piece.text, "token_ids": text.piece.token_ids}
+            piece = {"text": text.piece.text, "token_ids": text.piece.token_ids, "logprobs": text.piece.logprobs}
             self._replies.send({"op": "piece", "id": text.key, **piece})
         if text.writing.finish:
             self._replies.send({"op": "end", "id": text.key, **_end(text)})

@@ -9,13 +9,14 @@ Shapes: e experts, v vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from nodes.worker.text.model import Cache, LanguageModel, Row
-from nodes.worker.text.sampling import Floats, Sampling, draw, kept, margin, probabilities
+from nodes.worker.text.sampling import Floats, Sampling, draw, kept, margin, most_probable, probabilities
 
 
 @dataclass
@@ -29,10 +30,17 @@ class Counts:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The next token, and how sure its distribution was."""
+    """The next token, how sure its distribution was, and where it was asked for: log probabilities.
+
+    Attributes:
+        logprob: Of the token, before temperature.
+        tops: The most probable tokens and theirs.
+    """
 
     token: int
     margin: float
+    logprob: float | None = None
+    tops: tuple[tuple[int, float], ...] = ()
 
 
 class Mixture:
@@ -66,10 +74,14 @@ class Lanes:
         prompt: Token ids; all models read them when their first turn comes.
         sampling: How tokens are drawn.
         seed: The same seed gives the same choices of experts and of tokens.
+
+    Attributes:
+        top_logprobs: How many probable tokens are told beside each chosen one; None tells no probabilities.
     """
 
     def __init__(self, mixture: Mixture, prompt: Sequence[int], *, sampling: Sampling, seed: int) -> None:
         self._mixture, self._sampling = mixture, sampling
+        self.top_logprobs: int | None = None
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._caches = [Cache(model) for model in mixture.models]
         self._prompt_tokens = len(prompt)
@@ -93,7 +105,10 @@ class Lanes:
             plain_v = sum(weight_e[e] * probabilities(logits[i]) for i, e in enumerate(self._turn))
             token = int(plain_v.argmax())
         self.tokens.append(token)
-        return Chosen(token, margin(plain_v))
+        if self.top_logprobs is None:
+            return Chosen(token, margin(plain_v))
+        tops = most_probable(plain_v, self.top_logprobs)
+        return Chosen(token, margin(plain_v), _log(plain_v[token]), tuple((top, _log(plain_v[top])) for top in tops))
 
     def _drawn_expert(self) -> int:
         weight_e = self._mixture.weight_e
@@ -114,3 +129,8 @@ class Lanes:
             return int(logits_v.argmax())
         tempered_v = plain_v if temperature == 1.0 else probabilities(logits_v, temperature)
         return draw(kept(tempered_v, self._sampling.top_p), self._random.random())
+
+
+def _log(probability: float) -> float:
+    """Of a probability that may have vanished; OpenAI's clients know -9999 for that."""
+    return math.log(probability) if probability > 0.0 else -9999.0

@@ -39,6 +39,15 @@ def kept(probability_v: Floats, top_p: float) -> Floats:
     return kept_v
 
 
+def most_probable(probability_v: Floats, count: int) -> list[int]:
+    """The tokens with the highest probabilities, the most probable first."""
+    count = min(count, len(probability_v))
+    if count <= 0:
+        return []
+    found = np.argpartition(-probability_v, count - 1)[:count]
+    return [int(token) for token in found[np.argsort(-probability_v[found], kind="stable")]]
+
+
 def draw(probability_v: Floats, uniform: float) -> int:
     """The token at which the cumulated probabilities pass `uniform`, which lies in [0, 1)."""
     cumulated_v = np.cumsum(probability_v)

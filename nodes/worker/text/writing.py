@@ -51,14 +51,16 @@ class Order:
     seed: int = 0
     stop: tuple[str, ...] = ()
     allowance: Allowance = field(default_factory=Allowance)
+    top_logprobs: int | None = None
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Text that is certain, and the tokens since the last piece."""
+    """Text that is certain, the tokens since the last piece, and theirs as OpenAI's `logprobs.content` tells them."""
 
     text: str
     token_ids: tuple[int, ...]
+    logprobs: tuple[dict[str, Any], ...] = ()
 
 
 class Writing:
@@ -80,7 +82,9 @@ class Writing:
             raise PromptRefused(f"the question has {len(prompt)} tokens; {mixture.context_tokens} is the limit")
         self.prompt_tokens = len(prompt)
         self.lanes = Lanes(mixture, prompt, sampling=order.sampling, seed=order.seed)
+        self.lanes.top_logprobs = order.top_logprobs
         self._order = order
+        self._held_logprobs: list[dict[str, Any]] = []
         self._most_tokens = min(room, order.max_tokens or DEFAULT_MAX_TOKENS)
         self._paid_tokens = order.allowance.tokens(len(prompt))
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -101,6 +105,9 @@ class Writing:
         ended = chosen.token == END and self.completion_tokens > self._order.min_tokens
         if not ended:
             self._held_ids.append(chosen.token)
+            if chosen.logprob is not None:
+                tops = [self._told(token, logprob) for token, logprob in chosen.tops]
+                self._held_logprobs.append({**self._told(chosen.token, chosen.logprob), "top_logprobs": tops})
             self._held_text += self._decoder.decode(self._tokenizer.token_bytes(chosen.token))
             ended = self._cut_at_stop()
         if ended:
@@ -130,7 +137,12 @@ class Writing:
         if not text and not (self.finish and self._held_ids):
             return None
         ids, self._held_ids = tuple(self._held_ids), []
-        return Piece(text, ids)
+        logprobs, self._held_logprobs = tuple(self._held_logprobs), []
+        return Piece(text, ids, logprobs)
+
+    def _told(self, token: int, logprob: float) -> dict[str, Any]:
+        data = self._tokenizer.token_bytes(token)
+        return {"token": data.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(data)}
 
 
 def held_back(text: str, stops: Sequence[str]) -> int:
@@ -157,6 +169,7 @@ def order_from(header: Mapping[str, Any]) -> Order:
             seed=int(header["seed"]),
             stop=tuple(map(str, header["stop"])),
             allowance=Allowance(*map(float, header["allowance"])),
+            top_logprobs=header.get("top_logprobs"),
         )
     except (KeyError, TypeError, ValueError) as problem:
         raise PromptRefused(f"the order cannot be read: {problem!r}") from problem

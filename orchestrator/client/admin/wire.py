@@ -7,6 +7,7 @@ import numpy as np
 from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2
 from orchestrator.client import types as own
 from orchestrator.client.wire import Call, read_certificate
+from orchestrator.residency import Residency
 from orchestrator.wire import (
     PROVENANCES,
     decode_budget,
@@ -59,6 +60,16 @@ def drain_node(node: str) -> Call[str]:
         admin_pb2.DrainNodeRequest(node=node),
         admin_pb2.DrainNodeResponse,
         lambda reply: str(reply.state),
+    )
+
+
+def manage_model(expert: str, verb: str, *, node: str = "", ttl_s: float = 0.0) -> Call[tuple[str, ...]]:
+    """The call that loads, unloads or pins an expert; its reply are the arms that were told."""
+    return Call(
+        f"/{ADMIN}/ManageModel",
+        admin_pb2.ManageModelRequest(expert=expert, verb=verb, node=node, ttl_s=ttl_s),
+        admin_pb2.ManageModelResponse,
+        lambda reply: tuple(reply.arms),
     )
 
 
@@ -146,6 +157,18 @@ def _arm(message: admin_pb2.ArmStatus, node: str) -> own.ArmStatus:
         answered=message.answered,
         failed=message.failed,
         active=message.active,
+        residency=_residency(arm.residency) if arm.HasField("residency") else None,
+    )
+
+
+def _residency(message: fleet_pb2.Residency) -> Residency:
+    return Residency(
+        state=message.state,
+        pinned=message.pinned,
+        load_ms=message.load_ms,
+        load_j=message.load_energy_j if message.HasField("load_energy_j") else None,
+        progress_fraction=message.progress_fraction if message.HasField("progress_fraction") else None,
+        problem=message.problem,
     )
 
 

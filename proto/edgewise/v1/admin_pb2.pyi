@@ -547,6 +547,59 @@ class SetBudgetResponse(_message.Message):
 Global___SetBudgetResponse: _TypeAlias = SetBudgetResponse  # noqa: Y015
 
 @_typing.final
+class ManageModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERT_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    TTL_S_FIELD_NUMBER: _builtins.int
+    expert: _builtins.str
+    node: _builtins.str
+    """Empty for every node that has the expert."""
+    verb: _builtins.str
+    """"load", "unload", "pin" or "unpin"."""
+    ttl_s: _builtins.float
+    """Idle seconds after which it leaves the memory; 0 leaves that as it is."""
+    def __init__(
+        self,
+        *,
+        expert: _builtins.str = ...,
+        node: _builtins.str = ...,
+        verb: _builtins.str = ...,
+        ttl_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expert", b"expert", "node", b"node", "ttl_s", b"ttl_s", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ManageModelRequest: _TypeAlias = ManageModelRequest  # noqa: Y015
+
+@_typing.final
+class ManageModelResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def arms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that were told, as "expert:variant@node"."""
+
+    def __init__(
+        self,
+        *,
+        arms: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ManageModelResponse: _TypeAlias = ManageModelResponse  # noqa: Y015
+
+@_typing.final
 class ReloadConfigRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -54,6 +54,11 @@ class AdminStub:
                 request_serializer=edgewise_dot_v1_dot_admin__pb2.SetBudgetRequest.SerializeToString,
                 response_deserializer=edgewise_dot_v1_dot_admin__pb2.SetBudgetResponse.FromString,
                 _registered_method=True)
+        self.ManageModel = channel.unary_unary(
+                '/edgewise.v1.Admin/ManageModel',
+                request_serializer=edgewise_dot_v1_dot_admin__pb2.ManageModelRequest.SerializeToString,
+                response_deserializer=edgewise_dot_v1_dot_admin__pb2.ManageModelResponse.FromString,
+                _registered_method=True)
         self.ReloadConfig = channel.unary_unary(
                 '/edgewise.v1.Admin/ReloadConfig',
                 request_serializer=edgewise_dot_v1_dot_admin__pb2.ReloadConfigRequest.SerializeToString,
@@ -94,6 +99,13 @@ class AdminServicer:
 
     def SetBudget(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ManageModel(self, request, context):
+        """Has nodes load, unload, pin or unpin an expert; returns at once, the arms' residency tells what comes of it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -139,6 +151,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.SetBudget,
                     request_deserializer=edgewise_dot_v1_dot_admin__pb2.SetBudgetRequest.FromString,
                     response_serializer=edgewise_dot_v1_dot_admin__pb2.SetBudgetResponse.SerializeToString,
+            ),
+            'ManageModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.ManageModel,
+                    request_deserializer=edgewise_dot_v1_dot_admin__pb2.ManageModelRequest.FromString,
+                    response_serializer=edgewise_dot_v1_dot_admin__pb2.ManageModelResponse.SerializeToString,
             ),
             'ReloadConfig': grpc.unary_unary_rpc_method_handler(
                     servicer.ReloadConfig,
@@ -264,6 +281,33 @@ class Admin:
             '/edgewise.v1.Admin/SetBudget',
             edgewise_dot_v1_dot_admin__pb2.SetBudgetRequest.SerializeToString,
             edgewise_dot_v1_dot_admin__pb2.SetBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ManageModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/edgewise.v1.Admin/ManageModel',
+            edgewise_dot_v1_dot_admin__pb2.ManageModelRequest.SerializeToString,
+            edgewise_dot_v1_dot_admin__pb2.ManageModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

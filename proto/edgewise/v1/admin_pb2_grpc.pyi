@@ -35,6 +35,8 @@ class AdminStub:
     DrainNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainNodeRequest, _admin_pb2.DrainNodeResponse]
     GetBudgets: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetBudgetsRequest, _admin_pb2.GetBudgetsResponse]
     SetBudget: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetBudgetRequest, _admin_pb2.SetBudgetResponse]
+    ManageModel: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ManageModelRequest, _admin_pb2.ManageModelResponse]
+    """Has nodes load, unload, pin or unpin an expert; returns at once, the arms' residency tells what comes of it."""
     ReloadConfig: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ReloadConfigRequest, _admin_pb2.ReloadConfigResponse]
     """Read the configuration again and put it in force: all of it or nothing."""
     SleepNode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SleepNodeRequest, _admin_pb2.SleepNodeResponse]
@@ -47,6 +49,8 @@ class AdminAsyncStub(AdminStub):
     DrainNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainNodeRequest, _admin_pb2.DrainNodeResponse]  # type: ignore[assignment]
     GetBudgets: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetBudgetsRequest, _admin_pb2.GetBudgetsResponse]  # type: ignore[assignment]
     SetBudget: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetBudgetRequest, _admin_pb2.SetBudgetResponse]  # type: ignore[assignment]
+    ManageModel: _aio.UnaryUnaryMultiCallable[_admin_pb2.ManageModelRequest, _admin_pb2.ManageModelResponse]  # type: ignore[assignment]
+    """Has nodes load, unload, pin or unpin an expert; returns at once, the arms' residency tells what comes of it."""
     ReloadConfig: _aio.UnaryUnaryMultiCallable[_admin_pb2.ReloadConfigRequest, _admin_pb2.ReloadConfigResponse]  # type: ignore[assignment]
     """Read the configuration again and put it in force: all of it or nothing."""
     SleepNode: _aio.UnaryUnaryMultiCallable[_admin_pb2.SleepNodeRequest, _admin_pb2.SleepNodeResponse]  # type: ignore[assignment]
@@ -80,6 +84,14 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.SetBudgetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.SetBudgetResponse, _abc.Awaitable[_admin_pb2.SetBudgetResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ManageModel(
+        self,
+        request: _admin_pb2.ManageModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ManageModelResponse, _abc.Awaitable[_admin_pb2.ManageModelResponse]]:
+        """Has nodes load, unload, pin or unpin an expert; returns at once, the arms' residency tells what comes of it."""
 
     @_abc_1.abstractmethod
     def ReloadConfig(

@@ -96,6 +96,7 @@ class NodeEvent(_message.Message):
     SLEEPING_FIELD_NUMBER: _builtins.int
     CHUNK_WANTED_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -122,6 +123,8 @@ class NodeEvent(_message.Message):
     def chunk_wanted(self) -> Global___ChunkWanted: ...
     @_builtins.property
     def model(self) -> Global___ModelReport: ...
+    @_builtins.property
+    def residency(self) -> Global___ResidencyChanged: ...
     def __init__(
         self,
         *,
@@ -138,12 +141,13 @@ class NodeEvent(_message.Message):
         sleeping: Global___Sleeping | None = ...,
         chunk_wanted: Global___ChunkWanted | None = ...,
         model: Global___ModelReport | None = ...,
+        residency: Global___ResidencyChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "chunk_wanted", b"chunk_wanted", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "model", b"model", "personal", b"personal", "settled", b"settled", "sleeping", b"sleeping"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "chunk_wanted", b"chunk_wanted", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "model", b"model", "personal", b"personal", "residency", b"residency", "settled", b"settled", "sleeping", b"sleeping"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "chunk_wanted", b"chunk_wanted", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "model", b"model", "personal", b"personal", "settled", b"settled", "sleeping", b"sleeping"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "chunk_wanted", b"chunk_wanted", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "model", b"model", "personal", b"personal", "residency", b"residency", "settled", b"settled", "sleeping", b"sleeping"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "evidence", "done", "failed", "delta", "arms_changed", "draining", "settled", "personal", "sleeping", "chunk_wanted", "model"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "evidence", "done", "failed", "delta", "arms_changed", "draining", "settled", "personal", "sleeping", "chunk_wanted", "model", "residency"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -164,6 +168,7 @@ class NodeCommand(_message.Message):
     WAKE_PEER_FIELD_NUMBER: _builtins.int
     MODELS_WANTED_FIELD_NUMBER: _builtins.int
     MODEL_CHUNK_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -186,6 +191,8 @@ class NodeCommand(_message.Message):
     def models_wanted(self) -> Global___ModelsWanted: ...
     @_builtins.property
     def model_chunk(self) -> Global___ModelChunk: ...
+    @_builtins.property
+    def model(self) -> Global___ModelOrder: ...
     def __init__(
         self,
         *,
@@ -200,12 +207,13 @@ class NodeCommand(_message.Message):
         wake_peer: Global___WakePeer | None = ...,
         models_wanted: Global___ModelsWanted | None = ...,
         model_chunk: Global___ModelChunk | None = ...,
+        model: Global___ModelOrder | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model_chunk", b"model_chunk", "models_wanted", b"models_wanted", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model", b"model", "model_chunk", b"model_chunk", "models_wanted", b"models_wanted", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model_chunk", b"model_chunk", "models_wanted", b"models_wanted", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model", b"model", "model_chunk", b"model_chunk", "models_wanted", b"models_wanted", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "work", "cancel", "drain", "rejected", "personal", "keep", "suspend", "wake_peer", "models_wanted", "model_chunk"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "work", "cancel", "drain", "rejected", "personal", "keep", "suspend", "wake_peer", "models_wanted", "model_chunk", "model"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -432,6 +440,7 @@ class Arm(_message.Message):
     EVIDENCE_DIGEST_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
     expert: _builtins.str
     variant: _builtins.str
     task: _builtins.str
@@ -456,6 +465,10 @@ class Arm(_message.Message):
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Free words that requests and keys may ask for, e.g. "private"."""
 
+    @_builtins.property
+    def residency(self) -> Global___Residency:
+        """Set where experts of the node are loaded and unloaded; absent for one that is always there."""
+
     def __init__(
         self,
         *,
@@ -473,10 +486,11 @@ class Arm(_message.Message):
         evidence_digest: _builtins.str = ...,
         text: Global___TextProfile | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        residency: Global___Residency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "latency", b"latency", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "latency", b"latency", "residency", b"residency", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "engine", b"engine", "evidence_digest", b"evidence_digest", "expert", b"expert", "latency", b"latency", "macs", b"macs", "memory_bytes", b"memory_bytes", "model_digest", b"model_digest", "quality_fraction", b"quality_fraction", "quality_samples", b"quality_samples", "tags", b"tags", "task", b"task", "text", b"text", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "engine", b"engine", "evidence_digest", b"evidence_digest", "expert", b"expert", "latency", b"latency", "macs", b"macs", "memory_bytes", b"memory_bytes", "model_digest", b"model_digest", "quality_fraction", b"quality_fraction", "quality_samples", b"quality_samples", "residency", b"residency", "tags", b"tags", "task", b"task", "text", b"text", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -537,6 +551,82 @@ class TextProfile(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TextProfile: _TypeAlias = TextProfile  # noqa: Y015
+
+@_typing.final
+class Residency(_message.Message):
+    """Whether an expert is in memory, and what it takes to get it there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    LOAD_MS_FIELD_NUMBER: _builtins.int
+    LOAD_ENERGY_J_FIELD_NUMBER: _builtins.int
+    PROGRESS_FRACTION_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """"loaded", "loading" or "unloaded"."""
+    pinned: _builtins.bool
+    load_ms: _builtins.float
+    """Of the last load; 0 before the first."""
+    load_energy_j: _builtins.float
+    """Unset where nobody knows."""
+    progress_fraction: _builtins.float
+    """Of a load under way."""
+    problem: _builtins.str
+    """Why it could not be done what was asked last; empty where it could."""
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        pinned: _builtins.bool = ...,
+        load_ms: _builtins.float = ...,
+        load_energy_j: _builtins.float | None = ...,
+        progress_fraction: _builtins.float | None = ...,
+        problem: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_load_energy_j", b"_load_energy_j", "_progress_fraction", b"_progress_fraction", "load_energy_j", b"load_energy_j", "progress_fraction", b"progress_fraction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_load_energy_j", b"_load_energy_j", "_progress_fraction", b"_progress_fraction", "load_energy_j", b"load_energy_j", "load_ms", b"load_ms", "pinned", b"pinned", "problem", b"problem", "progress_fraction", b"progress_fraction", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__load_energy_j: _TypeAlias = _typing.Literal["load_energy_j"]  # noqa: Y015
+    _WhichOneofArgType__load_energy_j: _TypeAlias = _typing.Literal["_load_energy_j", b"_load_energy_j"]  # noqa: Y015
+    _WhichOneofReturnType__progress_fraction: _TypeAlias = _typing.Literal["progress_fraction"]  # noqa: Y015
+    _WhichOneofArgType__progress_fraction: _TypeAlias = _typing.Literal["_progress_fraction", b"_progress_fraction"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__load_energy_j) -> _WhichOneofReturnType__load_energy_j | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__progress_fraction) -> _WhichOneofReturnType__progress_fraction | None: ...
+
+Global___Residency: _TypeAlias = Residency  # noqa: Y015
+
+@_typing.final
+class ResidencyChanged(_message.Message):
+    """An expert was loaded, unloaded or pinned, or its load goes on. No reason to plan anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERT_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    RESIDENCY_FIELD_NUMBER: _builtins.int
+    expert: _builtins.str
+    variant: _builtins.str
+    @_builtins.property
+    def residency(self) -> Global___Residency: ...
+    def __init__(
+        self,
+        *,
+        expert: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        residency: Global___Residency | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["residency", b"residency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expert", b"expert", "residency", b"residency", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResidencyChanged: _TypeAlias = ResidencyChanged  # noqa: Y015
 
 @_typing.final
 class LatencyProfile(_message.Message):
@@ -725,6 +815,9 @@ class WorkDone(_message.Message):
     FIRST_TOKEN_MS_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_JSON_FIELD_NUMBER: _builtins.int
     PERSONAL_FIELD_NUMBER: _builtins.int
+    LOAD_MS_FIELD_NUMBER: _builtins.int
+    LOAD_ENERGY_J_FIELD_NUMBER: _builtins.int
+    LOGPROBS_JSON_FIELD_NUMBER: _builtins.int
     work_id: _builtins.int
     text: _builtins.str
     finish_reason: _common_pb2.FinishReason.ValueType
@@ -736,6 +829,13 @@ class WorkDone(_message.Message):
     """Milliseconds from the start of computing to the first token."""
     tool_calls_json: _builtins.str
     """Where the model answered with calls of tools: OpenAI's `tool_calls` as JSON."""
+    load_ms: _builtins.float
+    """Where the expert had to be loaded first: milliseconds, in neither of the two above, and joules, which are in
+    `energy` as far as they are known.
+    """
+    load_energy_j: _builtins.float
+    logprobs_json: _builtins.str
+    """Of the whole answer, as in TextDelta."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Tensor]: ...
     @_builtins.property
@@ -761,17 +861,28 @@ class WorkDone(_message.Message):
         first_token_ms: _builtins.float | None = ...,
         tool_calls_json: _builtins.str = ...,
         personal: Global___PersonalNote | None = ...,
+        load_ms: _builtins.float | None = ...,
+        load_energy_j: _builtins.float | None = ...,
+        logprobs_json: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_margin_fraction", b"_margin_fraction", "energy", b"energy", "first_token_ms", b"first_token_ms", "margin_fraction", b"margin_fraction", "personal", b"personal", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_load_energy_j", b"_load_energy_j", "_load_ms", b"_load_ms", "_margin_fraction", b"_margin_fraction", "energy", b"energy", "first_token_ms", b"first_token_ms", "load_energy_j", b"load_energy_j", "load_ms", b"load_ms", "margin_fraction", b"margin_fraction", "personal", b"personal", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_margin_fraction", b"_margin_fraction", "compute_ms", b"compute_ms", "energy", b"energy", "finish_reason", b"finish_reason", "first_token_ms", b"first_token_ms", "margin_fraction", b"margin_fraction", "outputs", b"outputs", "personal", b"personal", "queue_ms", b"queue_ms", "text", b"text", "tool_calls_json", b"tool_calls_json", "usage", b"usage", "work_id", b"work_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms", "_load_energy_j", b"_load_energy_j", "_load_ms", b"_load_ms", "_margin_fraction", b"_margin_fraction", "compute_ms", b"compute_ms", "energy", b"energy", "finish_reason", b"finish_reason", "first_token_ms", b"first_token_ms", "load_energy_j", b"load_energy_j", "load_ms", b"load_ms", "logprobs_json", b"logprobs_json", "margin_fraction", b"margin_fraction", "outputs", b"outputs", "personal", b"personal", "queue_ms", b"queue_ms", "text", b"text", "tool_calls_json", b"tool_calls_json", "usage", b"usage", "work_id", b"work_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__first_token_ms: _TypeAlias = _typing.Literal["first_token_ms"]  # noqa: Y015
     _WhichOneofArgType__first_token_ms: _TypeAlias = _typing.Literal["_first_token_ms", b"_first_token_ms"]  # noqa: Y015
+    _WhichOneofReturnType__load_energy_j: _TypeAlias = _typing.Literal["load_energy_j"]  # noqa: Y015
+    _WhichOneofArgType__load_energy_j: _TypeAlias = _typing.Literal["_load_energy_j", b"_load_energy_j"]  # noqa: Y015
+    _WhichOneofReturnType__load_ms: _TypeAlias = _typing.Literal["load_ms"]  # noqa: Y015
+    _WhichOneofArgType__load_ms: _TypeAlias = _typing.Literal["_load_ms", b"_load_ms"]  # noqa: Y015
     _WhichOneofReturnType__margin_fraction: _TypeAlias = _typing.Literal["margin_fraction"]  # noqa: Y015
     _WhichOneofArgType__margin_fraction: _TypeAlias = _typing.Literal["_margin_fraction", b"_margin_fraction"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__first_token_ms) -> _WhichOneofReturnType__first_token_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__load_energy_j) -> _WhichOneofReturnType__load_energy_j | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__load_ms) -> _WhichOneofReturnType__load_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__margin_fraction) -> _WhichOneofReturnType__margin_fraction | None: ...
 
@@ -818,8 +929,11 @@ class TextDelta(_message.Message):
     WORK_ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_JSON_FIELD_NUMBER: _builtins.int
     work_id: _builtins.int
     text: _builtins.str
+    logprobs_json: _builtins.str
+    """Where they were asked for: OpenAI's `logprobs.content` of these tokens, as JSON."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
@@ -828,10 +942,11 @@ class TextDelta(_message.Message):
         work_id: _builtins.int = ...,
         text: _builtins.str = ...,
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        logprobs_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "token_ids", b"token_ids", "work_id", b"work_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs_json", b"logprobs_json", "text", b"text", "token_ids", b"token_ids", "work_id", b"work_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1100,6 +1215,37 @@ class Drain(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Drain: _TypeAlias = Drain  # noqa: Y015
+
+@_typing.final
+class ModelOrder(_message.Message):
+    """Load, unload, pin or unpin an expert; what comes of it is told as its residency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPERT_FIELD_NUMBER: _builtins.int
+    VARIANT_FIELD_NUMBER: _builtins.int
+    VERB_FIELD_NUMBER: _builtins.int
+    TTL_S_FIELD_NUMBER: _builtins.int
+    expert: _builtins.str
+    variant: _builtins.str
+    verb: _builtins.str
+    ttl_s: _builtins.float
+    """Idle seconds after which it leaves the memory; 0 leaves that as it is."""
+    def __init__(
+        self,
+        *,
+        expert: _builtins.str = ...,
+        variant: _builtins.str = ...,
+        verb: _builtins.str = ...,
+        ttl_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expert", b"expert", "ttl_s", b"ttl_s", "variant", b"variant", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelOrder: _TypeAlias = ModelOrder  # noqa: Y015
 
 @_typing.final
 class Suspend(_message.Message):

@@ -293,9 +293,12 @@ class GenerateDone(_message.Message):
     ROUTING_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_JSON_FIELD_NUMBER: _builtins.int
+    LOGPROBS_JSON_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     finish_reason: _common_pb2.FinishReason.ValueType
     tool_calls_json: _builtins.str
+    logprobs_json: _builtins.str
+    """Where they were asked for: OpenAI's `logprobs.content` of the whole answer, as JSON."""
     @_builtins.property
     def usage(self) -> _common_pb2.Usage: ...
     @_builtins.property
@@ -314,10 +317,11 @@ class GenerateDone(_message.Message):
         routing: Global___Routing | None = ...,
         timing: Global___Timing | None = ...,
         tool_calls_json: _builtins.str = ...,
+        logprobs_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "routing", b"routing", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "finish_reason", b"finish_reason", "request_id", b"request_id", "routing", b"routing", "timing", b"timing", "tool_calls_json", b"tool_calls_json", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy", b"energy", "finish_reason", b"finish_reason", "logprobs_json", b"logprobs_json", "request_id", b"request_id", "routing", b"routing", "timing", b"timing", "tool_calls_json", b"tool_calls_json", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -651,6 +655,7 @@ class Candidate(_message.Message):
     FEASIBLE_FIELD_NUMBER: _builtins.int
     EXCLUDED_BY_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    LOAD_MS_FIELD_NUMBER: _builtins.int
     route: _builtins.str
     quality: _builtins.float
     predicted_energy_j: _builtins.float
@@ -660,6 +665,8 @@ class Candidate(_message.Message):
     feasible: _builtins.bool
     excluded_by: _builtins.str
     score: _builtins.float
+    load_ms: _builtins.float
+    """Milliseconds of predicted_ms in which experts that are not in memory are loaded."""
     def __init__(
         self,
         *,
@@ -672,10 +679,11 @@ class Candidate(_message.Message):
         feasible: _builtins.bool = ...,
         excluded_by: _builtins.str = ...,
         score: _builtins.float = ...,
+        load_ms: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_energy_j", b"bound_energy_j", "bound_ms", b"bound_ms", "excluded_by", b"excluded_by", "feasible", b"feasible", "predicted_energy_j", b"predicted_energy_j", "predicted_ms", b"predicted_ms", "quality", b"quality", "route", b"route", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_energy_j", b"bound_energy_j", "bound_ms", b"bound_ms", "excluded_by", b"excluded_by", "feasible", b"feasible", "load_ms", b"load_ms", "predicted_energy_j", b"predicted_energy_j", "predicted_ms", b"predicted_ms", "quality", b"quality", "route", b"route", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import os
 import signal
 import sys
@@ -91,6 +92,24 @@ async def test_says_what_it_took(engine: OnnxTextEngine) -> None:
     assert 0.0 < end.first_token_ms <= end.compute_ms
     assert end.margin_fraction is not None
     assert 0.0 <= end.margin_fraction <= 1.0
+
+
+async def test_tells_how_probable_tokens_were_where_asked(engine: OnnxTextEngine) -> None:
+    for expert in (EXPERT, MIXTURE):
+        job = ask("What day comes 3 days after Monday?", expert, top_logprobs=3)
+        pieces = [item async for item in engine.generate(job) if isinstance(item, TextPiece)]
+        told = [one for piece in pieces for one in piece.logprobs]
+        assert "".join(one["token"] for one in told) == "".join(piece.text for piece in pieces)
+        assert len(told) == sum(len(piece.token_ids) for piece in pieces)
+        for one in told:
+            tops = [top["logprob"] for top in one["top_logprobs"]]
+            assert len(tops) == 3
+            assert tops == sorted(tops, reverse=True)
+            # Greedy: what was written was the most probable.
+            assert one["logprob"] == tops[0]
+            assert sum(map(math.exp, tops)) <= 1.0 + 1e-9
+    unasked = [item async for item in engine.generate(ask("What day comes 3 days after Monday?"))]
+    assert not any(item.logprobs for item in unasked if isinstance(item, TextPiece))
 
 
 async def test_together_the_same_greedy_texts_as_alone(engine: OnnxTextEngine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,16 @@ torch.set_num_threads(1)
 from nodes.errors import ConfigError  # noqa: E402
 from nodes.pruning.architectures import BUILDERS, Chain  # noqa: E402
 from nodes.pruning.budget import Forecast, hold  # noqa: E402
-from nodes.pruning.checkpoints import Checkpoint, load, net_of_chain, save  # noqa: E402
+from nodes.pruning.checkpoints import Checkpoint, Net, load, net_of_chain, regrouped, save  # noqa: E402
 from nodes.pruning.cost import dense_macs, reduction  # noqa: E402
 from nodes.pruning.export import plan_of, write_chain  # noqa: E402
 from nodes.pruning.gates import Masking, gates_of, mask_loss, set_masking  # noqa: E402
 from nodes.pruning.images import Images  # noqa: E402
-from nodes.pruning.rewiring import drop_silent, gather_firing, keep_largest  # noqa: E402
+from nodes.pruning.rewiring import drop_silent, gather_firing, take_filters  # noqa: E402
+from nodes.pruning.rows import Data, prune  # noqa: E402
 from nodes.pruning.tracing import firing, layers_of, predicted_masks  # noqa: E402
 from nodes.pruning.training import Course, Schedule, put_weights, train, weights_of  # noqa: E402
-from nodes.worker.chains import ChainModel  # noqa: E402
+from nodes.worker.chains import ChainModel, chain_arrays, parse_chain  # noqa: E402
 
 PLAN: tuple[int | str, ...] = (16, "M", 64, 48)
 BRIEF = Schedule(epochs=2, rate=0.02, batch=32, margin=1, flip=False)
@@ -123,7 +125,7 @@ def test_a_stopped_training_goes_on_where_it_was(images: Images, tmp_path: Path)
 
 
 def test_checkpoints_come_back_as_they_were(network: Chain, images: Images, tmp_path: Path) -> None:
-    small = keep_largest(network, 0.5, [1, 2])
+    small = take_filters(network, {1: np.arange(0, 64, 2), 2: np.arange(24)})
     saved = Checkpoint(net_of_chain(small, side=8), small, {"accuracy": 0.5})
     save(tmp_path / "one.npz", saved)
     again = load(tmp_path / "one.npz")
@@ -164,6 +166,64 @@ def test_single_filters_can_be_studied_and_not_served(images: Images) -> None:
     set_masking(fine, Masking.PREDICTED)
     with pytest.raises(ConfigError, match="groups of 16"):
         plan_of(fine, side=8)
+
+
+@pytest.mark.skipif(not available(), reason="not run: no compiled library")
+@pytest.mark.parametrize("masking", [Masking.OFF, Masking.PREDICTED])
+def test_the_kernels_serve_residual_networks(masking: Masking) -> None:
+    torch.manual_seed(0)
+    network = BUILDERS["resnet20"](width=2.0, classes=4)
+    images = np.random.default_rng(0).standard_normal((6, 3, 16, 16)).astype(np.float32)
+    network.train()(torch.from_numpy(images))  # So that the normalisation has seen something.
+    network.eval()
+    for gate in gates_of(network).values():
+        torch.nn.init.normal_(gate.predictor.up.bias, std=1.0)
+    masks = predicted_masks(network, images)
+    set_masking(network, masking)
+    with torch.no_grad():
+        expected = torch.softmax(network(torch.from_numpy(images)), dim=1).numpy()
+    plan = plan_of(network, side=16)
+    found, used = Runner(plan)(images)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    if masking is Masking.PREDICTED:
+        np.testing.assert_array_equal(used[:, plan.groups[0] :] > 0, np.concatenate(list(masks.values()), axis=1))
+        assert not used.all()
+    assert parse_chain(chain_arrays(plan, input_name="x", output_name="y")).steps[2].add == 1
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet20", 2.0), ("mobilenet", 0.5)])
+def test_the_forecast_of_other_architectures_is_held(name: str, width: float) -> None:
+    """Known before training to within five points, dense shortcuts, depthwise layers and predictors counted."""
+    chance = np.random.default_rng(0)
+    labels = chance.integers(0, 4, 96)
+    pictures = 0.3 * chance.standard_normal((96, 3, 12, 12)).astype(np.float32)
+    for n, label in enumerate(labels):
+        pictures[n, :, 3 * label : 3 * label + 3] += 1.0
+    images = Images(pictures, labels.astype(np.int64))
+    torch.manual_seed(0)
+    network = BUILDERS[name](width=width, classes=4)
+    train(network, images, Course(replace(BRIEF, epochs=1)), report=lambda _: None)
+    facts = prune(network, Data(images, images), Course(BRIEF, mass=0.6), report=lambda _: None)
+    assert facts["reduction_forecast"] > 0.05
+    assert facts["reduction"] == pytest.approx(facts["reduction_forecast"], abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet"])
+@pytest.mark.parametrize("group", [1, 16])
+def test_other_architectures_come_back_from_files(name: str, group: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Net(name, classes=4, group=group, width=0.5)
+    network = net.build().eval()
+    save(tmp_path / "one.npz", Checkpoint(net, network))
+    again = load(tmp_path / "one.npz")
+    assert again.net == net
+    picture = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        np.testing.assert_array_equal(again.network(picture), network(picture))
+        other = regrouped(again, 17 - group)
+        np.testing.assert_array_equal(other.network(picture), network(picture))
+    gates = gates_of(other.network).values()
+    assert {gate.group for gate in gates} == {17 - group}
 
 
 @pytest.mark.parametrize("name", BUILDERS)

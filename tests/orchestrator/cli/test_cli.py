@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from orchestrator.cli.main import run
-from orchestrator.errors import CATALOGUE
+from orchestrator.errors import CATALOGUE, ExitCode
 from tests.orchestrator.fake_gateway import FakeGateway
 
 COMMAND = [sys.executable, "-c", "from orchestrator.cli.main import main; main()"]
@@ -304,3 +304,17 @@ def test_node_run_becomes_the_node_command_with_its_arguments_untouched(tmp_path
     ended = subprocess.run(COMMAND + arguments, cwd=tmp_path, env=here, capture_output=True, text=True, check=False)
     assert ended.stdout == "['run', '--help', '-o', 'x', '--name=a b', '--', '-v'] h:1\n"
     assert ended.returncode == 9
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "said"),
+    [("digits-mlp", ExitCode.CONFIG, "--memory-budget"), ("nobody", ExitCode.NOT_FOUND, "unknown expert")],
+)
+def test_models_that_cannot_be_moved_say_why(
+    fake: FakeGateway, edgewise: Edgewise, model: str, code: ExitCode, said: str
+) -> None:
+    for verb in ("load", "unload", "pin", "unpin"):
+        ended = edgewise("models", verb, model, "--gateway", fake.target)
+        assert ended.code == code
+        assert said in ended.err
+        assert ended.err.count("\n") == 1

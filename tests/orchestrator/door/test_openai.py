@@ -169,8 +169,6 @@ async def test_no_node_and_no_such_model(live: Live, openai: AsyncOpenAI) -> Non
         with pytest.raises(sdk.NotFoundError) as missing:
             await openai.chat.completions.create(model="gpt-4o", messages=HELLO)
         assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
-        with pytest.raises(sdk.NotFoundError):
-            await openai.embeddings.create(model="auto", input="x")
 
 
 async def test_an_error_before_the_first_piece_has_a_status_one_after_it_ends_the_stream(
@@ -241,8 +239,7 @@ async def test_what_no_expert_declares_is_refused(live: Live, openai: AsyncOpenA
         {"messages": HELLO, "tools": [tool]},
         {"messages": HELLO, "response_format": {"type": "json_object"}},
         {"messages": [{"role": "user", "content": picture}]},
-        {"messages": HELLO, "logprobs": True},
-        {"messages": HELLO, "n": 2},
+        {"messages": HELLO, "n": 9},
     ]
     async with live.node(arms=[CHEAP], behaviour=speaks("x")) as node:
         for want in wants:

@@ -151,7 +151,7 @@ async def test_each_live_part_reaches_what_it_configures(tmp_path: Path) -> None
             "plan: {max_active: 1}\nfeedback: {max_mib: 0}\nexplain: {keep: 9}\nledger: {keep_days: 2, orphans: free}\n"
         )
         await reload(live)
-        assert (service.admission._max_running, service.admission._max_queued) == (3, 2)
+        assert (service.admission.max_running, service.admission.max_queued) == (3, 2)
         assert (service._runner.max_attempts, service._text_runner.max_attempts, service._max_experts) == (1, 1, 2)
         assert service.planner._limits.max_active == 1
         assert service.journal._keep == 9

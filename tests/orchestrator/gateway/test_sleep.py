@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgewise.v1 import gateway_pb2 as gateway
 from orchestrator.client import AsyncClient, Budget, Client, Message
-from orchestrator.config import Sleep
+from orchestrator.config import Auth, Sleep
 from orchestrator.errors import BudgetInfeasible, RequestError, Unavailable
 from tests.fakes.arms import FakeArm
 from tests.fakes.behaviours import answers, speaks
 from tests.fakes.live import Live, free_address, live_gateway, until
 from tests.fakes.node import JoinRefused
 from tests.fakes.sleeper import MAC, FakeSleeper, magic
+from tests.fakes.turn import Behaviour, Turn
+from tests.orchestrator.gateway.calls import chat, digit, refusal
+from tests.orchestrator.gateway.test_accounts import key
 
 DIGIT = np.zeros((1, 8, 8), dtype=np.float32)
 PATIENT, HASTY = Budget(max_latency_ms=4000.0), Budget(max_latency_ms=150.0)
@@ -30,6 +34,24 @@ async def asleep(client: AsyncClient, live: Live, sleeper: FakeSleeper) -> None:
     """Put it to sleep, and wait until it does."""
     assert await client.sleep_node("sleeper") == "draining"
     await until(lambda: live.gateway.service.fleet.state("sleeper").value == "asleep" and sleeper.naps)
+
+
+def answers_both(label: int, text: str) -> Behaviour:
+    """Tensors with a label, texts with a text."""
+    tensors, texts = answers(label), speaks(text)
+
+    async def behave(turn: Turn) -> None:
+        await (texts if turn.arm.task == "chat" else tensors)(turn)
+
+    return behave
+
+
+async def reply_to(live: Live, request: Any, metadata: Any = ()) -> Any:
+    """The last message of what a gateway answers."""
+    stub: Any = live.stub
+    if isinstance(request, gateway.InferRequest):
+        return await stub.Infer(request, timeout=5, metadata=metadata)
+    return [event async for event in stub.Generate(request, timeout=5, metadata=metadata)][-1].done
 
 
 async def state(client: AsyncClient, node: str = "sleeper") -> str:
@@ -130,6 +152,48 @@ async def test_where_those_awake_are_too_dear_one_that_sleeps_is_woken(tmp_path:
         # What no node can do for its joules, asleep or awake, is refused as ever.
         with pytest.raises(BudgetInfeasible):
             await client.infer(DIGIT, budget=Budget(max_energy_j=1e-6, max_latency_ms=4000.0))
+
+
+@pytest.mark.parametrize("on_demand", [True, False], ids=["woken", "control"])
+async def test_a_query_that_may_run_on_a_sleeper_alone_wakes_it(tmp_path: Path, on_demand: bool) -> None:
+    writers = [FakeArm("writer", task="chat", tags=("private",))]
+    bound = Auth.model_validate({"placement": {"tenant:acme": {"allowed_nodes": ["sleeper"]}}})
+    async with (
+        live_gateway(tmp_path, auth=bound, sleep=Sleep(on_demand=on_demand)) as live,
+        FakeSleeper(live.address, arms=[ARM, *writers], behaviour=answers_both(7, "here")) as sleeper,
+        live.node(name="awake", arms=[ARM, FakeArm("writer", task="chat")], behaviour=answers_both(3, "there")),
+        AsyncClient(live.address) as client,
+    ):
+        acme = await key(live, "acme")
+        placed: list[tuple[gateway.InferRequest | gateway.GenerateRequest, Any]] = [
+            (digit(allowed_nodes=["sleeper"]), ()),
+            (digit(), acme),
+            (chat(allowed_nodes=["sleeper"]), ()),
+            (chat(required_tags=["private"]), ()),
+            (chat(), acme),
+        ]
+        for request, metadata in placed:
+            request.budget.max_latency_ms = 4000.0
+            if live.gateway.service.fleet.state("sleeper").value != "asleep":
+                await asleep(client, live, sleeper)
+            if not on_demand:
+                await refusal(reply_to(live, request, metadata), "CAPABILITY_MISSING")
+                continue
+            done = await reply_to(live, request, metadata)
+            assert [attempt.arm.rpartition("@")[2] for attempt in done.routing.attempts] == ["sleeper"]
+        assert bool(sleeper.packets) == on_demand
+
+
+async def test_a_query_for_nodes_that_nobody_has_wakes_nobody(tmp_path: Path) -> None:
+    async with (
+        live_gateway(tmp_path) as live,
+        FakeSleeper(live.address, arms=[ARM], behaviour=answers(7)) as sleeper,
+        live.node(name="awake", arms=[ARM], behaviour=answers(3)),
+        AsyncClient(live.address) as client,
+    ):
+        await asleep(client, live, sleeper)
+        await refusal(reply_to(live, digit(allowed_nodes=["nowhere"])), "CAPABILITY_MISSING")
+        assert not sleeper.packets
 
 
 async def test_where_somebody_else_is_awake_nobody_is_woken(tmp_path: Path) -> None:

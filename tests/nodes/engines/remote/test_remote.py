@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nodes.arms import TextCost
@@ -18,7 +20,7 @@ from nodes.energy.contract import Provenance
 from nodes.energy.meters.unmeasured import UnmeasuredMeter
 from nodes.engines.contract import EngineState, TextEnd, TextJob, TextPiece
 from nodes.engines.remote.engine import RemoteEngine
-from nodes.engines.remote.measuring import TRIALS, profile_texts
+from nodes.engines.remote.measuring import TRIALS, fitting, profile_texts
 from nodes.engines.remote.offer import RemoteModel, discover, parse_model, remote_inventory
 from nodes.engines.remote.parts import remote_energy
 from nodes.engines.remote.server import Address, Server
@@ -32,6 +34,7 @@ from nodes.errors import (
     InputInvalid,
     NodeError,
 )
+from tests.fakes.live import until
 from tests.fakes.openai_server import FakeOpenAI, Script, openai_server
 
 ARM = "tiny-1b:remote"
@@ -115,6 +118,60 @@ async def test_the_length_ends_it_and_joules_that_run_short_say_so() -> None:
         assert server.asked[-1]["max_tokens"] == 2
 
 
+async def test_probabilities_are_passed_on_as_many_as_were_asked_for() -> None:
+    async with openai_server() as server, engine_for(server) as engine:
+        for whole in (False, True):
+            asked = job(max_tokens=9, top_logprobs=1, whole=whole)
+            pieces = [item async for item in engine.generate(asked) if isinstance(item, TextPiece)]
+            told = [one for piece in pieces for one in piece.logprobs]
+            assert [one["token"] for one in told] == ["Hel", "lo", "!"]
+            assert all(len(one["top_logprobs"]) == 1 for one in told)
+        unasked = [item async for item in engine.generate(job()) if isinstance(item, TextPiece)]
+    assert not any(piece.logprobs for piece in unasked)
+    assert [body["top_logprobs"] for body in server.asked] == [2, 2, 2]
+
+
+def vectors(text: str) -> list[list[float]]:
+    return [np.frombuffer(base64.b64decode(one), "<f4").tolist() for one in json.loads(text)]
+
+
+async def test_embeddings_come_as_vectors_in_the_order_of_the_texts() -> None:
+    asked = TextJob(ARM, (("user", "hello you"), ("user", "hi")), embed=True)
+    async with openai_server() as server, engine_for(server) as engine:
+        (text,), end = await answer(engine, asked)
+        (body,) = server.asked
+        server.script.embeddings = lambda _body: {
+            "data": [
+                {"index": n, "embedding": base64.b64encode(np.array([n, 1], "<f4").tobytes()).decode()} for n in (0, 1)
+            ]
+        }
+        (coded,), _ = await answer(engine, asked)
+    assert vectors(text) == [[9.0, 0.0], [2.0, 1.0]]
+    assert vectors(coded) == [[0.0, 1.0], [1.0, 1.0]]
+    assert (end.finish, end.prompt_tokens, end.completion_tokens) == ("stop", 3, 0)
+    assert body == {"model": "tiny:1b", "input": ["hello you", "hi"]}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"data": [{"embedding": [1.0]}]},
+        {"data": [{"embedding": [1.0]}, {"index": 1, "embedding": [1.0, 2.0]}]},
+        {"data": [{"embedding": []}, {"index": 1, "embedding": []}]},
+        {"data": [{"embedding": ["x"]}, {"index": 1, "embedding": [1.0]}]},
+        {"data": [{"embedding": [[1.0]]}, {"index": 1, "embedding": [[1.0]]}]},
+        {"data": [{"embedding": "%%"}, {"index": 1, "embedding": "%%"}]},
+        {"data": [{"embedding": [1e39]}, {"index": 1, "embedding": [1.0]}]},
+        {"data": 7},
+    ],
+)
+async def test_embeddings_that_are_none_are_an_error(said: dict[str, Any]) -> None:
+    async with openai_server(Script(embeddings=lambda _body: said)) as server, engine_for(server) as engine:
+        with pytest.raises(EngineError, match="embeddings"):
+            await answer(engine, TextJob(ARM, (("user", "a"), ("user", "b")), embed=True))
+
+
 async def test_calls_of_tools_are_put_together() -> None:
     parts = [
         {"index": 0, "id": "c1", "function": {"name": "look", "arguments": '{"a"'}},
@@ -167,6 +224,52 @@ async def test_a_server_that_went_away() -> None:
     assert engine.state is EngineState.CLOSED
     with pytest.raises(EngineDied):
         await answer(engine, job())
+
+
+async def test_a_server_that_goes_and_comes_takes_its_models_along() -> None:
+    told: list[str] = []
+    inventory = remote_inventory([MODEL, RemoteModel("other")], "chat")
+    keys = {ARM: "tiny:1b", "other:remote": "other"}
+    async with openai_server(Script(models=("tiny:1b", "other"))) as server:
+        port = int(server.url.rpartition(":")[2].partition("/")[0])
+        engine = RemoteEngine(Server(Address(server.url)), keys, concurrency=1, queue_limit=1, poll_s=0.02)
+        engine.events.on_arms_lost = lambda arms: told.extend(f"-{arm}" for arm in arms)
+        engine.events.on_arms_back = lambda arms: told.extend(f"+{arm}" for arm in arms)
+        await engine.load(inventory.arms)
+        server.script.models = ("tiny:1b",)
+        await until(lambda: told == ["-other:remote"] and engine.state is EngineState.READY)
+        server.script.models = ("tiny:1b", "other")
+        await until(lambda: told[1:] == ["+other:remote"])
+    await until(lambda: told[2:] == ["-other:remote", f"-{ARM}"] and engine.state is EngineState.RESTARTING)
+    async with openai_server(Script(models=("tiny:1b", "other")), port=port):
+        await until(lambda: told[4:] == ["+other:remote", f"+{ARM}"])
+        assert (await answer(engine, job()))[0] == ["Hel", "lo", "!"]
+    await engine.close()
+
+
+async def test_one_missed_answer_is_no_absence_and_a_busy_server_is_there() -> None:
+    """The control: without a second miss nothing is told."""
+    script = Script()
+    async with openai_server(script) as server:
+        engine = RemoteEngine(Server(Address(server.url)), {ARM: "tiny:1b"}, concurrency=1, queue_limit=1, poll_s=0.02)
+        told: list[str] = []
+        engine.events.on_arms_lost = told.extend
+        await engine.load(remote_inventory([MODEL], "chat").arms)
+        asked, models = 0, engine._server.models
+
+        async def once_dead_then_busy() -> tuple[str, ...]:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise EngineDied("for a moment")
+            if asked == 3:
+                raise EngineBusy("much to do")
+            return await models()
+
+        engine._server.models = once_dead_then_busy  # type: ignore[method-assign]
+        await until(lambda: asked >= 6)
+        assert told == []
+        await engine.close()
 
 
 async def test_a_model_that_is_not_there() -> None:
@@ -292,6 +395,14 @@ async def test_costs_are_measured_with_a_few_texts() -> None:
     assert text.decode_ms_per_token >= 3.0
     assert (text.overhead_j, text.decode_j_per_token) == (0.0, 0.0)
     assert profiles[ARM].energy.provenance is Provenance.UNMEASURED
+
+
+async def test_what_measures_a_small_context_fits_into_it() -> None:
+    arm = remote_inventory([RemoteModel("tiny:1b", context_tokens=512)], "chat").arms[0]
+    long = max((prompt for prompt, _ in TRIALS), key=len)
+    assert len(long) > 512
+    assert fitting(long, arm) == long[-256:]
+    assert fitting(long, remote_inventory([MODEL], "chat").arms[0]) == long
 
 
 async def test_an_arm_that_cannot_be_measured_is_offered_without_figures() -> None:

@@ -1,4 +1,4 @@
-"""`edgewise model`: push models to nodes, list them, take them back."""
+"""Commands of `edgewise models` for models that operators push: to nodes, listed, taken back."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ if TYPE_CHECKING:
 ALL = "all"
 
 
-@click.group(short_help="Push models to nodes, list and remove them.")
-def model() -> None:
-    """Models that the gateway keeps and ships to nodes. See deploy/docs/models.md for what a folder must hold."""
-
-
-@model.command()
+@click.command()
 @gateway_option
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--task", default="", help="The task that it is for.  [default: what its expert.json says]")
@@ -71,11 +66,11 @@ def _fail_where_refused(pushed: PushedModel) -> None:
             raise RequestError(reason, f"{one.node}: {one.message}")
 
 
-@model.command("list")
+@click.command("pushed")
 @gateway_option
 @output_option
 @click.pass_obj
-def list_models(session: Session, output: str) -> None:
+def list_pushed(session: Session, output: str) -> None:
     """List pushed models and how far they are on each node."""
     from orchestrator.cli.output import console, print_json, safe, table
 
@@ -95,7 +90,7 @@ def list_models(session: Session, output: str) -> None:
     console(color=session.color).print(rows)
 
 
-@model.command()
+@click.command()
 @gateway_option
 @click.argument("name")
 @click.pass_obj

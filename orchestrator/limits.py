@@ -1,0 +1,34 @@
+"""What a request may spend: as it was asked for, and as it holds. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class OnInfeasible(Enum):
+    """What to do when no route fits the budget."""
+
+    ERROR = "error"
+    BEST_EFFORT = "best_effort"
+    CHEAPEST = "cheapest"
+
+
+@dataclass(frozen=True)
+class BudgetRequest:
+    """What a client or operator asked for; None means not said."""
+
+    max_energy_j: float | None = None
+    max_latency_ms: float | None = None
+    on_infeasible: OnInfeasible | None = None
+    profile: str | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The budget that holds for one request after defaults: joules may be infinite, milliseconds never are."""
+
+    max_energy_j: float
+    max_latency_ms: float
+    on_infeasible: OnInfeasible
+    profile: str

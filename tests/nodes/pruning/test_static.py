@@ -1,0 +1,95 @@
+"""Filters left out for good: what each method keeps, and that it costs what it says. Needs torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="not run: torch is not installed (pip install 'edgewise[train]')")
+torch.set_num_threads(1)
+
+from kernels.chain.cpu import Chain as Runner  # noqa: E402
+from kernels.native.library import available  # noqa: E402
+from nodes.pruning.architectures import Chain  # noqa: E402
+from nodes.pruning.export import plan_of  # noqa: E402
+from nodes.pruning.images import Images  # noqa: E402
+from nodes.pruning.static import LEAST, Cutter, Method, chosen_filters, filter_worth  # noqa: E402
+
+
+@pytest.fixture
+def network() -> Chain:
+    torch.manual_seed(0)
+    made = Chain((16, "M", 64, 48), inputs=1, classes=4)
+    made.eval()
+    with torch.no_grad():
+        for conv in made.convs:
+            conv.norm.bias.uniform_(-0.5, 0.5)
+    return made
+
+
+@pytest.fixture
+def images() -> Images:
+    chance = np.random.default_rng(0)
+    return Images(chance.standard_normal((40, 1, 8, 8)).astype(np.float32), chance.integers(0, 4, 40))
+
+
+@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("wanted", [0.3, 0.7])
+def test_what_is_left_saves_what_was_wanted(network: Chain, images: Images, method: Method, wanted: float) -> None:
+    cutter = Cutter(network, method, images)
+    saved = cutter.saved(cutter.at(cutter.share_saving(wanted)))
+    assert wanted <= saved <= wanted + 0.05
+    assert cutter.saved(cutter.at(1.0)) == 0.0
+
+
+def test_uniform_takes_the_same_share_of_each_layer(network: Chain, images: Images) -> None:
+    chosen = chosen_filters(filter_worth(network, Method.UNIFORM, images), Method.UNIFORM, 0.5)
+    assert {i: len(rows) for i, rows in chosen.items()} == {1: 32, 2: 24}
+    size_c = network.convs[1].conv.weight.detach().abs().sum(dim=(1, 2, 3)).numpy()
+    assert size_c[chosen[1]].min() >= np.delete(size_c, chosen[1]).max()
+
+
+@pytest.mark.parametrize("method", [Method.MAGNITUDE, Method.TAYLOR])
+def test_ranking_over_all_layers_cuts_where_filters_matter_least(
+    network: Chain, images: Images, method: Method
+) -> None:
+    with torch.no_grad():
+        network.convs[2].norm.weight[LEAST:] = 1e-6
+        network.convs[2].norm.bias[LEAST:] = 0
+        network.convs[2].conv.weight[LEAST:] *= 1e-3
+    chosen = chosen_filters(filter_worth(network, method, images), method, 0.5)
+    assert len(chosen[2]) < len(chosen[1])
+    assert len(chosen[2]) >= LEAST
+    assert set(range(LEAST)) <= set(chosen[2].tolist())
+
+
+def test_taylor_ranks_as_the_loss_itself_does(network: Chain, images: Images) -> None:
+    """Against the change of the loss when a filter's scale and offset are shrunk a little, measured."""
+
+    def loss() -> float:
+        with torch.no_grad():
+            logits = network(torch.from_numpy(images.images_nchw))
+            return float(torch.nn.functional.cross_entropy(logits.double(), torch.from_numpy(images.labels_n)))
+
+    worth_c = filter_worth(network, Method.TAYLOR, images)[2]
+    norm, before, step = network.convs[2].norm, loss(), 1e-2
+    measured = []
+    for c in range(48):
+        with torch.no_grad():
+            norm.weight[c] *= 1 - step
+            norm.bias[c] *= 1 - step
+            measured.append(((loss() - before) / step) ** 2)
+            norm.weight[c] /= 1 - step
+            norm.bias[c] /= 1 - step
+    assert np.corrcoef(np.sqrt(measured), np.sqrt(worth_c))[0, 1] > 0.99
+
+
+@pytest.mark.skipif(not available(), reason="not run: no compiled library")
+@pytest.mark.parametrize("method", Method)
+def test_the_kernels_serve_widths_that_are_no_multiple_of_16(network: Chain, images: Images, method: Method) -> None:
+    cutter = Cutter(network, method, images)
+    small = cutter.at(0.37).eval()
+    assert any(conv.conv.out_channels % 16 for conv in small.convs)
+    with torch.no_grad():
+        expected = torch.softmax(small(torch.from_numpy(images.images_nchw)), dim=1).numpy()
+    np.testing.assert_allclose(Runner(plan_of(small, side=8))(images.images_nchw)[0], expected, atol=1e-4)
