@@ -139,8 +139,7 @@ class Agent:
             for task in (beside := [*beside, *self._tasks]):
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
-        tally = self._tally
-        log.info("left", node=self._config.name, works=tally.works, unmeasured=tally.unmeasured, work_j=tally.energy_j)
+        log.info("left", node=self._config.name, **self._tally.summary())
 
     async def _compile_beside(self) -> None:
         """Offer compiled arms as soon as they are made and measured; without them the node goes on as it is."""
@@ -205,16 +204,11 @@ class Agent:
 
     def _make_desk(self, send: Callable[[m.Event], Awaitable[None]]) -> Desk:
         parts = self._parts
-
-        async def counted(event: m.Event) -> None:
-            await send(event)
-            self._tally.count(event)
-
         return Desk(
             parts.engine,
             parts.energy.meter,
             inventory=parts.inventory,
-            send=counted,
+            send=self._tally.counting(send),
             profiles=self._profiles,
             personal=parts.personal,
             pushed=None if parts.models is None else parts.models.arms,

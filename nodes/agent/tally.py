@@ -1,12 +1,15 @@
-"""What this agent's work has cost by its own meter, to be held against what a gateway's ledger says. Pure."""
+"""What this agent's work has cost by its own meter, to be held against what a gateway's ledger says."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from nodes.agent import messages as m
 from nodes.energy.contract import EnergyReading
+
+Send = Callable[[m.Event], Awaitable[None]]
 
 
 @dataclass
@@ -27,6 +30,19 @@ class Tally:
     def energy_j(self) -> float:
         """Their joules, summed without losing digits however many there are."""
         return self._total_j + self._lost_j
+
+    def summary(self) -> dict[str, float]:
+        """The figures by their names in the log."""
+        return {"works": self.works, "unmeasured": self.unmeasured, "work_j": self.energy_j}
+
+    def counting(self, send: Send) -> Send:
+        """The same way of telling a gateway, which counts what was queued for it."""
+
+        async def counted(event: m.Event) -> None:
+            await send(event)
+            self.count(event)
+
+        return counted
 
     def count(self, event: m.Event) -> None:
         """Add what an event says; a preliminary figure waits for the one that settles it."""

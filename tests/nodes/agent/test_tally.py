@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nodes.agent import messages as m
+from nodes.agent.outbox import OutboxClosed
 from nodes.agent.tally import Tally
 from nodes.energy.contract import EnergyReading, Provenance
 
@@ -53,3 +54,18 @@ def test_no_digit_is_lost_over_many(seed: int) -> None:
     exact_j = math.fsum(energies_j)
     assert tally.energy_j == pytest.approx(exact_j, rel=3e-16)
     assert plain_j != exact_j
+
+
+async def test_an_event_that_was_not_queued_is_not_counted() -> None:
+    tally, sent = Tally(), list[m.Event]()
+
+    async def send(event: m.Event) -> None:
+        if sent:
+            raise OutboxClosed
+        sent.append(event)
+
+    counting = tally.counting(send)
+    await counting(done(1, reading(0.5)))
+    with pytest.raises(OutboxClosed):
+        await counting(done(2, reading(0.5)))
+    assert tally.summary() == {"works": 1, "unmeasured": 0, "work_j": 0.5}
