@@ -262,6 +262,7 @@ def _claim(client: Client, off: str) -> None:
         ("plan", "plan", AssertionError, "certificate none"),
     ],
     indirect=["small"],
+    ids=["pruning", "personal", "plan"],
 )
 def test_without_a_feature_its_claim_fails_and_the_others_hold(
     small: Fleet, off: str, error: type[Exception], says: str
