@@ -195,8 +195,14 @@ class House:
         if self.ray_folder is None:
             return {}
         self.said("ray", "down", "--spec", str(self.spec))
-        lines = [line for file in self.ray_folder.rglob("worker-*") for line in file.read_text().splitlines()]
-        return {PLACED: next(entry for entry in map(_parsed, lines) if entry.get("event") == "left")}
+        # What the agent says goes by way of its actor into Ray's files.
+        self.fleet.wait_until(lambda: bool(self._said_to_ray("left")), f"last words of {PLACED}")
+        return {PLACED: self._said_to_ray("left")[-1]}
+
+    def _said_to_ray(self, event: str) -> list[dict[str, Any]]:
+        assert self.ray_folder is not None
+        lines = [line for file in self.ray_folder.rglob("worker-*.err") for line in file.read_text().splitlines()]
+        return [entry for entry in map(_parsed, lines) if entry.get("event") == event]
 
     def _end_ray(self) -> None:
         """The head, and what it started; nothing of another cluster."""
