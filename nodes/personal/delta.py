@@ -74,6 +74,26 @@ def fold(network: Network, weights: Weights, delta: Delta) -> dict[str, Floats]:
     return folded
 
 
+def as_inputs(network: Network, delta: Delta) -> dict[str, Floats]:
+    """One row of what `graph.with_inputs` takes, each (1, ...).
+
+    Raises:
+        ValueError: The delta changes weights in ways that only folding can.
+    """
+    if not np.array_equal(delta.geometry, IDENTITY):
+        raise ValueError("a delta with a geometry can only be folded into weights")
+    given: dict[str, Floats] = {}
+    for stage in network.hidden:
+        if any(f"{stage.name}.{kind}" in delta.arrays for kind in ("enter", "mix")):
+            raise ValueError(f"layer {stage.name} mixes channels, which can only be folded into weights")
+        shift = delta.arrays[f"{stage.name}.shift"]
+        scale = 1.0 + delta.arrays.get(f"{stage.name}.scale", np.zeros_like(shift))
+        wide = (1, -1, 1, 1) if stage.conv else (1, -1)
+        # `fold` scales weights and offsets alike, so does the graph.
+        given |= {f"{stage.name}.scale": scale.reshape(wide), f"{stage.name}.shift": shift.reshape(wide)}
+    return given | {f"own.{name}": delta.arrays[name][None] for name in (network.last.weight, network.last.bias)}
+
+
 def place(network: Network, weights: Weights, geometry: Affine) -> dict[str, Floats]:
     """The global expert for pictures of this geometry, as well as kernels of few pixels can be turned."""
     placed = dict(weights)

@@ -47,6 +47,7 @@ class LocalExpert:
         model_digest: Of the global expert that it belongs to.
         residual_fc: Of the instant tier, as `scale` (of its features) and `coverage_fraction` (see `instant.open_to`).
         learned: Corrections that it was made from.
+        learned_until: Corrections of this serial and later ones are new to it.
     """
 
     version: int
@@ -55,6 +56,7 @@ class LocalExpert:
     gate: Gate
     judgement: Judgement
     learned: int
+    learned_until: int = 0
     residual_fc: NDArray[np.float64] | None = None
     scale: float = 1.0
     coverage_fraction: float = 1.0
@@ -70,6 +72,7 @@ def encode(expert: LocalExpert) -> bytes:
         "tier": expert.tier,
         "model_digest": expert.model_digest,
         "learned": expert.learned,
+        "learned_until": expert.learned_until,
         "threshold": gate.threshold,
         "scale": expert.scale,
         "coverage": expert.coverage_fraction,
@@ -113,6 +116,7 @@ def decode(data: bytes) -> LocalExpert:
             gate=gate,
             judgement=Judgement(int(judged), float(globally), float(locally), float(drop)),
             learned=int(held["learned"]),
+            learned_until=int(held.get("learned_until", 0)),
             residual_fc=tensors.get("residual"),
             scale=float(held["scale"]),
             coverage_fraction=float(held["coverage"]),

@@ -31,7 +31,7 @@ def observed(network: Network, weights: Weights) -> bytes:
     """Image (b, side, side) in; probabilities, features and what the gate sees out."""
     nodes, tensors = _stem(network, weights)
     seen_nodes = _seen(network, weights)
-    rest, held = _rest(network.stages[1:], weights, network, prefix="")
+    rest, held = _rest(network.stages[1:], weights, network, prefix="", told=True)
     tensors |= held
     outputs = (PROBABILITIES, FEATURES, SEEN)
     return _model(network, [*nodes, *seen_nodes, *rest], tensors, outputs, batch=True)
@@ -67,29 +67,42 @@ def personal(network: Network, weights: Weights, local: Weights, gate: Gate) -> 
 
 
 def with_inputs(network: Network, weights: Weights) -> tuple[bytes, dict[str, tuple[int, ...]]]:
-    """The global expert whose hidden layers take ``layer.scale`` and ``layer.shift`` (o,) as inputs, and their shapes.
+    """The global expert with every row's delta as inputs: one graph for all users, also in one batch.
 
-    A scale of 1 and a shift of 0 are the global expert itself.
+    Inputs (b, ...) and their shapes for one row: ``layer.scale`` and ``layer.shift`` of the hidden layers, ``weight``
+    and ``bias`` of the last one; see `delta.as_inputs`. A scale of 1 and else 0 is the global expert itself.
     """
     nodes, tensors = _stem(network, weights)
-    value = "stem"
+    value, flat = "stem", False
     shapes: dict[str, tuple[int, ...]] = {}
     for stage in network.hidden:
         outputs = len(weights[stage.bias])
         shape = (outputs, 1, 1) if stage.conv else (outputs,)
         tensors |= {stage.weight: weights[stage.weight], stage.bias: weights[stage.bias]}
-        layer, made = _layer(stage, value, stage.name, first_linear=not stage.conv and value.endswith(".map"))
+        layer, made = _layer(stage, value, stage.name, first_linear=not stage.conv and not flat)
         scaled, moved = f"{stage.name}.scaled", f"{stage.name}.moved"
         nodes += layer
         nodes.append(_node("Mul", (made, f"{stage.name}.scale"), (scaled,)))
         nodes.append(_node("Add", (scaled, f"{stage.name}.shift"), (moved,)))
         behind, value = _behind(stage, moved, stage.name)
         nodes += behind
+        flat = flat or not stage.conv
         shapes |= {f"{stage.name}.scale": shape, f"{stage.name}.shift": shape}
-    rest, held = _rest(network.stages[-1:], weights, network, prefix="", value=value)
-    inputs = {name: (FLOAT, shape) for name, shape in shapes.items()}
-    model = _model(network, [*nodes, *rest], tensors | held, (PROBABILITIES, FEATURES), batch=True, inputs=inputs)
-    return model, shapes
+    last = network.last
+    tensors |= {last.weight: weights[last.weight], last.bias: weights[last.bias], "end": np.array([2], np.int64)}
+    own_weight, own_bias = f"own.{last.weight}", f"own.{last.bias}"
+    nodes += [
+        _node("Flatten", (value,), (FEATURES,), axis=1),
+        _node("Gemm", (FEATURES, last.weight, last.bias), ("shared",), transB=1),
+        _node("Unsqueeze", (FEATURES, "end"), ("column",)),
+        _node("MatMul", (own_weight, "column"), ("own.column",)),
+        _node("Squeeze", ("own.column", "end"), ("own",)),
+        _node("Sum", ("shared", "own", own_bias), ("logits",)),
+        _node("Softmax", ("logits",), (PROBABILITIES,), axis=1),
+    ]
+    shapes |= {own_weight: weights[last.weight].shape, own_bias: weights[last.bias].shape}
+    inputs = {name: (FLOAT, (-1, *shape)) for name, shape in shapes.items()}
+    return _model(network, nodes, tensors, (PROBABILITIES, FEATURES), batch=True, inputs=inputs), shapes
 
 
 # ---- layers
@@ -129,8 +142,15 @@ def _seen(network: Network, weights: Weights) -> list[bytes]:
 
 
 def _rest(
-    stages: Iterable[Stage], weights: Weights, network: Network, *, prefix: str, value: str = "stem"
+    stages: Iterable[Stage],
+    weights: Weights,
+    network: Network,
+    *,
+    prefix: str,
+    value: str = "stem",
+    told: bool = False,
 ) -> tuple[list[bytes], dict[str, NDArray[Any]]]:
+    """The layers behind `value`; `told` where the penultimate features are an output."""
     nodes: list[bytes] = []
     tensors: dict[str, NDArray[Any]] = {}
     flat = False
@@ -139,7 +159,7 @@ def _rest(
         tensors |= {names[0]: weights[stage.weight], names[1]: weights[stage.bias]}
         label = prefix + stage.name
         last = stage is network.last
-        if last:
+        if last and told:
             nodes.append(_node("Flatten", (value,), (prefix + FEATURES,), axis=1))
             value, flat = prefix + FEATURES, True
         layer, made = _layer(stage, value, label, weight=names[0], bias=names[1], first_linear=not flat)

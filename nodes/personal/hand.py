@@ -24,7 +24,7 @@ from nodes.personal.keeping import Bounds, Correction, Corrections, Inputs
 from nodes.personal.sealing import Seal, destroy, owner_key
 
 # A delta is trained again when there are so many more corrections than it was made from.
-TRAIN_AFTER = 40
+TRAIN_AFTER = 20
 TRAIN_GROWTH_FRACTION = 0.3
 
 

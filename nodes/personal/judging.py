@@ -18,10 +18,14 @@ from nodes.personal.gate import Gate
 
 # What generic accuracy may lose, on stored generic samples at 80 % confidence.
 BOUND_FRACTION = 0.0008
-# A win must stand out of luck by so many standard deviations: few for a delta, which is judged once per training; more
-# for the instant head, which is looked at again after every correction.
-BEATS_Z = 0.5
+# A win must stand out of luck by so many standard deviations. The instant head is looked at again after every
+# correction; a delta from few corrections is a bolder guess than one from many.
+# Source: the tuning writers of bench_personalize.
 OFTEN_Z = 1.0
+FEW_Z = 1.0
+MANY_Z = 0.5
+# What is in service stays only where it is the better one by so much.
+STAYS_Z = 0.5
 LEAST_JUDGED = 2
 
 Rights = NDArray[np.bool_]
@@ -42,27 +46,35 @@ class Verdict:
     promoted: bool
 
 
-def beats(mine_n: Rights, others_n: Rights, *, z: float = BEATS_Z) -> bool:
+def beats(mine_n: Rights, others_n: Rights, *, z: float = MANY_Z) -> bool:
     """Whether one is right more often than the other by more than luck, `z` standard deviations of it."""
     wins, losses = int((mine_n & ~others_n).sum()), int((others_n & ~mine_n).sum())
     return wins > losses and wins - losses >= z * (wins + losses) ** 0.5 - 1e-9
 
 
-def judge(base: Base, gate: Gate, *, judged: Looks, local_n: Rights, stored_n: Rights, z: float = BEATS_Z) -> Verdict:
-    """Set the gate's threshold and say whether the candidate may answer.
+def calibrated(base: Base, gate: Gate, stored_n: Rights) -> Gate:
+    """The gate with its threshold set, given where the local expert is right on `base.stored`."""
+    loss_n = base.stored.right_n.astype(np.float64) - stored_n
+    return gates.calibrate(gate, base.stored.seen_ng, loss_n, bound_fraction=BOUND_FRACTION)
+
+
+def route(gate: Gate, samples: Looks, local_n: Rights) -> Rights:
+    """Where gate and both experts together are right."""
+    return np.where(gate.score(samples.seen_ng) > 0.0, local_n, samples.right_n)
+
+
+def verdict(base: Base, gate: Gate, *, judged: Looks, right_n: Rights, stored_n: Rights, z: float) -> Verdict:
+    """Whether the candidate may answer.
 
     Args:
-        gate: From `discriminate`.
-        judged: The user's samples that the candidate did not learn from.
-        local_n: Where it is right on them.
+        gate: With its threshold.
+        judged: The user's samples that what is judged did not learn from.
+        right_n: Where it and its gate are right on them.
         stored_n: Where it is right on `base.stored`.
         z: See `beats`.
     """
     loss_n = base.stored.right_n.astype(np.float64) - stored_n
-    gate = gates.calibrate(gate, base.stored.seen_ng, loss_n, bound_fraction=BOUND_FRACTION)
-    routed_n = gate.score(base.stored.seen_ng) > 0.0
-    drop = float(loss_n[routed_n].sum() / max(len(loss_n), 1))
-    right_n = np.where(gate.score(judged.seen_ng) > 0.0, local_n, judged.right_n)
+    drop = float(loss_n[gate.score(base.stored.seen_ng) > 0.0].sum() / max(len(loss_n), 1))
     judgement = Judgement(len(judged), float(judged.right_n.mean()), float(right_n.mean()), drop)
     return Verdict(gate, judgement, right_n, len(judged) >= LEAST_JUDGED and beats(right_n, judged.right_n, z=z))
 
@@ -79,4 +91,6 @@ def judge_instant(base: Base, head: instant.InstantHead, own: Looks) -> Verdict:
     local_n = right(head.left_out(own.features_nf, own.probabilities_nc, own.labels_n), own)
     stored = base.stored
     stored_n = right(head.correct_many(stored.features_nf, stored.probabilities_nc), stored)
-    return judge(base, gate, judged=own, local_n=local_n, stored_n=stored_n, z=OFTEN_Z)
+    gate = calibrated(base, gate, stored_n)
+    right_n = route(gate, own, local_n)
+    return verdict(base, gate, judged=own, right_n=right_n, stored_n=stored_n, z=OFTEN_Z)

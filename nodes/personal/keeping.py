@@ -23,7 +23,7 @@ from nodes.worker.frames import FrameDecoder, FrameError, Tensors, encode
 HOUR_S = 3_600.0
 MIB = 1 << 20
 RESERVOIR = 400
-# Every fourth correction is never learned from: it judges what was learned.
+# Corrections lie in so many folds, by order: what judges a candidate is never what it learned.
 JUDGED_EVERY = 4
 
 
@@ -110,17 +110,11 @@ class Correction:
 
     Attributes:
         serial: How many came before it.
-        judges: It is never learned from.
     """
 
     image: NDArray[Any]
     label: int
     serial: int
-
-    @property
-    def judges(self) -> bool:
-        """Whether it is set aside."""
-        return self.serial % JUDGED_EVERY == JUDGED_EVERY - 1
 
 
 class Corrections:

@@ -33,6 +33,9 @@ REPLAYED = 400
 WARP_GAIN = 0.02
 WARP_Z = 1.0
 CHUNK = 512
+# Of the picture's height, from -1 to 1: one pixel of 28. To the sides first, then across.
+SHIFT = 2.0 / 28.0
+SHIFTS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (1, 1), (-1, 1), (1, -1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +54,11 @@ class Recipe:
     """How long and how hard.
 
     Attributes:
+        steps: At most; all of them where no corrections judge.
         patience_steps: Ends when the validation loss has not fallen for so long.
         replay_weight: Of a replayed sample, against a correction's 1.
         smoothing: Share of probability that a label may be wrong by.
+        shifts: Copies of every correction, each moved a little: what the user might have written as well.
     """
 
     learning_rate: float = 1e-2
@@ -64,6 +69,22 @@ class Recipe:
     check_every: int = 10
     patience_steps: int = 30
     smoothing: float = 0.05
+    shifts: int = 0
+
+    @property
+    def samples(self) -> int:
+        """Most forward and backward passes of one sample."""
+        return self.steps * (self.batch + self.replay_batch)
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """Who learns, and from what."""
+
+    network: Network
+    weights: Weights
+    corrections: Samples
+    replay: Samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,36 +98,43 @@ class Pool:
 
 
 def learn(
-    network: Network,
-    weights: Weights,
-    corrections: Samples,
-    replay: Samples,
-    *,
-    judges_n: NDArray[np.bool_],
-    recipe: Recipe,
-    seed: int,
+    lesson: Lesson, *, judges_n: NDArray[np.bool_], recipe: Recipe, seed: int, start: Delta | None = None
 ) -> Delta:
     """The local expert for these corrections. Cost: under a second for LeNet-5.
 
     Args:
         judges_n: Corrections that no gradient comes from; training stops early by them where they are enough.
+        start: Where to go on from; its geometry stays.
     """
     torch.set_num_threads(1)
-    replay = Samples(replay.images[:REPLAYED], replay.labels_n[:REPLAYED])
+    network, weights, corrections = lesson.network, lesson.weights, lesson.corrections
+    replay = Samples(lesson.replay.images[:REPLAYED], lesson.replay.labels_n[:REPLAYED])
     mine = Samples(corrections.images[~judges_n], corrections.labels_n[~judges_n])
-    geometry = choose_geometry(network, weights, mine, replay)
+    geometry = choose_geometry(network, weights, mine, replay) if start is None else start.geometry
     placed = as_tensors(place(network, weights, geometry))
     # Generic samples in the user's geometry: what the user might have written.
     alike = warp.apply(replay.images, warp.inverse(geometry)) if geometry is not warp.IDENTITY else replay.images
-    own, others = stem(network, placed, corrections.images), stem(network, placed, alike)
-    pool = Pool(own, torch.from_numpy(corrections.labels_n), others, torch.from_numpy(replay.labels_n))
+    moved = shifted(mine, recipe.shifts)
+    own = stem(network, placed, np.concatenate([corrections.images, moved.images]))
+    labels = torch.from_numpy(np.concatenate([corrections.labels_n, moved.labels_n]))
+    pool = Pool(own, labels, stem(network, placed, alike), torch.from_numpy(replay.labels_n))
 
     def forward(delta: Tensors, stem_map: torch.Tensor) -> torch.Tensor:
         return _rest(network, placed, stem_map, delta)
 
-    start = {name: torch.zeros(shape) for name, shape in shapes(network, weights).items()}
-    learned = optimise(start, forward, pool, judges_n=judges_n, recipe=recipe, seed=seed)
+    begin = {name: torch.zeros(shape) for name, shape in shapes(network, weights).items()}
+    if start is not None:
+        begin = {name: torch.from_numpy(start.arrays[name]) for name in begin}
+    judges_n = np.concatenate([judges_n, np.zeros(len(moved), np.bool_)])
+    learned = optimise(begin, forward, pool, judges_n=judges_n, recipe=recipe, seed=seed)
     return Delta({name: value.numpy() for name, value in learned.items()}, geometry)
+
+
+def shifted(samples: Samples, copies: int) -> Samples:
+    """Copies, each moved by `SHIFT` of the picture's side to another side."""
+    moves = [np.column_stack([np.eye(2), np.array(to) * SHIFT]) for to in SHIFTS[:copies]]
+    images = [samples.images[:0], *(warp.apply(samples.images, move) for move in moves)]
+    return Samples(np.concatenate(images), np.tile(samples.labels_n, len(moves)))
 
 
 def optimise(
@@ -114,17 +142,16 @@ def optimise(
 ) -> Tensors:
     """The values with the smallest loss on the corrections that judge, where there are enough of those.
 
-    Otherwise half of the steps is made and the last values are taken.
+    Otherwise all steps are made and the last values are taken.
     """
     generator = torch.Generator().manual_seed(seed)
     train = torch.from_numpy(np.flatnonzero(~judges_n))
     held = torch.from_numpy(np.flatnonzero(judges_n)) if judges_n.sum() >= VALIDATED_FROM else train[:0]
     values = {name: value.clone().requires_grad_() for name, value in start.items()}
-    steps = recipe.steps if len(held) else recipe.steps // 2
-    optimizer = torch.optim.Adam(values.values(), lr=recipe.learning_rate, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    optimizer = torch.optim.Adam(values.values(), lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps)
     best_loss, best_step, best = _held_loss(values, forward, pool, held, recipe), 0, _copy(values)
-    for step in range(1, steps + 1):
+    for step in range(1, recipe.steps + 1):
         loss = _loss(values, forward, pool, train, recipe, generator)
         optimizer.zero_grad()
         loss.backward()

@@ -12,67 +12,42 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nodes.personal import gate as gates
 from nodes.personal.base import Base, Looks, looks, prior, split
-from nodes.personal.delta import Delta, fold
+from nodes.personal.delta import fold
 from nodes.personal.expert import DELTA, INSTANT, LocalExpert, Shelf
-from nodes.personal.instant import InstantHead, open_to, residual
-from nodes.personal.judging import Verdict, beats, judge
-from nodes.personal.keeping import Corrections
+from nodes.personal.instant import InstantHead, residual
+from nodes.personal.judging import STAYS_Z, beats, judge_instant, route
+from nodes.personal.keeping import JUDGED_EVERY, Corrections
 from nodes.personal.network import Weights
 from nodes.personal.onnx_file import read_network
 from nodes.personal.sealing import KeySeal, Seal, owner_key
 
-# Fewer corrections that judge would decide by luck; until then the instant tier reacts.
-LEAST_JUDGES = 10
+if TYPE_CHECKING:
+    from nodes.personal.teaching import Taught
 
 
-def train(base: Base, own: Looks, judges_n: NDArray[np.bool_], *, seed: int) -> tuple[Delta, Verdict]:
-    """A delta from the corrections that do not judge, and how it stands on those that do."""
-    from nodes.personal.learning import Recipe, Samples, learn
+def promote(base: Base, shelf: Shelf, own: Looks, serials_n: NDArray[np.int64], *, seed: int = 0) -> dict[str, Any]:
+    """Train and, where the result may answer, put it in service; how that went.
 
-    mine, judged = own[~judges_n], own[judges_n]
-    corrections = Samples(own.images, own.labels_n)
-    replay = Samples(base.replay.images, base.replay.labels_n)
-    recipe = Recipe()
-    learned = learn(base.network, base.weights, corrections, replay, judges_n=judges_n, recipe=recipe, seed=seed)
-    local = fold(base.network, base.weights, learned)
-    gate = gates.discriminate(mine.seen_ng, base.replay.seen_ng, seed=seed)
-    verdict = judge(
-        base, gate, judged=judged, local_n=right(base, local, judged), stored_n=right(base, local, base.stored)
-    )
-    return learned, verdict
+    Args:
+        serials_n: How many corrections came before each of these.
+    """
+    from nodes.personal.teaching import LEAST_CORRECTIONS, teach
 
-
-def right(base: Base, weights: Weights, samples: Looks) -> NDArray[np.bool_]:
-    """Where an expert with these weights is right."""
-    from nodes.personal.learning import answer, as_tensors, stem
-
-    tensors = as_tensors(weights)
-    logits_nc, _ = answer(base.network, tensors, stem(base.network, tensors, samples.images))
-    right_n: NDArray[np.bool_] = logits_nc.argmax(axis=1) == samples.labels_n
-    return right_n
-
-
-def promote(base: Base, shelf: Shelf, own: Looks, judges_n: NDArray[np.bool_], *, seed: int = 0) -> dict[str, Any]:
-    """Train and, where the result may answer, put it in service; how that went."""
-    if judges_n.sum() < LEAST_JUDGES:
+    if len(own) < LEAST_CORRECTIONS:
         return {"promoted": False, "why": "too few corrections"}
-    from nodes.personal.learning import Recipe
-
-    learned, verdict = train(base, own, judges_n, seed=seed)
+    taught = teach(base, own, serials_n % JUDGED_EVERY, seed=seed)
+    judgement = taught.verdict.judgement
+    told = {"judged": judgement.judged, "local": judgement.local_fraction, "samples": taught.samples}
     current = shelf.current()
-    told = {"judged": verdict.judgement.judged, "local": verdict.judgement.local_fraction}
-    recipe = Recipe()
-    told["samples"] = recipe.steps * (recipe.batch + recipe.replay_batch)
-    if not verdict.promoted:
+    if not taught.verdict.promoted:
         return {"promoted": False, "why": "not better than the global expert on judged corrections", **told}
-    if current is not None and _still_better(base, current, own, judges_n, verdict):
+    if current is not None and still_better(base, current, own, serials_n, taught):
         return {"promoted": False, "why": "not as good as the expert in service", **told}
     version = (0 if current is None else current.version) + 1
     shelf.promote(
@@ -80,33 +55,36 @@ def promote(base: Base, shelf: Shelf, own: Looks, judges_n: NDArray[np.bool_], *
             version=version,
             tier=DELTA,
             model_digest=base.model_digest,
-            gate=verdict.gate,
-            judgement=verdict.judgement,
-            learned=int((~judges_n).sum()),
-            delta=learned,
+            gate=taught.verdict.gate,
+            judgement=judgement,
+            learned=len(own),
+            learned_until=int(serials_n.max()) + 1,
+            delta=taught.delta,
         )
     )
     return {"promoted": True, "version": version, **told}
 
 
-def _still_better(base: Base, current: LocalExpert, own: Looks, judges_n: NDArray[np.bool_], new: Verdict) -> bool:
-    """Whether the expert in service is better than the new one on the corrections that judge."""
-    judged = own[judges_n]
+def still_better(base: Base, current: LocalExpert, own: Looks, serials_n: NDArray[np.int64], taught: Taught) -> bool:
+    """Whether the expert in service is better than the new one on judged corrections that neither learned."""
+    from nodes.personal.teaching import right
+
+    new_n = np.zeros(len(own), np.bool_)
+    new_n[taught.judged_n] = taught.verdict.right_n
+    judged_n = taught.judged_n
     if current.tier == DELTA and current.delta is not None:
-        local_n = right(base, fold(base.network, base.weights, current.delta), judged)
+        judged_n = judged_n & (serials_n >= current.learned_until)
+        local_n = right(base, fold(base.network, base.weights, current.delta), own)
+        now_n = route(current.gate, own, local_n)
     elif current.tier == INSTANT:
-        # What the instant head learned of them must not count: it is made again without them.
+        # As it would be now, each correction left out of what judges it.
         head = InstantHead(base.prior)
-        mine = own[~judges_n]
-        for feature_f, lack_c in zip(mine.features_nf, residual(mine.probabilities_nc, mine.labels_n), strict=True):
+        for feature_f, lack_c in zip(own.features_nf, residual(own.probabilities_nc, own.labels_n), strict=True):
             head.update(feature_f, lack_c)
-        scores_nc = head.correct_many(judged.features_nf, judged.probabilities_nc)
-        open_n = open_to(judged.probabilities_nc, current.coverage_fraction)
-        local_n = np.where(open_n, scores_nc.argmax(axis=1) == judged.labels_n, judged.right_n)
+        now_n = judge_instant(base, head, own).right_n
     else:
         return False
-    now_n = np.where(current.gate.score(judged.seen_ng) > 0.0, local_n, judged.right_n)
-    return beats(now_n, new.right_n)
+    return beats(now_n[judged_n], new_n[judged_n], z=STAYS_Z)
 
 
 def open_base(model: Path, models: Path | None, side: int) -> Base:
@@ -145,9 +123,9 @@ def run(folder: Path, base: Base, seal: Seal, *, seed: int = 0) -> dict[str, Any
     images = np.concatenate([one.image for one in corrections])
     labels_n = np.array([one.label for one in corrections])
     own = _look(base.network, base.weights, images, labels_n)
-    judges_n = np.array([one.judges for one in corrections])
+    serials_n = np.array([one.serial for one in corrections])
     shelf = Shelf(folder, seal, model_digest=base.model_digest)
-    return promote(base, shelf, own, judges_n, seed=seed)
+    return promote(base, shelf, own, serials_n, seed=seed)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,23 +1,28 @@
 """What a local expert and its gate earn for users whom the global expert was not trained for, and what that costs.
 
 For every user and seed, on the same corrections and the same stored samples: the global expert (GE), the instant head,
-the delta LE, GE+LE+GN as it is served, last-layer and full fine-tuning. All that train by gradients go through one
-optimiser with one early-stopping split (every fourth correction, from ten of those on; with fewer, the two kinds of
-fine-tuning learn from all). *Served* is what a node would put in service: the delta behind its gate where it is
-promoted on the corrections that judge, else the instant head behind its gate where that is, else the global expert.
+the delta LE, what is served, last-layer and full fine-tuning. Fine-tuning goes through the delta's optimiser and stops
+early by every fourth correction, from ten of those on; ``full_all`` is full fine-tuning that learns from all of them
+and stops by none, as the delta does in the end. *Served* is what a node has in service, by the code that decides it
+there: the delta behind its gate where it is promoted, else the instant head behind its gate where that is, else GE.
 Times are CPU seconds of one thread, taken in the same run: the machine may be shared. What judging a candidate on the
 stored samples takes is told apart (``judging``); fine-tuning is not judged at all. A *share* is a gain over GE as a
 fraction of full fine-tuning's mean gain over the users.
 
-``--quick`` takes four users and one seed, ``--seeds=N`` another number of seeds.
+``--quick`` takes four users and one seed, ``--users=N`` and ``--seeds=N`` other numbers, ``--tuning`` the writers that
+the method was tuned on (recorded under that name, no bar). What is done is kept in ``build/bench`` user by user and
+seed by seed: a run that was cut goes on where it was, as long as the code is the same.
 Shapes: n samples, c classes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -27,30 +32,28 @@ from numpy.typing import NDArray
 from nodes.personal import delta as deltas
 from nodes.personal import gate as gates
 from nodes.personal import instant
-from nodes.personal.learning import (
-    Samples,
-    as_input,
-)
+from nodes.personal.learning import Samples, as_input
 from nodes.personal.network import macs, parameters
 from tests.bench.harness import Bar, Row, evaluation_data, main
 from tests.bench.personal_rivals import (
     Scene,
     Score,
+    base_of,
     by_delta,
     fully_tuned,
     instantly,
     last_layer_tuned,
     look,
-    unchanged,
+    served_of,
 )
 from tests.bench.personal_speed import instant_rows, speed_rows
-from tests.bench.personal_users import LENET5, USERS, World, load_world
+from tests.bench.personal_users import JUDGED, LENET5, TUNING, World, load_world
 
 SIZES = (20, 100, 300)
 HELD_OUT_FROM = 400
 SEEDS = 5
 QUICK_USERS = 4
-METHODS = ("instant", "delta", "served", "last_layer", "full")
+METHODS = ("instant", "delta", "gated", "served", "last_layer", "full", "full_all")
 
 BARS = (
     Bar("share.served.300", 0.94, ">="),
@@ -73,127 +76,179 @@ BARS = (
     Bar("speed.vgg16.inputs", 1.05, "<="),
 )
 
-Table = dict[tuple[str, int, str], list[tuple[float, Score]]]
+
+@dataclass(frozen=True)
+class Result:
+    """One method on one user, seed and number of corrections.
+
+    Attributes:
+        base: What the global expert gets right of the held-out samples.
+        right: What this gets right.
+        upper: Upper end of the paired 95 % interval of the gain.
+    """
+
+    base: float
+    right: float
+    upper: float
+    generic_drop: float
+    cpu_s: float
+    routed_fraction: float
+    judging_s: float
+
+
+Table = dict[tuple[str, int, str], list[Result]]
 
 
 def run() -> list[Row]:
     """All users, seeds and sizes."""
     torch.set_num_threads(1)
-    world = load_world(evaluation_data(), Path("build/bench"))
+    cache, cohort = Path("build/bench"), TUNING if "--tuning" in sys.argv else JUDGED
+    world = load_world(evaluation_data(), cache, cohort=cohort)
     quick = "--quick" in sys.argv
-    names = [name for name in world.users if not quick or name in {f"writer{user}" for user in range(QUICK_USERS)}]
+    users = _given("users", QUICK_USERS if quick else len(world.users))
+    names = list(world.users)[:users]
     replay, stored, test = (look(world, samples) for samples in (world.replay, world.stored, world.test))
-    prior = instant.prior(replay.features_nf, replay.probabilities_nc, replay.samples.labels_n)
-    table: Table = defaultdict(list)
-    for name in names:
-        for seed in range(_seeds(quick)):
-            samples = world.users[name]
-            order = np.random.default_rng(1_000 + seed).permutation(len(samples))
-            seen = look(world, Samples(samples.images[order], samples.labels_n[order]))
-            scene = Scene(world, seen[:HELD_OUT_FROM], seen[HELD_OUT_FROM:], replay, stored, test, prior, seed)
-            sizes = _judge(scene, name, table)
-        print(_line(table, name), file=sys.stderr, flush=True)
-    speeds = [*instant_rows(), *speed_rows(LENET5, world.weights)]
-    return [*_rows(table, names), *_overheads(world, *sizes), *speeds]
+    base, table = base_of(world, replay, stored), defaultdict[tuple[str, int, str], list[Result]](list)
+    for seed, name in product(range(_given("seeds", 1 if quick else SEEDS)), names):
+        kept = cache / f"personalize-{_code()}-{cohort}" / f"{name}-{seed}.json"
+        if not kept.exists():
+            seen = look(world, _shuffled(world.users[name], seed))
+            scene = Scene(world, seen[:HELD_OUT_FROM], seen[HELD_OUT_FROM:], replay, stored, test, base, seed)
+            _keep(kept, _judge(scene))
+        for method, size, result in json.loads(kept.read_text()):
+            table[method, size, name].append(Result(**result))
+        print(_line(table, name, seed), file=sys.stderr, flush=True)
+    rows = _rows(table, names)
+    if cohort == TUNING:
+        return [replace(row, metric=f"{TUNING}.{row.metric}") for row in rows]
+    return [*rows, *_overheads(world), *instant_rows(), *speed_rows(LENET5, world.weights)]
 
 
-def _seeds(quick: bool) -> int:
-    given = [int(flag.removeprefix("--seeds=")) for flag in sys.argv if flag.startswith("--seeds=")]
-    return given[0] if given else 1 if quick else SEEDS
+def _given(name: str, usual: int) -> int:
+    """The number behind a flag, or the usual one."""
+    given = [int(flag.partition("=")[2]) for flag in sys.argv if flag.startswith(f"--{name}=")]
+    return given[0] if given else usual
 
 
-def _line(table: Table, name: str) -> str:
-    """How a user stands with most corrections."""
-    size = SIZES[-1]
-    told = [f"{method} {np.mean([s.right_n.mean() for _, s in table[method, size, name]]):.4f}" for method in METHODS]
-    return f"{name}: GE {np.mean([base for base, _ in table['full', size, name]]):.4f} {' '.join(told)}"
+def _code() -> str:
+    """A digest of what the results depend on."""
+    files = [*Path("nodes/personal").glob("*.py"), Path(__file__), *Path(__file__).parent.glob("personal_[ru]*.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()[:12]
 
 
-def _judge(scene: Scene, name: str, table: Table) -> tuple[deltas.Delta, gates.Gate]:
-    base = float(scene.held_out.right_n.mean())
+def _shuffled(samples: Samples, seed: int) -> Samples:
+    order = np.random.default_rng(1_000 + seed).permutation(len(samples))
+    return Samples(samples.images[order], samples.labels_n[order])
+
+
+def _keep(file: Path, results: list[tuple[str, int, Result]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    spare = file.with_suffix(".new")
+    spare.write_text(json.dumps([(method, size, asdict(result)) for method, size, result in results]))
+    spare.replace(file)
+
+
+def _line(table: Table, name: str, seed: int) -> str:
+    """How a user stands with each number of corrections."""
+    told = [
+        f"{size}: " + " ".join(f"{method} {table[method, size, name][seed].right:.4f}" for method in METHODS)
+        for size in SIZES
+    ]
+    return f"{name}, seed {seed}: GE {table['full', SIZES[0], name][seed].base:.4f}; {'; '.join(told)}"
+
+
+def _judge(scene: Scene) -> list[tuple[str, int, Result]]:
+    results = []
     for rows in SIZES:
-        alone, served, learned, gate = by_delta(scene, rows)
+        alone, gated, taught = by_delta(scene, rows)
         first = instantly(scene, rows)
-        chosen = served if served.promoted else first if first.promoted else unchanged(scene)
-        chosen = replace(chosen, cpu_s=served.cpu_s + first.cpu_s, judging_s=served.judging_s)
-        scores = (first, alone, chosen, last_layer_tuned(scene, rows), fully_tuned(scene, rows))
-        for method, score in zip(METHODS, scores, strict=True):
-            table[method, rows, name].append((base, score))
-            table[f"{method}.below", rows, name].append((_upper(scene, score), score))
-    return learned, gate
+        served = served_of(scene, rows, gated, taught, first)
+        tuned = (last_layer_tuned(scene, rows), fully_tuned(scene, rows), fully_tuned(scene, rows, unstopped=True))
+        for method, score in zip(METHODS, (first, alone, gated, served, *tuned), strict=True):
+            results.append((method, rows, _result(scene, score)))
+    return results
 
 
-def _upper(scene: Scene, score: Score) -> float:
-    """Upper end of the paired 95 % interval of the gain over the global expert."""
+def _result(scene: Scene, score: Score) -> Result:
     gain_n = score.right_n.astype(np.float64) - scene.held_out.right_n
-    return float(gain_n.mean() + 1.96 * gain_n.std() / len(gain_n) ** 0.5)
+    return Result(
+        base=float(scene.held_out.right_n.mean()),
+        right=float(score.right_n.mean()),
+        upper=float(gain_n.mean() + 1.96 * gain_n.std() / len(gain_n) ** 0.5),
+        generic_drop=score.generic_drop,
+        cpu_s=score.cpu_s,
+        routed_fraction=score.routed_fraction,
+        judging_s=score.judging_s,
+    )
 
 
 def _rows(table: Table, names: list[str]) -> list[Row]:
     writers = [name for name in names if name.startswith("writer")]
-    rows: list[Row] = []
-    seeds = len(table["full", SIZES[0], names[0]])
-    sizes: dict[str, object] = {"users": len(writers), "seeds": seeds, "generic": 10_000}
-    worst_drop, worst_user, below = -1.0, -1.0, 0
-    for size in SIZES:
-        full_gain = _gain(table, "full", size, writers).mean()
-        full_s = np.mean([score.cpu_s for name in writers for _, score in table["full", size, name]])
-        for method in METHODS:
-            gains = _gain(table, method, size, writers)
-            runs = [run for name in writers for run in table[method, size, name]]
-            drop = float(np.mean([score.generic_drop for _, score in runs]))
-            half = 1.96 * gains.mean(axis=1).std(ddof=1) / len(writers) ** 0.5
-            rows += [
-                Row(f"custom.{method}.{size}", float(np.mean([s.right_n.mean() for _, s in runs])), "fraction", sizes),
-                Row(f"gain.{method}.{size}", float(gains.mean()), "fraction", {**sizes, "half95": float(half)}),
-                Row(f"share.{method}.{size}", float(gains.mean() / full_gain), "ratio", sizes),
-                Row(f"generic_drop.{method}.{size}", drop, "fraction", sizes),
-                Row(f"time.{method}.{size}", float(np.mean([s.cpu_s for _, s in runs]) / full_s), "ratio", sizes),
-                Row(f"routed.{method}.{size}", float(np.mean([s.routed_fraction for _, s in runs])), "fraction", sizes),
-            ]
-            if method == "served":
-                worst_drop = max(worst_drop, drop)
-                by_user = [np.mean([s.generic_drop for _, s in table[method, size, name]]) for name in writers]
-                worst_user = max(worst_user, float(max(by_user)))
-                below += sum(bool(np.mean([up for up, _ in table["served.below", size, n]]) < 0) for n in writers)
-        rows.append(
-            Row(
-                f"custom.ge.{size}",
-                float(np.mean([b for n in writers for b, _ in table["full", size, n]])),
-                "fraction",
-                sizes,
-            )
-        )
-        rows.append(Row(f"cpu_s.full.{size}", float(full_s), "s", sizes))
-        judging_s = [score.judging_s for name in writers for _, score in table["served", size, name]]
-        rows.append(Row(f"judging.served.{size}", float(np.mean(judging_s) / full_s), "ratio", sizes))
-        rows += _user_rows(table, names, size)
-    rows.append(Row("generic_drop.served.worst_mean", worst_drop, "fraction", sizes))
-    rows.append(Row("generic_drop.served.worst_user", worst_user, "fraction", sizes))
-    rows.append(Row("users_below_ge.served", float(below), "users", sizes))
+    sizes: dict[str, object] = {"users": len(writers), "seeds": len(table["full", SIZES[0], names[0]])}
+    rows = [
+        row for size in SIZES for row in (*_size_rows(table, writers, size, sizes), *_user_rows(table, names, size))
+    ]
+    drops = np.array([_mean(table, "served", size, writers, "generic_drop") for size in SIZES])
+    # By a user: the interval's upper end, mean over seeds, below 0; each number of corrections counts.
+    upper = np.array([_mean(table, "served", size, writers, "upper") for size in SIZES])
+    rows.append(Row("generic_drop.served.worst_mean", float(drops.mean(axis=1).max()), "fraction", sizes))
+    rows.append(Row("generic_drop.served.worst_user", float(drops.max()), "fraction", sizes))
+    rows.append(Row("users_below_ge.served", float((upper < 0.0).sum()), "users", sizes))
     return rows
+
+
+def _size_rows(table: Table, writers: list[str], size: int, sizes: dict[str, object]) -> list[Row]:
+    full_gain = _gain(table, "full", size, writers).mean()
+    full_s = _mean(table, "full", size, writers, "cpu_s").mean()
+    rows = []
+    for method in METHODS:
+        gains = _gain(table, method, size, writers)
+        half = 1.96 * gains.mean(axis=1).std(ddof=1) / len(writers) ** 0.5
+
+        def mean(field: str, method: str = method) -> float:
+            return float(_mean(table, method, size, writers, field).mean())
+
+        rows += [
+            Row(f"custom.{method}.{size}", mean("right"), "fraction", sizes),
+            Row(f"gain.{method}.{size}", float(gains.mean()), "fraction", {**sizes, "half95": float(half)}),
+            Row(f"share.{method}.{size}", float(gains.mean() / full_gain), "ratio", sizes),
+            Row(f"generic_drop.{method}.{size}", mean("generic_drop"), "fraction", {**sizes, "generic": 10_000}),
+            Row(f"time.{method}.{size}", mean("cpu_s") / float(full_s), "ratio", sizes),
+            Row(f"routed.{method}.{size}", mean("routed_fraction"), "fraction", sizes),
+        ]
+    judging_s = _mean(table, "served", size, writers, "judging_s").mean()
+    return [
+        *rows,
+        Row(f"custom.ge.{size}", float(_mean(table, "full", size, writers, "base").mean()), "fraction", sizes),
+        Row(f"cpu_s.full.{size}", float(full_s), "s", sizes),
+        Row(f"judging.served.{size}", float(judging_s / full_s), "ratio", sizes),
+    ]
+
+
+def _mean(table: Table, method: str, size: int, names: list[str], field: str) -> NDArray[np.float64]:
+    """Of a field over seeds, by user."""
+    return np.array([np.mean([getattr(result, field) for result in table[method, size, name]]) for name in names])
 
 
 def _gain(table: Table, method: str, size: int, names: list[str]) -> NDArray[np.float64]:
     """Users by seeds."""
-    return np.array([[score.right_n.mean() - base for base, score in table[method, size, name]] for name in names])
+    return np.array([[result.right - result.base for result in table[method, size, name]] for name in names])
 
 
 def _user_rows(table: Table, names: list[str], size: int) -> list[Row]:
     rows = []
     for name in names:
-        base = float(np.mean([b for b, _ in table["full", size, name]]))
-        told = {
-            method: round(float(np.mean([s.right_n.mean() for _, s in table[method, size, name]])), 5)
-            for method in METHODS
-        }
-        drop = round(float(np.mean([s.generic_drop for _, s in table["served", size, name]])), 6)
+        told = {method: round(float(_mean(table, method, size, [name], "right")[0]), 5) for method in METHODS}
+        drop = round(float(_mean(table, "served", size, [name], "generic_drop")[0]), 6)
+        base = float(_mean(table, "full", size, [name], "base")[0])
         rows.append(Row(f"user.{name}.{size}", base, "fraction of GE", {**told, "generic_drop": drop}))
     return rows
 
 
-def _overheads(world: World, learned: deltas.Delta, gate: gates.Gate) -> list[Row]:
+def _overheads(world: World) -> list[Row]:
     weights = world.weights
+    learned = deltas.nothing(LENET5, weights)
+    gate = gates.closed(len(weights[LENET5.first.bias]) * (LENET5.gate_cells**2 + 1))
     whole, work = parameters(LENET5, weights), macs(LENET5, weights)
     features, classes = weights[LENET5.last.weight].shape[1], weights[LENET5.last.weight].shape[0]
     side = as_input(LENET5, world.test.images[:1]).shape[-1] // LENET5.first.pool
@@ -213,5 +268,4 @@ def _overheads(world: World, learned: deltas.Delta, gate: gates.Gate) -> list[Ro
 
 
 if __name__ == "__main__":
-    assert USERS
-    main(stem="personalize", run=run, bars=BARS)
+    main(stem="personalize", run=run, bars=() if "--tuning" in sys.argv else BARS)

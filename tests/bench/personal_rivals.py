@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from nodes.personal import delta as deltas
 from nodes.personal import gate as gates
 from nodes.personal import instant
+from nodes.personal.base import Base, Looks
+from nodes.personal.expert import INSTANT, LocalExpert
 from nodes.personal.judging import BOUND_FRACTION, OFTEN_Z, beats
 from nodes.personal.keeping import JUDGED_EVERY
 from nodes.personal.learning import (
@@ -28,13 +30,13 @@ from nodes.personal.learning import (
     as_input,
     as_tensors,
     gate_features,
-    learn,
     optimise,
     stem,
     trainable,
 )
 from nodes.personal.network import Floats
-from nodes.personal.training import LEAST_JUDGES
+from nodes.personal.teaching import Taught, teach
+from nodes.personal.training import still_better
 from tests.bench.personal_users import LENET5, World
 
 FULL = Recipe(learning_rate=1e-3, steps=200, replay_batch=32, replay_weight=1.0, patience_steps=40, smoothing=0.0)
@@ -65,6 +67,12 @@ class Answers:
         right_n: NDArray[np.bool_] = self.logits_nc.argmax(axis=1) == self.samples.labels_n
         return right_n
 
+    @property
+    def looks(self) -> Looks:
+        """The same as a node keeps it."""
+        images, labels_n = self.samples.images, self.samples.labels_n
+        return Looks(images, labels_n, self.probabilities_nc, self.features_nf, self.gate_nf)
+
     def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Answers:
         samples = Samples(self.samples.images[rows], self.samples.labels_n[rows])
         return Answers(samples, self.stem_map[rows], self.logits_nc[rows], self.features_nf[rows], self.gate_nf[rows])
@@ -78,6 +86,13 @@ def look(world: World, samples: Samples) -> Answers:
     return Answers(samples, stem_map, logits_nc, features_nf, gate_features(LENET5, stem_map))
 
 
+def base_of(world: World, replay: Answers, stored: Answers) -> Base:
+    """The global expert as a node has it."""
+    prior = instant.prior(replay.features_nf, replay.probabilities_nc, replay.samples.labels_n)
+    labels = tuple(str(label) for label in range(replay.logits_nc.shape[1]))
+    return Base("lenet5", "digits", "", labels, LENET5, world.weights, replay.looks, stored.looks, prior)
+
+
 @dataclass(frozen=True, eq=False)
 class Scene:
     """One user and seed."""
@@ -88,7 +103,7 @@ class Scene:
     replay: Answers
     stored: Answers
     test: Answers
-    prior: instant.Prior
+    base: Base
     seed: int
 
 
@@ -121,8 +136,12 @@ def _score(scene: Scene, own_n: NDArray[np.int64], test_n: NDArray[np.int64], cp
     return Score(right_n, float(drop), cpu_s)
 
 
-def fully_tuned(scene: Scene, rows: int) -> Score:
-    """Full fine-tuning."""
+def fully_tuned(scene: Scene, rows: int, *, unstopped: bool = False) -> Score:
+    """Full fine-tuning.
+
+    Args:
+        unstopped: It learns from all corrections, for half of the steps, and nothing ends it early.
+    """
     own, replay = scene.pool[:rows].samples, scene.replay.samples
     pool = Pool(
         as_input(LENET5, own.images),
@@ -131,10 +150,10 @@ def fully_tuned(scene: Scene, rows: int) -> Score:
         torch.from_numpy(replay.labels_n),
     )
     start = as_tensors(scene.world.weights)
+    judges_n = np.zeros(rows, np.bool_) if unstopped else _judges(rows)
+    recipe = _length(FULL, judges_n)
     tuned, cpu_s = _timed(
-        lambda: optimise(
-            start, trainable(LENET5), pool, judges_n=_judges(rows, tuned=True), recipe=FULL, seed=scene.seed
-        )
+        lambda: optimise(start, trainable(LENET5), pool, judges_n=judges_n, recipe=recipe, seed=scene.seed)
     )
 
     def label(samples: Samples) -> NDArray[np.int64]:
@@ -157,8 +176,9 @@ def last_layer_tuned(scene: Scene, rows: int) -> Score:
     def forward(values: dict[str, torch.Tensor], features: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.linear(features, values[last.weight], values[last.bias])
 
-    judges_n = _judges(rows, tuned=True)
-    tuned, cpu_s = _timed(lambda: optimise(start, forward, pool, judges_n=judges_n, recipe=LAST, seed=scene.seed))
+    judges_n = _judges(rows)
+    recipe = _length(LAST, judges_n)
+    tuned, cpu_s = _timed(lambda: optimise(start, forward, pool, judges_n=judges_n, recipe=recipe, seed=scene.seed))
 
     def label(answers: Answers) -> NDArray[np.int64]:
         return labels_of(forward(tuned, torch.from_numpy(answers.features_nf)).numpy())
@@ -170,7 +190,7 @@ def instantly(scene: Scene, rows: int) -> Score:
     """The instant head behind its gate."""
     own = scene.pool[:rows]
     residuals_nc = instant.residual(own.probabilities_nc, own.samples.labels_n)
-    head = instant.InstantHead(scene.prior)
+    head = instant.InstantHead(scene.base.prior)
 
     def work() -> gates.Gate:
         for feature_f, residual_c in zip(own.features_nf, residuals_nc, strict=True):
@@ -193,34 +213,41 @@ def _corrected(head: instant.InstantHead, answers: Answers, covered: float) -> N
     return np.where(open_n, own_n, labels_of(answers.logits_nc))
 
 
-def by_delta(scene: Scene, rows: int) -> tuple[Score, Score, deltas.Delta, gates.Gate]:
-    """The local expert alone, and behind its gate."""
-    own, weights, judges_n = scene.pool[:rows], scene.world.weights, _judges(rows)
-    generic = scene.replay.samples
-
-    def work() -> deltas.Delta:
-        return learn(LENET5, weights, own.samples, generic, judges_n=judges_n, recipe=Recipe(), seed=scene.seed)
-
-    learned, cpu_s = _timed(work)
-    folded = as_tensors(deltas.fold(LENET5, weights, learned))
+def by_delta(scene: Scene, rows: int) -> tuple[Score, Score, Taught]:
+    """The local expert alone, and behind its gate; trained and judged by what a node trains and judges with."""
+    own, weights = scene.pool[:rows], scene.world.weights
+    folds_n = np.arange(rows) % JUDGED_EVERY
+    taught, cpu_s = _timed(lambda: teach(scene.base, own.looks, folds_n, seed=scene.seed))
+    folded = as_tensors(deltas.fold(LENET5, weights, taught.delta))
 
     def label(answers: Answers) -> NDArray[np.int64]:
         return labels_of(answer(LENET5, folded, answers.stem_map)[0])
 
-    gate, gate_s = _timed(lambda: gates.discriminate(own.gate_nf[~judges_n], scene.replay.gate_nf, seed=scene.seed))
-    gate, set_s = _timed(lambda: _calibrated(scene, gate, label(scene.stored)))
-    alone = _score(scene, label(scene.held_out), label(scene.test), cpu_s)
-    judges = own[judges_n]
-    mine_n = np.where(gate.score(judges.gate_nf) > 0.0, label(judges) == judges.samples.labels_n, judges.right_n)
-    served = _routed(scene, gate, label, cpu_s + gate_s)
-    promoted = len(mine_n) >= LEAST_JUDGES and beats(mine_n, judges.right_n)
-    return alone, replace(served, promoted=promoted, judging_s=set_s), learned, gate
+    alone = _score(scene, label(scene.held_out), label(scene.test), cpu_s - taught.judging_s)
+    served = _routed(scene, taught.verdict.gate, label, cpu_s - taught.judging_s)
+    return alone, replace(served, promoted=taught.verdict.promoted, judging_s=taught.judging_s), taught
 
 
-def _judges(rows: int, *, tuned: bool = False) -> NDArray[np.bool_]:
-    """Corrections that no gradient comes from. Fine-tuning has nothing to judge where they are too few to stop by."""
+def served_of(scene: Scene, rows: int, served: Score, taught: Taught, first: Score) -> Score:
+    """What a node has in service after these corrections: the delta, else the instant head, else neither."""
+    own, current = scene.pool[:rows].looks, None
+    if first.promoted:
+        gate, judgement = taught.verdict.gate, taught.verdict.judgement
+        current = LocalExpert(1, INSTANT, "", gate, judgement, rows)
+    keeps = current is not None and still_better(scene.base, current, own, np.arange(rows), taught)
+    chosen = served if served.promoted and not keeps else first if first.promoted else unchanged(scene)
+    return replace(chosen, cpu_s=served.cpu_s + first.cpu_s, judging_s=served.judging_s)
+
+
+def _judges(rows: int) -> NDArray[np.bool_]:
+    """Corrections that fine-tuning stops by; none where they are too few for that."""
     judges_n = np.arange(rows) % JUDGED_EVERY == JUDGED_EVERY - 1
-    return judges_n if not tuned or judges_n.sum() >= VALIDATED_FROM else np.zeros(rows, np.bool_)
+    return judges_n if judges_n.sum() >= VALIDATED_FROM else np.zeros(rows, np.bool_)
+
+
+def _length(recipe: Recipe, judges_n: NDArray[np.bool_]) -> Recipe:
+    """Half of the steps where nothing tells when to stop."""
+    return recipe if judges_n.any() else replace(recipe, steps=recipe.steps // 2)
 
 
 def _calibrated(scene: Scene, gate: gates.Gate, local_n: NDArray[np.int64]) -> gates.Gate:

@@ -21,7 +21,7 @@ from nodes.personal.delta import Delta, fold, shapes
 from nodes.personal.gate import HIDDEN, Gate
 from nodes.personal.network import Floats, Network, Stage
 from nodes.personal.warp import IDENTITY
-from tests.bench.harness import Row
+from tests.bench.harness import Row, spread
 
 BLOCKS = 60
 _VGG = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
@@ -65,14 +65,14 @@ def _lenet_rows(network: Network, weights: Mapping[str, Floats]) -> list[Row]:
     first_fh, bias_h = rng.normal(0, 0.1, (seen, HIDDEN)).astype(np.float32), np.zeros(HIDDEN, np.float32)
     second_h = rng.normal(0, 0.1, HIDDEN).astype(np.float32)
     image = {graph.INPUT: rng.random((1, network.side, network.side), dtype=np.float32)}
-    ge = _run(graph.plain(network, weights), image)
-    rows = []
+    ge, again = (_run(graph.plain(network, weights), image) for _ in range(2))
+    rows = [_same_row("lenet5", ge, again, runs=60)]
     for name, threshold in (("local", 1e3), ("global", -1e3)):
         gate = Gate(first_fh, bias_h, second_h, threshold)
         served = _run(graph.personal(network, weights, local, gate), image)
         rows.append(Row(f"speed.lenet5.folded.{name}", _ratio(ge, served, runs=60), "ratio", {"blocks": BLOCKS}))
     model, inputs = graph.with_inputs(network, weights)
-    given = {name: np.ones(shape, np.float32) for name, shape in inputs.items()}
+    given = {name: np.ones((1, *shape), np.float32) for name, shape in inputs.items()}
     rows.append(
         Row("speed.lenet5.inputs", _ratio(ge, _run(model, image | given), runs=60), "ratio", {"blocks": BLOCKS})
     )
@@ -83,10 +83,13 @@ def _vgg_rows() -> list[Row]:
     network, weights = _vgg16()
     image = {graph.INPUT: np.random.default_rng(0).random((1, 3, 32, 32), dtype=np.float32)}
     model, inputs = graph.with_inputs(network, weights)
-    given = {name: np.ones(shape, np.float32) for name, shape in inputs.items()}
-    ge = _run(graph.plain(network, weights), image)
+    given = {name: np.ones((1, *shape), np.float32) for name, shape in inputs.items()}
+    ge, again = (_run(graph.plain(network, weights), image) for _ in range(2))
     ratio = _ratio(ge, _run(model, image | given), runs=2)
-    return [Row("speed.vgg16.inputs", ratio, "ratio", {"blocks": BLOCKS})]
+    return [
+        _same_row("vgg16", ge, again, runs=2),
+        Row("speed.vgg16.inputs", ratio, "ratio", {"blocks": BLOCKS}),
+    ]
 
 
 def _vgg16() -> tuple[Network, dict[str, Floats]]:
@@ -120,8 +123,20 @@ def _run(model: bytes, inputs: Mapping[str, NDArray[Any]]) -> Callable[[], objec
     return lambda: session.run([graph.PROBABILITIES], given)
 
 
+def _same_row(name: str, first: Callable[[], object], again: Callable[[], object], *, runs: int) -> Row:
+    """What the same comparison says of two sessions of one model, and the quartiles of its blocks."""
+    ratios = _ratios(first, again, runs=runs)
+    low, middle, high = spread(ratios)
+    return Row(f"speed.{name}.same", middle, "ratio", {"blocks": BLOCKS, "quartiles": [low, high]})
+
+
 def _ratio(first: Callable[[], object], second: Callable[[], object], *, runs: int) -> float:
-    """Median of the second's time over the mean of the first's before and after it."""
+    """Median over blocks of `_ratios`."""
+    return float(np.median(_ratios(first, second, runs=runs)))
+
+
+def _ratios(first: Callable[[], object], second: Callable[[], object], *, runs: int) -> list[float]:
+    """The second's time over the mean of the first's before and after it, per block."""
 
     def block(work: Callable[[], object]) -> float:
         started_s = time.thread_time()
@@ -136,4 +151,4 @@ def _ratio(first: Callable[[], object], second: Callable[[], object], *, runs: i
         after_s = block(first)
         ratios.append(2.0 * between_s / (before_s + after_s))
         before_s = after_s
-    return float(np.median(ratios))
+    return ratios

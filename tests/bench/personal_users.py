@@ -1,7 +1,8 @@
 """Who the personal benchmark is about: a global expert trained on MNIST, its stored samples, and users it never met.
 
-Ten synthetic writers (slant, turn, width, height, stroke, own symbols) made of MNIST digits that the global expert has
-not seen, and one new site (optdigits). Shapes: n samples, h and w pixels.
+Two cohorts of ten synthetic writers (slant, turn, width, height, stroke, own symbols), made of MNIST digits that the
+global expert has not seen, no digit in both: *tuning* writers, on whom every constant of the method was chosen, and
+*judged* writers, on whom none was. One new site (optdigits) is judged with them. Shapes: n samples, h and w pixels.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from nodes.personal.learning import Samples, as_input, trainable
 from nodes.personal.network import Floats, Network, Stage
 
 USERS = 10
+TUNING, JUDGED = "tuning", "judged"
+# First seed of the generator per cohort; its writers are this one and the next nine.
+COHORTS = {TUNING: 100, JUDGED: 200}
 PER_USER = 1_500
 STORED = 4_000
 REPLAYED = 1_000
@@ -56,14 +60,14 @@ class World:
     users: dict[str, Samples]
 
 
-def load_world(folder: Path, cache: Path) -> World:
+def load_world(folder: Path, cache: Path, *, cohort: str = JUDGED) -> World:
     """Read the data; train the global expert, or take it from `cache` where this recipe was trained before."""
     mnist = np.load(folder / "vision_mnist" / "mnist.npz")
     order = np.random.default_rng(0).permutation(len(mnist["y_train"]))
     images, labels = mnist["x_train"][order].astype(np.float32) / 255, mnist["y_train"][order].astype(np.int64)
-    taken = USERS * PER_USER
+    taken = len(COHORTS) * USERS * PER_USER
     rows = Samples(images[taken + STORED :], labels[taken + STORED :])
-    users = {f"writer{user}": sample for user, sample in enumerate(_writers(images, labels))}
+    users = {f"writer{user}": sample for user, sample in enumerate(_writers(images, labels, cohort))}
     users["site"] = _site(folder / "vision_optdigits" / "optdigits_32x32.npz")
     return World(
         weights=_expert(rows, cache),
@@ -74,10 +78,11 @@ def load_world(folder: Path, cache: Path) -> World:
     )
 
 
-def _writers(images: Floats, labels: NDArray[np.int64]) -> Iterator[Samples]:
+def _writers(images: Floats, labels: NDArray[np.int64], cohort: str) -> Iterator[Samples]:
+    before = list(COHORTS).index(cohort) * USERS
     for user in range(USERS):
-        mine = slice(user * PER_USER, (user + 1) * PER_USER)
-        yield Samples(Writer.draw(100 + user).write(images[mine], labels[mine]), labels[mine])
+        mine = slice((before + user) * PER_USER, (before + user + 1) * PER_USER)
+        yield Samples(Writer.draw(COHORTS[cohort] + user).write(images[mine], labels[mine]), labels[mine])
 
 
 def _site(file: Path) -> Samples:

@@ -36,7 +36,7 @@ def _expert(version: int, digest: str) -> LocalExpert:
     rng = np.random.default_rng(version)
     residual_fc = rng.normal(size=(PADDING // 10, 10))
     gate = closed(30)
-    return LocalExpert(version, "instant", digest, gate, Judgement(8, 0.5, 0.9), version, residual_fc)
+    return LocalExpert(version, "instant", digest, gate, Judgement(8, 0.5, 0.9), version, residual_fc=residual_fc)
 
 
 def promote_forever(folder: Path, *, in_place: bool) -> None:

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from nodes.personal import graph, protobuf
-from nodes.personal.delta import Delta, fold, nothing, shapes
+from nodes.personal.delta import Delta, as_inputs, fold, nothing, shapes
 from nodes.personal.gate import HIDDEN, Gate, closed
 from nodes.personal.network import macs, parameters
 from nodes.personal.onnx_file import NotPersonal, read_network
@@ -71,22 +71,31 @@ def test_the_gate_decides_between_global_and_local_weights(expert: str, images: 
         assert by_local.item()
 
 
-def test_deltas_as_inputs_of_one_graph_equal_folded_weights(images: np.ndarray) -> None:
+def test_one_graph_serves_a_batch_of_users_as_their_own_weights_do(images: np.ndarray) -> None:
     network, weights = read_network(_model("digits-wide"), 8)
-    model, inputs = graph.with_inputs(network, weights)
     rng = np.random.default_rng(1)
-    none = nothing(network, weights)
-    arrays = dict(none.arrays)
-    given = {name: np.zeros(shape, np.float32) for name, shape in inputs.items()}
-    for stage in network.hidden:
-        scale, shift = rng.normal(0, 0.1, (2, len(weights[stage.bias]))).astype(np.float32)
-        arrays[f"{stage.name}.scale"], arrays[f"{stage.name}.shift"] = scale, shift
-        given[f"{stage.name}.scale"] = (1 + scale).reshape(inputs[f"{stage.name}.scale"])
-        given[f"{stage.name}.shift"] = shift.reshape(inputs[f"{stage.name}.shift"])
-    folded = fold(network, weights, Delta(arrays, IDENTITY))
-    expected = _session(graph.observed(network, folded)).run(["probabilities"], {"image": images})[0]
-    found = _session(model).run(["probabilities"], {"image": images, **given})[0]
+    kept = {n: s for n, s in shapes(network, weights).items() if not n.endswith((".mix", ".enter"))}
+    hidden = {f"{stage.name}.scale": weights[stage.bias].shape for stage in network.hidden}
+    users = [
+        Delta({n: rng.normal(0, 0.1, s).astype(np.float32) for n, s in (kept | hidden).items()}, IDENTITY)
+        for _ in range(3)
+    ]
+    given = [as_inputs(network, user) for user in users]
+    stacked = {name: np.concatenate([one[name] for one in given]) for name in given[0]}
+    found = _session(graph.with_inputs(network, weights)[0]).run(["probabilities"], {"image": images[:3], **stacked})[0]
+    own = [_session(graph.plain(network, fold(network, weights, user))) for user in users]
+    expected = [session.run(None, {"image": images[n : n + 1]})[0][0] for n, session in enumerate(own)]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+    swapped = [session.run(None, {"image": images[n : n + 1]})[0][0] for n, session in enumerate(reversed(own))]
+    assert np.abs(found - swapped).max() > 1e-3
+
+
+def test_what_only_folding_can_do_is_refused_as_an_input() -> None:
+    network, weights = read_network(_model("digits-lenet5"), 8)
+    with pytest.raises(ValueError, match="mixes channels"):
+        as_inputs(network, nothing(network, weights))
+    with pytest.raises(ValueError, match="geometry"):
+        as_inputs(network, Delta({}, IDENTITY + 0.1))
 
 
 def test_lenet_has_the_published_size() -> None:
