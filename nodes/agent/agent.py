@@ -19,6 +19,7 @@ from nodes.agent.links import Links
 from nodes.agent.parts import Parts, build_parts
 from nodes.agent.session import Session
 from nodes.agent.sleep import offer_of, suspender_of
+from nodes.agent.tally import Tally
 from nodes.agent.wire import FleetStream
 from nodes.arms import ArmProfile, Residency, Tensors
 from nodes.artifacts.fetching import StreamGone
@@ -73,6 +74,7 @@ class Agent:
         self._profiles: dict[str, ArmProfile] = {}
         self._lost: set[str] = set()
         self._idle_seen_j = 0.0
+        self._tally = Tally()
         self._tasks: set[asyncio.Task[None]] = set()
         self._compiling = asyncio.Lock()
         self._sleep_offer = offer_of(config, profile_idle_w(config.profile))
@@ -137,7 +139,7 @@ class Agent:
             for task in (beside := [*beside, *self._tasks]):
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
-        log.info("left", node=self._config.name)
+        log.info("left", node=self._config.name, **self._tally.summary())
 
     async def _compile_beside(self) -> None:
         """Offer compiled arms as soon as they are made and measured; without them the node goes on as it is."""
@@ -206,7 +208,7 @@ class Agent:
             parts.engine,
             parts.energy.meter,
             inventory=parts.inventory,
-            send=send,
+            send=self._tally.counting(send),
             profiles=self._profiles,
             personal=parts.personal,
             pushed=None if parts.models is None else parts.models.arms,

@@ -120,10 +120,15 @@ def _start(cluster: ClusterSpec) -> None:
         stop_head(cluster)
         raise ClusterLost(f"the Ray head did not start within {START_S:g} s", f"look into {cluster.home}") from error
     if ended.returncode:
-        lines = [line for line in (ended.stderr + ended.stdout).splitlines() if line.strip()]
         stop_head(cluster)
-        why = f"the Ray head did not start ({lines[-1].strip()[:200] if lines else 'it says nothing'})"
+        why = f"the Ray head did not start ({last_words(ended.stderr, ended.stdout)})"
         raise ClusterLost(why, f"is port {cluster.port} free? The logs are in {cluster.home}")
+
+
+def last_words(errors: str, output: str) -> str:
+    """Why Ray ended: the end of its errors, which its chatter on stdout does not tell."""
+    lines = [line.strip() for text in (output, errors) for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "it says nothing"
 
 
 def _look_at(cluster: ClusterSpec, say: Say) -> None:

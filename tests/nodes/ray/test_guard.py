@@ -14,7 +14,7 @@ import pytest
 from nodes.errors import ExitCode
 from nodes.ray import guard
 from nodes.ray.errors import ClusterLost, ClusterRefused
-from nodes.ray.head import check_reach, start_command, start_environment
+from nodes.ray.head import check_reach, last_words, start_command, start_environment
 from nodes.ray.listeners import open_ports, processes_of
 from nodes.ray.spec import ClusterSpec
 from tests.fakes.processes import free_port
@@ -132,3 +132,11 @@ def test_ports_on_every_interface_are_found_among_the_clusters_processes_only(tm
     pids = processes_of(home, tmp_path)
     assert pids == {9001, 9002, 9004}
     assert open_ports(pids, tmp_path) == [0x1F90, 0x1F92, 0x1F94]
+
+
+def test_a_head_that_does_not_start_is_explained_by_its_errors_not_its_chatter() -> None:
+    chatter = "INFO usage_lib.py -- Usage stats collection is disabled.\nINFO scripts.py -- Local node IP: 127.0.0.1\n"
+    errors = "Traceback (most recent call last):\nException: The current node timed out during startup.\n\n"
+    assert last_words(errors, chatter) == "Exception: The current node timed out during startup."
+    assert last_words("\n", chatter) == "INFO scripts.py -- Local node IP: 127.0.0.1"
+    assert last_words("", "") == "it says nothing"
