@@ -72,7 +72,7 @@ def test_outcomes_in_alerts_exist() -> None:
         for outcome in group.split("|")
     }
     assert found
-    assert found <= set(CATALOGUE) | {"answered"}
+    assert found <= set(CATALOGUE) | {"answered", "applied"}
 
 
 def test_panels_of_the_dashboard_show_metrics_that_exist() -> None:

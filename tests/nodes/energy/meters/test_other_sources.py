@@ -33,7 +33,7 @@ def test_zeus_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPa
         raise ImportError
 
     monkeypatch.setattr("importlib.import_module", missing)
-    with pytest.raises(EnergySourceMissing, match=r"edgewise\[zeus\]"):
+    with pytest.raises(EnergySourceMissing, match=r"edgewise\[energy\]"):
         ZeusCounter()
 
 
