@@ -22,11 +22,11 @@ from nodes.config import parse_config
 from nodes.energy.contract import Meter, Provenance
 from nodes.energy.discovery import EnergySource
 from nodes.energy.meters.modelled import ModelledMeter
-from nodes.engines.contract import Engine, EngineEvents, EngineState, Job, JobResult, TextEnd, TextJob, TextPiece
-from nodes.engines.slots import Slots
+from nodes.engines.contract import Engine, EngineState, Job, JobResult, TextEnd, TextJob, TextPiece
 from nodes.errors import EngineError
 from nodes.zoo.digest import tensor_digest
 from tests.fakes.energy.worlds import profile
+from tests.fakes.slotted import SlottedEngine
 
 LABELS = tuple("0123456789")
 SAMPLES = 80
@@ -35,7 +35,7 @@ EXPERTS = (("hollow-small", 20_000, 0.85), ("hollow-large", 200_000, 0.97))
 ANSWER = 7
 
 
-class HollowEngine:
+class HollowEngine(SlottedEngine):
     """Answers 7 after a while; honours the engine's contract, slots and queue included.
 
     Args:
@@ -45,23 +45,9 @@ class HollowEngine:
     """
 
     def __init__(self, slots: int = 4, queue_limit: int = 64, compute_s: float = 0.002) -> None:
-        self.events = EngineEvents()
-        self.state = EngineState.STARTING
-        self.restarts = 0
+        super().__init__(slots, queue_limit)
         self.most_running = 0
-        self._slots = Slots(slots, queue_limit)
         self._compute_s = compute_s
-
-    @property
-    def running(self) -> int:
-        return self._slots.taken
-
-    @property
-    def queued(self) -> int:
-        return self._slots.queued
-
-    async def load(self, arms: Sequence[ArmSpec]) -> None:
-        self.state = EngineState.READY
 
     async def infer(self, job: Job) -> JobResult:
         await self._slots.take()

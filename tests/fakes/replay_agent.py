@@ -12,7 +12,7 @@ import asyncio
 import csv
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,9 @@ from nodes.config import parse_config
 from nodes.energy.contract import EnergyReading, Meter, Provenance
 from nodes.energy.discovery import EnergySource
 from nodes.energy.meters.counter import CounterMeter
-from nodes.engines.contract import Engine, EngineEvents, EngineState, Job, JobResult, TextEnd, TextJob, TextPiece
-from nodes.engines.slots import Slots
+from nodes.engines.contract import Engine, EngineState, Job, JobResult, TextEnd, TextJob, TextPiece
 from nodes.errors import DeadlinePassed, EngineError
+from tests.fakes.slotted import SlottedEngine
 
 TASK, EXPERT, VARIANT = "replayed", "answerer", "v1"
 QUALITY = 0.9
@@ -77,7 +77,7 @@ class ReplayCounter:
         return self._idle_w * (now_s - self._opened_s) + self._past_j + shown_j
 
 
-class ReplayEngine:
+class ReplayEngine(SlottedEngine):
     """Answers after the milliseconds of the next row; begins anew at the end.
 
     Paced: a run that follows another begins when that one was to end, so that a device does not become slower because
@@ -85,25 +85,11 @@ class ReplayEngine:
     """
 
     def __init__(self, recording: Recording, counter: ReplayCounter, *, queue_limit: int) -> None:
-        self.events = EngineEvents()
-        self.state = EngineState.STARTING
-        self.restarts = 0
+        super().__init__(1, queue_limit)
         self._rows = recording
         self._next = 0
         self._free_s = 0.0
         self._counter = counter
-        self._slots = Slots(1, queue_limit)
-
-    @property
-    def running(self) -> int:
-        return self._slots.taken
-
-    @property
-    def queued(self) -> int:
-        return self._slots.queued
-
-    async def load(self, arms: Sequence[ArmSpec]) -> None:
-        self.state = EngineState.READY
 
     async def infer(self, job: Job) -> JobResult:
         came_s = time.monotonic()

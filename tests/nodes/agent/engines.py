@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 
 import numpy as np
 
-from nodes.arms import ArmSpec
 from nodes.engines.contract import (
-    EngineEvents,
     EngineState,
     Job,
     JobResult,
@@ -18,32 +16,18 @@ from nodes.engines.contract import (
     TextJob,
     TextPiece,
 )
-from nodes.engines.slots import Slots
 from nodes.errors import DeadlinePassed, EngineError
+from tests.fakes.slotted import SlottedEngine
 
 
-class FakeEngine:
+class FakeEngine(SlottedEngine):
     """Runs jobs one at a time. Work for the expert "slow" waits for `gate`; text waits for it before each token."""
 
     def __init__(self) -> None:
-        self.events = EngineEvents()
-        self.state = EngineState.STARTING
-        self.restarts = 0
+        super().__init__(1, queue_limit=2)
         self.gate = asyncio.Event()
         self.failure: Exception | None = None
         self.spoken = 0
-        self._slots = Slots(1, queue_limit=2)
-
-    @property
-    def running(self) -> int:
-        return self._slots.taken
-
-    @property
-    def queued(self) -> int:
-        return self._slots.queued
-
-    async def load(self, arms: Sequence[ArmSpec]) -> None:
-        self.state = EngineState.READY
 
     async def infer(self, job: Job) -> JobResult:
         await self._slots.take()
