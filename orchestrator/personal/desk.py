@@ -93,7 +93,10 @@ class PersonalDesk:
         return overlay(generic, status, state, board=self._fleet.board, limits=limits, wish=wish, features_f=features_f)
 
     def answered(self, owner: Owner, query: Query, note: PersonalNote | None) -> None:
-        """A request of an owner was answered: by their home, or elsewhere, and then the input is copied to it."""
+        """A request of an owner was answered: by their home, or elsewhere, and then the input is copied to it.
+
+        An input that may only be on certain nodes goes nowhere else, home or not.
+        """
         task = query.task.name
         self._asked[owner.tenant, query.request_id] = Asked(owner, task)
         if len(self._asked) > REMEMBERED:
@@ -104,6 +107,9 @@ class PersonalDesk:
         state = self.home(owner, task)
         session = None if state is None else self._fleet.sessions.get(state.arm.node)
         if state is None or session is None:
+            return
+        barred = bool(query.allowed_nodes) and session.name not in query.allowed_nodes
+        if barred or not query.required_tags <= state.arm.tags:
             return
         with contextlib.suppress(OutboxFull, SessionEnded):
             session.send(keep_command(query.request_id, owner, expert=state.arm.expert, inputs=query.inputs))

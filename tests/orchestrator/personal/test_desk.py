@@ -109,6 +109,24 @@ async def test_a_request_that_ran_elsewhere_is_copied_to_its_home_alone() -> Non
     assert len([c for c in _sent(fleet, query.home) if c.WhichOneof("command") == "keep"]) == 0
 
 
+@pytest.mark.parametrize(("nodes", "copied"), [("home", 1), ("other", 0), ("", 1)])
+async def test_an_input_is_copied_only_to_nodes_that_it_may_be_on(nodes: str, copied: int) -> None:
+    fleet = _fleet("n1", "n2")
+    desk = PersonalDesk(fleet)
+    query = desk.claim(_query(), ADA.tenant)
+    allowed = {"home": {query.home}, "other": {"n1", "n2"} - {query.home}, "": set[str]()}[nodes]
+    desk.answered(ADA, replace(query, allowed_nodes=frozenset(allowed)), None)
+    assert len([c for c in _sent(fleet, query.home) if c.WhichOneof("command") == "keep"]) == copied
+
+
+async def test_an_input_is_copied_only_where_the_tags_are() -> None:
+    fleet = _fleet("n1")
+    desk = PersonalDesk(fleet)
+    query = desk.claim(_query(), ADA.tenant)
+    desk.answered(ADA, replace(query, required_tags=frozenset({"private"})), None)
+    assert [c for c in _sent(fleet, "n1") if c.WhichOneof("command") == "keep"] == []
+
+
 async def test_only_the_tenant_that_asked_may_correct() -> None:
     fleet = _fleet("n1")
     desk = PersonalDesk(fleet)
