@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from edgewise.v1 import fleet_pb2 as fleet
 from nodes.agent.agent import Agent
@@ -160,10 +161,17 @@ async def test_packets_are_relayed_where_that_is_allowed(gateway: PlayedGateway,
 
 
 @pytest.mark.parametrize(
-    ("mac", "address"), [("nonsense", "127.0.0.1:9"), (MAC, "127.0.0.1"), (MAC, "127.0.0.1:70000")]
+    ("mac", "address", "told"),
+    [
+        ("nonsense", "127.0.0.1:9", "order to wake is not valid"),
+        (MAC, "127.0.0.1", "order to wake is not valid"),
+        (MAC, "127.0.0.1:70000", "magic packet not sent"),
+    ],
 )
-def test_a_bad_order_to_relay_is_left(mac: str, address: str) -> None:
-    send_magic_packet(mac, address)
+def test_a_bad_order_to_relay_is_told_and_left(mac: str, address: str, told: str) -> None:
+    with structlog.testing.capture_logs() as lines:
+        send_magic_packet(mac, address)
+    assert [line["event"] for line in lines] == [told]
 
 
 @pytest.mark.parametrize(
