@@ -165,7 +165,7 @@ class Fleet:
         del self.sessions[session.name]
         self._suspects.discard(session.name)
         if session.sleeping:
-            self.dormitory.fell_asleep(session.hello)
+            self.dormitory.fell_asleep(session.hello, drained_s=session.drained_s())
         self.board.set_routable(session.name, False)
         self._changed(Change.ARMS)
 
@@ -196,7 +196,7 @@ class Fleet:
 
     def drain(self, session: NodeSession) -> None:
         """A node takes nothing new."""
-        session.draining = True
+        session.drain()
         if self.board.set_routable(session.name, False):
             self._changed(Change.ARMS)
 
