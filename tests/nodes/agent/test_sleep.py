@@ -189,8 +189,11 @@ def test_what_is_not_known_is_asked_for(given: dict[str, Any], named: str) -> No
 
 
 def test_falling_asleep_takes_the_idle_watts_unless_told() -> None:
-    told = {"suspend_s": 8.0, "suspend_w": 55.0}
-    for given, falling in (({}, (5.0, 41.0)), (told, (8.0, 55.0))):
+    cases: list[tuple[dict[str, Any], tuple[float, float]]] = [
+        ({}, (5.0, 41.0)),
+        ({"suspend_s": 8.0, "suspend_w": 55.0}, (8.0, 55.0)),
+    ]
+    for given, falling in cases:
         offer = offer_of(settings(idle_w=41.0, wake_mac=MAC, **given), None)
         assert offer is not None
         assert (offer.suspend_s, offer.suspend_w) == falling
