@@ -143,11 +143,21 @@ def choose(offer: Offer, *, limits: Limits, price: Price) -> Choice:
     if price.per_ms:
         score_r -= price.per_ms * offer.latency_r
     feasible_r = _feasible(offer, limits)
-    if price.pinned is not None and feasible_r[price.pinned]:
-        index: int | None = price.pinned
-    else:
-        index = _best_of(feasible_r, score_r, offer.energy_r)
+    index = _taken(feasible_r, score_r, offer.energy_r, price.pinned)
     return Choice(index, feasible_r, score_r, offer, limits, price.pinned)
+
+
+def narrowed(choice: Choice, energy_j: float) -> Choice:
+    """The same choice with fewer joules: what was worked out for it is not worked out again.
+
+    Args:
+        choice: Of the same request with more joules, or without a limit.
+        energy_j: The limit from here on.
+    """
+    offer, limits = choice.offer, Limits(energy_j, choice.limits.latency_ms)
+    feasible_r = choice.feasible_r & (offer.energy_bound_r <= energy_j)
+    index = _taken(feasible_r, choice.score_r, offer.energy_r, choice.pinned)
+    return Choice(index, feasible_r, choice.score_r, offer, limits, choice.pinned)
 
 
 # Scores closer than this are equal: far below what a quality estimate can tell apart.
@@ -163,14 +173,16 @@ def _feasible(offer: Offer, limits: Limits) -> Bools:
     return feasible_r
 
 
-def _best_of(feasible_r: Bools, score_r: Floats, energy_r: Floats) -> int | None:
-    """Index of the best score among the routes that fit."""
+def _taken(feasible_r: Bools, score_r: Floats, energy_r: Floats, pinned: int | None) -> int | None:
+    """Index of the pinned route where it fits, else of the best score among those that do."""
+    if pinned is not None and feasible_r[pinned]:
+        return pinned
     fitting = feasible_r.nonzero()[0]
-    if len(fitting) == 1:
+    if len(fitting) < 2:
         # An expert asked for by name on one node, or little time: there is nothing to compare.
-        only = int(fitting[0])
-        return only if score_r[only] > -np.inf else None
-    return _best(np.where(feasible_r, score_r, -np.inf), energy_r, None)
+        return int(fitting[0]) if len(fitting) and score_r[fitting[0]] > -np.inf else None
+    best = _best(score_r[fitting], energy_r[fitting], None)
+    return None if best is None else int(fitting[best])
 
 
 def _best(score_r: Floats, energy_r: Floats, pinned: int | None) -> int | None:
@@ -180,7 +192,8 @@ def _best(score_r: Floats, energy_r: Floats, pinned: int | None) -> int | None:
     top = np.fmax.reduce(score_r, initial=-np.inf)
     if top == -np.inf:
         return None
-    return int(np.argmin(np.where(score_r >= top - _TIE, energy_r, np.inf)))
+    tied = (score_r >= top - _TIE).nonzero()[0]
+    return int(tied[energy_r[tied].argmin()])
 
 
 def _binding(offer: Offer, limits: Limits, wanted: int | None) -> Binding:
