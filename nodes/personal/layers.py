@@ -14,8 +14,9 @@ from nodes.personal.onnx_write import INPUT, SEEN, node
 def stem_nodes(network: Network, weights: Weights) -> tuple[list[bytes], dict[str, NDArray[Any]]]:
     """The first layer, from the image to ``stem``, and its constants."""
     nodes, value = [], INPUT
-    tensors: dict[str, NDArray[Any]] = {"axis": np.array([1], np.int64)}
+    tensors: dict[str, NDArray[Any]] = {}
     if network.channels == 1:
+        tensors["axis"] = np.array([1], np.int64)
         nodes.append(node("Unsqueeze", (value, "axis"), ("one",)))
         value = "one"
     if network.upsample > 1:

@@ -97,6 +97,7 @@ def _gate(parts: Layout) -> tuple[list[bytes], Tensors]:
     """Per row what `gate.Gate.score` computes, down to ``who``: 1 where the local expert answers, else 0."""
     names = [f"gate.{name}" for name in parts.gate]
     tensors: Tensors = {
+        "gate.axis": np.array([1], np.int64),
         "gate.sizes": np.array([_size(shape) for shape in parts.gate.values()], np.int64),
         "gate.shape": np.array([0, *parts.gate["first"]], np.int64),
         "gate.zero": np.zeros(1, np.float32),
@@ -104,13 +105,13 @@ def _gate(parts: Layout) -> tuple[list[bytes], Tensors]:
     nodes = [
         node("Split", (GATE, "gate.sizes"), names, axis=1),
         node("Reshape", ("gate.first", "gate.shape"), ("gate.matrix",)),
-        node("Unsqueeze", (SEEN, "axis"), ("gate.row",)),
+        node("Unsqueeze", (SEEN, "gate.axis"), ("gate.row",)),
         node("MatMul", ("gate.row", "gate.matrix"), ("gate.product",)),
-        node("Squeeze", ("gate.product", "axis"), ("gate.hidden",)),
+        node("Squeeze", ("gate.product", "gate.axis"), ("gate.hidden",)),
         node("Add", ("gate.hidden", "gate.bias"), ("gate.moved",)),
         node("Relu", ("gate.moved",), ("gate.active",)),
         node("Mul", ("gate.active", "gate.second"), ("gate.weighed",)),
-        node("ReduceSum", ("gate.weighed", "axis"), ("gate.sum",), keepdims=1),
+        node("ReduceSum", ("gate.weighed", "gate.axis"), ("gate.sum",), keepdims=1),
         node("Add", ("gate.sum", "gate.threshold"), ("gate.score",)),
         node("Greater", ("gate.score", "gate.zero"), (LOCAL,)),
         node("Cast", (LOCAL,), ("who",), to=FLOAT),

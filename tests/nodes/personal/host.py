@@ -93,13 +93,14 @@ async def open_office(
     make_seal: Callable[[bytes], Seal] = KeySeal,
     now_unix_s: Callable[[], float] = lambda: 1e9,
     engine: HostEngine | None = None,
+    expert: str = EXPERT,
     **settings: Any,
 ) -> Office:
     """An office that is ready; training is off unless asked for."""
-    inventory = load_inventory(None, (EXPERT,))
+    inventory = load_inventory(settings.get("models"), (expert,))
     engine = engine or HostEngine()
     await engine.load(list(inventory.arms))
-    given = Settings(folder, "node", EXPERT, **{"day_j": 0.0, **settings})
+    given = Settings(folder, "node", expert, **{"day_j": 0.0, **settings})
     office = Office(given, inventory, engine, UnmeasuredMeter(), make_seal=make_seal, now_unix_s=now_unix_s)
     await office.prepare()
     return office
