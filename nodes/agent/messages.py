@@ -182,6 +182,7 @@ class WorkDone:
     load_ms: float | None = None
     load_j: float | None = None
     logprobs: tuple[Mapping[str, Any], ...] = ()
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -303,6 +304,7 @@ class TextRequest:
     whole: bool = False
     top_logprobs: int | None = None
     embed: bool = False
+    scope: str = ""
 
 
 @dataclass(frozen=True)
