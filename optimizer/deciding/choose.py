@@ -113,12 +113,12 @@ class Choice:
             return None
         masked_r = np.where(self.feasible_r, self.score_r, -np.inf)
         masked_r[self.index] = -np.inf
-        return _best(masked_r, self.offer.energy_r, None)
+        return _best(masked_r, self.offer, None)
 
     @cached_property
     def binding(self) -> Binding:
         """Which limit removed the route that would have been chosen without limits."""
-        return _binding(self.offer, self.limits, _best(self.score_r, self.offer.energy_r, self.pinned))
+        return _binding(self.offer, self.limits, _best(self.score_r, self.offer, self.pinned))
 
     @cached_property
     def fallback(self) -> Fallback | None:
@@ -127,7 +127,8 @@ class Choice:
 
 
 def choose(offer: Offer, *, limits: Limits, price: Price) -> Choice:
-    """Take the best score among the routes that fit; equal scores go to fewer joules, then to the lower index.
+    """Take the best score among the routes that fit; equal scores go to fewer joules, then to fewer
+    milliseconds, then to the lower index.
 
     Args:
         offer: What every route promises for this query. Entries of unavailable routes may be NaN.
@@ -146,7 +147,7 @@ def choose(offer: Offer, *, limits: Limits, price: Price) -> Choice:
     if price.pinned is not None and feasible_r[price.pinned]:
         index: int | None = price.pinned
     else:
-        index = _best_of(feasible_r, score_r, offer.energy_r)
+        index = _best_of(feasible_r, score_r, offer)
     return Choice(index, feasible_r, score_r, offer, limits, price.pinned)
 
 
@@ -163,24 +164,29 @@ def _feasible(offer: Offer, limits: Limits) -> Bools:
     return feasible_r
 
 
-def _best_of(feasible_r: Bools, score_r: Floats, energy_r: Floats) -> int | None:
+def _best_of(feasible_r: Bools, score_r: Floats, offer: Offer) -> int | None:
     """Index of the best score among the routes that fit."""
     fitting = feasible_r.nonzero()[0]
     if len(fitting) == 1:
         # An expert asked for by name on one node, or little time: there is nothing to compare.
         only = int(fitting[0])
         return only if score_r[only] > -np.inf else None
-    return _best(np.where(feasible_r, score_r, -np.inf), energy_r, None)
+    return _best(np.where(feasible_r, score_r, -np.inf), offer, None)
 
 
-def _best(score_r: Floats, energy_r: Floats, pinned: int | None) -> int | None:
+def _best(score_r: Floats, offer: Offer, pinned: int | None) -> int | None:
     """Index of the best score; -inf and NaN are out, `pinned` wins wherever it is in."""
     if pinned is not None and score_r[pinned] > -np.inf:
         return pinned
     top = np.fmax.reduce(score_r, initial=-np.inf)
     if top == -np.inf:
         return None
-    return int(np.argmin(np.where(score_r >= top - _TIE, energy_r, np.inf)))
+    energy_r = np.where(score_r >= top - _TIE, offer.energy_r, np.inf)
+    index = int(np.argmin(energy_r))
+    equal_r = energy_r == energy_r[index]
+    if np.count_nonzero(equal_r) > 1:
+        index = int(np.argmin(np.where(equal_r, offer.latency_r, np.inf)))
+    return index
 
 
 def _binding(offer: Offer, limits: Limits, wanted: int | None) -> Binding:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from optimizer.online.usage import Forecast, Usage
+from orchestrator.prefixes import Conversation, Prefixes
 from orchestrator.routing.margins import ConformalBound
 from orchestrator.text_profile import TextProfile
 from orchestrator.types import Arm, Done, Energy
@@ -47,6 +48,7 @@ class TextTrack:
     def __init__(self, speed: ConformalBound) -> None:
         self.speed = speed
         self.tokens_per_byte = PRIOR_TOKENS_PER_BYTE
+        self.prefixes = Prefixes()
         self._announced: TextProfile | None = None
         self._learned: TextProfile | None = None
         self._ms: Usage | None = None
@@ -68,7 +70,7 @@ class TextTrack:
     def observe(self, announced: TextProfile, done: Done, *, service_ms: float, together: int = 1) -> None:
         """Take one generation; `together` counts what ran on its node, itself included."""
         expected = self.profile(announced)
-        tokens = (float(done.prompt_tokens), float(done.completion_tokens))
+        tokens = (float(done.read_tokens), float(done.completion_tokens))
         factor = self.factor(together)
         self.speed.observe(max(0.0, service_ms) / ((HOP_MS + expected.cost_ms(*tokens)) * factor))
         if done.finish_reason == "stop":
@@ -105,6 +107,13 @@ class TextTrack:
             high = max(1.0, self._lengths.bound)
             made = replace(made, completion_tokens=max(1.0, self._lengths.typical), completion_p95_tokens=high)
         return made
+
+    def heard(self, conversation: Conversation, done: Done) -> None:
+        """Take what an answered prompt shows: how the arm counts tokens, what it had kept, what it has read."""
+        if done.cached_tokens is not None:
+            self.prefixes.told(conversation.chain(), done.cached_tokens, tokens_per_byte=self.tokens_per_byte)
+        self.prefixes.read(conversation.chain(done.text))
+        self.count(done.prompt_tokens, conversation.size_bytes)
 
     def count(self, prompt_tokens: int, prompt_bytes: int) -> None:
         """Take the tokens of one prompt."""

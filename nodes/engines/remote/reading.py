@@ -73,7 +73,7 @@ class Reading:
                 self.usage = counts[0] or 0, counts[1] or 0
             details = usage.get("prompt_tokens_details")
             cached = details.get("cached_tokens") if isinstance(details, dict) else None
-            if isinstance(cached, int) and 0 <= cached < 2**31:
+            if isinstance(cached, int) and not isinstance(cached, bool) and 0 <= cached < 2**31:
                 self.cached_tokens = int(cached)
 
     def _weigh(self, logprobs: Any) -> None:
