@@ -1,8 +1,8 @@
 """What a kept prompt saves: time to the first token and arithmetic of a follow-up, with what was kept and without.
 
-One expert on one thread through the code that serves. A first text of `PROMPT` tokens is read and kept; a follow-up that
-says all of it and one question more is asked in turn in the scope that has it and in one that has nothing. Both must
-write the same tokens with the same seed, greedy and sampled, and the scores behind the prompt must have the same bits.
+One expert on one thread through the code that serves. A first text is read and kept; a follow-up that says all of it
+and one question more is asked in turn in the scope that has it and in one that has nothing. Both must write the same
+tokens with the same seed, greedy and sampled, and the scores behind the prompt must have the same bits.
 """
 
 from __future__ import annotations
