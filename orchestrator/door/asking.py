@@ -114,7 +114,7 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
     _refuse_not_carried(fields)
     expert, named = from_model(fields.text("model", most_chars=256) or AUTO)
     allowance = from_body(fields.inner("budget")).over(from_headers(setting.headers)).over(named)
-    parameters = replace(_parameters(fields), top_logprobs=_top_logprobs(fields, chat=chat))
+    parameters = _parameters(fields, chat=chat)
     fusion, max_experts = _fusion(fields)
     user = fields.text("user") or ""
     needs = requests.capabilities_needed(parameters)
@@ -214,7 +214,7 @@ def _fusion(fields: Fields) -> tuple[FusionChoice, int]:
     return FusionChoice(inner.choice("mode", FUSIONS) or "auto"), inner.integer("max_experts", 1, 8) or 0
 
 
-def _parameters(fields: Fields) -> GenerationParameters:
+def _parameters(fields: Fields, *, chat: bool) -> GenerationParameters:
     most = requests.MAX_TOKENS
     tokens = fields.integer("max_completion_tokens", 1, most) or fields.integer("max_tokens", 1, most)
     return GenerationParameters(
@@ -226,6 +226,7 @@ def _parameters(fields: Fields) -> GenerationParameters:
         tools_json=_json(fields.array("tools", MAX_TOOLS)),
         tool_choice_json=_choice_json(fields),
         response_format_json=_format_json(fields),
+        top_logprobs=_top_logprobs(fields, chat=chat),
     )
 
 
