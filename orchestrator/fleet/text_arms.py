@@ -27,6 +27,9 @@ SMOOTHING = 0.1
 TOKENS_MARGIN = 1.25
 # Milliseconds of a generation that no profile knows of: the hop between gateway and node.
 HOP_MS = 1.0
+# A machine that pauses adds to what a text takes and does not multiply it: times are compared with so many milliseconds
+# on top of either, else one pause during a short text would make long ones look endless.
+PAUSE_MS = 20.0
 
 
 # The interval of a generation's cost; promises have their own quantiles, see `speed`.
@@ -39,7 +42,7 @@ class TextTrack:
     """One arm's generations.
 
     Args:
-        speed: Actual milliseconds over those that were expected, for the tokens that there were.
+        speed: Actual milliseconds over those that were expected, for the tokens that there were, `PAUSE_MS` on either.
 
     What was announced is only where learning starts: milliseconds and joules of the fixed part and of every token
     follow the generations (`optimizer.online.usage`), and so does the length of answers.
@@ -72,7 +75,8 @@ class TextTrack:
         expected = self.profile(announced)
         tokens = (float(done.read_tokens), float(done.completion_tokens))
         factor = self.factor(together)
-        self.speed.observe(max(0.0, service_ms) / ((HOP_MS + expected.cost_ms(*tokens)) * factor))
+        expected_ms = (HOP_MS + expected.cost_ms(*tokens)) * factor
+        self.speed.observe((max(0.0, service_ms) + PAUSE_MS) / (expected_ms + PAUSE_MS))
         if done.finish_reason == "stop":
             self._lengths.observe(tokens[1])
         if self._ms is not None and self._ms.observe(tokens, service_ms, concurrency=together):
@@ -120,15 +124,21 @@ class TextTrack:
         if prompt_tokens and prompt_bytes:
             self.tokens_per_byte += SMOOTHING * (prompt_tokens / prompt_bytes - self.tokens_per_byte)
 
-    @property
-    def slowness(self) -> float:
-        """Typical factor by which expectations are exceeded."""
-        return self.speed.typical if self.speed.count else 1.0
+    def typically_ms(self, expected_ms: float) -> float:
+        """What is typically taken where so much is expected."""
+        return _stretched(expected_ms, self._typical)
+
+    def at_most_ms(self, expected_ms: float) -> float:
+        """The same at the promise's quantile."""
+        return _stretched(expected_ms, max(self._typical, self.speed.bound))
 
     @property
-    def slowness_bound(self) -> float:
-        """The same at the promise's quantile."""
-        return max(self.slowness, self.speed.bound)
+    def _typical(self) -> float:
+        return self.speed.typical if self.speed.count else 1.0
+
+
+def _stretched(expected_ms: float, factor: float) -> float:
+    return max(expected_ms * min(1.0, factor), (expected_ms + PAUSE_MS) * factor - PAUSE_MS)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.fleet.changes import Changes
-from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, completions
+from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, TYPICAL_COMPLETION_TOKENS, completions
 from orchestrator.prefixes import Chain, Conversation
 from orchestrator.residency import missing_j
 from orchestrator.text_profile import SINGLE_TURN
@@ -131,8 +131,8 @@ def _price(figures: TextFigures, board: ArmBoard, state: ArmState, asked: _Asked
     figures.prompt_tokens_n[n], figures.cached_tokens_n[n] = prompt_tokens, cached
     read_tokens = prompt_tokens - cached
     together = track.factor(1 + board.nodes[state.arm.node].pending)
-    figures.service_ms_n[n] = (HOP_MS + profile.cost_ms(read_tokens, mean)) * track.slowness * together
-    bound_ms = (HOP_MS + profile.cost_ms(prompt_tokens * TOKENS_MARGIN, high)) * track.slowness_bound * together
+    figures.service_ms_n[n] = track.typically_ms((HOP_MS + profile.cost_ms(read_tokens, mean)) * together)
+    bound_ms = track.at_most_ms((HOP_MS + profile.cost_ms(prompt_tokens * TOKENS_MARGIN, high)) * together)
     figures.service_bound_ms_n[n] = max(bound_ms, figures.service_ms_n[n])
     if state.arm.energy.provenance is not Provenance.UNMEASURED:
         typical, bound = board.energy_factors(n)
@@ -160,7 +160,7 @@ def first_token_ms(figures: TextFigures, n: int) -> float:
     if state.arm.text is None:
         return 0.0
     prefill_ms = HOP_MS + state.text.profile(state.arm.text).cost_ms(figures.prompt_tokens_n[n] * TOKENS_MARGIN, 1.0)
-    return float(figures.wait_ms_n[n]) + prefill_ms * state.text.slowness_bound
+    return float(figures.wait_ms_n[n]) + state.text.at_most_ms(prefill_ms)
 
 
 def next_token_ms(figures: TextFigures, n: int) -> float:
@@ -168,7 +168,10 @@ def next_token_ms(figures: TextFigures, n: int) -> float:
     state = figures.states[n]
     if state.arm.text is None:
         return 0.0
-    return float(state.text.profile(state.arm.text).decode_ms_per_token * state.text.slowness_bound)
+    profile = state.text.profile(state.arm.text)
+    tokens, _ = completions(profile, TYPICAL_COMPLETION_TOKENS)
+    typical_ms = HOP_MS + profile.cost_ms(float(figures.prompt_tokens_n[n]), tokens)
+    return profile.decode_ms_per_token * state.text.at_most_ms(typical_ms) / typical_ms
 
 
 def affordable_tokens(board: ArmBoard, n: int, *, allowed_j: float, prompt_tokens: float) -> float:
