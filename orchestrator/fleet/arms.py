@@ -304,7 +304,7 @@ class ArmBoard:
             return
         state.answered += 1
         load = self.nodes[state.arm.node]
-        expected_j = state.text.profile(profile).cost_j(done.prompt_tokens, done.completion_tokens)
+        expected_j = state.text.profile(profile).cost_j(done.read_tokens, done.completion_tokens)
         state.text.observe(profile, done, service_ms=service_ms, together=max(1, load.pending))
         # From joules that were themselves predicted there is nothing to learn.
         known = expected_j > 0 and math.isfinite(done.energy.energy_j) and not done.energy.preliminary

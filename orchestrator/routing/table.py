@@ -20,7 +20,7 @@ from optimizer.routes.route import Fusion
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.changes import Changes
 from orchestrator.routing.binding import BoundRoute
-from orchestrator.routing.figures import Figures
+from orchestrator.routing.figures import Figures, TextFigures
 from orchestrator.routing.stages import Stages
 
 Floats = NDArray[np.float64]
@@ -117,6 +117,12 @@ class RouteTable:
         if not load_ms_n.any():
             return None
         return np.asarray((load_ms_n[self._arms_rsf] * self._mask_rsf).max(axis=2).sum(axis=1))
+
+    def cached_tokens(self) -> Floats | None:
+        """Tokens (r) of a text that each route's experts need not read again, typically; None for what is no text."""
+        if not isinstance(self._board, TextFigures):
+            return None
+        return np.asarray((self._board.cached_tokens_n[self._arms_rsf] * self._mask_rsf).sum(axis=(1, 2)))
 
     def has(self, expert: str) -> bool:
         """Whether some route runs this expert and no other."""
