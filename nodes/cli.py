@@ -128,6 +128,7 @@ def cli() -> None:
 @_compile_options()
 @_option("--concurrency", type=int, metavar="C", help="Models that run at once.  [default: 1]")
 @_option("--texts-at-once", type=int, metavar="N", help="Texts that language models write at once.  [default: 8]")
+@_option("--kept-prompts-mib", type=int, metavar="MIB", help="For prompts that begin alike; 0 for none.  [default: 32]")
 @_option("--queue-limit", type=int, metavar="Q", help="Work that may wait; more is refused.  [default: 64]")
 @_option(
     "--identity",

@@ -96,6 +96,8 @@ class NodeConfig(BaseModel):
         gpu_python: Interpreter that builds and runs forms for a GPU, such as JetPack's own; None for `worker_python`.
         concurrency: Runs at once, each on one thread.
         texts_at_once: Texts that share the steps of the language models' one thread.
+        kept_prompts_mib: What language models may keep of prompts that they have read, for those that begin alike; 0
+            keeps none.
         memory_limit_bytes: What resident experts may take together; 0 for no limit.
         memory_budget_bytes: What loaded experts may take together: the least recently used leave for others; 0 for all.
         idle_unload_s: Idle seconds after which an expert leaves the memory; 0 for never.
@@ -152,6 +154,7 @@ class NodeConfig(BaseModel):
     gpu_python: Path | None = None
     concurrency: int = Field(default=1, ge=1, le=64)
     texts_at_once: int = Field(default=8, ge=1, le=256)
+    kept_prompts_mib: int = Field(default=32, ge=0, le=65_536)
     queue_limit: int = Field(default=64, ge=0, le=10_000)
     memory_limit_bytes: int = Field(default=0, ge=0)
     memory_budget_bytes: Annotated[int, BeforeValidator(_bytes)] = Field(default=0, ge=0)

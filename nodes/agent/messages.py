@@ -184,6 +184,7 @@ class WorkDone:
     load_ms: float | None = None
     load_j: float | None = None
     logprobs: tuple[Mapping[str, Any], ...] = ()
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -305,6 +306,7 @@ class TextRequest:
     whole: bool = False
     top_logprobs: int | None = None
     embed: bool = False
+    scope: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from edgewise.v1 import fleet_pb2
+from edgewise.v1 import common_pb2, fleet_pb2
 from orchestrator.config import split_address
 from orchestrator.errors import RequestError
 from orchestrator.fleet.text_arms import with_typical_cost
@@ -266,7 +266,12 @@ def decode_done(message: fleet_pb2.WorkDone) -> Done:
         load_ms=_check_cost(message.load_ms, "done.load_ms"),
         load_j=_check_cost(message.load_energy_j, "done.load_energy_j"),
         logprobs_json=checked_list(message.logprobs_json),
+        cached_tokens=_cached(message.usage),
     )
+
+
+def _cached(usage: common_pb2.Usage) -> int | None:
+    return min(usage.cached_tokens, usage.prompt_tokens) if usage.HasField("cached_tokens") else None
 
 
 def _fraction(value: float) -> float:

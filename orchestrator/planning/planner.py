@@ -29,6 +29,7 @@ from orchestrator.planning.make import make_plan, plan_problem
 from orchestrator.planning.process import end_process, planning_process
 from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, moved, plan_arms, same_evidence
 from orchestrator.routing.combined import CombinedModel
+from orchestrator.routing.fused import FusedQuality
 from orchestrator.routing.gated import gated
 from orchestrator.routing.model import QualityModel, announced_model
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
@@ -102,6 +103,8 @@ class Planner:
         self._make_executor = executor
         self._average_j = average_j
         self.gates = GateFiles() if gates is None else gates
+        # What feedback has shown of votes and judges; it outlives every plan.
+        self.fused = FusedQuality()
         self._executor: Executor | None = None
         self._standing: dict[str, Standing] = {}
         # The last plan of each task, also while none of its arms is routable, with the task that it was made for.
@@ -205,7 +208,8 @@ class Planner:
         """The model of a text task with the votes and judges that clients may ask for by name."""
         if not self._fleet.tasks[task].text:
             return model
-        return CombinedModel(model, {s.arm.expert: s.arm.quality_fraction for s in self._within_reach(task)})
+        quality = {s.arm.expert: s.arm.quality_fraction for s in self._within_reach(task)}
+        return CombinedModel(model, quality, self.fused.of(task))
 
     def _within_reach(self, task: str) -> list[ArmState]:
         """The arms of all nodes that are connected or asleep, also of those that take no work at this moment."""

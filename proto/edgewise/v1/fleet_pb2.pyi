@@ -1162,8 +1162,13 @@ class TextWork(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     WHOLE_FIELD_NUMBER: _builtins.int
+    PREFIX_SCOPE_FIELD_NUMBER: _builtins.int
     whole: _builtins.bool
     """Nobody reads the text before it is complete: no TextDelta is wanted."""
+    prefix_scope: _builtins.str
+    """Texts with the same one may share what was computed of their prompts' beginnings; empty shares nothing. Made of
+    tenant and user in a way that tells neither.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]: ...
     @_builtins.property
@@ -1174,10 +1179,11 @@ class TextWork(_message.Message):
         messages: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
         parameters: _common_pb2.GenerationParameters | None = ...,
         whole: _builtins.bool = ...,
+        prefix_scope: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "parameters", b"parameters", "whole", b"whole"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "parameters", b"parameters", "prefix_scope", b"prefix_scope", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
