@@ -250,7 +250,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     keeping.append(asyncio.create_task(watching))
     keeping.append(asyncio.create_task(gateway.vigil.run()))
     if identity is not None:
-        keeping.append(asyncio.create_task(identity.sentry.sweep()))
+        keeping += [asyncio.create_task(identity.sentry.sweep()), asyncio.create_task(identity.follow())]
     await http.start()
     _follow_health(gateway, checks)
     try:
