@@ -20,6 +20,7 @@ from orchestrator.identity.addresses import WILDCARDS, own_names
 from orchestrator.identity.authority import Authority
 from orchestrator.identity.book import Book, write_private
 from orchestrator.identity.errors import IdentityError
+from orchestrator.identity.handshakes import Handshakes
 from orchestrator.identity.limiter import Limiter
 from orchestrator.identity.registrar import Registrar
 from orchestrator.identity.sentry import Sentry
@@ -51,6 +52,7 @@ class Identity:
     chain_pem: bytes
     limiter: Limiter = field(default_factory=lambda: Limiter(time.monotonic))
     nodes_listening: tuple[str, int] = ("", 0)
+    handshakes: Handshakes = field(default_factory=Handshakes)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def act(self, work: Callable[[], T]) -> T:
@@ -81,6 +83,7 @@ class Identity:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         context.load_cert_chain(self.folder / SERVER_FILE, self.folder / SERVER_KEY_FILE)
+        self.handshakes.count_https(context)
         return context
 
     def for_clients(self) -> grpc.ServerCredentials:
