@@ -20,7 +20,7 @@ from optimizer.routes.route import Fusion
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.changes import Changes
 from orchestrator.routing.binding import BoundRoute
-from orchestrator.routing.figures import Figures
+from orchestrator.routing.figures import Figures, TextFigures
 from orchestrator.routing.stages import Stages
 
 Floats = NDArray[np.float64]
@@ -117,6 +117,12 @@ class RouteTable:
         if not load_ms_n.any():
             return None
         return np.asarray((load_ms_n[self._arms_rsf] * self._mask_rsf).max(axis=2).sum(axis=1))
+
+    def cached_tokens(self) -> Floats | None:
+        """Tokens (r) of a text that each route's experts need not read again, typically; None for what is no text."""
+        if not isinstance(self._board, TextFigures):
+            return None
+        return np.asarray((self._board.cached_tokens_n[self._arms_rsf] * self._mask_rsf).sum(axis=(1, 2)))
 
     def has(self, expert: str) -> bool:
         """Whether some route runs this expert and no other."""
@@ -253,7 +259,7 @@ class RouteTable:
         board = self._board
         if self._latency_version != board.latency_changes.version:
             self._stages.take(board.service_ms_n, board.service_bound_ms_n)
-        latency_krs = self._stages.latencies(board.wait_ms_n if board.loaded else None)
+        latency_krs = self._stages.latencies((board.wait_ms_n, board.wait_bound_ms_n) if board.loaded else None)
         self._expected_krs[1] = latency_krs[0]
         self._latency_bound_r = latency_krs[1].sum(axis=1)
 
@@ -268,7 +274,8 @@ class RouteTable:
         if self._lone is not None:
             self._retake_lone(arms, self._lone)
         elif len(routes := self._routes_with(arms)):
-            self._stages.retake(arms, board.service_ms_n, board.service_bound_ms_n, wait_ms_n=board.wait_ms_n)
+            waits = board.wait_ms_n, board.wait_bound_ms_n
+            self._stages.retake(arms, board.service_ms_n, board.service_bound_ms_n, waits=waits)
             latency_krs = self._stages.of(routes)
             self._expected_krs[1, routes] = latency_krs[0]
             self._latency_bound_r = self._latency_bound_r.copy()
@@ -291,9 +298,8 @@ class RouteTable:
         bound_r = self._latency_bound_r = self._latency_bound_r.copy()
         for arm in arms:
             if (r := route_of.get(arm)) is not None:
-                wait_ms = board.wait_ms_n[arm]
-                typical_r[r] = board.service_ms_n[arm] + wait_ms
-                bound_r[r] = board.service_bound_ms_n[arm] + wait_ms
+                typical_r[r] = board.service_ms_n[arm] + board.wait_ms_n[arm]
+                bound_r[r] = board.service_bound_ms_n[arm] + board.wait_bound_ms_n[arm]
 
     def _follow_availability(self) -> None:
         changes = self._board.available_changes
@@ -308,5 +314,12 @@ class RouteTable:
             self._available[routes] = self._availability(routes)
 
     def _availability(self, routes: Indices | slice) -> Bools:
-        present_rsf = self._board.available_n[self._arms_rsf[routes]] | self._absent_rsf[routes]
-        return np.asarray(present_rsf.all(axis=(1, 2)))
+        arms_rsf = self._arms_rsf[routes]
+        open_rsf = self._board.available_n[arms_rsf] & ~self._board.full_n[arms_rsf]
+        return np.asarray((open_rsf | self._absent_rsf[routes]).all(axis=(1, 2)))
+
+    def crowded(self) -> Bools:
+        """Routes whose nodes are all there, and of which one has a full queue."""
+        present_rsf = self._board.available_n[self._arms_rsf] | self._absent_rsf
+        full_rsf = self._board.full_n[self._arms_rsf] & ~self._absent_rsf
+        return np.asarray(present_rsf.all(axis=(1, 2)) & full_rsf.any(axis=(1, 2)))

@@ -85,7 +85,8 @@ class House:
         self.board = ArmBoard(energy_quantile=traits.energy_quantile, latency_quantile=traits.latency_quantile)
         for node in nodes:
             arms = [expert.arm(node.name) for expert in node.device.experts]
-            self.board.announce(node.name, arms, node.device.concurrency)
+            device = node.device
+            self.board.announce(node.name, arms, device.concurrency, queue_limit=device.queue_limit)
         default = BudgetDefaults()
         self.budgets = Budgets(
             BudgetRequest(
