@@ -240,6 +240,9 @@ def _state(given: Mapping[str, Any]) -> Path:
 
 
 def _saved(given: Mapping[str, Any], checkpoint: Checkpoint) -> Checkpoint:
+    # The same command gives the same bytes where these are the same; another split of a sum rounds otherwise.
+    built_by = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    checkpoint = replace(checkpoint, facts={**checkpoint.facts, **built_by})
     save(given["to"], checkpoint)
     _state(given).unlink(missing_ok=True)
     return checkpoint
