@@ -95,6 +95,11 @@ class Energy:
     preliminary: bool = False
 
 
+# How a pruned expert's variant is called, and the mass of everything that is not pruned.
+OPERATING_POINT = re.compile(r"mass-(0\.\d+|1(?:\.0+)?)")
+WHOLE = 1.0
+
+
 @dataclass(frozen=True)
 class Task:
     """A task class: what goes in, what comes out, and the digest of its reference set ('' where there is none)."""
@@ -135,6 +140,12 @@ class Arm:
         """``expert:variant@node``."""
         return f"{self.expert}:{self.variant}@{self.node}"
 
+    @property
+    def mass(self) -> float:
+        """Share of its filters' activations that a pruned expert keeps, as its variant (``mass-0.6``) says; else 1."""
+        found = OPERATING_POINT.fullmatch(self.variant)
+        return float(found[1]) if found else WHOLE
+
 
 @dataclass(frozen=True)
 class NodeHello:
@@ -171,6 +182,7 @@ class Query:
         owner: That user of the authenticated tenant, and `home` the node that may be told.
         allowed_nodes: Where it may run; empty for anywhere.
         required_tags: What an arm must carry.
+        max_mass: Most mass that an arm may have, see `Arm.mass`.
     """
 
     request_id: str
@@ -186,6 +198,7 @@ class Query:
     home: str = ""
     allowed_nodes: frozenset[str] = frozenset()
     required_tags: frozenset[str] = frozenset()
+    max_mass: float = WHOLE
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,14 @@ def take_inner(network: ResNet, chosen: Mapping[int, Indices]) -> ResNet:
     Predictors are not carried over.
     """
     stay = [chosen.get(i, np.arange(channels)) for i, channels in enumerate(network.inner)]
-    sizes = {"width": network.width, "rank": network.rank, "group": network.group}
-    inner = [len(here) for here in stay]
-    fresh = ResNet(network.depth, classes=network.head.out_features, inner=inner, **sizes)
+    fresh = ResNet(
+        network.depth,
+        width=network.width,
+        classes=network.head.out_features,
+        rank=network.rank,
+        group=network.group,
+        inner=[len(here) for here in stay],
+    )
     fresh.stem.load_state_dict(network.stem.state_dict())
     fresh.head.load_state_dict(network.head.state_dict())
     with torch.no_grad():

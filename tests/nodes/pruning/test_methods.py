@@ -124,11 +124,11 @@ def test_a_killed_training_goes_on_after_its_last_whole_epoch_to_the_same_bytes(
     assert facts["reduction"] == pytest.approx(facts["reduction_forecast"], abs=0.05)
     assert facts["threads"] == 1
     assert not state.exists()
-    whole, other = tmp_path / "whole.npz", tmp_path / "other.npz"
+    whole, unlike = tmp_path / "whole.npz", tmp_path / "unlike.npz"
     subprocess.run(command(whole), env=environment, capture_output=True, check=True)
-    subprocess.run(command(other, seed=1), env=environment, capture_output=True, check=True)
+    subprocess.run(command(unlike, seed=1), env=environment, capture_output=True, check=True)
     assert whole.read_bytes() == killed.read_bytes()
-    assert other.read_bytes() != whole.read_bytes()
+    assert unlike.read_bytes() != whole.read_bytes()
 
 
 def test_a_teacher_is_listened_to_for_its_share() -> None:
