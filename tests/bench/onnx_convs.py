@@ -116,7 +116,7 @@ def chain_model(plan: Stack, batch: int | str) -> bytes:
 
 def _depthwise(n: int, layer: Depthwise, at: str, nodes: list[Any], constants: dict[str, NDArray[Any]]) -> str:
     constants |= {f"dw{n}": layer.weights_ikk[:, None], f"db{n}": layer.bias_i}
-    wishes = {"pads": [1] * 4, "strides": [layer.stride] * 2, "group": len(layer.bias_i)}
-    nodes.append(helper.make_node("Conv", [at, f"dw{n}", f"db{n}"], [f"dz{n}"], **wishes))
+    inputs, strides, group = [at, f"dw{n}", f"db{n}"], [layer.stride] * 2, len(layer.bias_i)
+    nodes.append(helper.make_node("Conv", inputs, [f"dz{n}"], pads=[1] * 4, strides=strides, group=group))
     nodes.append(helper.make_node("Relu", [f"dz{n}"], [f"d{n}"]))
     return f"d{n}"
