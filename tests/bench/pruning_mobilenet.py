@@ -2,7 +2,8 @@
 
 *Ideal* is ONNX Runtime on the whole network, in turns, times the share of multiply-accumulates that is kept. Its
 answers differ from ours by the offsets of channels that were silent before a depthwise convolution, which ours keeps
-silent as the method asks; `tests/kernels` hold ours to the formulas. No bar stands here: bars are for trained checkpoints.
+silent as the method asks; `tests/kernels` hold ours to the formulas. No bar stands here: those are for trained
+checkpoints.
 """
 
 from __future__ import annotations
