@@ -21,6 +21,8 @@ from orchestrator.energy_source import EnergySource as EnergySource
 from orchestrator.limits import BudgetRequest as BudgetRequest
 from orchestrator.limits import Limits as Limits
 from orchestrator.limits import OnInfeasible as OnInfeasible
+from orchestrator.masses import WHOLE as WHOLE
+from orchestrator.masses import mass_of
 from orchestrator.personal.types import Owner, PersonalNote
 from orchestrator.residency import Residency as Residency
 from orchestrator.sleep.types import SleepOffer
@@ -95,11 +97,6 @@ class Energy:
     preliminary: bool = False
 
 
-# How a pruned expert's variant is called, and the mass of everything that is not pruned.
-OPERATING_POINT = re.compile(r"mass-(0\.\d+|1(?:\.0+)?)")
-WHOLE = 1.0
-
-
 @dataclass(frozen=True)
 class Task:
     """A task class: what goes in, what comes out, and the digest of its reference set ('' where there is none)."""
@@ -142,9 +139,8 @@ class Arm:
 
     @property
     def mass(self) -> float:
-        """Share of its filters' activations that a pruned expert keeps, as its variant (``mass-0.6``) says; else 1."""
-        found = OPERATING_POINT.fullmatch(self.variant)
-        return float(found[1]) if found else WHOLE
+        """See `mass_of`."""
+        return mass_of(self.variant)
 
 
 @dataclass(frozen=True)
