@@ -160,6 +160,8 @@ def cli() -> None:
 @_option("--allow-suspend", is_flag=True, default=None, help="Let the gateway put this machine to sleep.")
 @_option("--suspend-command", metavar="CMD", help="What does that.  [default: systemctl suspend]")
 @_option("--suspend-settle-s", type=float, metavar="S", help="Longest that falling asleep takes.  [default: 20]")
+@_option("--suspend-s", type=float, metavar="S", help="Seconds that falling asleep takes.  [default: 5]")
+@_option("--suspend-w", type=float, metavar="W", help="Watts in that time.  [default: the idle watts]")
 @_option("--idle-w", type=float, metavar="W", help="Watts while awake and idle.  [default: the profile's]")
 @_option("--sleep-w", type=float, metavar="W", help="Watts while asleep.  [default: 0]")
 @_option("--wake-j", type=float, metavar="J", help="Joules of waking up.  [default: 0]")

@@ -114,6 +114,8 @@ class NodeConfig(BaseModel):
         allow_suspend: Whether the gateway may put this machine to sleep.
         suspend_command: What does it; no shell reads it.
         suspend_settle_s: How long the machine may take to fall asleep after a command that returned at once.
+        suspend_s: Seconds that falling asleep takes, once nothing runs any more.
+        suspend_w: Watts in that time; None takes the idle watts.
         idle_w: Watts while it is awake and idle; None takes the profile's.
         sleep_w: Watts while it sleeps.
         wake_j: Joules of waking up.
@@ -171,6 +173,8 @@ class NodeConfig(BaseModel):
     allow_suspend: bool = False
     suspend_command: str = "systemctl suspend"
     suspend_settle_s: float = Field(default=20.0, ge=0.0, le=600.0, allow_inf_nan=False)
+    suspend_s: float = Field(default=5.0, ge=0.0, le=600.0, allow_inf_nan=False)
+    suspend_w: float | None = Field(default=None, ge=0.0, le=1e5, allow_inf_nan=False)
     idle_w: float | None = Field(default=None, ge=0.0, le=1e5, allow_inf_nan=False)
     sleep_w: float = Field(default=0.0, ge=0.0, le=1e5, allow_inf_nan=False)
     wake_j: float = Field(default=0.0, ge=0.0, le=1e9, allow_inf_nan=False)

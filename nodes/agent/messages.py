@@ -79,6 +79,8 @@ class SleepOffer:
     sleep_w: float
     wake_j: float
     wake_s: float
+    suspend_s: float
+    suspend_w: float
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from edgewise.v1 import fleet_pb2
 from optimizer.routes.fusion import confident
 from optimizer.routes.route import Fusion
-from orchestrator.errors import DeadlineExceeded, Unavailable
+from orchestrator.errors import DeadlineExceeded
 from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts, Trial
+from orchestrator.execution.exhausted import why_exhausted
 from orchestrator.execution.judge import judge_query, verdict
 from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Decide, Progress, bound_of, wire_limit_j
@@ -121,7 +122,7 @@ class TextRunner:
                 if course.delivered or failure.final or not self._reroute(course.progress, decide):
                     break
         if course.delivered or not course.panel.answered:
-            raise Unavailable("ATTEMPTS_FAILED", "No expert could answer; the same call may succeed later.")
+            raise why_exhausted(course.progress.attempts)
         for piece in _standing(course):
             yield piece
 

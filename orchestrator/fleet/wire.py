@@ -214,6 +214,8 @@ def _decode_sleep(message: fleet_pb2.SleepOffer) -> SleepOffer:
         sleep_w=min(_check_cost(message.sleep_w, "sleep.sleep_w"), message.idle_w),
         wake_j=_check_cost(message.wake_j, "sleep.wake_j"),
         wake_s=_check_cost(message.wake_s, "sleep.wake_s"),
+        suspend_s=_check_cost(message.suspend_s, "sleep.suspend_s"),
+        suspend_w=_check_cost(message.suspend_w, "sleep.suspend_w") or message.idle_w,
     )
 
 

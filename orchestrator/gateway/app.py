@@ -70,7 +70,8 @@ from orchestrator.pacing import Pacing
 from orchestrator.personal.desk import PersonalDesk
 from orchestrator.personal.homes import Homes
 from orchestrator.planning.gate_files import GateFiles
-from orchestrator.planning.planner import Planner, planning_process
+from orchestrator.planning.planner import Planner
+from orchestrator.planning.process import planning_process
 from orchestrator.probing import Probing
 from orchestrator.routing.fused import foreseen
 from orchestrator.sleep.keeper import SleepKeeper

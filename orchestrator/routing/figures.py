@@ -31,8 +31,10 @@ class Figures(Protocol):
     service_ms_n: Floats
     service_bound_ms_n: Floats
     wait_ms_n: Floats
+    wait_bound_ms_n: Floats
     load_ms_n: Floats
     available_n: NDArray[np.bool_]
+    full_n: NDArray[np.bool_]
     loaded: bool
     energy_changes: Changes
     latency_changes: Changes
@@ -61,8 +63,10 @@ class TextFigures:
     service_ms_n: Floats
     service_bound_ms_n: Floats
     wait_ms_n: Floats
+    wait_bound_ms_n: Floats
     load_ms_n: Floats
     available_n: NDArray[np.bool_]
+    full_n: NDArray[np.bool_]
     loaded: bool
     prompt_tokens_n: Floats
     cached_tokens_n: Floats
@@ -106,8 +110,10 @@ def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
         board.service_ms_n.copy(),
         board.service_bound_ms_n.copy(),
         board.wait_ms_n.copy(),
+        board.wait_bound_ms_n.copy(),
         board.load_ms_n.copy(),
         board.available_n.copy(),
+        board.full_n.copy(),
         board.loaded,
         np.zeros(len(board.states)),
         np.zeros(len(board.states)),
@@ -160,7 +166,7 @@ def first_token_ms(figures: TextFigures, n: int) -> float:
     if state.arm.text is None:
         return 0.0
     prefill_ms = HOP_MS + state.text.profile(state.arm.text).cost_ms(figures.prompt_tokens_n[n] * TOKENS_MARGIN, 1.0)
-    return float(figures.wait_ms_n[n]) + state.text.at_most_ms(prefill_ms)
+    return float(figures.wait_bound_ms_n[n]) + state.text.at_most_ms(prefill_ms)
 
 
 def next_token_ms(figures: TextFigures, n: int) -> float:

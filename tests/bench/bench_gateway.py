@@ -38,7 +38,7 @@ BLOCKS = 12
 CALLS = 100
 CALLERS = 32
 CALLS_EACH = 25
-START_S = 40.0
+START_S = 120.0
 
 PYTHON = sys.executable
 

@@ -318,6 +318,8 @@ class SleepOffer(_message.Message):
     SLEEP_W_FIELD_NUMBER: _builtins.int
     WAKE_J_FIELD_NUMBER: _builtins.int
     WAKE_S_FIELD_NUMBER: _builtins.int
+    SUSPEND_S_FIELD_NUMBER: _builtins.int
+    SUSPEND_W_FIELD_NUMBER: _builtins.int
     mac: _builtins.str
     """Of the card that wakes the machine, "aa:bb:cc:dd:ee:ff"; empty where only a command of the gateway wakes it."""
     wake_address: _builtins.str
@@ -327,6 +329,9 @@ class SleepOffer(_message.Message):
     wake_j: _builtins.float
     wake_s: _builtins.float
     """Seconds from the magic packet until the node has joined again."""
+    suspend_s: _builtins.float
+    """Seconds from the end of the stream until the machine is asleep, and its watts in that time; 0 W: idle_w."""
+    suspend_w: _builtins.float
     def __init__(
         self,
         *,
@@ -336,10 +341,12 @@ class SleepOffer(_message.Message):
         sleep_w: _builtins.float = ...,
         wake_j: _builtins.float = ...,
         wake_s: _builtins.float = ...,
+        suspend_s: _builtins.float = ...,
+        suspend_w: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_w", b"idle_w", "mac", b"mac", "sleep_w", b"sleep_w", "wake_address", b"wake_address", "wake_j", b"wake_j", "wake_s", b"wake_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_w", b"idle_w", "mac", b"mac", "sleep_w", b"sleep_w", "suspend_s", b"suspend_s", "suspend_w", b"suspend_w", "wake_address", b"wake_address", "wake_j", b"wake_j", "wake_s", b"wake_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
