@@ -113,13 +113,12 @@ class Choice:
             return None
         masked_r = np.where(self.feasible_r, self.score_r, -np.inf)
         masked_r[self.index] = -np.inf
-        return _best(masked_r, self.offer.energy_r, self.offer.latency_r)
+        return _best(masked_r, self.offer, None)
 
     @cached_property
     def binding(self) -> Binding:
         """Which limit removed the route that would have been chosen without limits."""
-        offer = self.offer
-        return _binding(offer, self.limits, _best(self.score_r, offer.energy_r, offer.latency_r, pinned=self.pinned))
+        return _binding(self.offer, self.limits, _best(self.score_r, self.offer, self.pinned))
 
     @cached_property
     def fallback(self) -> Fallback | None:
@@ -145,7 +144,7 @@ def choose(offer: Offer, *, limits: Limits, price: Price) -> Choice:
     if price.per_ms:
         score_r -= price.per_ms * offer.latency_r
     feasible_r = _feasible(offer, limits)
-    index = _taken(feasible_r, score_r, offer, pinned=price.pinned)
+    index = _taken(feasible_r, score_r, offer, price.pinned)
     return Choice(index, feasible_r, score_r, offer, limits, price.pinned)
 
 
@@ -158,7 +157,7 @@ def narrowed(choice: Choice, energy_j: float) -> Choice:
     """
     offer, limits = choice.offer, Limits(energy_j, choice.limits.latency_ms)
     feasible_r = choice.feasible_r & (offer.energy_bound_r <= energy_j)
-    index = _taken(feasible_r, choice.score_r, offer, pinned=choice.pinned)
+    index = _taken(feasible_r, choice.score_r, offer, choice.pinned)
     return Choice(index, feasible_r, choice.score_r, offer, limits, choice.pinned)
 
 
@@ -175,7 +174,7 @@ def _feasible(offer: Offer, limits: Limits) -> Bools:
     return feasible_r
 
 
-def _taken(feasible_r: Bools, score_r: Floats, offer: Offer, *, pinned: int | None) -> int | None:
+def _taken(feasible_r: Bools, score_r: Floats, offer: Offer, pinned: int | None) -> int | None:
     """Index of the pinned route where it fits, else of the best score among those that do."""
     if pinned is not None and feasible_r[pinned]:
         return pinned
@@ -183,21 +182,37 @@ def _taken(feasible_r: Bools, score_r: Floats, offer: Offer, *, pinned: int | No
     if len(fitting) < 2:
         # An expert asked for by name on one node, or little time: there is nothing to compare.
         return int(fitting[0]) if len(fitting) and score_r[fitting[0]] > -np.inf else None
-    best = _best(score_r[fitting], offer.energy_r[fitting], offer.latency_r[fitting])
+    best = _best_of(score_r[fitting], offer, fitting)
     return None if best is None else int(fitting[best])
 
 
-def _best(score_r: Floats, energy_r: Floats, latency_r: Floats, *, pinned: int | None = None) -> int | None:
+def _best(score_r: Floats, offer: Offer, pinned: int | None) -> int | None:
     """Index of the best score; -inf and NaN are out, `pinned` wins wherever it is in."""
     if pinned is not None and score_r[pinned] > -np.inf:
         return pinned
+    return _best_of(score_r, offer, None)
+
+
+def _best_of(score_r: Floats, offer: Offer, routes: NDArray[np.intp] | None) -> int | None:
+    """Index of the best of some scores; of equal ones that with the fewest joules, then the one that is there first.
+
+    Args:
+        score_r: Of the routes; -inf and NaN are out.
+        offer: What all routes promise.
+        routes: Which ones the scores are of; None for all.
+    """
     top = np.fmax.reduce(score_r, initial=-np.inf)
     if top == -np.inf:
         return None
     tied = (score_r >= top - _TIE).nonzero()[0]
-    energy_t = energy_r[tied]
-    least = tied[energy_t == energy_t.min()]
-    return int(least[0] if len(least) == 1 else least[latency_r[least].argmin()])
+    if len(tied) > 1:
+        rows = tied if routes is None else routes[tied]
+        energy_r = offer.energy_r[rows]
+        least = (energy_r == energy_r.min()).nonzero()[0]
+        tied = tied[least]
+        if len(tied) > 1:
+            return int(tied[offer.latency_r[rows[least]].argmin()])
+    return int(tied[0])
 
 
 def _binding(offer: Offer, limits: Limits, wanted: int | None) -> Binding:

@@ -20,7 +20,7 @@ import numpy as np
 
 from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.load import PRIOR_WAIT_SPREADS, Ahead, NodeLoad
-from orchestrator.fleet.text_arms import TYPICAL_COMPLETION_TOKENS, TYPICAL_PROMPT_TOKENS, TextTrack
+from orchestrator.fleet.text_arms import TextTrack, learned_part
 from orchestrator.residency import missing_j, missing_ms
 from orchestrator.routing.margins import ConformalBound
 from orchestrator.types import Arm, Done, Provenance, Residency
@@ -388,16 +388,8 @@ class ArmBoard:
             self.energy_bound_j_n[index] = math.inf
             return
         typical, bound = self.energy_factors(index)
-        energy_j = energy.energy_j * self._learned_part(self.states[index])
+        state = self.states[index]
+        energy_j = energy.energy_j * learned_part(state.arm.text, state.text)
         load_j = missing_j(self.states[index].arm.residency)
         self.energy_j_n[index] = load_j + energy_j * typical
         self.energy_bound_j_n[index] = load_j + energy_j * bound
-
-    def _learned_part(self, state: ArmState) -> float:
-        """What an arm's typical text costs by what its generations showed, over what was announced."""
-        announced = state.arm.text
-        if announced is None:
-            return 1.0
-        tokens = TYPICAL_PROMPT_TOKENS, announced.completion_tokens or TYPICAL_COMPLETION_TOKENS
-        announced_j = announced.cost_j(*tokens)
-        return state.text.profile(announced).cost_j(*tokens) / announced_j if announced_j > 0.0 else 1.0

@@ -169,3 +169,12 @@ def with_typical_cost(arm: Arm, profile: TextProfile) -> Arm:
     p50_ms = arm.p50_ms or profile.cost_ms(TYPICAL_PROMPT_TOKENS, mean)
     p95_ms = arm.p95_ms or profile.cost_ms(TYPICAL_PROMPT_TOKENS, high)
     return replace(arm, energy=energy, p50_ms=p50_ms, p95_ms=max(p50_ms, p95_ms))
+
+
+def learned_part(announced: TextProfile | None, track: TextTrack) -> float:
+    """What an arm's typical text costs by what its generations showed, over what was announced; 1 for other arms."""
+    if announced is None:
+        return 1.0
+    tokens = TYPICAL_PROMPT_TOKENS, announced.completion_tokens or TYPICAL_COMPLETION_TOKENS
+    announced_j = announced.cost_j(*tokens)
+    return track.profile(announced).cost_j(*tokens) / announced_j if announced_j > 0.0 else 1.0
