@@ -46,7 +46,7 @@ class Looks:
         right_n: NDArray[np.bool_] = self.probabilities_nc.argmax(axis=1) == self.labels_n
         return right_n
 
-    def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Looks:
+    def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.int64]) -> Looks:
         return Looks(
             self.images[rows],
             self.labels_n[rows],

@@ -5,9 +5,8 @@ the delta LE, what is served, last-layer and full fine-tuning. Fine-tuning goes 
 early by every fourth correction, from ten of those on; ``full_all`` is full fine-tuning that learns from all of them
 and stops by none, as the delta does in the end. *Served* is what a node has in service, by the code that decides it
 there: the delta behind its gate where it is promoted, else the instant head behind its gate where that is, else GE.
-Times are CPU seconds of one thread, taken in the same run: the machine may be shared. What judging a candidate on the
-stored samples takes is told apart (``judging``); fine-tuning is not judged at all. A *share* is a gain over GE as a
-fraction of full fine-tuning's mean gain over the users.
+Times are CPU seconds of one thread, taken in the same run: the machine may be shared. The delta's include all of its
+judging; fine-tuning is not judged at all. A *share* is a gain over GE as a fraction of full fine-tuning's mean gain.
 
 ``--quick`` takes four users and one seed, ``--users=N`` and ``--seeds=N`` other numbers, ``--tuning`` the writers that
 the method was tuned on (recorded under that name, no bar). What is done is kept in ``build/bench`` user by user and
@@ -93,7 +92,6 @@ class Result:
     generic_drop: float
     cpu_s: float
     routed_fraction: float
-    judging_s: float
 
 
 Table = dict[tuple[str, int, str], list[Result]]
@@ -164,7 +162,7 @@ def _judge(scene: Scene) -> list[tuple[str, int, Result]]:
         first = instantly(scene, rows)
         served = served_of(scene, rows, gated, taught, first)
         tuned = (last_layer_tuned(scene, rows), fully_tuned(scene, rows), fully_tuned(scene, rows, unstopped=True))
-        for method, score in zip(METHODS, (first, alone, gated, served, *tuned), strict=True):
+        for method, score in zip(METHODS, (first[0], alone, gated, served, *tuned), strict=True):
             results.append((method, rows, _result(scene, score)))
     return results
 
@@ -178,7 +176,6 @@ def _result(scene: Scene, score: Score) -> Result:
         generic_drop=score.generic_drop,
         cpu_s=score.cpu_s,
         routed_fraction=score.routed_fraction,
-        judging_s=score.judging_s,
     )
 
 
@@ -216,12 +213,10 @@ def _size_rows(table: Table, writers: list[str], size: int, sizes: dict[str, obj
             Row(f"time.{method}.{size}", mean("cpu_s") / float(full_s), "ratio", sizes),
             Row(f"routed.{method}.{size}", mean("routed_fraction"), "fraction", sizes),
         ]
-    judging_s = _mean(table, "served", size, writers, "judging_s").mean()
     return [
         *rows,
         Row(f"custom.ge.{size}", float(_mean(table, "full", size, writers, "base").mean()), "fraction", sizes),
         Row(f"cpu_s.full.{size}", float(full_s), "s", sizes),
-        Row(f"judging.served.{size}", float(judging_s / full_s), "ratio", sizes),
     ]
 
 

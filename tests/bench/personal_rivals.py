@@ -19,7 +19,7 @@ from nodes.personal import gate as gates
 from nodes.personal import instant
 from nodes.personal.base import Base, Looks
 from nodes.personal.expert import INSTANT, LocalExpert
-from nodes.personal.judging import BOUND_FRACTION, OFTEN_Z, beats
+from nodes.personal.judging import Verdict, judge_instant
 from nodes.personal.keeping import JUDGED_EVERY
 from nodes.personal.learning import (
     VALIDATED_FROM,
@@ -115,8 +115,6 @@ class Score:
     generic_drop: float
     cpu_s: float
     routed_fraction: float = 1.0
-    promoted: bool = True
-    judging_s: float = 0.0
 
 
 def labels_of(scores_nc: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
@@ -186,25 +184,21 @@ def last_layer_tuned(scene: Scene, rows: int) -> Score:
     return _score(scene, label(scene.held_out), label(scene.test), cpu_s)
 
 
-def instantly(scene: Scene, rows: int) -> Score:
-    """The instant head behind its gate."""
+def instantly(scene: Scene, rows: int) -> tuple[Score, Verdict]:
+    """The instant head behind its gate, judged by what a node judges it with."""
     own = scene.pool[:rows]
     residuals_nc = instant.residual(own.probabilities_nc, own.samples.labels_n)
     head = instant.InstantHead(scene.base.prior)
 
-    def work() -> gates.Gate:
+    def work() -> None:
         for feature_f, residual_c in zip(own.features_nf, residuals_nc, strict=True):
             head.update(feature_f, residual_c)
-        return gates.discriminate_linear(own.gate_nf, scene.replay.gate_nf)
+        gates.discriminate_linear(own.gate_nf, scene.replay.gate_nf)
 
-    gate, cpu_s = _timed(work)
+    _, cpu_s = _timed(work)
+    verdict = judge_instant(scene.base, head, own.looks)
     covered = instant.coverage(own.samples.labels_n, own.logits_nc.shape[1])
-    gate = _calibrated(scene, gate, _corrected(head, scene.stored, covered))
-    left_n = head.left_out(own.features_nf, own.probabilities_nc, own.samples.labels_n).argmax(axis=1)
-    open_n = instant.open_to(own.probabilities_nc, covered) & (gate.score(own.gate_nf) > 0.0)
-    mine_n = np.where(open_n, left_n == own.samples.labels_n, own.right_n)
-    score = _routed(scene, gate, lambda answers: _corrected(head, answers, covered), cpu_s)
-    return replace(score, promoted=beats(mine_n, own.right_n, z=OFTEN_Z))
+    return _routed(scene, verdict.gate, lambda answers: _corrected(head, answers, covered), cpu_s), verdict
 
 
 def _corrected(head: instant.InstantHead, answers: Answers, covered: float) -> NDArray[np.int64]:
@@ -223,20 +217,21 @@ def by_delta(scene: Scene, rows: int) -> tuple[Score, Score, Taught]:
     def label(answers: Answers) -> NDArray[np.int64]:
         return labels_of(answer(LENET5, folded, answers.stem_map)[0])
 
-    alone = _score(scene, label(scene.held_out), label(scene.test), cpu_s - taught.judging_s)
-    served = _routed(scene, taught.verdict.gate, label, cpu_s - taught.judging_s)
-    return alone, replace(served, promoted=taught.verdict.promoted, judging_s=taught.judging_s), taught
+    alone = _score(scene, label(scene.held_out), label(scene.test), cpu_s)
+    return alone, _routed(scene, taught.verdict.gate, label, cpu_s), taught
 
 
-def served_of(scene: Scene, rows: int, served: Score, taught: Taught, first: Score) -> Score:
+def served_of(scene: Scene, rows: int, gated: Score, taught: Taught, first: tuple[Score, Verdict]) -> Score:
     """What a node has in service after these corrections: the delta, else the instant head, else neither."""
-    own, current = scene.pool[:rows].looks, None
-    if first.promoted:
-        gate, judgement = taught.verdict.gate, taught.verdict.judgement
-        current = LocalExpert(1, INSTANT, "", gate, judgement, rows)
+    own, (instant_score, instant_verdict), current = scene.pool[:rows].looks, first, None
+    if instant_verdict.promoted:
+        current = LocalExpert(1, INSTANT, "", instant_verdict.gate, instant_verdict.judgement, rows)
     keeps = current is not None and still_better(scene.base, current, own, np.arange(rows), taught)
-    chosen = served if served.promoted and not keeps else first if first.promoted else unchanged(scene)
-    return replace(chosen, cpu_s=served.cpu_s + first.cpu_s, judging_s=served.judging_s)
+    if taught.verdict.promoted and not keeps:
+        chosen = gated
+    else:
+        chosen = instant_score if instant_verdict.promoted else unchanged(scene)
+    return replace(chosen, cpu_s=gated.cpu_s + instant_score.cpu_s)
 
 
 def _judges(rows: int) -> NDArray[np.bool_]:
@@ -248,12 +243,6 @@ def _judges(rows: int) -> NDArray[np.bool_]:
 def _length(recipe: Recipe, judges_n: NDArray[np.bool_]) -> Recipe:
     """Half of the steps where nothing tells when to stop."""
     return recipe if judges_n.any() else replace(recipe, steps=recipe.steps // 2)
-
-
-def _calibrated(scene: Scene, gate: gates.Gate, local_n: NDArray[np.int64]) -> gates.Gate:
-    right_n = local_n == scene.stored.samples.labels_n
-    loss_n = scene.stored.right_n.astype(np.float64) - right_n
-    return gates.calibrate(gate, scene.stored.gate_nf, loss_n, bound_fraction=BOUND_FRACTION)
 
 
 def _routed(scene: Scene, gate: gates.Gate, label: Callable[[Answers], NDArray[np.int64]], cpu_s: float) -> Score:
