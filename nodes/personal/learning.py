@@ -7,7 +7,7 @@ Shapes: n samples, b batch, h and w pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -219,20 +219,15 @@ def choose_geometry(network: Network, weights: Weights, corrections: Samples, re
     def doubt(option: warp.Affine) -> NDArray[np.floating[Any]]:
         return _doubt(network, as_tensors(place(network, weights, option)), value, labels)
 
-    before_n = doubt(warp.IDENTITY)
-    best, after_n = _least(warp.candidates(corrections.images, replay.images), doubt)
+    options = warp.candidates(corrections.images, replay.images)
+    found = [(option, doubt(option)) for option in options]
+    before_n = found[0][1]
+    best, _ = min(found, key=lambda one: one[1].mean())
+    found += [(option, doubt(option)) for option in warp.turns(best)]
+    best, after_n = min(found, key=lambda one: one[1].mean())
     gain_n = before_n - after_n
     luck = WARP_Z * gain_n.std() / len(images) ** 0.5
     return best if gain_n.mean() > WARP_GAIN + luck else warp.IDENTITY
-
-
-def _least(
-    options: Sequence[warp.Affine], doubt: Callable[[warp.Affine], NDArray[np.floating[Any]]]
-) -> tuple[warp.Affine, NDArray[np.floating[Any]]]:
-    """The option with the least doubt, and that."""
-    doubts = [doubt(option) for option in options]
-    best = int(np.argmin([one.mean() for one in doubts]))
-    return options[best], doubts[best]
 
 
 def _doubt(

@@ -40,9 +40,9 @@ class Schedule:
 
 # Source: the tuning writers of bench_personalize.
 FEW = Schedule(
-    Recipe(steps=24, replay_batch=12, learning_rate=1.2e-2), Recipe(steps=30, batch=28, replay_batch=12), copies=3
+    Recipe(steps=20, replay_batch=12, learning_rate=1.2e-2), Recipe(steps=28, batch=28, replay_batch=12), copies=3
 )
-MANY = Schedule(Recipe(steps=24, batch=32, learning_rate=1.5e-2), Recipe(steps=44, batch=40), copies=2)
+MANY = Schedule(Recipe(steps=20, batch=32, learning_rate=1.5e-2), Recipe(steps=38, batch=40), copies=2)
 
 
 @dataclass(frozen=True, eq=False)
