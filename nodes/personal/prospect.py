@@ -9,7 +9,7 @@ lent by those others and grow by what is seen.
 Errors are of two kinds. *Near* ones, whose right label was the global expert's second or third guess, are believed,
 less those that wrong labels, which land anywhere, would give by chance. *Far* ones may be such labels, or a user's own
 symbols: they count for little until some were seen to be repaired.
-Source of the counts and of `SURE_Z`: 38 tuning users (20 writers with habits of their own, 5 with mild ones, 5 with
+Source of all numbers: 38 tuning users (20 writers with habits of their own, 5 with mild ones, 5 with
 none, 5 with 15 % wrong labels, 3 with nothing but wrong labels) at 20, 100 and 300 corrections.
 Shapes: n samples, c classes.
 """
@@ -25,8 +25,10 @@ from nodes.personal.base import Looks
 
 Rights = NDArray[np.bool_]
 
-# The gain must stand out of what is not known by so many standard deviations.
-SURE_Z = 0.75
+# The gain must stand out of what is not known by so many standard deviations; further while corrections are few.
+SURE_Z, FEW_SURE_Z, FEW = 0.5, 0.75, 60
+# What chance explains is taken off with so many standard deviations of it.
+CHANCE_Z = 0.5
 NEAR_RANK = 3
 # Corrections must cover this share of the classes, or a class for so many of them.
 COVERED_FRACTION = 0.5
@@ -81,16 +83,18 @@ class Prospect:
         gain: Expected, in accuracy.
         deviation: Standard deviation of it.
         covered: Whether the corrections are of enough classes.
+        sure_z: Standard deviations that the gain must stand out by.
     """
 
     gain: float
     deviation: float
     covered: bool
+    sure_z: float = SURE_Z
 
     @property
     def good(self) -> bool:
         """Whether the delta may answer."""
-        return self.covered and self.gain > SURE_Z * self.deviation
+        return self.covered and self.gain > self.sure_z * self.deviation
 
 
 def prospect(own: Looks, judged_n: Rights, right_n: Rights) -> Prospect:
@@ -104,17 +108,25 @@ def prospect(own: Looks, judged_n: Rights, right_n: Rights) -> Prospect:
     wrong_n, near_n = ~own.right_n, _near(own)
     classes = own.probabilities_nc.shape[1]
     far_n = wrong_n & ~near_n
-    chance = float(far_n.sum()) * (NEAR_RANK - 1) / max(classes - NEAR_RANK, 1)
+    # Were the far ones wrong labels: so many of those would be near, and be guessed.
+    nearby, guessed = (NEAR_RANK - 1) / max(classes - NEAR_RANK, 1), 1.0 / max(classes - 1, 1)
     spoilt = SPOILT.seen(~right_n[own.right_n[judged_n]])
     gain, variance, right = 0.0, 0.0, 1.0
-    for kind, kind_n, by_chance in ((NEAR, wrong_n & near_n, chance), (FAR, far_n, 0.0)):
-        wrong, repaired = kind.wrong.seen(kind_n, chance=by_chance), kind.repaired.seen(right_n[kind_n[judged_n]])
+    for kind, kind_n, near, guess in ((NEAR, wrong_n & near_n, nearby, 0.0), (FAR, far_n, 0.0, guessed)):
+        repaired_n = right_n[kind_n[judged_n]]
+        wrong = kind.wrong.seen(kind_n, chance=_most(near * float(far_n.sum())))
+        repaired = kind.repaired.seen(repaired_n, chance=_most(guess * len(repaired_n)))
         gain += wrong.mean * repaired.mean
         variance += wrong.mean**2 * repaired.variance + (repaired.mean + spoilt.mean) ** 2 * wrong.variance
         right -= wrong.mean
     gain, variance = gain - right * spoilt.mean, variance + right**2 * spoilt.variance
     covered = len(np.unique(own.labels_n)) >= min(COVERED_FRACTION * classes, len(own) / PER_CLASS)
-    return Prospect(gain, variance**0.5, covered)
+    return Prospect(gain, variance**0.5, covered, FEW_SURE_Z if len(own) < FEW else SURE_Z)
+
+
+def _most(expected: float) -> float:
+    """What luck hardly exceeds where so much is expected of it."""
+    return expected + CHANCE_Z * expected**0.5
 
 
 def _near(samples: Looks) -> Rights:

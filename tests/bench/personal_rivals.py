@@ -37,7 +37,7 @@ from nodes.personal.learning import (
 from nodes.personal.network import Floats
 from nodes.personal.teaching import Taught, teach
 from nodes.personal.training import still_better
-from tests.bench.personal_users import LENET5, World
+from tests.bench.personal_users import World
 
 FULL = Recipe(learning_rate=1e-3, steps=200, replay_batch=32, replay_weight=1.0, patience_steps=40, smoothing=0.0)
 LAST = Recipe(learning_rate=1e-2, steps=200, replay_batch=32, replay_weight=1.0, patience_steps=40, smoothing=0.0)
@@ -80,17 +80,17 @@ class Answers:
 
 def look(world: World, samples: Samples) -> Answers:
     """Run the global expert."""
-    weights = as_tensors(world.weights)
-    stem_map = stem(LENET5, weights, samples.images)
-    logits_nc, features_nf = answer(LENET5, weights, stem_map)
-    return Answers(samples, stem_map, logits_nc, features_nf, gate_features(LENET5, stem_map))
+    network, weights = world.network, as_tensors(world.weights)
+    stem_map = stem(network, weights, samples.images)
+    logits_nc, features_nf = answer(network, weights, stem_map)
+    return Answers(samples, stem_map, logits_nc, features_nf, gate_features(network, stem_map))
 
 
 def base_of(world: World, replay: Answers, stored: Answers) -> Base:
     """The global expert as a node has it."""
     prior = instant.prior(replay.features_nf, replay.probabilities_nc, replay.samples.labels_n)
     labels = tuple(str(label) for label in range(replay.logits_nc.shape[1]))
-    return Base("lenet5", "digits", "", labels, LENET5, world.weights, replay.looks, stored.looks, prior)
+    return Base("lenet5", "digits", "", labels, world.network, world.weights, replay.looks, stored.looks, prior)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,29 +140,29 @@ def fully_tuned(scene: Scene, rows: int, *, unstopped: bool = False) -> Score:
     Args:
         unstopped: It learns from all corrections, for half of the steps, and nothing ends it early.
     """
-    own, replay = scene.pool[:rows].samples, scene.replay.samples
+    own, replay, network = scene.pool[:rows].samples, scene.replay.samples, scene.world.network
     pool = Pool(
-        as_input(LENET5, own.images),
+        as_input(network, own.images),
         torch.from_numpy(own.labels_n),
-        as_input(LENET5, replay.images),
+        as_input(network, replay.images),
         torch.from_numpy(replay.labels_n),
     )
     start = as_tensors(scene.world.weights)
     judges_n = np.zeros(rows, np.bool_) if unstopped else _judges(rows)
     recipe = _length(FULL, judges_n)
     tuned, cpu_s = _timed(
-        lambda: optimise(start, trainable(LENET5), pool, judges_n=judges_n, recipe=recipe, seed=scene.seed)
+        lambda: optimise(start, trainable(network), pool, judges_n=judges_n, recipe=recipe, seed=scene.seed)
     )
 
     def label(samples: Samples) -> NDArray[np.int64]:
-        return labels_of(answer(LENET5, tuned, stem(LENET5, tuned, samples.images))[0])
+        return labels_of(answer(network, tuned, stem(network, tuned, samples.images))[0])
 
     return _score(scene, label(scene.held_out.samples), label(scene.test.samples), cpu_s)
 
 
 def last_layer_tuned(scene: Scene, rows: int) -> Score:
     """Fine-tuning of the last layer."""
-    own, last = scene.pool[:rows], LENET5.last
+    own, last = scene.pool[:rows], scene.world.network.last
     pool = Pool(
         torch.from_numpy(own.features_nf),
         torch.from_numpy(own.samples.labels_n),
@@ -209,13 +209,13 @@ def _corrected(head: instant.InstantHead, answers: Answers, covered: float) -> N
 
 def by_delta(scene: Scene, rows: int) -> tuple[Score, Score, Taught]:
     """The local expert alone, and behind its gate; trained and judged by what a node trains and judges with."""
-    own, weights = scene.pool[:rows], scene.world.weights
+    own, network, weights = scene.pool[:rows], scene.world.network, scene.world.weights
     folds_n = np.arange(rows) % JUDGED_EVERY
     taught, cpu_s = _timed(lambda: teach(scene.base, own.looks, folds_n, seed=scene.seed))
-    folded = as_tensors(deltas.fold(LENET5, weights, taught.delta))
+    folded = as_tensors(deltas.fold(network, weights, taught.delta))
 
     def label(answers: Answers) -> NDArray[np.int64]:
-        return labels_of(answer(LENET5, folded, answers.stem_map)[0])
+        return labels_of(answer(network, folded, answers.stem_map)[0])
 
     alone = _score(scene, label(scene.held_out), label(scene.test), cpu_s)
     return alone, _routed(scene, taught.verdict.gate, label, cpu_s), taught

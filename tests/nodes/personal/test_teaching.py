@@ -78,7 +78,7 @@ def test_what_the_expert_in_service_has_learned_does_not_speak_for_it() -> None:
     serials_n = np.arange(40)
     taught = teach(base, own, serials_n % 4, seed=0)
     # It is right wherever the new one is, and on more: as an expert looks on what it has learned.
-    wrong = replace(taught, verdict=replace(taught.verdict, right_n=np.zeros(40, np.bool_)))
+    wrong = replace(taught, verdict=replace(taught.verdict, right_n=np.zeros(10, np.bool_)))
     hidden = taught.verdict.gate
     wide_open = Gate(hidden.first_fh, hidden.bias_h, hidden.second_h, 1e6)
     current = LocalExpert(1, DELTA, "", wide_open, Judgement(), 40, learned_until=0, delta=taught.delta)
