@@ -12,6 +12,7 @@ from typing import Any
 
 from nodes.worker.text.mixing import Chosen, Lanes, Mixture
 from nodes.worker.text.sampling import Sampling
+from nodes.worker.text.shelf import Shelf
 from nodes.worker.text.tokens import END, Tokenizer
 
 DEFAULT_MAX_TOKENS = 64
@@ -42,7 +43,11 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for; fields as in `nodes.engines.contract.TextJob`."""
+    """What is asked for; fields as in `nodes.engines.contract.TextJob`.
+
+    Attributes:
+        keep_bytes: What kept prompts of all texts may take.
+    """
 
     question: str
     max_tokens: int = 0
@@ -52,6 +57,8 @@ class Order:
     stop: tuple[str, ...] = ()
     allowance: Allowance = field(default_factory=Allowance)
     top_logprobs: int | None = None
+    scope: str = ""
+    keep_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,11 +88,14 @@ class Writing:
         if room < 1:
             raise PromptRefused(f"the question has {len(prompt)} tokens; {mixture.context_tokens} is the limit")
         self.prompt_tokens = len(prompt)
+        self.cached_tokens = 0
+        self._prompt = prompt
         self.lanes = Lanes(mixture, prompt, sampling=order.sampling, seed=order.seed)
         self.lanes.top_logprobs = order.top_logprobs
         self._order = order
         self._held_logprobs: list[dict[str, Any]] = []
         self._most_tokens = min(room, order.max_tokens or DEFAULT_MAX_TOKENS)
+        # Kept prompts do not count: with them or without, a text ends at the same token.
         self._paid_tokens = order.allowance.tokens(len(prompt))
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held_text, self._held_ids = "", []  # type: tuple[str, list[int]]
@@ -97,6 +107,17 @@ class Writing:
     def margin_fraction(self) -> float | None:
         """Mean margin of the tokens chosen so far; None before the first."""
         return sum(self._margins) / len(self._margins) if self._margins else None
+
+    def borrow(self, shelf: Shelf) -> None:
+        """Begin with what a shelf has of the prompt; counted is what every model got."""
+        shelf.limit_bytes = self._order.keep_bytes
+        lent = [shelf.lend(self._order.scope, self._prompt, *place) for place in self.lanes.places]
+        self.cached_tokens = min(lent)
+
+    def hand_over(self, shelf: Shelf) -> None:
+        """Leave the prompt, as far as it was read, to those who ask after."""
+        for place in self.lanes.places:
+            shelf.keep(self._order.scope, self._prompt, *place)
 
     def take(self, chosen: Chosen) -> Piece | None:
         """Note the next token; what can be sent now. Sets `finish` where the text ends with it."""
@@ -170,6 +191,8 @@ def order_from(header: Mapping[str, Any]) -> Order:
             stop=tuple(map(str, header["stop"])),
             allowance=Allowance(*map(float, header["allowance"])),
             top_logprobs=header.get("top_logprobs"),
+            scope=str(header.get("scope", "")),
+            keep_bytes=int(header.get("keep_bytes", 0)),
         )
     except (KeyError, TypeError, ValueError) as problem:
         raise PromptRefused(f"the order cannot be read: {problem!r}") from problem
