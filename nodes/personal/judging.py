@@ -61,6 +61,27 @@ def route(gate: Gate, samples: Looks, local_n: Rights) -> Rights:
     return np.where(gate.score(samples.seen_ng) > 0.0, local_n, samples.right_n)
 
 
+def calibrated(base: Base, gate: Gate, stored_n: Rights) -> Gate:
+    """The gate with its threshold set, given where the local expert is right on `base.stored`."""
+    return _calibrated(base.stored, gate, stored_n)[0]
+
+
+def verdict(base: Base, gate: Gate, *, judged: Looks, right_n: Rights, stored_n: Rights, z: float) -> Verdict:
+    """Whether the candidate may answer, by what it wins and loses alone.
+
+    Args:
+        gate: With its threshold.
+        judged: The user's samples that what is judged did not learn from.
+        right_n: Where it and its gate are right on them.
+        stored_n: Where it is right on `base.stored`.
+        z: See `beats`.
+    """
+    loss_n = base.stored.right_n.astype(np.float64) - stored_n
+    drop = float(loss_n[gate.score(base.stored.seen_ng) > 0.0].sum() / max(len(loss_n), 1))
+    judgement = Judgement(len(judged), float(judged.right_n.mean()), float(right_n.mean()), drop)
+    return Verdict(gate, judgement, right_n, len(judged) >= LEAST_JUDGED and beats(right_n, judged.right_n, z=z))
+
+
 def judge_delta(gate: Gate, own: Looks, judged_n: Rights, right_n: Rights, *, drop: float) -> Verdict:
     """Judge a delta by all that its user's corrections tell, see `prospect`.
 
