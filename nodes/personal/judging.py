@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 
 from nodes.personal import gate as gates
 from nodes.personal import instant
-from nodes.personal.base import Base, Looks
+from nodes.personal.base import Base, HasStored, Looks
 from nodes.personal.expert import Judgement
 from nodes.personal.gate import Gate
 from nodes.personal.prospect import prospect
 
 # What generic accuracy may lose, on stored generic samples at 80 % confidence.
 BOUND_FRACTION = 0.0008
-# A win must stand out of luck by so many standard deviations: the instant head is looked at after every correction.
+# A win must stand out of luck by so many standard deviations: the instant head is looked at after every correction,
+# what learns texts is judged by few.
 OFTEN_Z = 1.0
+FEW_Z = 1.0
 # What is in service stays only where it is the better one by so much.
 STAYS_Z = 0.5
 # Wins that a delta is lent against an instant head. Source: the tuning writers of bench_personalize, of whom nearly all
@@ -56,17 +58,18 @@ def beats(mine_n: Rights, others_n: Rights, *, z: float, lent: int = 0) -> bool:
     return wins > losses and wins - losses >= z * (wins + losses) ** 0.5 - 1e-9
 
 
+def calibrated(base: HasStored, gate: Gate, stored_n: Rights) -> Gate:
+    """The gate with its threshold set, given where the local expert is right on `base.stored`."""
+    loss_n = base.stored.right_n.astype(np.float64) - stored_n
+    return gates.calibrate(gate, base.stored.seen_ng, lambda rows: loss_n[rows], bound_fraction=BOUND_FRACTION)[0]
+
+
 def route(gate: Gate, samples: Looks, local_n: Rights) -> Rights:
     """Where gate and both experts together are right."""
     return np.where(gate.score(samples.seen_ng) > 0.0, local_n, samples.right_n)
 
 
-def calibrated(base: Base, gate: Gate, stored_n: Rights) -> Gate:
-    """The gate with its threshold set, given where the local expert is right on `base.stored`."""
-    return _calibrated(base.stored, gate, stored_n)[0]
-
-
-def verdict(base: Base, gate: Gate, *, judged: Looks, right_n: Rights, stored_n: Rights, z: float) -> Verdict:
+def verdict(base: HasStored, gate: Gate, *, judged: Looks, right_n: Rights, stored_n: Rights, z: float) -> Verdict:
     """Whether the candidate may answer, by what it wins and loses alone.
 
     Args:
@@ -109,8 +112,6 @@ def judge_instant(base: Base, head: instant.InstantHead, own: Looks) -> Verdict:
 
     stored = base.stored
     stored_n = right(head.correct_many(stored.features_nf, stored.probabilities_nc), stored)
-    loss_n = stored.right_n.astype(np.float64) - stored_n
-    gate, drop = gates.calibrate(gate, stored.seen_ng, lambda rows: loss_n[rows], bound_fraction=BOUND_FRACTION)
+    gate = calibrated(base, gate, stored_n)
     right_n = route(gate, own, right(head.left_out(own.features_nf, own.probabilities_nc, own.labels_n), own))
-    judgement = Judgement(len(own), float(own.right_n.mean()), float(right_n.mean()), drop)
-    return Verdict(gate, judgement, right_n, len(own) >= LEAST_JUDGED and beats(right_n, own.right_n, z=OFTEN_Z))
+    return verdict(base, gate, judged=own, right_n=right_n, stored_n=stored_n, z=OFTEN_Z)
