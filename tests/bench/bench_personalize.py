@@ -9,8 +9,9 @@ Times are CPU seconds of one thread, taken in the same run: the machine may be s
 judging; fine-tuning is not judged at all. A *share* is a gain over GE as a fraction of full fine-tuning's mean gain.
 
 ``--quick`` takes four users and one seed, ``--users=N`` and ``--seeds=N`` other numbers, ``--tuning`` the writers that
-the method was tuned on (recorded under that name, no bar). What is done is kept in ``build/bench`` user by user and
-seed by seed: a run that was cut goes on where it was, as long as the code is the same.
+the method was tuned on (recorded under that name, no bar), ``--only=users``, ``speed`` or ``omniglot`` that part (no
+bar). Without evaluation data small writers are judged instead (recorded as ``digits``, no bar). What is done is kept in
+``build/bench`` user by user and seed by seed: a run that was cut goes on where it was, as long as the code is the same.
 Shapes: n samples, c classes.
 """
 
@@ -52,6 +53,7 @@ from tests.bench.personal_users import JUDGED, SMALL, TUNING, World, load_world,
 
 CACHE = Path("build/bench")
 COHORT = SMALL if not os.environ.get("EDGEWISE_EVAL_DATA") else TUNING if "--tuning" in sys.argv else JUDGED
+ONLY = next((flag.partition("=")[2] for flag in sys.argv if flag.startswith("--only=")), None)
 SEEDS = 5
 QUICK_USERS = 4
 METHODS = ("instant", "delta", "gated", "served", "last_layer", "full", "full_all")
@@ -106,12 +108,14 @@ def run() -> list[Row]:
         print("not run: EDGEWISE_EVAL_DATA is not set; instead, and without bars, the scikit-learn digits that ship")
         return _users_rows(small_world(), f"{SMALL}.")
     world = load_world(evaluation_data(), CACHE, cohort=COHORT)
-    if "--omniglot" in sys.argv:
-        return omniglot_rows(evaluation_data(), world.weights)
     if COHORT == TUNING:
         return _users_rows(world, f"{TUNING}.")
-    rows = [*_users_rows(world), *_overheads(world), *instant_rows(), *speed_rows(world.network, world.weights)]
-    return [*rows, *omniglot_rows(evaluation_data(), world.weights)]
+    parts = {
+        "users": lambda: _users_rows(world),
+        "speed": lambda: [*_overheads(world), *instant_rows(), *speed_rows(world.network, world.weights)],
+        "omniglot": lambda: omniglot_rows(evaluation_data(), world.weights),
+    }
+    return [row for name, part in parts.items() if ONLY in (None, name) for row in part()]
 
 
 def _users_rows(world: World, prefix: str = "") -> list[Row]:
@@ -276,4 +280,4 @@ def _overheads(world: World) -> list[Row]:
 
 
 if __name__ == "__main__":
-    main(stem="personalize", run=run, bars=BARS if COHORT == JUDGED and "--omniglot" not in sys.argv else ())
+    main(stem="personalize", run=run, bars=BARS if COHORT == JUDGED and ONLY is None else ())
