@@ -126,7 +126,7 @@ def prospect(own: Looks, judged_n: Rights, right_n: Rights) -> Prospect:
 
 def _most(expected: float) -> float:
     """What luck hardly exceeds where so much is expected of it."""
-    return expected + CHANCE_Z * expected**0.5
+    return float(expected + CHANCE_Z * expected**0.5)
 
 
 def _near(samples: Looks) -> Rights:
