@@ -82,6 +82,7 @@ class TextJob:
         whole: Nobody reads the text before it is complete: it may come in one piece.
         top_logprobs: How many probable tokens are told beside each token; None tells no probabilities.
         embed: A vector is wanted for each message: the text is a JSON list of base64 of float32, little-endian.
+        delta_n: What of the model is the user's own, float32; None for everybody's model.
     """
 
     arm: str
@@ -103,6 +104,7 @@ class TextJob:
     whole: bool = False
     top_logprobs: int | None = None
     embed: bool = False
+    delta_n: NDArray[Any] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from nodes.arms import TextCost
+from nodes.engines.child import LoadOrder
 from nodes.engines.contract import Job, JobResult, TextEnd, TextJob, TextPiece
 from nodes.engines.hosted import HostedEngine
 from nodes.errors import EngineError, InputInvalid
@@ -25,6 +27,18 @@ class OnnxTextEngine(HostedEngine):
         command: Interpreter of the child process, and how many texts share its steps.
         limits: Queue bound, time-outs and crash policy.
     """
+
+    async def attach(self, arm: str, model: bytes) -> None:
+        """Load one more decoder from memory, under a key that no gateway asks for.
+
+        Raises:
+            EngineError: if it does not load.
+        """
+        await self._child.attach(LoadOrder(arm, "", hashlib.sha256(model).hexdigest(), model))
+
+    def detach(self, arm: str) -> None:
+        """Forget a decoder that was attached; one that is not there is no error."""
+        self._child.detach(arm)
 
     async def infer(self, job: Job) -> JobResult:
         """Refused: this engine writes texts."""

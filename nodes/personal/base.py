@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +99,15 @@ class Base:
     replay: Looks
     stored: Looks
     prior: instant.Prior
+
+
+class HasStored(Protocol):
+    """Whatever an expert is judged for: pictures or texts."""
+
+    @property
+    def stored(self) -> Looks:
+        """See `Base`."""
+        ...
 
 
 def split(generic: Looks) -> tuple[Looks, Looks]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nodes.personal import gate as gates
 from nodes.personal import instant
-from nodes.personal.base import Base, Looks
+from nodes.personal.base import Base, HasStored, Looks
 from nodes.personal.expert import Judgement
 from nodes.personal.gate import Gate
 
@@ -52,7 +52,7 @@ def beats(mine_n: Rights, others_n: Rights, *, z: float = MANY_Z) -> bool:
     return wins > losses and wins - losses >= z * (wins + losses) ** 0.5 - 1e-9
 
 
-def calibrated(base: Base, gate: Gate, stored_n: Rights) -> Gate:
+def calibrated(base: HasStored, gate: Gate, stored_n: Rights) -> Gate:
     """The gate with its threshold set, given where the local expert is right on `base.stored`."""
     loss_n = base.stored.right_n.astype(np.float64) - stored_n
     return gates.calibrate(gate, base.stored.seen_ng, loss_n, bound_fraction=BOUND_FRACTION)
@@ -63,7 +63,7 @@ def route(gate: Gate, samples: Looks, local_n: Rights) -> Rights:
     return np.where(gate.score(samples.seen_ng) > 0.0, local_n, samples.right_n)
 
 
-def verdict(base: Base, gate: Gate, *, judged: Looks, right_n: Rights, stored_n: Rights, z: float) -> Verdict:
+def verdict(base: HasStored, gate: Gate, *, judged: Looks, right_n: Rights, stored_n: Rights, z: float) -> Verdict:
     """Whether the candidate may answer.
 
     Args:

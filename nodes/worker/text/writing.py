@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nodes.worker.text.mixing import Chosen, Lanes, Mixture
 from nodes.worker.text.sampling import Sampling
 from nodes.worker.text.tokens import END, Tokenizer
@@ -40,7 +43,7 @@ class Allowance:
         return left_j / self.decode_j_per_token if self.decode_j_per_token > 0.0 else float("inf")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Order:
     """What is asked for; fields as in `nodes.engines.contract.TextJob`."""
 
@@ -52,6 +55,7 @@ class Order:
     stop: tuple[str, ...] = ()
     allowance: Allowance = field(default_factory=Allowance)
     top_logprobs: int | None = None
+    delta_n: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Writing:
         self.prompt_tokens = len(prompt)
         self.lanes = Lanes(mixture, prompt, sampling=order.sampling, seed=order.seed)
         self.lanes.top_logprobs = order.top_logprobs
+        self.lanes.delta_n = _fitting(order.delta_n, mixture)
         self._order = order
         self._held_logprobs: list[dict[str, Any]] = []
         self._most_tokens = min(room, order.max_tokens or DEFAULT_MAX_TOKENS)
@@ -154,8 +159,14 @@ def held_back(text: str, stops: Sequence[str]) -> int:
     return 0
 
 
-def order_from(header: Mapping[str, Any]) -> Order:
-    """The order in a frame's header.
+def _fitting(delta_n: NDArray[np.float32] | None, mixture: Mixture) -> NDArray[np.float32] | None:
+    if delta_n is not None and delta_n.shape != (mixture.models[0].delta_numbers,):
+        raise PromptRefused(f"a delta of shape {delta_n.shape} does not fit the model")
+    return delta_n
+
+
+def order_from(header: Mapping[str, Any], delta_n: NDArray[np.float32] | None = None) -> Order:
+    """The order in a frame's header, and the user's own delta beside it.
 
     Raises:
         PromptRefused: if it is not what an agent sends.
@@ -170,6 +181,7 @@ def order_from(header: Mapping[str, Any]) -> Order:
             stop=tuple(map(str, header["stop"])),
             allowance=Allowance(*map(float, header["allowance"])),
             top_logprobs=header.get("top_logprobs"),
+            delta_n=delta_n,
         )
     except (KeyError, TypeError, ValueError) as problem:
         raise PromptRefused(f"the order cannot be read: {problem!r}") from problem

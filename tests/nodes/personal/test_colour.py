@@ -172,7 +172,7 @@ def test_published_architectures_are_read_and_answer_the_same(kind: str, layers:
 def test_networks_that_are_no_chain_are_refused_with_a_reason(odd: str) -> None:
     from torch import nn
 
-    class Branch(nn.Module):
+    class Branch(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
