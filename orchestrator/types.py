@@ -199,6 +199,7 @@ class TextQuery:
         max_ttft_ms: Most milliseconds until the first token; None for no limit.
         max_tpot_ms: Most milliseconds per further token; None for no limit.
         whole: Nobody reads the text before it is complete.
+        user: As the client says; "" for nobody. `owner` and `home` as of `Query`.
     """
 
     request_id: str
@@ -216,6 +217,9 @@ class TextQuery:
     max_ttft_ms: float | None = None
     max_tpot_ms: float | None = None
     whole: bool = False
+    user: str = ""
+    owner: Owner | None = None
+    home: str = ""
 
     @property
     def prompt(self) -> str:

@@ -23,6 +23,8 @@ from orchestrator.execution.run import Decide, Progress, bound_of, wire_limit_j
 from orchestrator.execution.window import Window
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.session import SessionEnded
+from orchestrator.personal.types import PersonalNote
+from orchestrator.personal.wire import encode_owner
 from orchestrator.routing.binding import BoundRoute
 from orchestrator.routing.figures import TextFigures, affordable_tokens, text_figures
 from orchestrator.types import Delta, Done, TextQuery
@@ -42,6 +44,7 @@ class TextEnd:
     first_token_ms: float | None = None
     expert: str = ""
     logprobs_json: str = ""
+    personal: PersonalNote | None = None
 
 
 @dataclass
@@ -316,7 +319,7 @@ class TextRunner:
             index=index,
             stage=stage,
             request_id=query.request_id,
-            fill=lambda work: _fill(work, query, tokens),
+            fill=lambda work: _fill(work, query, tokens, self._board.states[index].arm.node),
             deadline_s=course.deadline_s,
             energy_limit_j=wire_limit_j(share_j),
             spare=lambda: False,
@@ -354,6 +357,7 @@ def _end(done: Done, expert: str, *, asked_tokens: int, query: TextQuery) -> Tex
         done.first_token_ms,
         expert,
         done.logprobs_json,
+        done.personal,
     )
 
 
@@ -362,7 +366,9 @@ async def _within(trial: Trial, deadline_s: float) -> Delta | None:
         return await trial.delta()
 
 
-def _fill(work: fleet_pb2.Work, query: TextQuery, tokens: int) -> None:
+def _fill(work: fleet_pb2.Work, query: TextQuery, tokens: int, node: str) -> None:
+    if query.owner is not None and query.home == node:
+        work.owner.CopyFrom(encode_owner(query.owner))
     parameters = query.parameters
     for message in query.messages:
         work.text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)

@@ -249,6 +249,8 @@ class Service:
             EdgewiseError: See the catalogue; nothing else.
         """
         ticket = Ticket(query.request_id, query.task.name, time.monotonic(), payer=payer)
+        if query.user:
+            query = self.personal.claim(query, payer.spender.tenant)
         end: TextEnd | None = None
         try:
             async with self.admission.enter(query.deadline_s):
@@ -266,6 +268,8 @@ class Service:
         if end is None:
             self._settle(ticket, entry)
             return
+        if query.owner is not None:
+            self.personal.answered(query.owner, query, end.personal)
         ticket.tokens = end.prompt_tokens + end.completion_tokens
         reply = TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings, entry.account)
         kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
