@@ -199,7 +199,8 @@ class TextQuery:
         max_ttft_ms: Most milliseconds until the first token; None for no limit.
         max_tpot_ms: Most milliseconds per further token; None for no limit.
         whole: Nobody reads the text before it is complete.
-        user: As the client says; "" for nobody. `owner` and `home` as of `Query`.
+        user: Whom a tenant's application asks for, as it says itself; "" for nobody. `owner` and `home` as of `Query`.
+        prefix_scope: See `orchestrator.prefixes`; "" shares nothing.
     """
 
     request_id: str
@@ -218,6 +219,7 @@ class TextQuery:
     max_tpot_ms: float | None = None
     whole: bool = False
     user: str = ""
+    prefix_scope: str = ""
     owner: Owner | None = None
     home: str = ""
 
@@ -235,6 +237,7 @@ class Done:
     Args:
         load_ms: Of loading the expert for it, in no other figure.
         load_j: Of the same, in `energy`.
+        cached_tokens: Of the prompt, those that were not read anew; None where nobody says.
     """
 
     work_id: int
@@ -253,6 +256,12 @@ class Done:
     load_ms: float = 0.0
     load_j: float = 0.0
     logprobs_json: str = ""
+    cached_tokens: int | None = None
+
+    @property
+    def read_tokens(self) -> int:
+        """Of the prompt, those that were read for this text."""
+        return self.prompt_tokens - (self.cached_tokens or 0)
 
 
 @dataclass(frozen=True)

@@ -294,6 +294,7 @@ class Desk:
             whole=request.whole,
             top_logprobs=request.top_logprobs,
             embed=request.embed,
+            scope=request.scope,
         )
 
     def _text_done(self, run: _Run, end: TextEnd, text: str) -> m.WorkDone:
@@ -309,6 +310,7 @@ class Desk:
             margin_fraction=end.margin_fraction,
             first_token_ms=end.first_token_ms,
             tool_calls_json=end.tool_calls_json,
+            cached_tokens=end.cached_tokens,
         )
         return self._with_load(done, run, end.load)
 

@@ -79,6 +79,8 @@ class SleepOffer:
     sleep_w: float
     wake_j: float
     wake_s: float
+    suspend_s: float
+    suspend_w: float
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ class WorkDone:
     load_ms: float | None = None
     load_j: float | None = None
     logprobs: tuple[Mapping[str, Any], ...] = ()
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -303,6 +306,7 @@ class TextRequest:
     whole: bool = False
     top_logprobs: int | None = None
     embed: bool = False
+    scope: str = ""
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,8 @@ def _text_engine(config: NodeConfig, inventory: Inventory) -> onnx_lm.OnnxTextEn
     if not any(arm.engine == ENGINE for arm in inventory.arms):
         return None
     command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE, _rules(config, inventory))
-    return onnx_lm.OnnxTextEngine(command, Limits(queue_limit=config.queue_limit))
+    limits, keep_bytes = Limits(queue_limit=config.queue_limit), config.kept_prompts_mib * 2**20
+    return onnx_lm.OnnxTextEngine(command, limits, keep_bytes=keep_bytes)
 
 
 def _joined_engine(

@@ -81,6 +81,7 @@ class TextJob:
         tools_json: OpenAI's `tools`; "" for none. Likewise the next two.
         whole: Nobody reads the text before it is complete: it may come in one piece.
         top_logprobs: How many probable tokens are told beside each token; None tells no probabilities.
+        scope: Texts with the same one may share what was computed of their prompts; "" shares nothing.
         embed: A vector is wanted for each message: the text is a JSON list of base64 of float32, little-endian.
         delta_n: What of the model is the user's own, float32; None for everybody's model.
     """
@@ -104,6 +105,7 @@ class TextJob:
     whole: bool = False
     top_logprobs: int | None = None
     embed: bool = False
+    scope: str = ""
     delta_n: NDArray[Any] | None = field(default=None, repr=False, compare=False)
 
 
@@ -127,6 +129,7 @@ class TextEnd:
         first_token_ms: From the start of computing to the first token; None where nobody measured it.
         tool_calls_json: Where the model calls tools: OpenAI's `tool_calls`.
         load: What loading took, where this text had to wait for it.
+        cached_tokens: Of the prompt, those that were kept from an earlier text; None where nobody says.
     """
 
     finish: str
@@ -139,6 +142,7 @@ class TextEnd:
     first_token_ms: float | None = None
     tool_calls_json: str = ""
     load: LoadTaken | None = None
+    cached_tokens: int | None = None
 
 
 @dataclass

@@ -9,9 +9,10 @@ from contextlib import aclosing
 from typing import Any
 
 from nodes.arms import TextCost
-from nodes.engines.child import LoadOrder
+from nodes.engines.child import Limits, LoadOrder
 from nodes.engines.contract import Job, JobResult, TextEnd, TextJob, TextPiece
 from nodes.engines.hosted import HostedEngine
+from nodes.engines.process import WorkerCommand
 from nodes.errors import EngineError, InputInvalid
 from nodes.worker.frames import Frame
 
@@ -26,7 +27,12 @@ class OnnxTextEngine(HostedEngine):
     Args:
         command: Interpreter of the child process, and how many texts share its steps.
         limits: Queue bound, time-outs and crash policy.
+        keep_bytes: What kept prompts may take, see `nodes.worker.text.shelf`; 0 keeps none.
     """
+
+    def __init__(self, command: WorkerCommand, limits: Limits | None = None, *, keep_bytes: int = 0) -> None:
+        super().__init__(command, limits)
+        self._keep_bytes = keep_bytes
 
     async def attach(self, arm: str, model: bytes) -> None:
         """Load one more decoder from memory, under a key that no gateway asks for.
@@ -46,10 +52,11 @@ class OnnxTextEngine(HostedEngine):
 
     async def generate(self, job: TextJob) -> AsyncGenerator[TextPiece | TextEnd]:
         """See `Engine`. A text without a temperature is greedy; one without a seed gets a random one."""
-        async with aclosing(self._child.stream(job, text_order(job))) as frames:
+        kept = {"scope": job.scope, "keep_bytes": self._keep_bytes} if self._keep_bytes else {}
+        async with aclosing(self._child.stream(job, text_order(job) | kept)) as frames:
             async for frame, queue_ms in frames:
                 try:
-                    yield _piece(frame) if frame.op == "piece" else _end(frame, queue_ms)
+                    yield _piece(frame) if frame.op == "piece" else _end(frame, queue_ms, keeps=bool(kept))
                 except (KeyError, TypeError, ValueError) as error:
                     raise EngineError("The engine's answer cannot be read") from error
 
@@ -89,7 +96,7 @@ def _piece(frame: Frame) -> TextPiece:
     return TextPiece(str(header["text"]), tuple(map(int, header["token_ids"])), tuple(header["logprobs"]))
 
 
-def _end(frame: Frame, queue_ms: float) -> TextEnd:
+def _end(frame: Frame, queue_ms: float, *, keeps: bool) -> TextEnd:
     header: Mapping[str, Any] = frame.header
     return TextEnd(
         finish=str(header["finish"]),
@@ -100,4 +107,5 @@ def _end(frame: Frame, queue_ms: float) -> TextEnd:
         macs=int(header["macs"]),
         margin_fraction=header["margin_fraction"],
         first_token_ms=header["first_token_ms"],
+        cached_tokens=int(header["cached_tokens"]) if keeps else None,
     )

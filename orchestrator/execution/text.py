@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from edgewise.v1 import fleet_pb2
 from optimizer.routes.fusion import confident
 from optimizer.routes.route import Fusion
-from orchestrator.errors import DeadlineExceeded, Unavailable
+from orchestrator.errors import DeadlineExceeded
 from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts, Trial
+from orchestrator.execution.exhausted import why_exhausted
 from orchestrator.execution.judge import judge_query, verdict
 from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Decide, Progress, bound_of, wire_limit_j
@@ -26,7 +27,7 @@ from orchestrator.fleet.session import SessionEnded
 from orchestrator.personal.types import PersonalNote
 from orchestrator.personal.wire import encode_owner
 from orchestrator.routing.binding import BoundRoute
-from orchestrator.routing.figures import TextFigures, affordable_tokens, text_figures
+from orchestrator.routing.figures import TextFigures, affordable_tokens, conversation_of, text_figures
 from orchestrator.types import Delta, Done, TextQuery
 
 BUDGET, LENGTH = "budget", "length"
@@ -44,6 +45,7 @@ class TextEnd:
     first_token_ms: float | None = None
     expert: str = ""
     logprobs_json: str = ""
+    cached_tokens: int | None = None
     personal: PersonalNote | None = None
 
 
@@ -123,7 +125,7 @@ class TextRunner:
                 if course.delivered or failure.final or not self._reroute(course.progress, decide):
                     break
         if course.delivered or not course.panel.answered:
-            raise Unavailable("ATTEMPTS_FAILED", "No expert could answer; the same call may succeed later.")
+            raise why_exhausted(course.progress.attempts)
         for piece in _standing(course):
             yield piece
 
@@ -329,8 +331,8 @@ class TextRunner:
         return ask, tokens
 
     def _count(self, course: Course, index: int, done: Done) -> None:
-        size = sum(len(message.content.encode()) for message in course.query.messages)
-        self._board.states[index].text.count(done.prompt_tokens, size)
+        state = self._board.states[index]
+        state.text.heard(conversation_of(course.query, state.arm), done)
 
 
 def _standing(course: Course) -> list[Delta | TextEnd]:
@@ -357,6 +359,7 @@ def _end(done: Done, expert: str, *, asked_tokens: int, query: TextQuery) -> Tex
         done.first_token_ms,
         expert,
         done.logprobs_json,
+        done.cached_tokens,
         done.personal,
     )
 
@@ -372,7 +375,7 @@ def _fill(work: fleet_pb2.Work, query: TextQuery, tokens: int, node: str) -> Non
     parameters = query.parameters
     for message in query.messages:
         work.text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)
-    work.text.whole = query.whole
+    work.text.whole, work.text.prefix_scope = query.whole, query.prefix_scope
     sent = work.text.parameters
     sent.max_tokens, sent.embed = tokens, parameters.embed
     sent.stop.extend(parameters.stop)

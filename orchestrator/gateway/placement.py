@@ -14,6 +14,7 @@ from orchestrator.execution.run import Decide
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.ledger.spenders import Spender
 from orchestrator.planning.planner import Standing
+from orchestrator.prefixes import scope_of
 from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
@@ -80,11 +81,12 @@ class Placements:
         return tenant.within(self._by_scope.get(f"key:{spender.key_id}", ANYWHERE))
 
     def bind(self, query: AnyQuery, spender: Spender) -> AnyQuery:
-        """The query with what its spender is bound to.
+        """The query with what its spender is bound to; of a text also with whom it may share what nodes keep of it.
 
         Raises:
             RequestError: CAPABILITY_MISSING where it may run nowhere, or has a user whose home may be elsewhere.
         """
+        query = _scoped(query, spender)
         bound = self.of(spender)
         if bound == ANYWHERE:
             return query
@@ -94,6 +96,12 @@ class Placements:
             )
         both = bound.within(placement_of(query))
         return replace(query, allowed_nodes=both.allowed_nodes, required_tags=both.required_tags)
+
+
+def _scoped(query: AnyQuery, spender: Spender) -> AnyQuery:
+    if isinstance(query, Query) or query.prefix_scope:
+        return query
+    return replace(query, prefix_scope=scope_of(spender.tenant, query.user))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -173,9 +174,11 @@ class Service:
         note = ticket.progress.personal if ticket.progress is not None else None
         if query.owner is not None:
             self.personal.answered(query.owner, query, note)
-        reply = make_reply(query, fused, entry, needs_feedback=note is not None and note.needs_feedback)
-        kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
-        return reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
+        needs_feedback = note is not None and note.needs_feedback
+        reply = make_reply(query, fused, entry, needs_feedback=needs_feedback) if encode else None
+        kept = self._settle(ticket, entry, result=encode(reply) if encode and reply else None)
+        left_j = math.inf if kept is None else await kept
+        return make_reply(query, fused, entry, needs_feedback=needs_feedback, left_j=left_j)
 
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
         query = self.placements.bind(query, ticket.payer.spender)
@@ -249,8 +252,6 @@ class Service:
             EdgewiseError: See the catalogue; nothing else.
         """
         ticket = Ticket(query.request_id, query.task.name, time.monotonic(), payer=payer)
-        if query.user:
-            query = self.personal.claim(query, payer.spender.tenant)
         end: TextEnd | None = None
         try:
             async with self.admission.enter(query.deadline_s):
@@ -268,8 +269,6 @@ class Service:
         if end is None:
             self._settle(ticket, entry)
             return
-        if query.owner is not None:
-            self.personal.answered(query.owner, query, end.personal)
         ticket.tokens = end.prompt_tokens + end.completion_tokens
         reply = TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings, entry.account)
         kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
@@ -277,6 +276,8 @@ class Service:
 
     async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
         query = self.placements.bind(query, ticket.payer.spender)
+        if query.user:
+            query = self.personal.claim(query, ticket.payer.spender.tenant)
         prompt, most = texts.features(query), query.max_experts or self._max_experts
 
         def ask(budget: BudgetRequest) -> tuple[texts.Demand, Wish, Decision, Limits]:
@@ -297,6 +298,9 @@ class Service:
         ticket.progress = progress
         panel = Panel(texts.confidence_of(ticket.plan) if ticket.plan else lambda _expert, margin: margin)
         async for piece in self._text_runner.run(query, progress, again, panel=panel, figures=demand.figures):
+            if isinstance(piece, TextEnd) and query.owner is not None:
+                # Where the key's work is bound to nodes, so is the copy of the question.
+                self.personal.answered(query.owner, query, piece.personal)
             yield piece
 
     def answered_from_cache(self, query: TextQuery, payer: Payer) -> None:

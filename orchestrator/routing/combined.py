@@ -1,7 +1,7 @@
 """Votes and judges beside the routes of a model, for clients that ask for them by name.
 
 What was not learned is not promised: such a route counts as no better than the best of its experts, so that the gateway
-never takes it by itself where one expert alone does.
+never takes it by itself where one expert alone does. What feedback has shown of it says how much better or worse it is.
 
 Shape letters: r routes, s stages.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from optimizer.deciding.model import Estimate, ProfilePrice
 from optimizer.routes.route import Fusion, Route
+from orchestrator.routing.fused import Calibrated
 from orchestrator.routing.model import QualityModel
 
 MOST_VOTERS = 4
@@ -29,15 +30,20 @@ class CombinedModel:
     Args:
         model: The routes that were learned or announced.
         quality_by_expert: Share of right answers, for the weights of the votes.
+        calibrated: What feedback has made of the quality of such a route; None has learned nothing.
     """
 
-    def __init__(self, model: QualityModel, quality_by_expert: Mapping[str, float]) -> None:
+    def __init__(
+        self, model: QualityModel, quality_by_expert: Mapping[str, float], calibrated: Calibrated | None = None
+    ) -> None:
         self.model = model
         ranked = sorted(quality_by_expert, key=lambda expert: (-quality_by_expert[expert], expert))
         extra = [*_votes(ranked, quality_by_expert), *_judges(ranked)]
         single = {route.experts[0]: r for r, route in enumerate(model.routes) if route.is_single}
         extra = [route for route in extra if all(expert in single for expert in route.experts)]
         self.routes = (*model.routes, *extra)
+        self._extra = extra
+        self._calibrated = calibrated or _as_said
         self._members = [[single[expert] for expert in route.experts] for route in extra]
         self._stages = [len(route.stages) for route in extra]
 
@@ -53,17 +59,22 @@ class CombinedModel:
         return self.model.prices
 
     def estimate(self, x_f: NDArray[Any]) -> Estimate:
-        """As the model within; what was added is as good as the best of its experts."""
+        """As the model within; what was added is as good as the best of its experts, or as feedback has shown."""
         known = self.model.estimate(x_f)
         if not self._members:
             return known
-        quality_r = np.array([max(known.quality_r[members]) for members in self._members])
+        best = [float(max(known.quality_r[members])) for members in self._members]
+        quality_r = np.array([self._calibrated(*one) for one in zip(self._extra, best, strict=True)])
         width = max(known.reach_rs.shape[1], *self._stages)
         reach_rs = np.zeros((len(self.routes), width))
         reach_rs[: len(known.reach_rs), : known.reach_rs.shape[1]] = known.reach_rs
         for row, stages in enumerate(self._stages, start=len(known.reach_rs)):
             reach_rs[row, :stages] = 1.0
         return Estimate(np.concatenate([known.quality_r, quality_r]), reach_rs)
+
+
+def _as_said(_route: Route, said: float) -> float:
+    return said
 
 
 def _votes(ranked: Sequence[str], quality: Mapping[str, float]) -> list[Route]:

@@ -1,8 +1,8 @@
 """What a language model learns of how one user wants their answers: ``make bench NAME=personal_texts``. Needs torch.
 
 The smallest decoder that ships, a user who asks in words of their own and wants dates in a format of their own, three
-users (other dates) per format: share of held-out questions answered in that very format by the global expert and by what
-is served, and what 400 questions lose that no expert, gate or threshold has seen.
+users (other dates) per format: share of held-out questions answered in that very format by the global expert and by
+what is served, and what 400 questions lose that no expert, gate or threshold has seen.
 """
 
 from __future__ import annotations

@@ -103,6 +103,7 @@ class _Desk:
                 self._replies.send({"op": "loaded", "id": header["id"], **found})
             case "unload":
                 self._library.unload(header["arm"])
+                self._batcher.shelf.retain(self._library.digests)
                 self._replies.send({"op": "unloaded", "id": header["id"]})
             case _:
                 raise ValueError(f"no operation {frame.op}")
@@ -122,6 +123,7 @@ def _end(text: Running) -> dict[str, Any]:
     return {
         "finish": writing.finish,
         "prompt_tokens": writing.prompt_tokens,
+        "cached_tokens": writing.cached_tokens,
         "completion_tokens": writing.completion_tokens,
         "compute_ms": (perf_counter() - text.joined_s) * 1e3,
         "macs": counts.macs,

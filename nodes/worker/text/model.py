@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from nodes.worker.sessions import LoadRefused, read_verified, session_of, verifi
 from nodes.worker.text.tokens import Tokenizer
 
 CHUNK_TOKENS = 64
+# Prompts are read in such blocks, see `nodes.worker.text.shelf`. Calls of fewer tokens cost more for each.
+BLOCK_TOKENS = 64
 
 
 class Cache:
@@ -75,6 +77,7 @@ class LanguageModel:
         shapes = {value.name: value.shape for value in self._session.get_inputs()}
         # What a user's own delta has, which is an input of models that are made for it; 0 for all others.
         self.delta_numbers: int = shapes["delta"][-1] if "delta" in shapes else 0
+        self.digest = sha256
         found = self._session.get_modelmeta().custom_metadata_map
         try:
             self.sizes: dict[str, int] = json.loads(found["edgewise.language"])
@@ -91,6 +94,17 @@ class LanguageModel:
         """Multiply-accumulates of `new` tokens behind `past` ones."""
         looks = new * past + new * (new + 1) // 2
         return new * self.sizes["macs_per_token"] + looks * self.sizes["macs_per_look"]
+
+    def read_blocks(self, row: Row) -> Row:
+        """Read what a row has before its last block; what is left of it.
+
+        Cost: one call of the runtime for every block, whoever else is written.
+        """
+        tokens = row.tokens
+        while (size := BLOCK_TOKENS - row.cache.tokens % BLOCK_TOKENS) < len(tokens):
+            self.step([replace(row, tokens=tokens[:size])])
+            tokens = tokens[size:]
+        return replace(row, tokens=tokens)
 
     def step(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """Run all rows at once and grow their caches; logits (b, v) after each row's last token.

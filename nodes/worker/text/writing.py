@@ -6,6 +6,7 @@ A token is sent once the letters it ends are complete and cannot be the beginnin
 from __future__ import annotations
 
 import codecs
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from nodes.worker.text.mixing import Chosen, Lanes, Mixture
 from nodes.worker.text.sampling import Sampling
+from nodes.worker.text.shelf import Shelf
 from nodes.worker.text.tokens import END, Tokenizer
 
 DEFAULT_MAX_TOKENS = 64
@@ -45,7 +47,11 @@ class Allowance:
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """What is asked for; fields as in `nodes.engines.contract.TextJob`."""
+    """What is asked for; fields as in `nodes.engines.contract.TextJob`.
+
+    Attributes:
+        keep_bytes: What kept prompts of all texts may take.
+    """
 
     question: str
     max_tokens: int = 0
@@ -55,6 +61,8 @@ class Order:
     stop: tuple[str, ...] = ()
     allowance: Allowance = field(default_factory=Allowance)
     top_logprobs: int | None = None
+    scope: str = ""
+    keep_bytes: int = 0
     delta_n: NDArray[np.float32] | None = None
 
 
@@ -85,12 +93,15 @@ class Writing:
         if room < 1:
             raise PromptRefused(f"the question has {len(prompt)} tokens; {mixture.context_tokens} is the limit")
         self.prompt_tokens = len(prompt)
+        self.cached_tokens = 0
+        self._prompt = prompt
         self.lanes = Lanes(mixture, prompt, sampling=order.sampling, seed=order.seed)
         self.lanes.top_logprobs = order.top_logprobs
         self.lanes.delta_n = _fitting(order.delta_n, mixture)
         self._order = order
         self._held_logprobs: list[dict[str, Any]] = []
         self._most_tokens = min(room, order.max_tokens or DEFAULT_MAX_TOKENS)
+        # Kept prompts do not count: with them or without, a text ends at the same token.
         self._paid_tokens = order.allowance.tokens(len(prompt))
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held_text, self._held_ids = "", []  # type: tuple[str, list[int]]
@@ -102,6 +113,17 @@ class Writing:
     def margin_fraction(self) -> float | None:
         """Mean margin of the tokens chosen so far; None before the first."""
         return sum(self._margins) / len(self._margins) if self._margins else None
+
+    def borrow(self, shelf: Shelf) -> None:
+        """Begin with what a shelf has of the prompt; counted is what every model got."""
+        shelf.limit_bytes = self._order.keep_bytes
+        lent = [shelf.lend(self._order.scope, self._prompt, *place) for place in self.lanes.places]
+        self.cached_tokens = min(lent)
+
+    def hand_over(self, shelf: Shelf) -> None:
+        """Leave the prompt, as far as it was read, to those who ask after."""
+        for place in self.lanes.places:
+            shelf.keep(self._order.scope, self._prompt, *place)
 
     def take(self, chosen: Chosen) -> Piece | None:
         """Note the next token; what can be sent now. Sets `finish` where the text ends with it."""
@@ -165,6 +187,13 @@ def _fitting(delta_n: NDArray[np.float32] | None, mixture: Mixture) -> NDArray[n
     return delta_n
 
 
+def _scope(scope: str, delta_n: NDArray[np.float32] | None) -> str:
+    """What a user's own model has read is of no use to any other model, not even to that user's next version."""
+    if not scope or delta_n is None:
+        return scope
+    return f"{scope}/{hashlib.sha256(delta_n.tobytes()).hexdigest()}"
+
+
 def order_from(header: Mapping[str, Any], delta_n: NDArray[np.float32] | None = None) -> Order:
     """The order in a frame's header, and the user's own delta beside it.
 
@@ -181,6 +210,8 @@ def order_from(header: Mapping[str, Any], delta_n: NDArray[np.float32] | None = 
             stop=tuple(map(str, header["stop"])),
             allowance=Allowance(*map(float, header["allowance"])),
             top_logprobs=header.get("top_logprobs"),
+            scope=_scope(str(header.get("scope", "")), delta_n),
+            keep_bytes=int(header.get("keep_bytes", 0)),
             delta_n=delta_n,
         )
     except (KeyError, TypeError, ValueError) as problem:

@@ -1,7 +1,8 @@
 """Small VGG and MobileNet classifiers of 32x32 pictures in colour, made on the spot.
 
-Without torch convolutions are random and normalised on data, the last layer is fitted in closed form: enough to be right about
-most digits in colour, and to be personalised. With torch that is only the start of a short training. Shapes: n samples, c channels, h and w pixels.
+Without torch convolutions are random and normalised on data, the last layer is fitted in closed form: enough to be
+right about most digits in colour, and to be personalised. With torch that is only the start of a short training.
+Shapes: n samples, c channels, h and w pixels.
 """
 
 from __future__ import annotations

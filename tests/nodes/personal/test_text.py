@@ -183,6 +183,34 @@ async def test_several_users_write_in_one_batch_each_with_their_own_delta(
     await office.close()
 
 
+async def test_what_one_users_model_has_read_is_kept_for_nobody_else(tmp_path: Path) -> None:
+    """Kept beginnings of prompts, of one scope: with a delta, without it, with it again."""
+    engine = OnnxTextEngine(WorkerCommand(Path(sys.executable), 4, SERVE), keep_bytes=1 << 22)
+    await engine.load(list(load_inventory(None, (EXPERT,)).arms))
+    office = await open_office(tmp_path, engine)
+    file = read_decoder(model())
+    arrays = {name: np.full(shape, 0.05, np.float32) for name, shape in file.shapes().items()}
+    question = " ".join(f"The date {n} days after March {n}" for n in range(1, 9)) + " is what?"
+
+    async def write(delta_n: Any, scope: str) -> tuple[str, float | None]:
+        job = TextJob(f"personal/{EXPERT}", (("user", question),), max_tokens=6, delta_n=delta_n, scope=scope)
+        said, margin = "", None
+        async for item in engine.generate(job):
+            if isinstance(item, TextEnd):
+                margin = item.margin_fraction
+            else:
+                said += item.text
+        return said, margin
+
+    plain, own = await write(None, ""), await write(file.row(arrays), "")
+    assert plain != own
+    for _ in range(2):
+        assert await write(file.row(arrays), "one") == own
+        assert await write(None, "one") == plain
+    await office.close()
+    await engine.close()
+
+
 async def test_a_delta_of_another_shape_is_refused_by_the_engine(tmp_path: Path, engine: OnnxTextEngine) -> None:
     office = await open_office(tmp_path, engine)
     job = TextJob(f"personal/{EXPERT}", (("user", "What is it?"),), delta_n=np.zeros(3, np.float32))
