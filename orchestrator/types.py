@@ -208,7 +208,7 @@ class TextQuery:
         max_ttft_ms: Most milliseconds until the first token; None for no limit.
         max_tpot_ms: Most milliseconds per further token; None for no limit.
         whole: Nobody reads the text before it is complete.
-        user: Whom a tenant's application asks for, as it says itself; "" for nobody.
+        user: Whom a tenant's application asks for, as it says itself; "" for nobody. `owner` and `home` as of `Query`.
         prefix_scope: See `orchestrator.prefixes`; "" shares nothing.
     """
 
@@ -229,6 +229,8 @@ class TextQuery:
     whole: bool = False
     user: str = ""
     prefix_scope: str = ""
+    owner: Owner | None = None
+    home: str = ""
 
     @property
     def prompt(self) -> str:

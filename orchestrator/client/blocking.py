@@ -135,6 +135,7 @@ class Client(Session):
         expert: str | None = None,
         fusion: FusionChoice | None = None,
         request_id: str | None = None,
+        user: str | None = None,
         timeout_s: float | None = None,
     ) -> Generator[TextDelta | Generated, None, None]:
         """Generate text: yields pieces as they come and ends with a `Generated` that holds all of it.
@@ -144,7 +145,7 @@ class Client(Session):
         Raises:
             EdgewiseError: Before or between pieces; see `orchestrator.errors`.
         """
-        ask = wire.Ask(task, budget, expert, fusion, None, request_id)
+        ask = wire.Ask(task, budget, expert, fusion, None, request_id, user)
         call = wire.generate(messages, parameters, ask)
         open_stream = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString

@@ -104,6 +104,7 @@ def generate(
         ),
         budget=_budget(ask.budget),
         fusion=_fusion(ask),
+        user=ask.user or "",
     )
     return Call(f"/{GATEWAY}/Generate", request, gateway_pb2.GenerateEvent, _event)
 

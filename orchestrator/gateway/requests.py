@@ -112,6 +112,7 @@ def decode_generate(message: gateway_pb2.GenerateRequest, *, tasks: dict[str, Ta
         needs=capabilities_needed(parameters),
         allowed_nodes=named("allowed_nodes", message.allowed_nodes, MAX_NODES),
         required_tags=named("required_tags", message.required_tags, MAX_TAGS),
+        user=check_user(message.user) if message.user else "",
     )
 
 
