@@ -75,6 +75,7 @@ GENERATED = {
     "orchestrator.execution.text": "fills text into it",
     "nodes.wire": "the node's translation of tensors",
     "nodes.agent.wire": "the agent's translation",
+    "nodes.agent.turn_wire": "the agent's translation of what concerns texts that several nodes write",
     "nodes.identity.wire": "renews a certificate",
     "nodes.agent.personal_wire": "the agent's translation of what concerns users' own experts",
     "orchestrator.personal.wire": "the gateway's translation of what concerns users' own experts",

@@ -15,6 +15,9 @@ from nodes.agent.model_messages import ModelOrder as ModelOrder
 from nodes.agent.model_messages import ModelReport as ModelReport
 from nodes.agent.model_messages import ModelsWanted as ModelsWanted
 from nodes.agent.model_messages import ResidencyChanged as ResidencyChanged
+from nodes.agent.turn_messages import NextTurn as NextTurn
+from nodes.agent.turn_messages import SharedText as SharedText
+from nodes.agent.turn_messages import Written as Written
 from nodes.arms import ArmProfile, ArmSpec, Residency, TaskSpec, Tensors
 from nodes.energy.contract import EnergyReading, Provenance, Signals
 
@@ -242,6 +245,7 @@ Event = (
     | WorkDone
     | WorkFailed
     | TextDelta
+    | Written
     | ArmsChanged
     | EnergySettled
     | Draining
@@ -303,6 +307,7 @@ class TextRequest:
     whole: bool = False
     top_logprobs: int | None = None
     embed: bool = False
+    shared: SharedText | None = None
 
 
 @dataclass(frozen=True)
@@ -379,6 +384,7 @@ Command = (
     Welcome
     | Rejected
     | Work
+    | NextTurn
     | Cancel
     | Drain
     | Suspend

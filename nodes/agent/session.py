@@ -191,6 +191,8 @@ class Session:
         match command:
             case m.Work():
                 self._desk.take(command)
+            case m.NextTurn(work_id, turn):
+                self._desk.turn(work_id, turn)
             case m.Cancel(work_id):
                 self._desk.cancel(work_id)
             case m.Keep() | m.PersonalOrder() | m.ModelOrder():

@@ -16,6 +16,7 @@ from edgewise.v1 import fleet_pb2_grpc as fleet_grpc
 from nodes.agent import messages as m
 from nodes.agent import model_wire as models
 from nodes.agent import personal_wire as personal
+from nodes.agent import turn_wire as turns
 from nodes.arms import Residency, TaskSpec
 from nodes.wire import DTYPE_NAMES, PROVENANCES, energy, tensor_messages, tensor_spec
 
@@ -95,7 +96,9 @@ class FleetStream:
 
 
 def encode(epoch: int, sequence: int, events: Sequence[m.Event]) -> fleet.FromNode:
-    """One message with these events, in order."""
+    """One message with these events, in order. What is written in turns leaves the epoch out, see the protocol."""
+    if all(isinstance(event, m.Written) for event in events):
+        epoch = 0
     return fleet.FromNode(epoch=epoch, sequence=sequence, events=[_event(event) for event in events])
 
 
@@ -113,6 +116,8 @@ def _event(event: m.Event) -> fleet.NodeEvent:
             delta = fleet.TextDelta(work_id=event.work_id, text=event.text, token_ids=event.token_ids)
             delta.logprobs_json = _listed(event.logprobs)
             return fleet.NodeEvent(delta=delta)
+        case m.Written():
+            return fleet.NodeEvent(written=turns.written(event))
         case m.WorkFailed():
             return fleet.NodeEvent(failed=_failed(event))
         case m.Heartbeat():
@@ -300,6 +305,8 @@ def _command(command: fleet.NodeCommand) -> m.Command | None:
     match command.WhichOneof("command"):
         case "work":
             return _work(command.work)
+        case "turn":
+            return m.NextTurn(command.turn.work_id, turns.turn(command.turn))
         case "cancel":
             return m.Cancel(command.cancel.work_id)
         case "welcome":
@@ -379,6 +386,7 @@ def _text(text: fleet.TextWork) -> m.TextRequest:
         whole=text.whole,
         top_logprobs=min(parameters.top_logprobs, MAX_TOPS) if parameters.HasField("top_logprobs") else None,
         embed=parameters.embed,
+        shared=turns.shared(text.shared) if text.HasField("shared") else None,
     )
 
 

@@ -32,12 +32,16 @@ class OnnxTextEngine(HostedEngine):
 
     async def generate(self, job: TextJob) -> AsyncGenerator[TextPiece | TextEnd]:
         """See `Engine`. A text without a temperature is greedy; one without a seed gets a random one."""
+        if job.turns is not None:
+            async with aclosing(
+                self._child.share(job, {**text_order(job), "shared": True, "quiet": job.whole})
+            ) as parts:
+                async for frame in parts:
+                    yield _read(frame, 0.0)
+            return
         async with aclosing(self._child.stream(job, text_order(job))) as frames:
             async for frame, queue_ms in frames:
-                try:
-                    yield _piece(frame) if frame.op == "piece" else _end(frame, queue_ms)
-                except (KeyError, TypeError, ValueError) as error:
-                    raise EngineError("The engine's answer cannot be read") from error
+                yield _read(frame, queue_ms)
 
 
 def text_order(job: TextJob) -> dict[str, Any]:
@@ -70,9 +74,23 @@ def _allowance(limit_j: float, cost: TextCost | None) -> tuple[float, ...]:
     return limit_j, cost.overhead_j, cost.prefill_j_per_token, cost.decode_j_per_token
 
 
+def _read(frame: Frame, queue_ms: float) -> TextPiece | TextEnd:
+    try:
+        return _piece(frame) if frame.op == "piece" else _end(frame, queue_ms)
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError("The engine's answer cannot be read") from error
+
+
 def _piece(frame: Frame) -> TextPiece:
     header = frame.header
-    return TextPiece(str(header["text"]), tuple(map(int, header["token_ids"])), tuple(header["logprobs"]))
+    return TextPiece(
+        str(header["text"]),
+        tuple(map(int, header["token_ids"])),
+        tuple(header["logprobs"]),
+        tuple(map(int, header.get("top_ids", ()))),
+        frame.tensors().get("probabilities"),
+        bool(header.get("ended", False)),
+    )
 
 
 def _end(frame: Frame, queue_ms: float) -> TextEnd:

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodes.worker.text.mixing import Chosen, Lanes, Mixture
-from nodes.worker.text.sampling import Sampling
+from nodes.worker.text.mixing import Chosen, Counts, Lanes, Mixture
+from nodes.worker.text.model import LanguageModel, Row
+from nodes.worker.text.sampling import Floats, Sampling
 from nodes.worker.text.tokens import END, Tokenizer
 
 DEFAULT_MAX_TOKENS = 64
@@ -98,9 +99,40 @@ class Writing:
         """Mean margin of the tokens chosen so far; None before the first."""
         return sum(self._margins) / len(self._margins) if self._margins else None
 
+    @property
+    def counts(self) -> Counts:
+        """What the text took."""
+        return self.lanes.counts
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is nothing to do."""
+        return bool(self.finish)
+
+    def plan(self) -> list[tuple[LanguageModel, Row]]:
+        """See `Lanes`."""
+        return self.lanes.plan()
+
+    def advance(self, scores: Sequence[Floats]) -> Piece | None:
+        """Choose the next token from the scores (v) of each planned row; what can be sent now."""
+        return self.take(self.lanes.choose(scores))
+
     def take(self, chosen: Chosen) -> Piece | None:
         """Note the next token; what can be sent now. Sets `finish` where the text ends with it."""
         self._margins.append(chosen.margin)
+        return self._note(chosen)
+
+    def hear(self, token: int) -> Piece | None:
+        """Note a token that somebody else chose."""
+        self.lanes.hear(token)
+        return self._note(Chosen(token, 0.0))
+
+    def stop(self) -> Piece | None:
+        """End the text here; what was held back."""
+        self.finish = "length"
+        return self._released()
+
+    def _note(self, chosen: Chosen) -> Piece | None:
         self.completion_tokens += 1
         ended = chosen.token == END and self.completion_tokens > self._order.min_tokens
         if not ended:

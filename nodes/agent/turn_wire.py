@@ -1,0 +1,33 @@
+"""The agent's translation of what concerns texts that experts on several nodes write together."""
+
+from __future__ import annotations
+
+import json
+
+from edgewise.v1 import fleet_pb2 as fleet
+from nodes.agent import messages as m
+from nodes.engines.contract import Turn
+
+
+def written(event: m.Written) -> fleet.Written:
+    """What came of a turn."""
+    told = event.probabilities
+    return fleet.Written(
+        work_id=event.work_id,
+        text=event.text,
+        token_ids=event.token_ids,
+        logprobs_json=json.dumps(list(event.logprobs), separators=(",", ":")) if event.logprobs else "",
+        top_ids=event.top_ids,
+        probabilities=b"" if told is None else told.astype("<f2").tobytes(),
+        ended=event.ended,
+    )
+
+
+def shared(message: fleet.SharedText) -> m.SharedText:
+    """What is special about a shared text."""
+    return m.SharedText(turn(message.first), message.min_tokens)
+
+
+def turn(message: fleet.Turn) -> Turn:
+    """What to do next."""
+    return Turn(tuple(message.token_ids), message.count, message.tops, message.dense, message.tell_text, message.last)
