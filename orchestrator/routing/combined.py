@@ -1,4 +1,4 @@
-"""Votes and judges beside the routes of a model, for clients that ask for them by name.
+"""Votes, judges and texts in turns beside the routes of a model, for clients that ask for them by name.
 
 What was not learned is not promised: such a route counts as no better than the best of its experts, so that the gateway
 never takes it by itself where one expert alone does.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,23 +19,31 @@ from numpy.typing import NDArray
 from optimizer.deciding.model import Estimate, ProfilePrice
 from optimizer.routes.route import Fusion, Route
 from orchestrator.routing.model import QualityModel
+from orchestrator.routing.turns import turn_routes
 
 MOST_VOTERS = 4
 _LEAST_WEIGHT = 0.05
 
 
 class CombinedModel:
-    """A model with votes and judges added at the end of its routes.
+    """A model with votes, judges and texts in turns added at the end of its routes.
 
     Args:
         model: The routes that were learned or announced.
-        quality_by_expert: Share of right answers, for the weights of the votes.
+        quality_by_expert: Share of right answers, for the weights of the votes and of turns.
+        vocabularies: Of the experts that can write in turns.
     """
 
-    def __init__(self, model: QualityModel, quality_by_expert: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        model: QualityModel,
+        quality_by_expert: Mapping[str, float],
+        vocabularies: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.model = model
         ranked = sorted(quality_by_expert, key=lambda expert: (-quality_by_expert[expert], expert))
-        extra = [*_votes(ranked, quality_by_expert), *_judges(ranked)]
+        turns = turn_routes(ranked, vocabularies, lambda expert: max(quality_by_expert[expert], _LEAST_WEIGHT))
+        extra = [*_votes(ranked, quality_by_expert), *_judges(ranked), *turns]
         single = {route.experts[0]: r for r, route in enumerate(model.routes) if route.is_single}
         extra = [route for route in extra if all(expert in single for expert in route.experts)]
         self.routes = (*model.routes, *extra)

@@ -16,6 +16,7 @@ from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, completions
 from orchestrator.residency import missing_j
+from orchestrator.routing.turns import TurnRates
 from orchestrator.types import Provenance, TextQuery
 
 Floats = NDArray[np.float64]
@@ -42,6 +43,11 @@ class Figures(Protocol):
         """The arms."""
         ...
 
+    @property
+    def turns(self) -> TurnRates | None:
+        """What texts cost that several arms write; None where no text is meant."""
+        ...
+
 
 @dataclass
 class TextFigures:
@@ -49,6 +55,7 @@ class TextFigures:
 
     Args:
         prompt_tokens_n: Of the prompt as each arm counts, typically.
+        turns: What the text costs where several arms write it.
     """
 
     states: Sequence[ArmState]
@@ -61,6 +68,7 @@ class TextFigures:
     available_n: NDArray[np.bool_]
     loaded: bool
     prompt_tokens_n: Floats
+    turns: TurnRates
     energy_changes: Changes = field(default_factory=Changes)
     latency_changes: Changes = field(default_factory=Changes)
     wait_changes: Changes = field(default_factory=Changes)
@@ -85,6 +93,7 @@ def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
         board.available_n.copy(),
         board.loaded,
         np.zeros(len(board.states)),
+        TurnRates.empty(len(board.states)),
     )
     size, messages = prompt_bytes(query), len(query.messages)
     for state in board.states:
@@ -105,12 +114,24 @@ def _price(figures: TextFigures, board: ArmBoard, state: ArmState, *, prompt_tok
     figures.service_ms_n[n] = (HOP_MS + profile.cost_ms(prompt_tokens, mean)) * track.slowness * together
     bound_ms = (HOP_MS + profile.cost_ms(prompt_tokens * TOKENS_MARGIN, high)) * track.slowness_bound * together
     figures.service_bound_ms_n[n] = max(bound_ms, figures.service_ms_n[n])
+    turns, slower = figures.turns, track.slowness * together
+    turns.tokens_bn[:, n] = mean, high
+    turns.fixed_kn[1, n] = profile.cost_ms(prompt_tokens, 0.0) * slower + figures.wait_ms_n[n]
+    turns.heard_kn[1, n] = profile.prefill_ms_per_token * slower
+    turns.written_kn[1, n] = profile.decode_ms_per_token * slower
+    turns.excess_kn[1, n] = track.slowness_bound / track.slowness
     if state.arm.energy.provenance is not Provenance.UNMEASURED:
         typical, bound = board.energy_factors(n)
         load_j = missing_j(state.arm.residency)
         figures.energy_j_n[n] = load_j + profile.cost_j(prompt_tokens, mean) * typical
         bound_j = load_j + profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
         figures.energy_bound_j_n[n] = max(bound_j, figures.energy_j_n[n])
+        turns.fixed_kn[0, n] = load_j + profile.cost_j(prompt_tokens, 0.0) * typical
+        turns.heard_kn[0, n] = profile.prefill_j_per_token * typical
+        turns.written_kn[0, n] = profile.decode_j_per_token * typical
+        turns.excess_kn[0, n] = TOKENS_MARGIN * bound / typical
+    else:
+        turns.excess_kn[0, n] = np.inf
 
 
 def covering(figures: TextFigures, arms: int) -> TextFigures:
@@ -118,7 +139,7 @@ def covering(figures: TextFigures, arms: int) -> TextFigures:
     more = arms - len(figures.energy_j_n)
     if more <= 0:
         return figures
-    grown = replace(figures)
+    grown = replace(figures, turns=figures.turns.grown(more))
     for name, value in vars(figures).items():
         if isinstance(value, np.ndarray):
             setattr(grown, name, np.pad(value, (0, more)))
