@@ -199,6 +199,7 @@ class TextQuery:
         max_ttft_ms: Most milliseconds until the first token; None for no limit.
         max_tpot_ms: Most milliseconds per further token; None for no limit.
         whole: Nobody reads the text before it is complete.
+        continue_on_loss: Whether experts that write one text together go on where one of them is lost.
     """
 
     request_id: str
@@ -216,6 +217,7 @@ class TextQuery:
     max_ttft_ms: float | None = None
     max_tpot_ms: float | None = None
     whole: bool = False
+    continue_on_loss: bool = False
 
     @property
     def prompt(self) -> str:
@@ -264,12 +266,21 @@ class Failed:
 
 @dataclass(frozen=True)
 class Delta:
-    """A piece of generated text."""
+    """A piece of generated text.
+
+    Args:
+        top_ids: Where a turn asked for probabilities: whose they are; empty for the whole vocabulary in order.
+        top_probabilities: Of the next token; None where nobody asked.
+        ended: A text that several experts write ends with this piece.
+    """
 
     work_id: int
     text: str
     token_ids: tuple[int, ...]
     logprobs_json: str = ""
+    top_ids: tuple[int, ...] = ()
+    top_probabilities: Array | None = None
+    ended: bool = False
 
 
 @dataclass(frozen=True)

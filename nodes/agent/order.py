@@ -17,8 +17,7 @@ class IncomingOrder:
 
     def accept(self, epoch: int, sequence: int) -> bool:
         """Whether a message belongs to this stream and is newer than all before it."""
-        # Turns leave the epoch out, see the protocol.
-        if epoch not in (0, self.epoch) or sequence <= self.sequence:
+        if epoch != self.epoch or sequence <= self.sequence:
             return False
         self.sequence = sequence
         return True

@@ -105,7 +105,7 @@ class NodeSession:
         now_s = self._clock()
         self._interval_s += SMOOTHING * (now_s - self._sent_s - self._interval_s)
         self._sent_s = now_s
-        if self._goes_alone() or len(self._outbox) >= GATHER_MOST:
+        if self._goes_alone() or command.HasField("turn") or len(self._outbox) >= GATHER_MOST:
             self._wake.set()
         elif len(self._outbox) == 1:
             asyncio.get_running_loop().call_later(GATHER_S, self._wake.set)
@@ -124,6 +124,11 @@ class NodeSession:
         self.send(fleet_pb2.NodeCommand(work=work))
         self.pending[work.work_id] = pending
         return pending
+
+    def turn(self, pending: Pending, turn: fleet_pb2.Turn) -> None:
+        """Go on with a text that several nodes write. Raises as `send`."""
+        turn.work_id, pending.sent_s = pending.work_id, self._clock()
+        self.send(fleet_pb2.NodeCommand(turn=turn))
 
     def abandon(self, pending: Pending) -> None:
         """The result is no longer wanted: tell the node unless it has already answered."""
@@ -144,7 +149,9 @@ class NodeSession:
         count = self._fitting() if len(self._outbox) > 1 else 1
         commands, self._outbox = self._outbox[:count], self._outbox[count:]
         self._sent_sequence += 1
-        return fleet_pb2.ToNode(epoch=self.epoch, sequence=self._sent_sequence, commands=commands)
+        turns_only = all(command.HasField("turn") for command in commands)
+        epoch = 0 if turns_only else self.epoch
+        return fleet_pb2.ToNode(epoch=epoch, sequence=self._sent_sequence, commands=commands)
 
     def _fitting(self) -> int:
         """How many of the queued commands fit into one message; the first does, whatever its size."""

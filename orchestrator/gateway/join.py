@@ -25,6 +25,7 @@ from orchestrator.fleet.wire import (
     decode_hello,
     decode_residency,
     decode_signals,
+    decode_written,
 )
 from orchestrator.gateway.guard import Malformed
 from orchestrator.personal.types import PersonalReport
@@ -155,7 +156,7 @@ class Joiner:
 
     async def _read(self, context: Any, session: NodeSession) -> None:
         while (message := await context.read()) is not END:
-            if isinstance(message, Malformed) or not session.accepts(message.epoch, message.sequence):
+            if isinstance(message, Malformed) or not session.accepts(_epoch(message, session), message.sequence):
                 continue
             self._fleet.heard(session)
             for event in message.events:
@@ -172,6 +173,8 @@ class Joiner:
                     session.settle(decode_failed(event.failed))
                 case "delta":
                     session.deliver(decode_delta(event.delta))
+                case "written":
+                    session.deliver(decode_written(event.written))
                 case "heartbeat":
                     session.running = event.heartbeat.running
                     session.queued = event.heartbeat.queued
@@ -221,3 +224,9 @@ class Joiner:
             for session in self._fleet.expired():
                 log.warning("node.lease_expired", node=session.name)
                 self._fleet.leave(session)
+
+
+def _epoch(message: fleet_pb2.FromNode, session: NodeSession) -> int:
+    """A message's epoch; what is written in turns leaves it out, see the protocol."""
+    turns = message.events and all(event.HasField("written") for event in message.events)
+    return session.epoch if turns and not message.epoch else message.epoch

@@ -1,7 +1,8 @@
 """Votes, judges and texts in turns beside the routes of a model, for clients that ask for them by name.
 
 What was not learned is not promised: such a route counts as no better than the best of its experts, so that the gateway
-never takes it by itself where one expert alone does.
+never takes it by itself where one expert alone does. In turns a text is partly the worst one's, and may cost less than
+the best one's: it counts as that one's, which alone costs less still.
 
 Shape letters: r routes, s stages.
 """
@@ -49,6 +50,7 @@ class CombinedModel:
         self.routes = (*model.routes, *extra)
         self._members = [[single[expert] for expert in route.experts] for route in extra]
         self._stages = [len(route.stages) for route in extra]
+        self._best_r = [route.fusion is not Fusion.TOKEN for route in extra]
 
     def over(self, model: QualityModel) -> CombinedModel:
         """The same votes and judges beside another model of the same routes."""
@@ -62,11 +64,12 @@ class CombinedModel:
         return self.model.prices
 
     def estimate(self, x_f: NDArray[Any]) -> Estimate:
-        """As the model within; what was added is as good as the best of its experts."""
+        """As the model within; votes and judges are as good as the best of their experts, turns as the worst."""
         known = self.model.estimate(x_f)
         if not self._members:
             return known
-        quality_r = np.array([max(known.quality_r[members]) for members in self._members])
+        pairs = zip(self._best_r, self._members, strict=True)
+        quality_r = np.array([(max if best else min)(known.quality_r[members]) for best, members in pairs])
         width = max(known.reach_rs.shape[1], *self._stages)
         reach_rs = np.zeros((len(self.routes), width))
         reach_rs[: len(known.reach_rs), : known.reach_rs.shape[1]] = known.reach_rs

@@ -93,7 +93,7 @@ def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
         board.available_n.copy(),
         board.loaded,
         np.zeros(len(board.states)),
-        TurnRates.empty(len(board.states)),
+        TurnRates.empty(len(board.states), everyone=not query.parameters.temperature),
     )
     size, messages = prompt_bytes(query), len(query.messages)
     for state in board.states:

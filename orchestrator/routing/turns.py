@@ -1,7 +1,8 @@
 """What a text costs that several experts write in turns, and who can: pure.
 
 Every expert reads the prompt once and every token once, those that others wrote at the price of a prompt's; only the
-tokens of its own turns take a step each. All its nodes wait for each other, so milliseconds add up.
+tokens of its own turns take a step each. All its nodes wait for each other, so milliseconds add up. A greedy text is
+the average of all: every expert steps for every token, side by side.
 
 Shape letters: k joules and milliseconds, b typical and bound, n arms, r routes, f experts of a route.
 """
@@ -64,6 +65,7 @@ class TurnRates:
         written_kn: For each token of its own.
         excess_kn: By what the bound exceeds the typical figure.
         tokens_bn: Of the whole answer.
+        everyone: Whether the text is greedy.
     """
 
     fixed_kn: Floats
@@ -71,15 +73,28 @@ class TurnRates:
     written_kn: Floats
     excess_kn: Floats
     tokens_bn: Floats
+    everyone: bool
 
     @classmethod
-    def empty(cls, arms: int) -> TurnRates:
+    def empty(cls, arms: int, *, everyone: bool) -> TurnRates:
         """Nothing known of so many arms."""
-        return cls(*(np.zeros((2, arms)) for _ in range(5)))
+        fixed_kn, heard_kn, written_kn, excess_kn, tokens_bn = np.zeros((5, 2, arms))
+        return cls(fixed_kn, heard_kn, written_kn, excess_kn, tokens_bn, everyone)
 
     def grown(self, more: int) -> TurnRates:
         """The same with so many arms behind them that came later."""
-        return TurnRates(**{name: np.pad(array_kn, ((0, 0), (0, more))) for name, array_kn in vars(self).items()})
+
+        def pad(array_kn: Floats) -> Floats:
+            return np.pad(array_kn, ((0, 0), (0, more)))
+
+        return TurnRates(
+            fixed_kn=pad(self.fixed_kn),
+            heard_kn=pad(self.heard_kn),
+            written_kn=pad(self.written_kn),
+            excess_kn=pad(self.excess_kn),
+            tokens_bn=pad(self.tokens_bn),
+            everyone=self.everyone,
+        )
 
     def price(self, arms_rf: NDArray[np.intp], weight_rf: Floats) -> tuple[Floats, Floats]:
         """Typical and bounding figures (k, r) of texts that these arms write in turns.
@@ -93,9 +108,12 @@ class TurnRates:
         high_r = np.maximum(np.where(member_rf, self.tokens_bn[1, arms_rf], 0.0).max(axis=1), 1.0)
         spread_rf = SHARE_DEVIATIONS * np.sqrt(weight_rf * (1.0 - weight_rf) / high_r[:, None])
         high_rf = np.minimum(1.0, weight_rf + spread_rf)
+        changes_r = 1.0 - (weight_rf**2).sum(axis=1)
+        if self.everyone:
+            weight_rf = high_rf = member_rf.astype(np.float64)
+            changes_r = np.ones_like(tokens_r)
         typical_kr = self._sum(arms_rf, weight_rf, tokens_r, np.ones_like(self.excess_kn), member_rf)
         bound_kr = self._sum(arms_rf, high_rf, high_r, self.excess_kn, member_rf)
-        changes_r = 1.0 - (weight_rf**2).sum(axis=1)
         typical_kr[1] += HOP_MS * (1.0 + tokens_r * changes_r)
         bound_kr[1] += HOP_MS * (1.0 + high_r)
         return typical_kr, np.maximum(bound_kr, typical_kr)
@@ -116,5 +134,8 @@ class TurnRates:
         )
         excess_krf = excess_kn[:, arms_rf]
         known_krf = np.where(np.isfinite(excess_krf), each_krf, 1.0)
-        total: Floats = np.multiply(known_krf, excess_krf, where=member_rf, out=np.zeros_like(each_krf)).sum(axis=2)
+        all_krf: Floats = np.multiply(known_krf, excess_krf, where=member_rf, out=np.zeros_like(each_krf))
+        total: Floats = all_krf.sum(axis=2)
+        if self.everyone:
+            total[1] = all_krf[1].max(axis=1)
         return total

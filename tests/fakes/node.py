@@ -103,6 +103,7 @@ class FakeNode:
         self._sequence = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._turns: dict[int, Turn] = {}
         self._call: Any = None
 
     # ---- joining and leaving
@@ -255,6 +256,9 @@ class FakeNode:
                 running = self._running.get(command.cancel.work_id)
                 if running is not None:
                     running.cancel()
+            case "turn":
+                if (turn := self._turns.get(command.turn.work_id)) is not None:
+                    turn.turns.put_nowait(command.turn)
             case "drain":
                 self.seen.drained.set()
             case "suspend":
@@ -264,6 +268,9 @@ class FakeNode:
 
     def _start(self, work: fleet.Work) -> None:
         turn = Turn(work, self.arms[work.expert, work.variant], self.emit, self.vanish)
+        if work.text.HasField("shared"):
+            turn.turns.put_nowait(work.text.shared.first)
+            self._turns[work.work_id] = turn
         task = asyncio.ensure_future(self._behave(turn))
         self._running[work.work_id] = task
         task.add_done_callback(lambda _: self._running.pop(work.work_id, None))

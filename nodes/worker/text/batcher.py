@@ -11,7 +11,7 @@ from nodes.worker.text.mixing import Mixture
 from nodes.worker.text.model import LanguageModel, Row
 from nodes.worker.text.sampling import Floats
 from nodes.worker.text.sharing import Turn, Voice
-from nodes.worker.text.writing import Order, Piece, Writing
+from nodes.worker.text.writing import Order, Piece, PromptRefused, Writing
 
 
 @dataclass
@@ -60,11 +60,19 @@ class Batcher:
         self._running[key] = Running(key, Voice(mixture, order, quiet=quiet), perf_counter())
 
     def turn(self, key: int, turn: Turn) -> Running | None:
-        """Give a shared text its next turn; the text where there is something to send already or it has ended."""
+        """Give a shared text its next turn; the text where there is something to send already or it has ended.
+
+        Raises:
+            PromptRefused: if others are said to have written what is no token; the text has ended then.
+        """
         text = self._running.get(key)
         if text is None or not isinstance(text.writing, Voice):
             return None
-        text.piece = text.writing.hear(turn)
+        try:
+            text.piece = text.writing.hear(turn)
+        except PromptRefused:
+            del self._running[key]
+            raise
         if text.writing.finish:
             del self._running[key]
         return text if text.writing.finish or text.piece is not None else None

@@ -123,7 +123,13 @@ class Writing:
         return self._note(chosen)
 
     def hear(self, token: int) -> Piece | None:
-        """Note a token that somebody else chose."""
+        """Note a token that somebody else chose.
+
+        Raises:
+            PromptRefused: if it is none of the vocabulary.
+        """
+        if not 0 <= token < self._tokenizer.size:
+            raise PromptRefused(f"{token} is no token of this vocabulary")
         self.lanes.hear(token)
         return self._note(Chosen(token, 0.0))
 
