@@ -180,11 +180,7 @@ class Session:
         for command in first:
             self._apply(command)
         while (received := await self._stream.receive()) is not None:
-            # Turns leave the epoch out, see the protocol.
-            commands = received.commands
-            turns = commands and all(isinstance(command, m.NextTurn) for command in commands)
-            epoch = self._order.epoch if turns and not received.epoch else received.epoch
-            if not self._order.accept(epoch, received.sequence):
+            if not (received.in_turns or self._order.accept(received.epoch, received.sequence)):
                 log.warning("stale message dropped", epoch=received.epoch, sequence=received.sequence)
                 continue
             for command in received.commands:

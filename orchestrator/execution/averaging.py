@@ -49,10 +49,13 @@ class Averaging:
         attempts: Waits for nodes.
         start: Gives a member its turn.
         lose: Goes on without a member, or raises.
+        tops: How many of its most probable tokens each tells at first; None for all.
     """
 
-    def __init__(self, attempts: Attempts, start: Start, lose: Lose) -> None:
+    def __init__(self, attempts: Attempts, start: Start, lose: Lose, *, tops: int | None) -> None:
         self._attempts, self._start, self._lose = attempts, start, lose
+        self._first = fleet_pb2.Turn(dense=True) if tops is None else fleet_pb2.Turn(tops=tops)
+        self._first.tell_text = True
 
     async def write(self, text: Ensemble) -> AsyncIterator[Delta]:
         """Pieces of the text; the last one has ended.
@@ -62,7 +65,7 @@ class Averaging:
             TimeoutError: Time ran out.
         """
         while True:
-            told = await self._round(text, fleet_pb2.Turn(tops=TOPS, tell_text=True))
+            told = await self._round(text, self._first)
             first = next(iter(told.values()))
             if first.text or first.ended:
                 yield Delta(0, first.text, (), ended=first.ended)

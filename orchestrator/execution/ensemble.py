@@ -23,10 +23,9 @@ from dataclasses import dataclass, field, replace
 from edgewise.v1 import fleet_pb2
 from orchestrator.errors import Unavailable
 from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts, Trial
-from orchestrator.execution.averaging import Averaging
+from orchestrator.execution.averaging import TOPS, Averaging
 from orchestrator.execution.course import Course, TextEnd, fill, text_end
 from orchestrator.execution.schedule import Rates, Schedule, paid_tokens
-from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.session import SessionEnded
 from orchestrator.routing.binding import BoundRoute
 from orchestrator.types import Delta, Done, Energy, Provenance, TextQuery
@@ -86,13 +85,15 @@ class Ensembles:
     """Writes such texts.
 
     Args:
-        board: Predictions of arms.
         attempts: Sends work to nodes.
+        tops: How many of their most probable tokens experts tell where the average is needed; None for all.
+        min_tokens: Tokens before which no text ends by itself, for measurements.
     """
 
-    def __init__(self, board: ArmBoard, attempts: Attempts) -> None:
-        self._board = board
+    def __init__(self, attempts: Attempts, *, tops: int | None = TOPS, min_tokens: int = 0) -> None:
         self._attempts = attempts
+        self._tops = tops
+        self._min_tokens = min_tokens
 
     async def write(self, course: Course, bound: BoundRoute) -> AsyncIterator[Delta | TextEnd]:
         """Pieces of the text as they are written, then its end with every node's joules in the attempts.
@@ -144,7 +145,7 @@ class Ensembles:
 
     def _pieces(self, text: Ensemble) -> AsyncIterator[Delta]:
         if _greedy(text.query):
-            return Averaging(self._attempts, self._start, self._lose).write(text)
+            return Averaging(self._attempts, self._start, self._lose, tops=self._tops).write(text)
         return self._in_turns(text)
 
     async def _in_turns(self, text: Ensemble) -> AsyncIterator[Delta]:
@@ -200,6 +201,7 @@ class Ensembles:
         def put(work: fleet_pb2.Work) -> None:
             fill(work, query, text.cap)
             work.text.shared.first.CopyFrom(turn)
+            work.text.shared.min_tokens = self._min_tokens
 
         member.trial = self._attempts.start_text(
             Ask(

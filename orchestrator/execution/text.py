@@ -41,7 +41,7 @@ class TextRunner:
     def __init__(self, board: ArmBoard, attempts: Attempts, *, max_attempts: int) -> None:
         self._board = board
         self._attempts = attempts
-        self._ensembles = Ensembles(board, attempts)
+        self._ensembles = Ensembles(attempts)
         self.max_attempts = max_attempts
 
     async def run(

@@ -148,10 +148,11 @@ class NodeSession:
     def _next_message(self) -> fleet_pb2.ToNode:
         count = self._fitting() if len(self._outbox) > 1 else 1
         commands, self._outbox = self._outbox[:count], self._outbox[count:]
+        turns = [command.turn for command in commands if command.HasField("turn")]
+        if len(turns) == len(commands):
+            return fleet_pb2.ToNode(turns=turns)
         self._sent_sequence += 1
-        turns_only = all(command.HasField("turn") for command in commands)
-        epoch = 0 if turns_only else self.epoch
-        return fleet_pb2.ToNode(epoch=epoch, sequence=self._sent_sequence, commands=commands)
+        return fleet_pb2.ToNode(epoch=self.epoch, sequence=self._sent_sequence, commands=commands)
 
     def _fitting(self) -> int:
         """How many of the queued commands fit into one message; the first does, whatever its size."""
@@ -169,8 +170,12 @@ class NodeSession:
         if epoch != self.epoch or sequence <= self._received_sequence:
             return False
         self._received_sequence = sequence
-        self.seen_s = self._clock()
+        self.heard()
         return True
+
+    def heard(self) -> None:
+        """The node has said something."""
+        self.seen_s = self._clock()
 
     def settle(self, result: Done | Failed) -> None:
         """Give a result to whoever waits for it; a late one is dropped."""

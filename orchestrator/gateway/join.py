@@ -156,11 +156,17 @@ class Joiner:
 
     async def _read(self, context: Any, session: NodeSession) -> None:
         while (message := await context.read()) is not END:
-            if isinstance(message, Malformed) or not session.accepts(_epoch(message, session), message.sequence):
+            if isinstance(message, Malformed):
+                continue
+            if message.written:
+                session.heard()
+            elif not session.accepts(message.epoch, message.sequence):
                 continue
             self._fleet.heard(session)
             for event in message.events:
                 self._apply(session, event)
+            for written in message.written:
+                self._apply(session, fleet_pb2.NodeEvent(written=written))
 
     def _apply(self, session: NodeSession, event: fleet_pb2.NodeEvent) -> None:
         """One event; a bad one is logged and dropped, the session goes on."""
@@ -224,9 +230,3 @@ class Joiner:
             for session in self._fleet.expired():
                 log.warning("node.lease_expired", node=session.name)
                 self._fleet.leave(session)
-
-
-def _epoch(message: fleet_pb2.FromNode, session: NodeSession) -> int:
-    """A message's epoch; what is written in turns leaves it out, see the protocol."""
-    turns = message.events and all(event.HasField("written") for event in message.events)
-    return session.epoch if turns and not message.epoch else message.epoch

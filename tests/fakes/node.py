@@ -242,6 +242,8 @@ class FakeNode:
         while (message := await self._call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
             for command in message.commands:
                 self._obey(command)
+            for turn in message.turns:
+                self._obey(fleet.NodeCommand(turn=turn))
             async with self.seen.changed:
                 self.seen.changed.notify_all()
         self.seen.ended.set()

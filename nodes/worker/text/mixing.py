@@ -17,6 +17,7 @@ import numpy as np
 
 from nodes.worker.text.model import Cache, LanguageModel, Row
 from nodes.worker.text.sampling import Floats, Sampling, draw, kept, margin, most_probable, probabilities
+from nodes.worker.text.tokens import END
 
 # Whose turn it is, and which token.
 DRAWS_PER_TOKEN = 2
@@ -80,12 +81,14 @@ class Lanes:
 
     Attributes:
         top_logprobs: How many probable tokens are told beside each chosen one; None tells no probabilities.
+        endless_tokens: So many tokens are drawn as if there were no end.
         takes_turns: Whether experts elsewhere write too: then a single model passes over the draws of whose turn it is.
     """
 
     def __init__(self, mixture: Mixture, prompt: Sequence[int], *, sampling: Sampling, seed: int) -> None:
         self._mixture, self._sampling = mixture, sampling
         self.top_logprobs: int | None = None
+        self.endless_tokens = 0
         self.takes_turns = False
         self._bits = np.random.PCG64(seed)
         self._random = np.random.Generator(self._bits)
@@ -106,6 +109,14 @@ class Lanes:
         self._turn = tuple(range(len(self._caches)))
         return self._rows()
 
+    def possible(self, logits_v: Floats) -> Floats:
+        """The scores, without the end where it must not come yet."""
+        if len(self.tokens) - self._prompt_tokens >= self.endless_tokens:
+            return logits_v
+        kept_v = logits_v.copy()
+        kept_v[END] = -np.inf
+        return kept_v
+
     def hear(self, token: int) -> None:
         """Take a token that an expert elsewhere wrote, and pass over the two draws that it took."""
         self.tokens.append(token)
@@ -116,6 +127,7 @@ class Lanes:
 
     def choose(self, logits: Sequence[Floats]) -> Chosen:
         """The next token from the scores (v) that each planned row gave; it is appended."""
+        logits = [self.possible(logits_v) for logits_v in logits]
         if len(self._turn) == 1:
             plain_v = probabilities(logits[0])
             token = self._drawn_token(logits[0], plain_v)

@@ -126,7 +126,7 @@ class Voice:
     def advance(self, scores: Sequence[Floats]) -> Piece | None:
         """The next token of the turn, or the probabilities that were asked for in `told`."""
         if self._asked is not None:
-            self._seen_v = probabilities(scores[0])
+            self._seen_v = probabilities(self._writing.lanes.possible(scores[0]))
             self.told, self._asked = _told(self._seen_v, self._asked), None
             return Piece("", ())
         chosen = self._writing.lanes.choose(scores)

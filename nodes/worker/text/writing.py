@@ -84,6 +84,7 @@ class Writing:
         self.prompt_tokens = len(prompt)
         self.lanes = Lanes(mixture, prompt, sampling=order.sampling, seed=order.seed)
         self.lanes.top_logprobs = order.top_logprobs
+        self.lanes.endless_tokens = order.min_tokens
         self._order = order
         self._held_logprobs: list[dict[str, Any]] = []
         self._most_tokens = min(room, order.max_tokens or DEFAULT_MAX_TOKENS)

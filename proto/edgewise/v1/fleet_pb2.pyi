@@ -5,9 +5,8 @@ The wire between a node agent and the gateway: one bidirectional stream per node
 
 Order of a session: Hello -> Welcome -> (Evidence for each wanted digest) -> work until Drain or the end.
 Every message carries the epoch that the gateway gave in Welcome (0 before it) and a sequence that rises by one
-per direction; the receiver drops what has another epoch or a sequence that it has already seen. Messages that hold
-nothing but Turn or Written leave the epoch out (0): there are two of them for every token or so, and the stream says
-as much.
+per direction; the receiver drops what has another epoch or a sequence that it has already seen. Only what is written
+in turns goes without: there are two messages for every token or so, and a stream keeps order by itself.
 """
 
 from collections import abc as _abc
@@ -34,11 +33,16 @@ class FromNode(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    WRITTEN_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     sequence: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeEvent]:
         """Several events may share one message: they are applied in order."""
+
+    @_builtins.property
+    def written(self) -> _containers.RepeatedCompositeFieldContainer[Global___Written]:
+        """Alone in their message, without epoch and sequence."""
 
     def __init__(
         self,
@@ -46,10 +50,11 @@ class FromNode(_message.Message):
         epoch: _builtins.int = ...,
         sequence: _builtins.int = ...,
         events: _abc.Iterable[Global___NodeEvent] | None = ...,
+        written: _abc.Iterable[Global___Written] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "events", b"events", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "events", b"events", "sequence", b"sequence", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -62,20 +67,26 @@ class ToNode(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     sequence: _builtins.int
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeCommand]: ...
+    @_builtins.property
+    def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
+        """Alone in their message, without epoch and sequence."""
+
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
         sequence: _builtins.int = ...,
         commands: _abc.Iterable[Global___NodeCommand] | None = ...,
+        turns: _abc.Iterable[Global___Turn] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "epoch", b"epoch", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "epoch", b"epoch", "sequence", b"sequence", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
