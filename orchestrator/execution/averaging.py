@@ -2,8 +2,9 @@
 average is taken.
 
 Few probabilities of each are enough nearly always. Whether they are is known: what an expert did not tell is at most as
-probable as the least that it told. Where that leaves it open, all tell everything, without computing again; so the
-token is the one that averaging whole distributions gives, up to the half precision in which they travel.
+probable as the least that it told, or as what is left of 1. Where that leaves it open, all tell everything, without
+computing again; so the token is the one that averaging whole distributions gives, up to the half precision in which
+they travel.
 
 Shape letter: v vocabulary.
 """
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from orchestrator.execution.ensemble import Ensemble, Member
 
 TOPS = 32
+# What half precision may take from the sum of probabilities.
+ROUNDING = 2.0**-10
 
 Start = Callable[["Ensemble", "Member", fleet_pb2.Turn], Trial]
 Lose = Callable[["Ensemble", "Member", AttemptFailed], None]
@@ -126,7 +129,7 @@ def most_probable(told: Sequence[Told], weights: Sequence[float]) -> int | None:
     if all(not one.ids for one in told):
         averaged_v = sum(weight * _known(one) for one, weight in zip(told, weights, strict=True))
         return int(np.argmax(averaged_v))
-    least = [weight * (float(_known(one).min()) if one.ids else 0.0) for one, weight in zip(told, weights, strict=True)]
+    least = [weight * _most_untold(one) for one, weight in zip(told, weights, strict=True)]
     sums: dict[int, float] = {}
     untold: dict[int, float] = {}
     for one, weight, rest in zip(told, weights, least, strict=True):
@@ -137,6 +140,15 @@ def most_probable(told: Sequence[Told], weights: Sequence[float]) -> int | None:
     everything = sum(least)
     others = max((sums[token] + everything - untold[token] for token in sums if token != best), default=0.0)
     return best if sums[best] >= max(others, everything) else None
+
+
+def _most_untold(one: Told) -> float:
+    """How probable a token that an expert did not tell can be: no more than the least that it told, nor than what is
+    left of 1."""
+    if not one.ids:
+        return 0.0
+    known = _known(one)
+    return min(float(known.min()), max(0.0, 1.0 - float(known.sum())) + ROUNDING)
 
 
 def _known(one: Told) -> NDArray[np.float64]:

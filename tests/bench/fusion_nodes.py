@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from optimizer.routes.route import Fusion, Route
+from orchestrator.config import Nodes
+from orchestrator.execution.averaging import TOPS as AVERAGED_TOPS
 from orchestrator.execution.course import Course
 from orchestrator.execution.ensemble import Ensembles
 from orchestrator.execution.panel import Panel
@@ -32,16 +34,25 @@ from orchestrator.types import BudgetRequest, GenerationParameters, Limits, Mess
 from tests.fakes.live import Live, live_gateway, until
 
 DEADLINE_S = 120.0
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+FRAME_HEAD_BYTES, DATA_FRAME = 9, 0
 # What each way of writing sends: token ids, the most probable tokens, whole distributions.
 TURNS, TOPS, DENSE = "turns", "tops", "dense"
 
 
 @dataclass
 class Relay:
-    """Passes bytes on between nodes and gateway, and counts them."""
+    """Passes bytes on between nodes and gateway, and counts them.
+
+    Args:
+        target: The gateway.
+        socket_bytes: All of both directions.
+        message_bytes: Those of messages: frames of HTTP/2 that carry data, with their heads and gRPC's.
+    """
 
     target: str
-    counted: int = 0
+    socket_bytes: int = 0
+    message_bytes: int = 0
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -54,25 +65,43 @@ class Relay:
             task.add_done_callback(self.tasks.discard)
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        unread = b""
         try:
             while data := await source.read(65536):
-                self.counted += len(data)
+                self.socket_bytes += len(data)
                 sink.write(data)
+                unread = self._count(unread + data)
                 await sink.drain()
         except ConnectionError:
             pass
         finally:
             sink.close()
 
+    def _count(self, data: bytes) -> bytes:
+        """Count the frames that are complete (RFC 9113, 4.1); the rest."""
+        if data.startswith(PREFACE[: len(data)]):
+            if len(data) < len(PREFACE):
+                return data
+            data = data[len(PREFACE) :]
+        while len(data) >= FRAME_HEAD_BYTES:
+            end = FRAME_HEAD_BYTES + int.from_bytes(data[:3], "big")
+            if len(data) < end:
+                break
+            if data[3] == DATA_FRAME:
+                self.message_bytes += end
+            data = data[end:]
+        return data
+
 
 @dataclass(frozen=True)
 class Text:
-    """One text that was written: its tokens, milliseconds, bytes, and the milliseconds that each node computed."""
+    """One text that was written: its tokens, milliseconds, bytes of messages and of sockets, and runs of one expert."""
 
     tokens: int
     ms: float
-    wire_bytes: int
-    turns: int
+    message_bytes: int
+    socket_bytes: int
+    runs: int
 
 
 @dataclass
@@ -83,9 +112,10 @@ class Fleet:
     experts: Sequence[str]
     relay: Relay | None
 
-    def ensembles(self, kind: str, tokens: int) -> Ensembles:
-        """Who writes that way."""
-        return Ensembles(self.live.gateway.service.attempts, tops=None if kind == DENSE else 32, min_tokens=tokens)
+    def _ensembles(self, kind: str, tokens: int) -> Ensembles:
+        return Ensembles(
+            self.live.gateway.service.attempts, tops=None if kind == DENSE else AVERAGED_TOPS, min_tokens=tokens
+        )
 
     async def write(self, kind: str, question: str, *, tokens: int, seed: int) -> Text:
         """Write a text of so many tokens, ends ignored."""
@@ -97,19 +127,21 @@ class Fleet:
         limits = Limits(float("inf"), DEADLINE_S * 1e3, OnInfeasible.ERROR, "best")
         progress = Progress(limits, time.monotonic(), cast(Any, None))
         course = Course(query, progress, text_figures(board, query), Panel(_unsure), time.monotonic() + DEADLINE_S)
-        before = 0 if self.relay is None else self.relay.counted
+        before = self._counted()
         started_s = time.perf_counter()
         last: Any = None
-        async for piece in self.ensembles(kind, tokens).write(course, bound):
+        async for piece in self._ensembles(kind, tokens).write(course, bound):
             last = piece
         took_ms = (time.perf_counter() - started_s) * 1e3
         if any(attempt.outcome != "answered" for attempt in progress.attempts):
             raise RuntimeError(f"{kind}: {[attempt.reason for attempt in progress.attempts]}")
-        if self.relay is not None:
-            # What is on its way when the text has ended belongs to it.
-            await asyncio.sleep(0.05)
-        counted = 0 if self.relay is None else self.relay.counted - before
-        return Text(last.completion_tokens, took_ms, counted, _turns(weights, seed, tokens))
+        # What is on its way when the text has ended belongs to it.
+        await asyncio.sleep(0.05)
+        messages, sockets = (now - then for now, then in zip(self._counted(), before, strict=True))
+        return Text(last.completion_tokens, took_ms, messages, sockets, _runs(weights, seed, tokens))
+
+    def _counted(self) -> tuple[int, int]:
+        return (0, 0) if self.relay is None else (self.relay.message_bytes, self.relay.socket_bytes)
 
     def _query(self, kind: str, question: str, tokens: int, seed: int) -> TextQuery:
         temperature = 1.0 if kind == TURNS else 0.0
@@ -128,20 +160,20 @@ def _unsure(_expert: str, margin: float | None) -> float | None:
     return margin
 
 
-def _turns(weights: Sequence[float], seed: int, tokens: int) -> int:
-    schedule, place, turns = Schedule(weights, seed), 0, 0
+def _runs(weights: Sequence[float], seed: int, tokens: int) -> int:
+    schedule, place, runs = Schedule(weights, seed), 0, 0
     while place < tokens:
         place += schedule.run(place, tokens - place)[1]
-        turns += 1
-    return turns
+        runs += 1
+    return runs
 
 
 @asynccontextmanager
 async def fleet(experts: Sequence[str], *, counted: bool) -> AsyncIterator[Fleet]:
-    """A gateway with a node for each expert, all with the same expert's file as ever; with a relay that counts."""
+    """A gateway with a node for each expert, with a relay that counts between them or without."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        live = await stack.enter_async_context(live_gateway(folder / "state"))
+        live = await stack.enter_async_context(live_gateway(folder / "state", nodes=Nodes()))
         address, relay = live.address, None
         if counted:
             relay = Relay(live.address)

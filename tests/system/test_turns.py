@@ -49,10 +49,6 @@ class House:
         assert decision.route is not None
         return decision.route.route
 
-    def signal(self, expert: str, number: signal.Signals) -> None:
-        """To an agent and its engine."""
-        os.killpg(self.agents[expert].pid, number)
-
 
 @asynccontextmanager
 async def house(folder: Path) -> AsyncIterator[House]:
@@ -135,8 +131,19 @@ async def test_across_nodes_the_text_is_that_of_one_process(tmp_path: Path) -> N
         pieces, done = await ask(found.live, temperature=0.0)
         assert "".join(pieces) == in_one_process(found.taken(done), 0, 0.0)
         assert len(done.routing.attempts) == len(found.taken(done).experts)
-        # The tokens that joules pay for, and no more.
-        whole = done.energy.energy_j
-        for fields in ({}, {"temperature": 0.0}):
-            limit_j = 0.9 * done.routing.bound_energy_j if fields else 0.5 * whole
-            print(limit_j, whole, done.routing)
+
+
+async def test_an_agent_that_stands_still_is_done_without_where_that_is_allowed(tmp_path: Path) -> None:
+    async with house(tmp_path) as found:
+        seed, route, done = 0, Route((("none",),)), gateway_pb2.GenerateDone()
+        while len(done.routing.attempts) < 2:
+            _, done = await ask(found.live, seed=seed)
+            seed, route = seed + 1, found.taken(done)
+        stopped = done.routing.attempts[-1].arm.partition(":")[0]
+        os.killpg(found.agents[stopped].pid, signal.SIGSTOP)
+        pieces, done = await ask(found.live, seed=seed - 1, go_on=True)
+        reasons = {attempt.arm.partition(":")[0]: attempt.reason for attempt in done.routing.attempts}
+        assert set(reasons) <= set(route.experts)
+        assert reasons[stopped] in ("LATE", "NODE_GONE")
+        assert done.finish_reason in (common_pb2.FINISH_REASON_STOP, common_pb2.FINISH_REASON_LENGTH)
+        assert len(pieces) > 0

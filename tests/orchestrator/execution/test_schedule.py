@@ -22,7 +22,7 @@ def test_turns_are_those_that_a_mixture_in_one_process_draws() -> None:
     for place in range(50):
         ((model, row),) = text.plan()
         assert model is text._mixture.models[schedule.expert(place)]
-        text.choose(model.step([row]))
+        text.choose([model.step([row])[0]])
 
 
 def test_turns_come_by_weight_and_runs_are_known_in_advance() -> None:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from nodes.worker.text.batcher import Batcher
 from nodes.worker.text.mixing import Mixture
-from nodes.worker.text.sampling import Sampling, draw
+from nodes.worker.text.sampling import Sampling
 from nodes.worker.text.sharing import Told, Turn, Voice, turn_from
 from nodes.worker.text.tokens import END
 from nodes.worker.text.writing import Order, PromptRefused
+from orchestrator.execution.schedule import Schedule
 from tests.fakes.language import FixedModel, lanes, write
 
 
@@ -35,10 +37,10 @@ def voices(models: Sequence[FixedModel], order: Order, *, quiet: bool = False) -
 
 def in_turns(batchers: Sequence[Batcher], weights: Sequence[float], *, seed: int, tokens: int) -> tuple[list[int], str]:
     """Hand out single turns as drawn; ids and text."""
-    uniforms = np.random.Generator(np.random.PCG64(seed)).random(2 * tokens)[::2]
+    schedule = Schedule(weights, seed)
     known, ids, text = [0] * len(batchers), [], ""  # type: tuple[list[int], list[int], str]
-    for uniform in uniforms:
-        expert = draw(np.asarray(weights), float(uniform))
+    for place in range(tokens):
+        expert = schedule.expert(place)
         assert batchers[expert].turn(1, Turn(tuple(ids[known[expert] :]), 1)) is None
         for running in batchers[expert].step():
             assert running.piece is not None
@@ -68,6 +70,19 @@ def test_in_turns_the_text_is_that_of_a_mixture_in_one_process(seed: int) -> Non
         tokens=120,
     )
     assert other != together, "a node with another seed is noticed"
+
+
+@pytest.mark.parametrize(("drawn", "accepted"), [([0.3, 0.7], True), ([0.38, 0.62], False)])
+def test_drawn_tokens_follow_the_average(drawn: list[float], accepted: bool) -> None:
+    one_v, two_v = letters(1), letters(2)
+    order = Order("x", max_tokens=5000, sampling=Sampling(1.0), seed=11)
+    ids, _ = in_turns(voices([FixedModel(one_v), FixedModel(two_v)], order), drawn, seed=11, tokens=5000)
+    expected_v = len(ids) * (0.3 * one_v + 0.7 * two_v)
+    letters_v, counts_v = slice(ord("a"), ord("z") + 1), np.bincount(ids, minlength=len(expected_v))
+    often_v = expected_v[letters_v] >= 5.0
+    observed = np.append(counts_v[letters_v][often_v], counts_v[letters_v][~often_v].sum())
+    expected = np.append(expected_v[letters_v][often_v], expected_v[letters_v][~often_v].sum())
+    assert bool(stats.chisquare(observed[expected > 0], expected[expected > 0]).pvalue > 0.01) is accepted
 
 
 def test_a_quiet_turn_is_one_piece_and_the_text_ends_where_it_should() -> None:
