@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from edgewise.v1 import fleet_pb2 as fleet
 from nodes.agent import messages as m
 from nodes.engines.contract import Turn
+
+
+def alone(events: Sequence[m.Event]) -> fleet.FromNode | None:
+    """The message of events that are all of turns, which has neither epoch nor sequence; None for others."""
+    found = [written(event) for event in events if isinstance(event, m.Written)]
+    return fleet.FromNode(written=found) if found and len(found) == len(events) else None
+
+
+def commands(message: fleet.ToNode) -> tuple[m.Command, ...]:
+    """The turns of a message that holds nothing else."""
+    return tuple(m.NextTurn(one.work_id, turn(one)) for one in message.turns)
 
 
 def written(event: m.Written) -> fleet.Written:

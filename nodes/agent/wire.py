@@ -98,17 +98,15 @@ class FleetStream:
 
 def encode(epoch: int, sequence: int, events: Sequence[m.Event]) -> fleet.FromNode:
     """One message with these events, in order."""
-    written = [turns.written(event) for event in events if isinstance(event, m.Written)]
-    if written and len(written) == len(events):
-        return fleet.FromNode(written=written)
+    if (written := turns.alone(events)) is not None:
+        return written
     return fleet.FromNode(epoch=epoch, sequence=sequence, events=[_event(event) for event in events])
 
 
 def decode(message: fleet.ToNode) -> Received:
     """The commands of one message; kinds that this version does not know are left out."""
     if message.turns:
-        told = tuple(m.NextTurn(one.work_id, turns.turn(one)) for one in message.turns)
-        return Received(message.epoch, message.sequence, told, in_turns=True)
+        return Received(0, 0, turns.commands(message), in_turns=True)
     commands = (_command(command) for command in message.commands)
     return Received(message.epoch, message.sequence, tuple(c for c in commands if c is not None))
 

@@ -116,9 +116,9 @@ class Ensembles:
                     course.delivered = True
                     yield delta
             done = await self._farewell(text)
-        except AttemptFailed:
+        except AttemptFailed as failure:
             if course.delivered:
-                raise _lost() from None
+                raise _lost(failure.record.reason) from None
             raise
         finally:
             course.progress.infer_s += time.monotonic() - started_s
@@ -323,10 +323,11 @@ def _joined(lists: list[str]) -> str:
     return json.dumps(told, separators=(",", ":")) if told else ""
 
 
-def _lost() -> Unavailable:
+def _lost(reason: str) -> Unavailable:
     return Unavailable(
         "EXPERT_LOST",
         "An expert was lost in the middle of a text that several wrote. Ask again, or let the others go on:"
         " fusion.continue_on_loss.",
+        metadata={"reason": reason},
         retry_after_s=0.5,
     )

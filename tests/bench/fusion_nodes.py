@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from optimizer.routes.route import Fusion, Route
 from orchestrator.config import Nodes
+from orchestrator.errors import Unavailable
 from orchestrator.execution.averaging import TOPS as AVERAGED_TOPS
 from orchestrator.execution.course import Course
 from orchestrator.execution.ensemble import Ensembles
@@ -130,8 +131,11 @@ class Fleet:
         before = self._counted()
         started_s = time.perf_counter()
         last: Any = None
-        async for piece in self._ensembles(kind, tokens).write(course, bound):
-            last = piece
+        try:
+            async for piece in self._ensembles(kind, tokens).write(course, bound):
+                last = piece
+        except Unavailable as lost:
+            raise RuntimeError(f"{kind}: {lost.metadata}") from lost
         took_ms = (time.perf_counter() - started_s) * 1e3
         if any(attempt.outcome != "answered" for attempt in progress.attempts):
             raise RuntimeError(f"{kind}: {[attempt.reason for attempt in progress.attempts]}")
