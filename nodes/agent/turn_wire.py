@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from edgewise.v1 import fleet_pb2 as fleet
 from nodes.agent import messages as m
@@ -28,11 +29,16 @@ def written(event: m.Written) -> fleet.Written:
         work_id=event.work_id,
         text=event.text,
         token_ids=event.token_ids,
-        logprobs_json=json.dumps(list(event.logprobs), separators=(",", ":")) if event.logprobs else "",
+        logprobs_json=listed(event.logprobs),
         top_ids=event.top_ids,
         probabilities=b"" if told is None else told.astype("<f2").tobytes(),
         ended=event.ended,
     )
+
+
+def listed(logprobs: Sequence[Mapping[str, Any]]) -> str:
+    """Probabilities of tokens as JSON; "" for none."""
+    return json.dumps(list(logprobs), separators=(",", ":")) if logprobs else ""
 
 
 def shared(message: fleet.SharedText) -> m.SharedText:

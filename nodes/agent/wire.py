@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import grpc.aio
 
@@ -117,7 +115,7 @@ def _event(event: m.Event) -> fleet.NodeEvent:
             return fleet.NodeEvent(done=_done(event))
         case m.TextDelta():
             delta = fleet.TextDelta(work_id=event.work_id, text=event.text, token_ids=event.token_ids)
-            delta.logprobs_json = _listed(event.logprobs)
+            delta.logprobs_json = turns.listed(event.logprobs)
             return fleet.NodeEvent(delta=delta)
         case m.Written():
             return fleet.NodeEvent(written=turns.written(event))
@@ -290,7 +288,7 @@ def _done(done: m.WorkDone) -> fleet.WorkDone:
         personal=None if done.personal is None else personal.note(done.personal),
         load_ms=done.load_ms,
         load_energy_j=done.load_j,
-        logprobs_json=_listed(done.logprobs),
+        logprobs_json=turns.listed(done.logprobs),
     )
 
 
@@ -391,10 +389,6 @@ def _text(text: fleet.TextWork) -> m.TextRequest:
         embed=parameters.embed,
         shared=turns.shared(text.shared) if text.HasField("shared") else None,
     )
-
-
-def _listed(logprobs: Sequence[Mapping[str, Any]]) -> str:
-    return json.dumps(list(logprobs), separators=(",", ":")) if logprobs else ""
 
 
 def _has_extras(text: fleet.TextWork) -> bool:
