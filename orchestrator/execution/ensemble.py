@@ -168,8 +168,13 @@ class Ensembles:
         """End a text whose cap fell while it was written; what its last writer has held back."""
         for member in text.present:
             if member.trial is not None and member.known == len(text.tokens):
-                member.trial.turn(fleet_pb2.Turn(last=True, tell_text=True))
-                delta = await self._attempts.written(member.trial, patience_s=self._attempts.patience_s(member.trial))
+                try:
+                    member.trial.turn(fleet_pb2.Turn(last=True, tell_text=True))
+                    patience_s = self._attempts.patience_s(member.trial)
+                    delta = await self._attempts.written(member.trial, patience_s=patience_s)
+                except AttemptFailed:
+                    # Half a letter is not worth an error; why it is gone the farewell finds.
+                    return
                 if delta is not None and delta.text:
                     yield delta
                 return

@@ -127,10 +127,10 @@ def dies_at(place: int) -> Any:
     return before
 
 
-def fails_at(place: int) -> Any:
+def fails_at(place: int, energy_j: float = 0.07) -> Any:
     async def before(turn: Turn, tokens: int) -> None:
         if tokens >= place:
-            turn.failed("ENGINE_DIED", energy_j=0.07)
+            turn.failed("ENGINE_DIED", energy_j=energy_j)
             await never(turn, tokens)
 
     return before
@@ -230,6 +230,18 @@ async def test_joules_end_the_text_before_they_are_exceeded(live: Live, openai: 
         assert told["routing"]["stopped_by"] == "budget"
         assert 0.0 < told["energy"]["energy_joules"] <= 0.6
         assert told["routing"]["budget_met"]
+
+
+async def test_what_a_lost_expert_took_shortens_the_text(live: Live, openai: AsyncOpenAI) -> None:
+    voices = {letter: Voice(letter, 400) for letter in "ab"}
+    async with nodes(live, voices, completion_tokens=8, completion_p95_tokens=8):
+        whole = await ask(openai, model="auto@0.6J", max_tokens=60, go_on=True)
+        voices["b"].before = fails_at(4, energy_j=0.4)
+        reply = await ask(openai, model="auto@0.6J", max_tokens=60, go_on=True)
+    assert 4 <= len(reply.choices[0].message.content) < len(whole.choices[0].message.content)
+    told = reply.model_extra
+    assert told["routing"]["stopped_by"] == "budget"
+    assert 0.4 < told["energy"]["energy_joules"] <= 0.6
 
 
 async def test_time_ends_the_text(live: Live, openai: AsyncOpenAI) -> None:
