@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from edgewise.v1 import fleet_pb2
-from orchestrator.errors import Unavailable
+from orchestrator.errors import RequestError, Unavailable
 from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts, Trial
 from orchestrator.execution.averaging import TOPS, Averaging
 from orchestrator.execution.course import Course, TextEnd, fill, text_end
@@ -101,6 +101,7 @@ class Ensembles:
         Raises:
             AttemptFailed: An expert was lost and nothing of the text has left yet.
             Unavailable: EXPERT_LOST, in the middle of the text.
+            RequestError: CAPABILITY_MISSING, for log probabilities of a greedy text.
             TimeoutError: Time ran out.
         """
         text = self._begin(course, bound)
@@ -136,12 +137,15 @@ class Ensembles:
 
     def _begin(self, course: Course, bound: BoundRoute) -> Ensemble:
         parameters = course.query.parameters
+        if _greedy(course.query) and parameters.top_logprobs is not None:
+            text = "A greedy text on several nodes tells no log probabilities; ask with a temperature, or without them."
+            raise RequestError("CAPABILITY_MISSING", text, field="logprobs")
         seed = secrets.randbits(63) if parameters.seed is None else parameters.seed
         query = replace(course.query, parameters=replace(parameters, seed=seed))
         members = [Member(index) for index in bound.arms[0]]
-        text = Ensemble(course, query, members, Schedule(bound.route.weights or [1.0] * len(members), seed))
-        text.cap = self._affordable(text)
-        return text
+        begun = Ensemble(course, query, members, Schedule(bound.route.weights or [1.0] * len(members), seed))
+        begun.cap = self._affordable(begun)
+        return begun
 
     def _pieces(self, text: Ensemble) -> AsyncIterator[Delta]:
         if _greedy(text.query):

@@ -29,7 +29,7 @@ async def written_by(session: NodeSession, count: int) -> list[fleet.ToNode]:
 
     writing = asyncio.ensure_future(session.write(write))
     async with asyncio.timeout(5):
-        while len(found) < count:
+        while len(found) < count:  # noqa: ASYNC110
             await asyncio.sleep(0)
     writing.cancel()
     return found

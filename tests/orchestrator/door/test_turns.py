@@ -273,6 +273,13 @@ async def test_a_greedy_text_takes_the_most_probable_of_the_average(live: Live, 
         assert (await ask(openai, temperature=0.0)).choices[0].message.content == "aaaaaa"
 
 
+async def test_a_greedy_text_tells_no_log_probabilities_and_says_so(live: Live, openai: AsyncOpenAI) -> None:
+    async with nodes(live, {letter: Voice(letter) for letter in "ab"}, capabilities=["turns", "logprobs"]):
+        with pytest.raises(Exception, match="log probabilities"):
+            await ask(openai, temperature=0.0, logprobs=True)
+        assert (await ask(openai, logprobs=True)).choices[0].finish_reason == "stop"
+
+
 async def test_a_greedy_text_goes_on_without_an_expert_that_is_lost(live: Live, openai: AsyncOpenAI) -> None:
     voices = {"a": Voice("a", 9, before=fails_at(4)), "b": Voice("b", 9, probability=0.8)}
     async with nodes(live, voices):
