@@ -38,13 +38,15 @@ class Environment:
 
 
 RTX_TESTS = ("tests/nodes/compile/test_rtx.py", "tests/nodes/pruning/test_rtx_buckets.py")
+# The import first: without the module its tests would be skipped, and pass.
+RTX_PROOF = f"import tensorrt_rtx, pytest; raise SystemExit(pytest.main(['-p', 'no:cacheprovider', *{RTX_TESTS}]))"
 RAY_PROOF = "import ray, orchestrator, nodes; assert tuple(map(int, ray.__version__.split('.')[:2])) >= (2, 54)"
 INSTALLED = {
     "cpu": Environment(("node-cpu",), ("-m", "nodes", "doctor")),
     "ray": Environment(("ray",), ("-c", RAY_PROOF)),
     "rtx": Environment(
         ("node-cpu", "compile", "rtx"),
-        ("-m", "pytest", "-p", "no:cacheprovider", *RTX_TESTS),
+        ("-c", RTX_PROOF),
         ("pytest", "pytest-asyncio"),
     ),
 }

@@ -16,6 +16,9 @@ from nodes.energy.contract import EnergyReading, Provenance
 
 Tensors = Mapping[str, NDArray[Any]]
 
+# Capability of an expert that reads the user's last message and nothing before it.
+SINGLE_TURN = "single_turn"
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -51,7 +54,7 @@ class TextTraits:
         completion_tokens: Mean of an answer.
         completion_p95_tokens: 95 % quantile of an answer.
         tokenizer_digest: Arms with the same digest share a vocabulary; "" where nobody said.
-        capabilities: Such as "tools", "json_schema", "logprobs".
+        capabilities: Such as "tools", "json_schema", "logprobs"; what `SINGLE_TURN` says is none that requests ask for.
     """
 
     context_tokens: int = 0

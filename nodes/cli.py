@@ -128,6 +128,7 @@ def cli() -> None:
 @_compile_options()
 @_option("--concurrency", type=int, metavar="C", help="Models that run at once.  [default: 1]")
 @_option("--texts-at-once", type=int, metavar="N", help="Texts that language models write at once.  [default: 8]")
+@_option("--kept-prompts-mib", type=int, metavar="MIB", help="For prompts that begin alike; 0 for none.  [default: 32]")
 @_option("--queue-limit", type=int, metavar="Q", help="Work that may wait; more is refused.  [default: 64]")
 @_option(
     "--identity",
@@ -159,6 +160,8 @@ def cli() -> None:
 @_option("--allow-suspend", is_flag=True, default=None, help="Let the gateway put this machine to sleep.")
 @_option("--suspend-command", metavar="CMD", help="What does that.  [default: systemctl suspend]")
 @_option("--suspend-settle-s", type=float, metavar="S", help="Longest that falling asleep takes.  [default: 20]")
+@_option("--suspend-s", type=float, metavar="S", help="Seconds that falling asleep takes.  [default: 5]")
+@_option("--suspend-w", type=float, metavar="W", help="Watts in that time.  [default: the idle watts]")
 @_option("--idle-w", type=float, metavar="W", help="Watts while awake and idle.  [default: the profile's]")
 @_option("--sleep-w", type=float, metavar="W", help="Watts while asleep.  [default: 0]")
 @_option("--wake-j", type=float, metavar="J", help="Joules of waking up.  [default: 0]")

@@ -96,6 +96,8 @@ class NodeConfig(BaseModel):
         gpu_python: Interpreter that builds and runs forms for a GPU, such as JetPack's own; None for `worker_python`.
         concurrency: Runs at once, each on one thread.
         texts_at_once: Texts that share the steps of the language models' one thread.
+        kept_prompts_mib: What language models may keep of prompts that they have read, for those that begin alike; 0
+            keeps none.
         memory_limit_bytes: What resident experts may take together; 0 for no limit.
         memory_budget_bytes: What loaded experts may take together: the least recently used leave for others; 0 for all.
         idle_unload_s: Idle seconds after which an expert leaves the memory; 0 for never.
@@ -112,6 +114,8 @@ class NodeConfig(BaseModel):
         allow_suspend: Whether the gateway may put this machine to sleep.
         suspend_command: What does it; no shell reads it.
         suspend_settle_s: How long the machine may take to fall asleep after a command that returned at once.
+        suspend_s: Seconds that falling asleep takes, once nothing runs any more.
+        suspend_w: Watts in that time; None takes the idle watts.
         idle_w: Watts while it is awake and idle; None takes the profile's.
         sleep_w: Watts while it sleeps.
         wake_j: Joules of waking up.
@@ -150,6 +154,7 @@ class NodeConfig(BaseModel):
     gpu_python: Path | None = None
     concurrency: int = Field(default=1, ge=1, le=64)
     texts_at_once: int = Field(default=8, ge=1, le=256)
+    kept_prompts_mib: int = Field(default=32, ge=0, le=65_536)
     queue_limit: int = Field(default=64, ge=0, le=10_000)
     memory_limit_bytes: int = Field(default=0, ge=0)
     memory_budget_bytes: Annotated[int, BeforeValidator(_bytes)] = Field(default=0, ge=0)
@@ -168,6 +173,8 @@ class NodeConfig(BaseModel):
     allow_suspend: bool = False
     suspend_command: str = "systemctl suspend"
     suspend_settle_s: float = Field(default=20.0, ge=0.0, le=600.0, allow_inf_nan=False)
+    suspend_s: float = Field(default=5.0, ge=0.0, le=600.0, allow_inf_nan=False)
+    suspend_w: float | None = Field(default=None, ge=0.0, le=1e5, allow_inf_nan=False)
     idle_w: float | None = Field(default=None, ge=0.0, le=1e5, allow_inf_nan=False)
     sleep_w: float = Field(default=0.0, ge=0.0, le=1e5, allow_inf_nan=False)
     wake_j: float = Field(default=0.0, ge=0.0, le=1e9, allow_inf_nan=False)

@@ -53,7 +53,8 @@ def admit(crowd: Crowd, deadline_s: float) -> Verdict:
     """Whether a request that comes now may enter, wait, or must come back later: pure, no clock."""
     if crowd.running < crowd.max_running:
         return Verdict.ENTER
-    if crowd.queued >= crowd.max_queued or predicted_wait_s(crowd) > deadline_s:
+    # Who waits must be answered in time, not only let in.
+    if crowd.queued >= crowd.max_queued or predicted_wait_s(crowd) + crowd.service_s > deadline_s:
         return Verdict.REFUSE
     return Verdict.WAIT
 

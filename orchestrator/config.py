@@ -217,7 +217,7 @@ class Sleep(Section):
         default=0.0001, gt=0.0, le=1000.0, description="Quality (fraction right) that an idle joule must buy."
     )
     check_s: float = Field(default=30.0, ge=0.1, le=3600.0, description="How often the plan is looked at.")
-    horizon_s: float = Field(default=600.0, ge=1.0, le=86_400.0, description="Time over which waking must pay.")
+    horizon_s: float = Field(default=600.0, ge=1.0, le=86_400.0, description="Time over which a sleep must pay.")
     min_awake_s: float = Field(default=300.0, ge=0.0, le=86_400.0, description="Least time awake before it sleeps.")
     min_asleep_s: float = Field(default=120.0, ge=0.0, le=86_400.0, description="Least time asleep, but for requests.")
     wake_commands: dict[TaskName, str] = Field(

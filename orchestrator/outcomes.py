@@ -6,11 +6,12 @@ are, only if the operator says so (`feedback.features`); until feedback comes th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ _RATED = 10_000
 _DIGITS = 4
 
 Features = dict[str, Any]
+# Of a request that a vote or a judge answered: which, and the quality of the best of its experts.
+Foreseen = Callable[[Entry], tuple[str, float] | None]
 
 
 class Outcomes:
@@ -41,6 +44,8 @@ class Outcomes:
         features: Whether features are written beside the outcome.
         limit_bytes: Of both files together; the older half is forgotten first. 0 keeps nothing.
         now_unix_s: Tells the time.
+        foreseen: What was foreseen of a route of several experts; None for one expert.
+        learn: Takes it with task and score: (task, route, foreseen, score).
     """
 
     def __init__(
@@ -50,7 +55,10 @@ class Outcomes:
         features: bool = False,
         limit_bytes: int = 64 * MIB,
         now_unix_s: Callable[[], float] = time.time,
+        foreseen: Foreseen = lambda _entry: None,
+        learn: Callable[[str, str, float, float], None] = lambda *_told: None,
     ) -> None:
+        self._foreseen, self._learn = foreseen, learn
         self._place = folder
         self.configure(features=features, limit_bytes=limit_bytes)
         self._now_unix_s = now_unix_s
@@ -89,11 +97,16 @@ class Outcomes:
         """
         features = self._waiting.pop(entry.request_id, {})
         answered = [attempt.arm for attempt in entry.routing.attempts if attempt.outcome == "answered"]
-        if self._folder is None or entry.outcome != "answered" or not answered or entry.request_id in self._rated:
+        if entry.outcome != "answered" or not answered or entry.request_id in self._rated:
             return False
         self._rated[entry.request_id] = None
         if len(self._rated) > _RATED:
             self._rated.popitem(last=False)
+        fused = self._foreseen(entry)
+        if fused is not None:
+            self._learn(entry.task, *fused, score)
+        if self._folder is None:
+            return False
         row = {
             "request_id": entry.request_id,
             "at_unix_s": round(self._now_unix_s(), 3),
@@ -102,9 +115,18 @@ class Outcomes:
             "arms": answered,
             "alone": _alone(entry, answered),
             "quality": score,
+            **({} if fused is None else {"fused": fused}),
             **features,
         }
         return self._append(json.dumps(row, separators=(",", ":"), allow_nan=False))
+
+    def learn_again(self) -> None:
+        """Learn what earlier runs of the gateway have written down of votes and judges, the older file first."""
+        if self._folder is None:
+            return
+        for name in (OLDER, FILE):
+            for task, route, said, score in _fused_rows(self._folder / name):
+                self._learn(task, route, said, score)
 
     def _append(self, line: str) -> bool:
         assert self._folder is not None
@@ -121,6 +143,21 @@ class Outcomes:
             log.warning("feedback.not_kept", why=str(error))
             return False
         return True
+
+
+def _fused_rows(file: Path) -> Iterator[tuple[str, str, float, float]]:
+    """Task, route, what was foreseen and the score of every line that has them; one that is damaged is passed over."""
+    with contextlib.suppress(FileNotFoundError), file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            # Most lines are of one expert, and long.
+            if '"fused":[' not in line:
+                continue
+            try:
+                row = json.loads(line)
+                route, said = row["fused"]
+                yield str(row["task"]), str(route), float(said), float(row["quality"])
+            except (ValueError, KeyError, TypeError):
+                log.warning("feedback.line_not_read", file=str(file))
 
 
 def expert_of(arm: str) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Capability of an arm that reads the user's last message and nothing before it.
+SINGLE_TURN = "single_turn"
+
 
 @dataclass(frozen=True)
 class TextProfile:

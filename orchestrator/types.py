@@ -200,6 +200,8 @@ class TextQuery:
         max_tpot_ms: Most milliseconds per further token; None for no limit.
         whole: Nobody reads the text before it is complete.
         continue_on_loss: Whether experts that write one text together go on where one of them is lost.
+        user: Whom a tenant's application asks for, as it says itself; "" for nobody.
+        prefix_scope: See `orchestrator.prefixes`; "" shares nothing.
     """
 
     request_id: str
@@ -218,6 +220,8 @@ class TextQuery:
     max_tpot_ms: float | None = None
     whole: bool = False
     continue_on_loss: bool = False
+    user: str = ""
+    prefix_scope: str = ""
 
     @property
     def prompt(self) -> str:
@@ -233,6 +237,7 @@ class Done:
     Args:
         load_ms: Of loading the expert for it, in no other figure.
         load_j: Of the same, in `energy`.
+        cached_tokens: Of the prompt, those that were not read anew; None where nobody says.
     """
 
     work_id: int
@@ -251,6 +256,12 @@ class Done:
     load_ms: float = 0.0
     load_j: float = 0.0
     logprobs_json: str = ""
+    cached_tokens: int | None = None
+
+    @property
+    def read_tokens(self) -> int:
+        """Of the prompt, those that were read for this text."""
+        return self.prompt_tokens - (self.cached_tokens or 0)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ GENERATED = {
     "orchestrator.gateway.join": "reads a node's stream",
     "orchestrator.gateway.requests": "client messages to queries",
     "orchestrator.gateway.replies": "replies and explanations to messages",
+    "orchestrator.gateway.explaining": "explanations with what figures of texts add to them",
     "orchestrator.gateway.model_orders": "makes the message of an order about memory",
     "orchestrator.gateway.report": "state to messages",
     "orchestrator.fleet.session": "queues commands for a node's stream",

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.chain.plan import ChainPlan, Predictor
+from kernels.chain.plan import ChainPlan, Depthwise, Predictor
+from kernels.depthwise.cpu import DepthFields, Packed, packed
 from kernels.errors import KernelError, ShapeError
 from kernels.masked_conv.cpu import ConvFields, ConvShape, Pooling, conv_fields
 from kernels.masked_conv.layout import GROUP, Floats, aligned, groups_of, pack_weights, pad_outputs
@@ -28,6 +29,7 @@ class _Step(ctypes.Structure):
         ("conv", ConvFields),
         *[(name, ctypes.c_int32) for name in ("halve", "keep", "add", "rank")],
         *[(name, ctypes.c_void_p) for name in ("down", "up", "offset")],
+        ("depthwise", ctypes.POINTER(DepthFields)),
     ]
 
 
@@ -56,7 +58,7 @@ class Chain:
         self.plan = plan
         self.isa = chosen(isa)
         self.mask_size = sum(plan.groups)
-        self._kept: list[Floats] = []
+        self._kept: list[Floats | Packed] = []
         self._image_floats = 0
         steps = list(self._steps())
         self._program = _Program(
@@ -77,6 +79,7 @@ class Chain:
         side, inputs = self.plan.side, self.plan.inputs
         self._grow(inputs, side)
         for step in self.plan.steps:
+            filters, side = self._depthwise(step.depthwise, side)
             weights, bias = pack_weights(np.asarray(step.weights_oikk, np.float32)), pad_outputs(step.bias_o)
             self._kept += [weights, bias]
             shape = ConvShape(side, side, step.stride, pooling=Pooling.MAX)
@@ -84,7 +87,16 @@ class Chain:
             inputs, side = len(step.bias_o), -(-side // step.stride)
             self._grow(inputs, side)
             side = side // 2 if step.halve else side
-            yield _Step(conv=fields, halve=step.halve, keep=step.keep, add=step.add, **self._predictor(step.predictor))
+            also = {"halve": step.halve, "keep": step.keep, "add": step.add, **self._predictor(step.predictor)}
+            yield _Step(conv=fields, depthwise=filters, **also)
+
+    def _depthwise(self, layer: Depthwise | None, side: int) -> tuple[Any, int]:
+        """A pointer to the compiled code's layer, NULL where there is none, and the side after it."""
+        if layer is None:
+            return None, side
+        made = packed(layer.weights_ikk, layer.bias_i, (side, side), stride=layer.stride)
+        self._kept.append(made)
+        return ctypes.pointer(made.fields), made.fields.out_height
 
     def _predictor(self, predictor: Predictor | None) -> dict[str, int | None]:
         if predictor is None:

@@ -27,6 +27,21 @@ class Predictor:
 
 
 @dataclass(frozen=True, eq=False)
+class Depthwise:
+    """A 3x3 convolution of each channel by itself, with ReLU, padded to keep the size.
+
+    Args:
+        weights_ikk: Its weights.
+        bias_i: Offsets, of channels that had a value above zero before; the others stay silent.
+        stride: 1 or 2.
+    """
+
+    weights_ikk: Floats
+    bias_i: Floats
+    stride: int = 1
+
+
+@dataclass(frozen=True, eq=False)
 class Step:
     """A convolution with ReLU, padded to keep the size.
 
@@ -39,6 +54,7 @@ class Step:
         keep: Remember the input, for the next step that adds.
         add: Add every so many-th pixel (1 or 2) of what was remembered, after ReLU; channels that it lacks count as
             zero. 0 adds nothing.
+        depthwise: What filters the input first; predictor and convolution see what it leaves.
     """
 
     weights_oikk: Floats
@@ -48,6 +64,7 @@ class Step:
     predictor: Predictor | None = None
     keep: bool = False
     add: int = 0
+    depthwise: Depthwise | None = None
 
     @property
     def groups(self) -> int:
@@ -82,7 +99,7 @@ class ChainPlan:
         for index, step in enumerate(self.steps):
             _check(index, step, channels)
             kept = (channels, side) if step.keep else kept
-            channels, side = len(step.bias_o), -(-side // step.stride)
+            channels, side = len(step.bias_o), shrunk(step, side)
             kept = _added(index, step, kept, (channels, side))
             if step.halve and (side % 2 or side < 2):
                 raise ShapeError(f"step {index}: a side of {side} pixels cannot be halved")
@@ -116,7 +133,24 @@ def _added(index: int, step: Step, kept: tuple[int, int] | None, found: tuple[in
     return None
 
 
+def shrunk(step: Step, side: int) -> int:
+    """Pixels of a side after a step's convolutions, before it is halved."""
+    filtered = side if step.depthwise is None else -(-side // step.depthwise.stride)
+    return -(-filtered // step.stride)
+
+
+def _check_depthwise(index: int, step: Step, inputs: int) -> None:
+    layer = step.depthwise
+    if layer is None:
+        return
+    if not index or step.keep:
+        raise ShapeError(f"step {index}: neither the image itself nor what is remembered can be filtered by channel")
+    if layer.weights_ikk.shape != (inputs, 3, 3) or layer.bias_i.shape != (inputs,) or layer.stride not in (1, 2):
+        raise ShapeError(f"step {index}: depthwise weights must be ({inputs}, 3, 3), offsets as many, stride 1 or 2")
+
+
 def _check(index: int, step: Step, inputs: int) -> None:
+    _check_depthwise(index, step, inputs)
     outputs = len(step.bias_o)
     if step.weights_oikk.shape[:2] != (outputs, inputs) or outputs % GROUP or not outputs:
         raise ShapeError(f"step {index}: weights must be (16n, {inputs}, k, k) with as many offsets")

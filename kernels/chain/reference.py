@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.chain.plan import ChainPlan, Predictor
+from kernels.depthwise.reference import depthwise
 from kernels.masked_conv.layout import GROUP, Floats
 from kernels.masked_conv.reference import masked_conv
 
@@ -24,6 +25,9 @@ def classify(
     used: list[Bools] = []
     kept = image
     for index, step in enumerate(plan.steps):
+        if step.depthwise is not None:
+            layer = step.depthwise
+            image = depthwise(image, layer.weights_ikk, layer.bias_i, stride=layer.stride)
         peak_c: Doubles = image.max(axis=(1, 2))
         mask_g = np.ones(step.groups, dtype=bool) if step.predictor is None else predict(step.predictor, peak_c)
         mask_g = mask_g if masks is None else masks[index]

@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 
+#include "depthwise.h"
 #include "export.h"
 #include "masked_conv.h"
 
@@ -25,6 +26,21 @@ ConvRun edgewise_conv_for(int32_t isa)
     }
 }
 
+DepthRun edgewise_depthwise_for(int32_t isa)
+{
+    static const DepthRun known[ISA_COUNT] = {
+        [ISA_PLAIN] = edgewise_depthwise_plain,
+#if defined(__x86_64__)
+        [ISA_AVX2] = edgewise_depthwise_avx2,
+        [ISA_AVX512] = edgewise_depthwise_avx512,
+#endif
+#if defined(__aarch64__)
+        [ISA_NEON] = edgewise_depthwise_neon,
+#endif
+    };
+    return edgewise_conv_for(isa) ? known[isa] : NULL;
+}
+
 EXPORT int32_t edgewise_isa_runs(int32_t isa) { return edgewise_conv_for(isa) != NULL; }
 
 static int32_t all_below(const int32_t *list, int32_t count, int32_t limit)
@@ -44,5 +60,17 @@ EXPORT int32_t edgewise_conv(int32_t isa, const Conv *conv, const Call *call)
     if (!all_below(call->in, call->in_count, conv->inputs) || !all_below(call->out, call->out_count, conv->outputs / GROUP))
         return 2;
     run(conv, call);
+    return 0;
+}
+
+/* One depthwise convolution; returns as `edgewise_conv` does. */
+EXPORT int32_t edgewise_depthwise(int32_t isa, const Depthwise *layer, const DepthCall *call)
+{
+    DepthRun run = edgewise_depthwise_for(isa);
+    if (!run)
+        return 1;
+    if (!all_below(call->groups, call->count, (layer->channels + GROUP - 1) / GROUP))
+        return 2;
+    run(layer, call);
     return 0;
 }

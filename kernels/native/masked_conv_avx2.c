@@ -1,5 +1,6 @@
 /* AVX2 with FMA: 16 registers of 8 numbers. */
 
+#include "depthwise.h"
 #include "export.h"
 #include "masked_conv.h"
 
@@ -19,11 +20,13 @@ BEGIN_TARGET("avx2,fma")
 #define SET1(x) _mm256_set1_ps(x)
 #define SPLAT(x, p) __asm__ volatile("vbroadcastss %1, %0" : "=x"(x) : "m"(*(p)))
 #define CONV edgewise_conv_avx2
+#define DEPTHWISE edgewise_depthwise_avx2
 #define MOST_GROUPS 1
 #define ROWS_AT_4 1
 #define GROUPS_AT_4 1
 #define SHAPES(X) X(1, 4, 1) X(1, 2, 1) X(1, 1, 1)
 
+#include "depthwise_body.h"
 #include "masked_conv_body.h"
 
 END_TARGET

@@ -1,5 +1,6 @@
 /* AVX-512: 32 registers of 16 numbers. */
 
+#include "depthwise.h"
 #include "export.h"
 #include "masked_conv.h"
 
@@ -19,6 +20,7 @@ BEGIN_TARGET("avx512f,fma")
 #define SET1(x) _mm512_set1_ps(x)
 #define SPLAT(x, p) __asm__ volatile("vbroadcastss %1, %0" : "=v"(x) : "m"(*(p)))
 #define CONV edgewise_conv_avx512
+#define DEPTHWISE edgewise_depthwise_avx512
 #define MOST_GROUPS 3
 #define ROWS_AT_4 2
 #define GROUPS_AT_4 2
@@ -26,6 +28,7 @@ BEGIN_TARGET("avx512f,fma")
     X(1, 16, 1) X(1, 8, 3) X(1, 8, 2) X(1, 8, 1) X(1, 4, 3) X(1, 4, 2) X(1, 4, 1) X(1, 2, 3) X(1, 2, 2) X(1, 2, 1) X(1, 1, 3) \
     X(1, 1, 2) X(1, 1, 1) X(2, 4, 2) X(2, 4, 1) X(2, 2, 2) X(2, 2, 1) X(2, 1, 2) X(2, 1, 1)
 
+#include "depthwise_body.h"
 #include "masked_conv_body.h"
 
 END_TARGET

@@ -1,5 +1,6 @@
 /* NEON, which every 64-bit ARM has: 32 registers of 4 numbers. */
 
+#include "depthwise.h"
 #include "export.h"
 #include "masked_conv.h"
 
@@ -18,11 +19,13 @@
 #define SET1(x) vdupq_n_f32(x)
 #define SPLAT(x, p) (x = vld1q_dup_f32(p))
 #define CONV edgewise_conv_neon
+#define DEPTHWISE edgewise_depthwise_neon
 #define MOST_GROUPS 1
 #define ROWS_AT_4 1
 #define GROUPS_AT_4 1
 #define SHAPES(X) X(1, 4, 1) X(1, 2, 1) X(1, 1, 1)
 
+#include "depthwise_body.h"
 #include "masked_conv_body.h"
 
 #endif

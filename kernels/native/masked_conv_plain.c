@@ -1,5 +1,6 @@
 /* What every compiler and processor has: four numbers at a time, multiplied and then added. */
 
+#include "depthwise.h"
 #include "export.h"
 #include "masked_conv.h"
 
@@ -23,9 +24,11 @@ INLINE Four most_of(Four a, Four b)
 #define SET1(x) ((Four){(x), (x), (x), (x)})
 #define SPLAT(x, p) (x = SET1(*(p)))
 #define CONV edgewise_conv_plain
+#define DEPTHWISE edgewise_depthwise_plain
 #define MOST_GROUPS 1
 #define ROWS_AT_4 1
 #define GROUPS_AT_4 1
 #define SHAPES(X) X(1, 2, 1) X(1, 1, 1)
 
+#include "depthwise_body.h"
 #include "masked_conv_body.h"

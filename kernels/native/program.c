@@ -7,16 +7,20 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "depthwise.h"
 #include "export.h"
+#include "maps.h"
 #include "masked_conv.h"
 
 /* One layer. `up` maps the shares of the input channels, or the `rank` numbers that `down` makes of them, to a logit
    per group, [input][group padded to 16]; NULL computes every group. `halve` takes 2x2 maxima afterwards.
-   `keep` remembers the input; `add` adds, afterwards, every `add`th pixel of what was remembered last, 0 adds nothing. */
+   `keep` remembers the input; `add` adds, afterwards, every `add`th pixel of what was remembered last, 0 adds nothing.
+   `depthwise` runs before all that, over the channels that are there; NULL leaves the image as it is. */
 typedef struct {
     Conv conv;
     int32_t halve, keep, add, rank;
     const float *down, *up, *offset;
+    const Depthwise *depthwise;
 } Step;
 
 /* `scratch` is room for three images of `image_floats`, and for `channels` four times and once more as integers. */
@@ -53,68 +57,6 @@ static void take_image(const Program *program, const float *image, State *state)
         state->active[c] = c;
     }
     state->active_count = first->inputs;
-}
-
-typedef float Four __attribute__((vector_size(16), aligned(4)));
-typedef int32_t Bits __attribute__((vector_size(16), aligned(4)));
-
-/* e^x for x from -87 to 0, to 2e-7 of its value; the library's, one at a time, takes longer than the predictors' maps.
-   Source of the method: Cody and Waite, Software Manual for the Elementary Functions, 1980, section 6. */
-INLINE Four exponential(Four x)
-{
-    const Four floor = {-87.0f, -87.0f, -87.0f, -87.0f};
-    const Bits low = x < floor;
-    x = (Four)(((Bits)floor & low) | ((Bits)x & ~low));
-    /* Truncates towards zero, and x is not above zero. */
-    const Bits whole = __builtin_convertvector(x * 1.44269504f - 0.5f, Bits);
-    const Four turns = __builtin_convertvector(whole, Four);
-    const Four rest = (x - turns * 0.693359375f) + turns * 2.12194440e-4f;
-    const Four tail = ((((1.9875691500e-4f * rest + 1.3981999507e-3f) * rest + 8.3334519073e-3f) * rest +
-                        4.1665795894e-2f) * rest + 1.6666665459e-1f) * rest + 5.0000001201e-1f;
-    return (tail * rest * rest + rest + 1.0f) * (Four)((whole + 127) << 23);
-}
-
-/* Softmax over channels, times their number. Lane by lane, because one running sum would wait for itself; `count` is a
-   multiple of 16 wherever a predictor reads what a layer wrote. */
-static void shares(const float *restrict pooled, int32_t count, float *restrict share)
-{
-    float most[GROUP], sum[GROUP] = {0}, top, all = 0.0f;
-    memcpy(most, pooled, sizeof most);
-    for (int32_t c = GROUP; c < count; c += GROUP)
-        for (int32_t i = 0; i < GROUP; i++)
-            most[i] = pooled[c + i] > most[i] ? pooled[c + i] : most[i];
-    top = most[0];
-    for (int32_t i = 1; i < GROUP; i++)
-        top = most[i] > top ? most[i] : top;
-    for (int32_t c = 0; c < count; c += 4)
-        *(Four *)(share + c) = exponential(*(const Four *)(pooled + c) - top);
-    for (int32_t c = 0; c < count; c += GROUP)
-        for (int32_t i = 0; i < GROUP; i++)
-            sum[i] += share[c + i];
-    for (int32_t i = 0; i < GROUP; i++)
-        all += sum[i];
-    const float scale = (float)count / all;
-    for (int32_t c = 0; c < count; c++)
-        share[c] *= scale;
-}
-
-/* into[o] += sum over i of from[i] * map[i][o]; `width` is a multiple of 16. Even and odd inputs are summed apart. */
-static void apply(const float *restrict map, const float *restrict from, int32_t count, int32_t width,
-                  float *restrict into)
-{
-    for (int32_t first = 0; first < width; first += GROUP) {
-        float even[GROUP], odd[GROUP] = {0};
-        const float *row = map + first;
-        int32_t i = 0;
-        memcpy(even, into + first, sizeof even);
-        for (; i + 1 < count; i += 2, row += 2 * width)
-            for (int32_t o = 0; o < GROUP; o++) {
-                even[o] += from[i] * row[o];
-                odd[o] += from[i + 1] * row[width + o];
-            }
-        for (int32_t o = 0; o < GROUP; o++)
-            into[first + o] = even[o] + odd[o] + (i < count ? from[i] * row[o] : 0.0f);
-    }
 }
 
 /* Which groups the predictor asks for: logits above zero, and in any case the largest. */
@@ -220,6 +162,19 @@ static void add(const Step *step, State *state, const uint8_t *mask)
     state->active_count = conv->outputs;
 }
 
+/* Filter the channels that are there; the same ones are there afterwards, silent where they were silent. */
+static void filter(DepthRun run, const Depthwise *layer, State *state)
+{
+    int32_t count = 0;
+    for (int32_t k = 0; k < state->active_count; k += GROUP)
+        state->groups[count++] = state->active[k] / GROUP;
+    memset(state->next_pooled, 0, sizeof(float) * (size_t)layer->channels);
+    const DepthCall call = {state->front, state->pooled, state->back, state->next_pooled, state->groups, count};
+    run(layer, &call);
+    swap(&state->front, &state->back);
+    swap(&state->pooled, &state->next_pooled);
+}
+
 static void run_step(ConvRun run, const Step *step, State *state, const uint8_t *mask)
 {
     const Conv *conv = &step->conv;
@@ -284,14 +239,18 @@ static State laid_out(const Program *program, float *scratch)
     return state;
 }
 
-static void classify(const Program *program, ConvRun run, const float *image, float *scratch, const uint8_t *given,
-                     uint8_t *masks, float *probabilities)
+static void classify(const Program *program, const float *image, float *scratch, const uint8_t *given, uint8_t *masks,
+                     float *probabilities)
 {
+    const ConvRun run = edgewise_conv_for(program->isa);
+    const DepthRun depth_run = edgewise_depthwise_for(program->isa);
     State state = laid_out(program, scratch);
     take_image(program, image, &state);
     for (int32_t s = 0; s < program->count; s++) {
         const Step *step = &program->steps[s];
         const int32_t groups = step->conv.outputs / GROUP;
+        if (step->depthwise)
+            filter(depth_run, step->depthwise, &state);
         if (step->up)
             predict(step, &state, masks);
         else
@@ -312,8 +271,7 @@ static void classify(const Program *program, ConvRun run, const float *image, fl
 EXPORT int32_t edgewise_program_run(const Program *program, int64_t images, const float *image, float *scratch,
                                     const uint8_t *given, uint8_t *masks, float *probabilities)
 {
-    ConvRun run = edgewise_conv_for(program->isa);
-    if (!run)
+    if (!edgewise_conv_for(program->isa))
         return 1;
     const Conv *first = &program->steps[0].conv;
     const int64_t image_size = (int64_t)first->inputs * first->height * first->width;
@@ -321,7 +279,7 @@ EXPORT int32_t edgewise_program_run(const Program *program, int64_t images, cons
     for (int32_t s = 0; s < program->count; s++)
         mask_size += program->steps[s].conv.outputs / GROUP;
     for (int64_t n = 0; n < images; n++)
-        classify(program, run, image + n * image_size, scratch, given ? given + n * mask_size : NULL,
+        classify(program, image + n * image_size, scratch, given ? given + n * mask_size : NULL,
                  masks + n * mask_size, probabilities + n * program->classes);
     return 0;
 }

@@ -284,6 +284,7 @@ class Desk:
             embed=request.embed,
             turns=run.turns,
             min_tokens=0 if request.shared is None else request.shared.min_tokens,
+            scope=request.scope,
         )
 
     def _text_done(self, run: _Run, end: TextEnd, text: str) -> m.WorkDone:
@@ -299,6 +300,7 @@ class Desk:
             margin_fraction=end.margin_fraction,
             first_token_ms=end.first_token_ms,
             tool_calls_json=end.tool_calls_json,
+            cached_tokens=end.cached_tokens,
         )
         return self._with_load(done, run, end.load)
 

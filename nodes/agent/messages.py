@@ -17,6 +17,7 @@ from nodes.agent.model_messages import ModelsWanted as ModelsWanted
 from nodes.agent.model_messages import ResidencyChanged as ResidencyChanged
 from nodes.agent.turn_messages import NextTurn as NextTurn
 from nodes.agent.turn_messages import SharedText as SharedText
+from nodes.agent.turn_messages import TextDelta as TextDelta
 from nodes.agent.turn_messages import Written as Written
 from nodes.arms import ArmProfile, ArmSpec, Residency, TaskSpec, Tensors
 from nodes.energy.contract import EnergyReading, Provenance, Signals
@@ -82,6 +83,8 @@ class SleepOffer:
     sleep_w: float
     wake_j: float
     wake_s: float
+    suspend_s: float
+    suspend_w: float
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,7 @@ class WorkDone:
     load_ms: float | None = None
     load_j: float | None = None
     logprobs: tuple[Mapping[str, Any], ...] = ()
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -200,16 +204,6 @@ class WorkFailed:
     message: str
     final: bool = False
     energy: EnergyReading | None = None
-
-
-@dataclass(frozen=True)
-class TextDelta:
-    """The next piece of a text."""
-
-    work_id: int
-    text: str
-    token_ids: tuple[int, ...] = ()
-    logprobs: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -308,6 +302,7 @@ class TextRequest:
     top_logprobs: int | None = None
     embed: bool = False
     shared: SharedText | None = None
+    scope: str = ""
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,8 @@ def _joined_engine(config: NodeConfig, inventory: Inventory, tensors: OnnxEngine
         engines |= dict.fromkeys(needed & TENSOR_ENGINES, tensors)
     if "onnx-lm" in needed:
         command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE, _rules(config, inventory))
-        engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, Limits(queue_limit=config.queue_limit))
+        limits, keep_bytes = Limits(queue_limit=config.queue_limit), config.kept_prompts_mib * 2**20
+        engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, limits, keep_bytes=keep_bytes)
     engines |= gpu_engines(config, inventory)
     alone = set(engines.values())
     return alone.pop() if len(alone) == 1 else SeveralEngines(engines)

@@ -105,7 +105,16 @@ def offer_of(config: NodeConfig, profile_idle_w: float | None) -> m.SleepOffer |
     mac = card_address() if config.wake_mac is None else config.wake_mac.lower()
     if mac and not re.fullmatch(MAC, mac):
         raise ConfigError('--wake-mac: write it like aa:bb:cc:dd:ee:ff, or "" where a command of the gateway does it')
-    return m.SleepOffer(mac, config.wake_address, idle_w, config.sleep_w, config.wake_j, config.wake_s)
+    return m.SleepOffer(
+        mac=mac,
+        wake_address=config.wake_address,
+        idle_w=idle_w,
+        sleep_w=config.sleep_w,
+        wake_j=config.wake_j,
+        wake_s=config.wake_s,
+        suspend_s=config.suspend_s,
+        suspend_w=idle_w if config.suspend_w is None else config.suspend_w,
+    )
 
 
 def card_address(routes: Path = ROUTES, cards: Path = CARDS) -> str:

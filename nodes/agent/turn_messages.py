@@ -1,4 +1,4 @@
-"""What agent and gateway say to each other about texts that experts on several nodes write together."""
+"""What agent and gateway say to each other about texts while they are written, by one node or in turns."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nodes.engines.contract import Turn
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """The next piece of a text."""
+
+    work_id: int
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -278,7 +278,11 @@ def _done(done: m.WorkDone) -> fleet.WorkDone:
         outputs=tensor_messages(done.outputs or {}),
         text=done.text,
         finish_reason=_FINISHES.get(done.finish, common.FINISH_REASON_UNSPECIFIED),
-        usage=common.Usage(prompt_tokens=done.prompt_tokens, completion_tokens=done.completion_tokens),
+        usage=common.Usage(
+            prompt_tokens=done.prompt_tokens,
+            completion_tokens=done.completion_tokens,
+            cached_tokens=done.cached_tokens,
+        ),
         energy=energy(done.energy),
         queue_ms=done.queue_ms,
         compute_ms=done.compute_ms,
@@ -388,6 +392,7 @@ def _text(text: fleet.TextWork) -> m.TextRequest:
         top_logprobs=min(parameters.top_logprobs, MAX_TOPS) if parameters.HasField("top_logprobs") else None,
         embed=parameters.embed,
         shared=turns.shared(text.shared) if text.HasField("shared") else None,
+        scope=text.prefix_scope,
     )
 
 

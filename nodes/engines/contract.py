@@ -117,6 +117,7 @@ class TextJob:
         tools_json: OpenAI's `tools`; "" for none. Likewise the next two.
         whole: Nobody reads the text before it is complete: it may come in one piece.
         top_logprobs: How many probable tokens are told beside each token; None tells no probabilities.
+        scope: Texts with the same one may share what was computed of their prompts; "" shares nothing.
         embed: A vector is wanted for each message: the text is a JSON list of base64 of float32, little-endian.
         turns: Experts on other nodes write this text too: this one only in its turns, with a seed that all share. Only
             for arms that say so (`TURNS`).
@@ -142,6 +143,7 @@ class TextJob:
     top_logprobs: int | None = None
     embed: bool = False
     turns: Turns | None = None
+    scope: str = ""
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ class TextEnd:
         first_token_ms: From the start of computing to the first token; None where nobody measured it.
         tool_calls_json: Where the model calls tools: OpenAI's `tool_calls`.
         load: What loading took, where this text had to wait for it.
+        cached_tokens: Of the prompt, those that were kept from an earlier text; None where nobody says.
     """
 
     finish: str
@@ -185,6 +188,7 @@ class TextEnd:
     first_token_ms: float | None = None
     tool_calls_json: str = ""
     load: LoadTaken | None = None
+    cached_tokens: int | None = None
 
 
 @dataclass

@@ -8,8 +8,10 @@ from contextlib import aclosing
 from typing import Any
 
 from nodes.arms import TextCost
+from nodes.engines.child import Limits
 from nodes.engines.contract import Job, JobResult, TextEnd, TextJob, TextPiece
 from nodes.engines.hosted import HostedEngine
+from nodes.engines.process import WorkerCommand
 from nodes.errors import EngineError, InputInvalid
 from nodes.worker.frames import Frame
 
@@ -24,7 +26,12 @@ class OnnxTextEngine(HostedEngine):
     Args:
         command: Interpreter of the child process, and how many texts share its steps.
         limits: Queue bound, time-outs and crash policy.
+        keep_bytes: What kept prompts may take, see `nodes.worker.text.shelf`; 0 keeps none.
     """
+
+    def __init__(self, command: WorkerCommand, limits: Limits | None = None, *, keep_bytes: int = 0) -> None:
+        super().__init__(command, limits)
+        self._keep_bytes = keep_bytes
 
     async def infer(self, job: Job) -> JobResult:
         """Refused: this engine writes texts."""
@@ -33,15 +40,15 @@ class OnnxTextEngine(HostedEngine):
     async def generate(self, job: TextJob) -> AsyncGenerator[TextPiece | TextEnd]:
         """See `Engine`. A text without a temperature is greedy; one without a seed gets a random one."""
         if job.turns is not None:
-            async with aclosing(
-                self._child.share(job, {**text_order(job), "shared": True, "quiet": job.whole})
-            ) as parts:
+            order = {**text_order(job), "shared": True, "quiet": job.whole}
+            async with aclosing(self._child.share(job, order)) as parts:
                 async for frame in parts:
-                    yield _read(frame, 0.0)
+                    yield _read(frame, 0.0, keeps=False)
             return
-        async with aclosing(self._child.stream(job, text_order(job))) as frames:
+        kept = {"scope": job.scope, "keep_bytes": self._keep_bytes} if self._keep_bytes else {}
+        async with aclosing(self._child.stream(job, text_order(job) | kept)) as frames:
             async for frame, queue_ms in frames:
-                yield _read(frame, queue_ms)
+                yield _read(frame, queue_ms, keeps=bool(kept))
 
 
 def text_order(job: TextJob) -> dict[str, Any]:
@@ -74,9 +81,9 @@ def _allowance(limit_j: float, cost: TextCost | None) -> tuple[float, ...]:
     return limit_j, cost.overhead_j, cost.prefill_j_per_token, cost.decode_j_per_token
 
 
-def _read(frame: Frame, queue_ms: float) -> TextPiece | TextEnd:
+def _read(frame: Frame, queue_ms: float, *, keeps: bool) -> TextPiece | TextEnd:
     try:
-        return _piece(frame) if frame.op == "piece" else _end(frame, queue_ms)
+        return _piece(frame) if frame.op == "piece" else _end(frame, queue_ms, keeps=keeps)
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError("The engine's answer cannot be read") from error
 
@@ -93,7 +100,7 @@ def _piece(frame: Frame) -> TextPiece:
     )
 
 
-def _end(frame: Frame, queue_ms: float) -> TextEnd:
+def _end(frame: Frame, queue_ms: float, *, keeps: bool) -> TextEnd:
     header: Mapping[str, Any] = frame.header
     return TextEnd(
         finish=str(header["finish"]),
@@ -104,4 +111,5 @@ def _end(frame: Frame, queue_ms: float) -> TextEnd:
         macs=int(header["macs"]),
         margin_fraction=header["margin_fraction"],
         first_token_ms=header["first_token_ms"],
+        cached_tokens=int(header["cached_tokens"]) if keeps else None,
     )

@@ -49,6 +49,7 @@ class Settings:
         expert: The global expert; "" for the best that can be personalised.
         day_j: Joules a day that training may take.
         models: Folder of experts; None for those that ship.
+        shared: Whether local experts are inputs of one graph; None measures which form is better on this node.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class Settings:
     bounds: Bounds = field(default_factory=Bounds)
     day_j: float = 200.0
     models: Path | None = None
+    shared: bool | None = None
 
 
 def choose(settings: Settings, inventory: Inventory) -> tuple[ArmSpec, Network, dict[str, Floats]]:

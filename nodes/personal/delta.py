@@ -4,6 +4,8 @@ Per layer between the first and the last: small convolutions (up to 16 channels)
 scale them, all layers shift; the second layer also mixes what comes in. The last layer is the user's own. The user's
 geometry turns the kernels of the convolutions and the map that the first linear layer reads, so that it costs nothing
 when it runs. One forward pass either way.
+
+Where local experts are inputs of one graph (`Network.shared`) all layers scale and shift, without mixing and geometry.
 """
 
 from __future__ import annotations
@@ -45,12 +47,12 @@ def shapes(network: Network, weights: Weights) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for position, stage in enumerate(network.hidden):
         outputs, inputs = weights[stage.weight].shape[:2]
-        plain = stage.conv and stage.groups == 1
+        plain = stage.conv and stage.groups == 1 and not network.shared
         if position == 0 and plain and inputs <= MIXED_CHANNELS:
             found[f"{stage.name}.enter"] = (inputs, inputs)
         if plain and outputs <= MIXED_CHANNELS:
             found[f"{stage.name}.mix"] = (outputs, outputs)
-        elif stage.conv:
+        elif stage.conv or network.shared:
             found[f"{stage.name}.scale"] = (outputs,)
         found[f"{stage.name}.shift"] = (outputs,)
     found[network.last.weight] = weights[network.last.weight].shape
@@ -72,26 +74,6 @@ def fold(network: Network, weights: Weights, delta: Delta) -> dict[str, Floats]:
     for name in (network.last.weight, network.last.bias):
         folded[name] = folded[name] + delta.arrays[name]
     return folded
-
-
-def as_inputs(network: Network, delta: Delta) -> dict[str, Floats]:
-    """One row of what `graph.with_inputs` takes, each (1, ...).
-
-    Raises:
-        ValueError: The delta changes weights in ways that only folding can.
-    """
-    if not np.array_equal(delta.geometry, IDENTITY):
-        raise ValueError("a delta with a geometry can only be folded into weights")
-    given: dict[str, Floats] = {}
-    for stage in network.hidden:
-        if any(f"{stage.name}.{kind}" in delta.arrays for kind in ("enter", "mix")):
-            raise ValueError(f"layer {stage.name} mixes channels, which can only be folded into weights")
-        shift = delta.arrays[f"{stage.name}.shift"]
-        scale = 1.0 + delta.arrays.get(f"{stage.name}.scale", np.zeros_like(shift))
-        wide = (1, -1, 1, 1) if stage.conv else (1, -1)
-        # `fold` scales weights and offsets alike, so does the graph.
-        given |= {f"{stage.name}.scale": scale.reshape(wide), f"{stage.name}.shift": shift.reshape(wide)}
-    return given | {f"own.{name}": delta.arrays[name][None] for name in (network.last.weight, network.last.bias)}
 
 
 def place(network: Network, weights: Weights, geometry: Affine) -> dict[str, Floats]:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from nodes.personal import graph
 from nodes.personal.base import Base, Looks, join
-from nodes.personal.delta import fold
 from nodes.personal.drift import Watch
 from nodes.personal.expert import DELTA, INSTANT, LocalExpert, Shelf
 from nodes.personal.instant import InstantHead, coverage, open_to, residual
@@ -130,13 +129,6 @@ class Hand:
     def forget(self) -> None:
         """Destroy the key, and with it everything."""
         destroy(self.folder)
-
-    def model(self) -> bytes | None:
-        """The graph of a delta in service; None for the other tiers."""
-        expert, base = self.expert, self.base
-        if expert is None or expert.delta is None:
-            return None
-        return graph.personal(base.network, base.weights, fold(base.network, base.weights, expert.delta), expert.gate)
 
     def corrected(self, outputs: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float32], bool]:
         """The answer of the instant tier from what the global expert told, and whether the local head gave it."""

@@ -196,7 +196,7 @@ def _copy(values: Tensors) -> Tensors:
 
 def choose_geometry(network: Network, weights: Weights, corrections: Samples, replay: Samples) -> warp.Affine:
     """The geometry under which the global expert explains the corrections best; none where none is clearly better."""
-    if len(corrections) < WARPED_FROM or network.channels != 1:
+    if len(corrections) < WARPED_FROM or network.channels != 1 or network.shared:
         return warp.IDENTITY
     images, labels_n = corrections.images[:WARP_SAMPLES], corrections.labels_n[:WARP_SAMPLES]
     value, labels = stem(network, as_tensors(weights), images), torch.from_numpy(labels_n)
@@ -335,4 +335,5 @@ def _layer(stage: Stage, value: torch.Tensor, weight: torch.Tensor, bias: torch.
 
 
 def _behind(stage: Stage, value: torch.Tensor) -> torch.Tensor:
-    return functional.max_pool2d(value, stage.pool) if stage.pool > 1 else value
+    value = functional.max_pool2d(value, stage.pool) if stage.pool > 1 else value
+    return value.mean(dim=(2, 3), keepdim=True) if stage.averaged else value

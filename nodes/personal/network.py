@@ -19,12 +19,13 @@ Weights = Mapping[str, Floats]
 
 @dataclass(frozen=True)
 class Stage:
-    """One layer, and what follows it: ReLU for all but the last, then max pooling.
+    """One layer, and what follows it: ReLU for all but the last, then max pooling, then the mean of the whole map.
 
     Attributes:
         name: Its weights are ``name.weight`` and ``name.bias``.
         conv: Whether it is a convolution; a linear layer flattens what comes in.
         pool: Window and stride of the max pooling behind it; 1 is none.
+        averaged: Whether the mean is taken, which is what the next layer then reads.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Stage:
     stride: int = 1
     groups: int = 1
     pool: int = 1
+    averaged: bool = False
 
     @property
     def weight(self) -> str:
@@ -55,6 +57,7 @@ class Network:
         channels: Of the input.
         upsample: Bilinear enlargement of the input before the first layer.
         gate_cells: The gate sees the first layer's means over so many by so many cells, and its length per channel.
+        shared: Local experts are inputs of one graph, so that they scale and shift and do nothing else.
     """
 
     side: int
@@ -62,6 +65,7 @@ class Network:
     channels: int = 1
     upsample: int = 1
     gate_cells: int = 2
+    shared: bool = False
 
     @property
     def first(self) -> Stage:
@@ -92,7 +96,7 @@ def macs(network: Network, weights: Weights) -> int:
         if stage.conv:
             side = (side + 2 * stage.padding - weight.shape[2]) // stage.stride + 1
             total += weight.size * side * side
-            side //= stage.pool
+            side = 1 if stage.averaged else side // stage.pool
         else:
             total += weight.size
     return total
@@ -104,6 +108,7 @@ def map_side(network: Network, weights: Weights) -> int:
     for stage in network.stages:
         if stage.conv:
             side = ((side + 2 * stage.padding - weights[stage.weight].shape[2]) // stage.stride + 1) // stage.pool
+            side = 1 if stage.averaged else side
     return side
 
 

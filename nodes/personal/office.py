@@ -6,7 +6,6 @@ One event loop. What blocks (disk, training) runs in threads and a process; one 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -22,7 +21,7 @@ from nodes.agent import messages as m
 from nodes.arms import ArmSpec, Inventory
 from nodes.energy.contract import Meter
 from nodes.engines.contract import Job, JobResult
-from nodes.errors import EngineError, InputInvalid, NodeError
+from nodes.errors import EngineError, InputInvalid
 from nodes.personal import drift, graph
 from nodes.personal.base import Base, Looks, join, looks, prior, split
 from nodes.personal.choosing import Host, Settings, choose
@@ -30,6 +29,7 @@ from nodes.personal.hand import Hand, Places
 from nodes.personal.keeping import FeedbackExpired, sweep
 from nodes.personal.network import macs
 from nodes.personal.sealing import KeySeal, Seal, Unsealed, owner_mark, write_whole
+from nodes.personal.serving import Serving
 from nodes.personal.trainer import Subject, Trainer
 
 MAX_HANDS = 64
@@ -70,7 +70,7 @@ class Office:
         self._base: Base | None = None
         self._hands: OrderedDict[str, Hand] = OrderedDict()
         self._locks: dict[str, asyncio.Lock] = {}
-        self._attached: dict[str, str] = {}
+        self._serving = Serving(engine, self._network, self._weights, expert=self.arm.expert)
         self._keeping: dict[tuple[str, str], asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeping: asyncio.Task[None] | None = None
@@ -85,8 +85,9 @@ class Office:
         )
 
     async def prepare(self) -> None:
-        """Load the observed graph and look at the stored generic samples. Takes well under a second."""
-        await self._engine.attach(self._observed, graph.observed(self._network, self._weights))
+        """Load what all users share and look at the stored generic samples. Takes some runs of the network."""
+        self._network = await self._serving.open(self._settings.shared)
+        self._trainer.shared = self._network.shared
         task = self._inventory.task(self.arm.task)
         reference = self._inventory.evidence[task.reference_digest]
         replay, stored = split(await self._look(reference["inputs"], reference["labels"]))
@@ -121,13 +122,9 @@ class Office:
         """The owner's answer to one input, which is then kept for a correction."""
         mark = owner_mark(owner.tenant, owner.user)
         hand = await self._hand(mark)
-        key = self._attached.get(mark, self._observed)
         image = next(iter(job.inputs.values()))
-        result = await self._engine.infer(replace(job, arm=key, inputs={graph.INPUT: image}))
-        if key == self._observed:
-            probabilities, by_local = hand.corrected(result.outputs)
-        else:
-            probabilities, by_local = result.outputs[graph.PROBABILITIES], bool(result.outputs[graph.LOCAL].item())
+        answer = await self._serving.answer(mark, hand, job)
+        probabilities, by_local, result = answer.probabilities, answer.by_local, answer.result
         self._spawn(self._keep(mark, request_id, image, self._expect(mark, request_id)))
         watch, ask = drift.observe(
             hand.watch, by_local=by_local, margin=_margin(probabilities), now_s=self._now_unix_s()
@@ -209,12 +206,12 @@ class Office:
                 self._maybe_train(mark, hand)
             case "rollback":
                 await asyncio.to_thread(hand.rollback)
-                await self._serve(mark, hand)
+                await self._serving.place(mark, hand)
             case "export":
                 return replace(self._status(hand), file=str(await asyncio.to_thread(self._export, mark, hand)))
             case "forget":
                 self._hands.pop(mark, None)
-                self._detach(mark)
+                self._serving.remove(mark)
                 await asyncio.to_thread(hand.forget)
                 return m.PersonalStatus(node=self._settings.node, task=self.arm.task, state="forgotten")
             case "status":
@@ -232,7 +229,7 @@ class Office:
         await asyncio.to_thread(hand.corrections.add, image, label)
         hand.remember(await self._look(image, np.array([label])))
         if await asyncio.to_thread(hand.consider):
-            await self._serve(mark, hand)
+            await self._serving.place(mark, hand)
         self._maybe_train(mark, hand)
 
     def _export(self, mark: str, hand: Hand) -> Path:
@@ -254,7 +251,7 @@ class Office:
         async with self._lock(mark):
             if mark in self._hands:
                 await asyncio.to_thread(hand.reload)
-                await self._serve(mark, hand)
+                await self._serving.place(mark, hand)
 
     # ---- owners
 
@@ -273,31 +270,11 @@ class Office:
                 images = np.concatenate([one.image for one in kept])
                 hand.remember(await self._look(images, np.array([one.label for one in kept])))
             self._hands[mark] = hand
-            await self._serve(mark, hand)
+            await self._serving.place(mark, hand)
             while len(self._hands) > MAX_HANDS:
                 oldest, _ = self._hands.popitem(last=False)
-                self._detach(oldest)
+                self._serving.remove(oldest)
             return hand
-
-    async def _serve(self, mark: str, hand: Hand) -> None:
-        """Have the engine hold the owner's delta, if that is in service."""
-        self._detach(mark)
-        model = await asyncio.to_thread(hand.model)
-        if model is None or hand.expert is None:
-            return
-        key = f"personal/{mark[:12]}-{hand.expert.version}"
-        try:
-            await self._engine.attach(key, model)
-        except EngineError as error:
-            log.error("personal expert not loaded", why=error.message)
-            return
-        self._attached[mark] = key
-
-    def _detach(self, mark: str) -> None:
-        key = self._attached.pop(mark, None)
-        if key is not None:
-            with contextlib.suppress(NodeError):
-                self._engine.detach(key)
 
     def _status(self, hand: Hand) -> m.PersonalStatus:
         expert = hand.expert
@@ -324,10 +301,6 @@ class Office:
 
     # ---- small things
 
-    @property
-    def _observed(self) -> str:
-        return f"personal/{self.arm.expert}"
-
     def _ready(self) -> Base:
         if self._base is None:
             raise EngineError("personal experts are not ready yet")
@@ -340,7 +313,7 @@ class Office:
         parts = []
         for at in range(0, len(images), BATCH):
             rows = np.asarray(images[at : at + BATCH], np.float32)
-            result = await self._engine.infer(Job(self._observed, {graph.INPUT: rows}))
+            result = await self._engine.infer(Job(self._serving.observed, {graph.INPUT: rows}))
             parts.append(looks(rows, labels_n[at : at + BATCH], result.outputs))
         return join(parts)
 

@@ -1,6 +1,8 @@
 """Reads a classifier's ONNX file as a chain of layers, so that any chain can be personalised as it ships.
 
-Known are Unsqueeze, Resize, Conv, Relu, MaxPool, Flatten, Gemm and Softmax in the order of a plain classifier.
+Known are Unsqueeze, Resize, Conv, BatchNormalization, Relu, MaxPool, a mean over the whole map, Flatten, Gemm and
+Softmax in the order of a plain classifier: LeNet, VGG, MobileNetV1. Every step must read what the step before it made;
+batch normalisation is folded into the convolution before it.
 """
 
 from __future__ import annotations
@@ -12,27 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nodes.personal import protobuf
 from nodes.personal.network import Floats, Network, Stage, check
+from nodes.personal.onnx_read import Node, NotPersonal, read_graph
 
-MODEL_GRAPH = 7
-GRAPH_NODE, GRAPH_INITIALIZER = 1, 5
-NODE_INPUT, NODE_OUTPUT, NODE_TYPE, NODE_ATTRIBUTE = 1, 2, 4, 5
-ATTRIBUTE_NAME, ATTRIBUTE_INT, ATTRIBUTE_TENSOR, ATTRIBUTE_INTS = 1, 3, 5, 8
-TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW = 1, 2, 8, 9
-DTYPES: Mapping[int, str] = {1: "<f4", 7: "<i8"}
+__all__ = ["NotPersonal", "read_network"]
 
-
-class NotPersonal(ValueError):
-    """The file is not a chain of layers that can be personalised; the text says why."""
-
-
-@dataclass(frozen=True)
-class _Node:
-    kind: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
+NORM_EPSILON = 1e-5
+# Of the last two axes of four.
+MAP_AXES = ({2, 3}, {-1, -2})
 
 
 @dataclass
@@ -43,10 +32,13 @@ class _Chain:
     stages: list[Stage] = field(default_factory=list)
     weights: dict[str, Floats] = field(default_factory=dict)
     upsample: int = 1
+    active: set[str] = field(default_factory=set)
+    value: str = ""
+    lone: bool = False
 
 
 def read_network(model: bytes, side: int) -> tuple[Network, dict[str, Floats]]:
-    """Layers and weights of a classifier of square one-channel pictures.
+    """Layers and weights of a classifier of square pictures.
 
     Args:
         model: The file.
@@ -55,27 +47,43 @@ def read_network(model: bytes, side: int) -> tuple[Network, dict[str, Floats]]:
     Raises:
         NotPersonal: It is no such chain, or has no hidden convolution to change.
     """
-    try:
-        nodes, tensors = _graph(model)
-    except protobuf.Damaged as damage:
-        raise NotPersonal(f"the file cannot be read: {damage}") from damage
+    nodes, tensors = read_graph(model)
     chain = _Chain(tensors)
     for node in nodes:
         reader = _READERS.get(node.kind)
         if reader is None:
             raise NotPersonal(f"{node.kind} is not a layer of a plain chain")
+        if node.kind != "Constant":
+            _follow(chain, node)
         reader(chain, node)
-    if len(chain.stages) < 3 or not (chain.stages[0].conv and chain.stages[1].conv) or chain.stages[-1].conv:
+    return _network(chain, side), chain.weights
+
+
+def _follow(chain: _Chain, node: Node) -> None:
+    if chain.value and node.inputs[0] != chain.value:
+        raise NotPersonal(f"{node.kind} reads something else than the step before it made: the network has branches")
+    chain.value = node.outputs[0]
+
+
+def _network(chain: _Chain, side: int) -> Network:
+    stages = chain.stages
+    if len(stages) < 3 or not (stages[0].conv and stages[1].conv) or stages[-1].conv:
         raise NotPersonal("it needs two convolutions and a linear layer behind them")
-    network = Network(side, tuple(chain.stages), upsample=chain.upsample)
+    odd = [stage.name for stage in stages[:-1] if stage.name not in chain.active]
+    if odd or stages[-1].name in chain.active:
+        raise NotPersonal("it needs a ReLU behind every layer but the last")
+    channels = chain.weights[stages[0].weight].shape[1]
+    if (channels == 1) != chain.lone:
+        raise NotPersonal("pictures of one channel must come without that axis, (b, side, side), others with it")
+    network = Network(side, tuple(stages), channels=channels, upsample=chain.upsample)
     try:
         check(network, chain.weights)
     except ValueError as error:
         raise NotPersonal(str(error)) from error
-    return network, chain.weights
+    return network
 
 
-def _conv(chain: _Chain, node: _Node) -> None:
+def _conv(chain: _Chain, node: Node) -> None:
     pads, strides = node.attributes.get("pads", [0] * 4), node.attributes.get("strides", [1, 1])
     if len({*pads}) != 1 or len({*strides}) != 1 or {*node.attributes.get("dilations", [1])} != {1}:
         raise NotPersonal("a convolution is not the same in all directions")
@@ -89,121 +97,94 @@ def _conv(chain: _Chain, node: _Node) -> None:
     _add(chain, stage, node)
 
 
-def _gemm(chain: _Chain, node: _Node) -> None:
+def _gemm(chain: _Chain, node: Node) -> None:
     if node.attributes.get("transB") != 1:
         raise NotPersonal("a linear layer is stored the other way round")
     _add(chain, Stage(f"layer{len(chain.stages)}", conv=False), node)
 
 
-def _add(chain: _Chain, stage: Stage, node: _Node) -> None:
-    if len(node.inputs) != 3 or not {*node.inputs[1:]} <= {*chain.tensors}:
-        raise NotPersonal("a layer has no offsets")
+def _add(chain: _Chain, stage: Stage, node: Node) -> None:
+    if not {*node.inputs[1:]} <= {*chain.tensors}:
+        raise NotPersonal("a layer has weights that are not stored in the file")
+    weight, *bias = (chain.tensors[name].astype(np.float32) for name in node.inputs[1:])
     chain.stages.append(stage)
-    chain.weights[stage.weight] = chain.tensors[node.inputs[1]].astype(np.float32)
-    chain.weights[stage.bias] = chain.tensors[node.inputs[2]].astype(np.float32)
+    chain.weights[stage.weight] = weight
+    chain.weights[stage.bias] = bias[0] if bias else np.zeros(len(weight), np.float32)
 
 
-def _pool(chain: _Chain, node: _Node) -> None:
+def _normalise(chain: _Chain, node: Node) -> None:
+    if not chain.stages or not chain.stages[-1].conv or chain.stages[-1].name in chain.active:
+        raise NotPersonal("a batch normalisation is not right behind a convolution")
+    scale, offset, mean, variance = (chain.tensors[name].astype(np.float64) for name in node.inputs[1:5])
+    factor = scale / np.sqrt(variance + node.attributes.get("epsilon", NORM_EPSILON))
+    stage, weights = chain.stages[-1], chain.weights
+    weights[stage.weight] = (weights[stage.weight] * factor[:, None, None, None]).astype(np.float32)
+    weights[stage.bias] = ((weights[stage.bias] - mean) * factor + offset).astype(np.float32)
+
+
+def _relu(chain: _Chain, node: Node) -> None:  # noqa: ARG001
+    if not chain.stages or chain.stages[-1].pool > 1 or chain.stages[-1].name in chain.active:
+        raise NotPersonal("a ReLU is not right behind a layer")
+    chain.active.add(chain.stages[-1].name)
+
+
+def _average(chain: _Chain, node: Node) -> None:
+    axes = node.attributes.get("axes")
+    if axes is None and len(node.inputs) > 1:
+        axes = chain.tensors[node.inputs[1]].tolist()
+    if node.kind == "ReduceMean" and {*(axes or [])} not in MAP_AXES:
+        raise NotPersonal("a mean is not over the whole map")
+    if not chain.stages or not chain.stages[-1].conv:
+        raise NotPersonal("a mean is not behind a convolution")
+    chain.stages[-1] = replace(chain.stages[-1], averaged=True)
+
+
+def _unsqueeze(chain: _Chain, node: Node) -> None:
+    if chain.stages or chain.tensors[node.inputs[1]].tolist() != [1]:
+        raise NotPersonal("an axis is added that is not the one of a single channel")
+    chain.lone = True
+
+
+def _pool(chain: _Chain, node: Node) -> None:
     kernel, strides = node.attributes["kernel_shape"], node.attributes.get("strides", [1, 1])
-    if not chain.stages or kernel != strides or len({*kernel}) != 1 or any(node.attributes.get("pads", [0])):
-        raise NotPersonal("a pooling layer overlaps or is padded")
+    if (
+        not chain.stages
+        or chain.stages[-1].name not in chain.active
+        or kernel != strides
+        or len({*kernel}) != 1
+        or any(node.attributes.get("pads", [0]))
+    ):
+        raise NotPersonal("a pooling layer overlaps, is padded or is not behind a ReLU")
     chain.stages[-1] = replace(chain.stages[-1], pool=kernel[0])
 
 
-def _resize(chain: _Chain, node: _Node) -> None:
+def _resize(chain: _Chain, node: Node) -> None:
     scales = chain.tensors[node.inputs[2]]
     if len(scales) != 4 or scales[2] != scales[3] or scales[2] != int(scales[2]):
         raise NotPersonal("the input is resized by no whole number")
     chain.upsample = int(scales[2])
 
 
-def _constant(chain: _Chain, node: _Node) -> None:
+def _constant(chain: _Chain, node: Node) -> None:
     chain.tensors[node.outputs[0]] = node.attributes["value"]
 
 
-def _nothing(_chain: _Chain, _node: _Node) -> None:
+def _nothing(_chain: _Chain, _node: Node) -> None:
     return None
 
 
-_READERS: Mapping[str, Callable[[_Chain, _Node], None]] = {
+_READERS: Mapping[str, Callable[[_Chain, Node], None]] = {
     "Conv": _conv,
     "Gemm": _gemm,
     "MaxPool": _pool,
     "Resize": _resize,
     "Constant": _constant,
-    "Relu": _nothing,
-    "Unsqueeze": _nothing,
+    "BatchNormalization": _normalise,
+    "Relu": _relu,
+    "GlobalAveragePool": _average,
+    "ReduceMean": _average,
+    "Unsqueeze": _unsqueeze,
+    "Identity": _nothing,
     "Flatten": _nothing,
     "Softmax": _nothing,
 }
-
-
-# ---- the file
-
-
-def _graph(model: bytes) -> tuple[list[_Node], dict[str, NDArray[Any]]]:
-    nodes, tensors = [], {}
-    for number, graph in protobuf.fields(model):
-        if number != MODEL_GRAPH or isinstance(graph, int):
-            continue
-        for part, value in protobuf.fields(graph):
-            if part == GRAPH_NODE and not isinstance(value, int):
-                nodes.append(_node(value))
-            elif part == GRAPH_INITIALIZER and not isinstance(value, int):
-                name, array = _tensor(value)
-                tensors[name] = array
-    return nodes, tensors
-
-
-def _node(data: memoryview) -> _Node:
-    inputs, outputs, kind, attributes = [], [], "", {}
-    for number, value in protobuf.fields(data):
-        if isinstance(value, int):
-            continue
-        if number == NODE_INPUT:
-            inputs.append(bytes(value).decode())
-        elif number == NODE_OUTPUT:
-            outputs.append(bytes(value).decode())
-        elif number == NODE_TYPE:
-            kind = bytes(value).decode()
-        elif number == NODE_ATTRIBUTE:
-            name, held = _attribute(value)
-            attributes[name] = held
-    return _Node(kind, tuple(inputs), tuple(outputs), attributes)
-
-
-def _attribute(data: memoryview) -> tuple[str, Any]:
-    name = ""
-    held: Any = None
-    many: list[int] = []
-    for number, value in protobuf.fields(data):
-        if number == ATTRIBUTE_NAME and not isinstance(value, int):
-            name = bytes(value).decode()
-        elif number == ATTRIBUTE_INT and isinstance(value, int):
-            held = protobuf.signed(value)
-        elif number == ATTRIBUTE_TENSOR and not isinstance(value, int):
-            held = _tensor(value)[1]
-        elif number == ATTRIBUTE_INTS:
-            many += protobuf.packed(value)
-    return name, many or held
-
-
-def _tensor(data: memoryview) -> tuple[str, NDArray[Any]]:
-    dims: list[int] = []
-    name, kind, raw = "", 0, b""
-    for number, value in protobuf.fields(data):
-        if number == TENSOR_DIMS:
-            dims += protobuf.packed(value)
-        elif number == TENSOR_TYPE and isinstance(value, int):
-            kind = value
-        elif number == TENSOR_NAME and not isinstance(value, int):
-            name = bytes(value).decode()
-        elif number == TENSOR_RAW and not isinstance(value, int):
-            raw = bytes(value)
-    dtype = DTYPES.get(kind)
-    if dtype is None:
-        raise NotPersonal(f"tensor {name} is of a kind that is not read")
-    array = np.frombuffer(raw, dtype)
-    if array.size != int(np.prod(dims)):
-        raise NotPersonal(f"tensor {name} is not stored in the file itself")
-    return name, array.reshape(dims)

@@ -23,6 +23,8 @@ CORE_W = 15.0
 DAY_S = 86_400
 # Forward, and twice as much back.
 PASSES = 3.0
+# Tells the training process that local experts are inputs of one graph.
+SHARED = "shared"
 
 log = structlog.get_logger("nodes.personal")
 
@@ -61,6 +63,8 @@ class Trainer:
         self._sample_j = sample_j
         self._busy = busy
         self._now_unix_s = now_unix_s
+        # Whether what is learned must fit a row of the graph that all users share; known once that was measured.
+        self.shared = False
         self._turn = asyncio.Lock()
         self._day = 0
         self._spent_j = 0.0
@@ -101,6 +105,7 @@ class Trainer:
             return {}
         models = "" if self._subject.models is None else str(self._subject.models)
         arguments = [str(folder), str(self._subject.model_file), str(self._subject.side), models]
+        arguments += [SHARED] if self.shared else []
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

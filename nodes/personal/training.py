@@ -1,7 +1,7 @@
 """Trains, judges and promotes one user's delta, in a process of its own that may be killed at any moment.
 
-``python -m nodes.personal.training FOLDER MODEL SIDE MODELS_FOLDER`` reads the user's sealed corrections, and says on
-stdout, in one line of JSON, how the new expert stands: figures only. Needs torch.
+``python -m nodes.personal.training FOLDER MODEL SIDE MODELS_FOLDER [shared]`` reads the user's sealed corrections, and
+says on stdout, in one line of JSON, how the new expert stands: figures only. Needs torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from nodes.personal.keeping import JUDGED_EVERY, Corrections
 from nodes.personal.network import Weights
 from nodes.personal.onnx_file import read_network
 from nodes.personal.sealing import KeySeal, Seal, owner_key
+from nodes.personal.trainer import SHARED
 
 if TYPE_CHECKING:
     from nodes.personal.teaching import Taught
@@ -87,12 +89,17 @@ def still_better(base: Base, current: LocalExpert, own: Looks, serials_n: NDArra
     return beats(now_n[judged_n], new_n[judged_n], z=STAYS_Z)
 
 
-def open_base(model: Path, models: Path | None, side: int) -> Base:
-    """The global expert, looked at with torch."""
+def open_base(model: Path, models: Path | None, side: int, *, shared: bool = False) -> Base:
+    """The global expert, looked at with torch.
+
+    Args:
+        shared: Whether its local experts are inputs of one graph.
+    """
     from nodes.zoo.catalog import load_catalog
 
     catalog = load_catalog(models)
     network, weights = read_network(model.read_bytes(), side)
+    network = replace(network, shared=shared)
     card = next(card for card in catalog.experts if catalog.model_path(card) == model)
     generic = _look(network, weights, catalog.reference.inputs, catalog.reference.labels_n)
     replay, stored = split(generic)
@@ -130,10 +137,10 @@ def run(folder: Path, base: Base, seal: Seal, *, seed: int = 0) -> dict[str, Any
 
 def main(arguments: Sequence[str]) -> int:
     """See the module."""
-    folder, model, side, models = arguments
+    folder, model, side, models, *form = arguments
     os.nice(15)
     started_s = time.process_time()
-    base = open_base(Path(model), Path(models) if models else None, int(side))
+    base = open_base(Path(model), Path(models) if models else None, int(side), shared=SHARED in form)
     told = run(Path(folder), base, KeySeal(owner_key(Path(folder))))
     print(json.dumps({**told, "cpu_s": time.process_time() - started_s}))
     return 0

@@ -112,10 +112,6 @@ class ResNet(nn.Module):
         return {f"blocks.{i}.second": f"blocks.{i}.first" for i in range(len(self.blocks))}
 
 
-# What the kernels can run.
-Served = Chain | ResNet
-
-
 class Separable(nn.Module):
     """A depthwise 3x3 convolution, which computes the channels that are left, then a gated 1x1 convolution."""
 
@@ -158,6 +154,10 @@ class MobileNet(nn.Module):
         for i in range(1, len(self.blocks)):
             before |= dict.fromkeys((f"blocks.{i}.depthwise", f"blocks.{i}.pointwise"), f"blocks.{i - 1}.pointwise")
         return {**before, "head": f"blocks.{len(self.blocks) - 1}.pointwise"}
+
+
+# What the kernels can run.
+Served = Chain | ResNet | MobileNet
 
 
 def scaled(channels: int, width: float) -> int:

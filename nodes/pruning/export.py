@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from kernels.chain.plan import ChainPlan, Predictor, Step
+from kernels.chain.plan import ChainPlan, Depthwise, Predictor, Step
 from nodes.errors import ConfigError
-from nodes.pruning.architectures import Chain, Served
+from nodes.pruning.architectures import Chain, MobileNet, Separable, Served
 from nodes.pruning.gates import GatedConv, Masking
 from nodes.pruning.mass import GROUP
 from nodes.worker.chains import chain_arrays
@@ -27,6 +28,10 @@ def parts_of(network: Served) -> dict[str, tuple[GatedConv, dict[str, Any]]]:
         both = zip(network.convs, network.halves, strict=True)
         return {f"convs.{i}": (conv, {"halve": halve}) for i, (conv, halve) in enumerate(both)}
     found: dict[str, tuple[GatedConv, dict[str, Any]]] = {"stem": (network.stem, {})}
+    if isinstance(network, MobileNet):
+        for i, block in enumerate(network.blocks):
+            found[f"blocks.{i}.pointwise"] = block.pointwise, {"depthwise": _depthwise(block)}
+        return found
     for i, block in enumerate(network.blocks):
         found[f"blocks.{i}.first"] = block.first, {"keep": True}
         found[f"blocks.{i}.second"] = block.second, {"add": block.stride}
@@ -67,12 +72,22 @@ def _padded(array: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _step(conv: GatedConv) -> Step:
-    norm = conv.norm
+    weights, bias = _folded(conv.conv, conv.norm)
+    return Step(weights, bias, conv.conv.stride[0], predictor=_predictor(conv))
+
+
+def _depthwise(block: Separable) -> Depthwise:
+    weights, bias = _folded(block.depthwise, block.norm)
+    return Depthwise(np.ascontiguousarray(weights[:, 0]), bias, block.depthwise.stride[0])
+
+
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and offsets of a convolution with its normalisation inside."""
     with torch.no_grad():
         scale_o = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        weights = conv.conv.weight * scale_o[:, None, None, None]
+        weights = conv.weight * scale_o[:, None, None, None]
         bias = norm.bias - norm.running_mean * scale_o
-    return Step(_array(weights), _array(bias), conv.conv.stride[0], predictor=_predictor(conv))
+    return _array(weights), _array(bias)
 
 
 def _predictor(conv: GatedConv) -> Predictor | None:

@@ -50,7 +50,7 @@ class Gate(nn.Module):
         joint: Let the loss of the mask reach the layers before; else they are left alone (decoupled).
         loss: Of the last forward pass, in training.
         logits_bg, target_bg, mask_bg: What was predicted, right, and used in the last forward pass.
-        score_bc: Filter scores of the last forward pass.
+        score_bc: Filter scores of the last forward pass; not taken in dense training, which has no use for them.
     """
 
     def __init__(self, inputs: int, outputs: int, *, rank: int | None = None, group: int = GROUP) -> None:
@@ -69,8 +69,10 @@ class Gate(nn.Module):
         self.logits_bg: torch.Tensor | None = None
 
     def forward(self, before_bihw: torch.Tensor, after_bchw: torch.Tensor) -> torch.Tensor:
-        """The output with its unwanted groups set to zero."""
-        self.score_bc = after_bchw.detach().abs().amax(dim=(2, 3)).float()
+        """The output, never below zero, with its unwanted groups set to zero."""
+        if self.masking is Masking.OFF and self.training:
+            return after_bchw
+        self.score_bc = after_bchw.detach().amax(dim=(2, 3)).float()
         if self.masking is Masking.OFF:
             return after_bchw
         seen = before_bihw if self.joint else before_bihw.detach()

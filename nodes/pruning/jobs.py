@@ -190,7 +190,7 @@ def exported_bucket(checkpoint: Checkpoint, to: Path, share: float) -> None:
 
 def _served(checkpoint: Checkpoint) -> ChainPlan:
     if not isinstance(checkpoint.network, Served):
-        raise ConfigError("export: digits, vgg16 and resnet can be served; the kernels have no depthwise convolutions")
+        raise ConfigError(f"export: the kernels cannot run a {type(checkpoint.network).__name__}")
     set_masking(checkpoint.network, Masking.PREDICTED if "mass" in checkpoint.facts else Masking.OFF)
     return plan_of(checkpoint.network, side=checkpoint.net.side)
 
@@ -215,9 +215,7 @@ def _mass_for(network: torch.nn.Module, data: Data, given: Mapping[str, Any]) ->
         forecast = Forecast(network, layers_of(network, example(data)), data.surveyed)
         return forecast.mass_for(1.0 - given["target_macs"])
     if not isinstance(network, Served) or {gate.group for gate in gates_of(network).values()} != {GROUP}:
-        raise ConfigError(
-            "--target-ms: what cannot be served (mobilenet, single filters) has no time; use --target-macs"
-        )
+        raise ConfigError("--target-ms: what cannot be served (single filters) has no time; use --target-macs")
     return Clock(network, data.surveyed).mass_for(given["target_ms"])
 
 

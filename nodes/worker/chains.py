@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.chain.cpu import Chain
-from kernels.chain.plan import ChainPlan, Predictor, Step
+from kernels.chain.plan import ChainPlan, Depthwise, Predictor, Step
 from kernels.errors import KernelError, ShapeError
 
-# Files with residual sums are of the second format; all others stay what they were.
-PLAIN, RESIDUAL = 1, 2
+# Files with residual sums are of the second format, with depthwise convolutions of the third, which has room for sums
+# too; all others stay what they were.
+PLAIN, RESIDUAL, SEPARABLE = 1, 2, 3
+NUMBERS = {PLAIN: 2, RESIDUAL: 4, SEPARABLE: 5}
 SUFFIX = ".npz"
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -84,34 +86,45 @@ def parse_chain(arrays: Arrays) -> ChainPlan:
         ShapeError: One does not fit.
     """
     version, side, count = (int(number) for number in arrays["head.numbers"])
-    if version not in (PLAIN, RESIDUAL):
-        raise ShapeError(f"format {version} is not known; this worker reads {PLAIN} and {RESIDUAL}")
+    if version not in (PLAIN, RESIDUAL, SEPARABLE):
+        raise ShapeError(f"format {version} is not known; this worker reads {PLAIN} to {SEPARABLE}")
     steps = tuple(_step(arrays, f"step{index}.") for index in range(count))
     return ChainPlan(steps, arrays["head.weights"], arrays["head.bias"], side)
 
 
 def _step(arrays: Arrays, prefix: str) -> Step:
-    stride, halve, *sums = (int(number) for number in arrays[prefix + "numbers"])
-    keep, add = sums or (0, 0)
-    predictor = None
+    stride, halve, *rest = (int(number) for number in arrays[prefix + "numbers"])
+    keep, add, filter_stride = (*rest, 0, 0, 0)[:3]
+    predictor = depthwise = None
+    if filter_stride:
+        depthwise = Depthwise(arrays[prefix + "depthwise"], arrays[prefix + "depthwise_bias"], filter_stride)
     if prefix + "up" in arrays:
         predictor = Predictor(arrays[prefix + "up"], arrays[prefix + "offset"], arrays.get(prefix + "down"))
-    return Step(arrays[prefix + "weights"], arrays[prefix + "bias"], stride, bool(halve), predictor, bool(keep), add)
+    own = arrays[prefix + "weights"], arrays[prefix + "bias"]
+    return Step(*own, stride, bool(halve), predictor, bool(keep), add, depthwise)
+
+
+def _version(plan: ChainPlan) -> int:
+    if any(step.depthwise is not None for step in plan.steps):
+        return SEPARABLE
+    return RESIDUAL if any(step.keep or step.add for step in plan.steps) else PLAIN
 
 
 def chain_arrays(plan: ChainPlan, *, input_name: str, output_name: str) -> dict[str, NDArray[Any]]:
     """The arrays of a file; `parse_chain` undoes it."""
-    residual = any(step.keep or step.add for step in plan.steps)
+    version = _version(plan)
     arrays: dict[str, NDArray[Any]] = {
         "names": np.array([input_name, output_name]),
-        "head.numbers": np.array([RESIDUAL if residual else PLAIN, plan.side, len(plan.steps)], dtype=np.int64),
+        "head.numbers": np.array([version, plan.side, len(plan.steps)], dtype=np.int64),
         "head.weights": plan.head_pc,
         "head.bias": plan.head_bias_p,
     }
     for index, step in enumerate(plan.steps):
-        prefix = f"step{index}."
-        numbers = [step.stride, step.halve, *([step.keep, step.add] if residual else [])]
-        arrays[prefix + "numbers"] = np.array(numbers, dtype=np.int64)
+        prefix, layer = f"step{index}.", step.depthwise
+        numbers = [step.stride, step.halve, step.keep, step.add, 0 if layer is None else layer.stride]
+        arrays[prefix + "numbers"] = np.array(numbers[: NUMBERS[version]], dtype=np.int64)
+        if layer is not None:
+            arrays |= {prefix + "depthwise": layer.weights_ikk, prefix + "depthwise_bias": layer.bias_i}
         arrays |= {prefix + "weights": step.weights_oikk, prefix + "bias": step.bias_o}
         if step.predictor is not None:
             arrays |= {prefix + "up": step.predictor.up_gr, prefix + "offset": step.predictor.offset_g}

@@ -113,12 +113,12 @@ class Choice:
             return None
         masked_r = np.where(self.feasible_r, self.score_r, -np.inf)
         masked_r[self.index] = -np.inf
-        return _best(masked_r, self.offer.energy_r, None)
+        return _best(masked_r, self.offer, None)
 
     @cached_property
     def binding(self) -> Binding:
         """Which limit removed the route that would have been chosen without limits."""
-        return _binding(self.offer, self.limits, _best(self.score_r, self.offer.energy_r, self.pinned))
+        return _binding(self.offer, self.limits, _best(self.score_r, self.offer, self.pinned))
 
     @cached_property
     def fallback(self) -> Fallback | None:
@@ -127,7 +127,8 @@ class Choice:
 
 
 def choose(offer: Offer, *, limits: Limits, price: Price) -> Choice:
-    """Take the best score among the routes that fit; equal scores go to fewer joules, then to the lower index.
+    """Take the best score among the routes that fit; equal scores go to fewer joules, then to fewer
+    milliseconds, then to the lower index.
 
     Args:
         offer: What every route promises for this query. Entries of unavailable routes may be NaN.
@@ -143,11 +144,21 @@ def choose(offer: Offer, *, limits: Limits, price: Price) -> Choice:
     if price.per_ms:
         score_r -= price.per_ms * offer.latency_r
     feasible_r = _feasible(offer, limits)
-    if price.pinned is not None and feasible_r[price.pinned]:
-        index: int | None = price.pinned
-    else:
-        index = _best_of(feasible_r, score_r, offer.energy_r)
+    index = _taken(feasible_r, score_r, offer, price.pinned)
     return Choice(index, feasible_r, score_r, offer, limits, price.pinned)
+
+
+def narrowed(choice: Choice, energy_j: float) -> Choice:
+    """The same choice with fewer joules: what was worked out for it is not worked out again.
+
+    Args:
+        choice: Of the same request with more joules, or without a limit.
+        energy_j: The limit from here on.
+    """
+    offer, limits = choice.offer, Limits(energy_j, choice.limits.latency_ms)
+    feasible_r = choice.feasible_r & (offer.energy_bound_r <= energy_j)
+    index = _taken(feasible_r, choice.score_r, offer, choice.pinned)
+    return Choice(index, feasible_r, choice.score_r, offer, limits, choice.pinned)
 
 
 # Scores closer than this are equal: far below what a quality estimate can tell apart.
@@ -163,24 +174,45 @@ def _feasible(offer: Offer, limits: Limits) -> Bools:
     return feasible_r
 
 
-def _best_of(feasible_r: Bools, score_r: Floats, energy_r: Floats) -> int | None:
-    """Index of the best score among the routes that fit."""
+def _taken(feasible_r: Bools, score_r: Floats, offer: Offer, pinned: int | None) -> int | None:
+    """Index of the pinned route where it fits, else of the best score among those that do."""
+    if pinned is not None and feasible_r[pinned]:
+        return pinned
     fitting = feasible_r.nonzero()[0]
-    if len(fitting) == 1:
+    if len(fitting) < 2:
         # An expert asked for by name on one node, or little time: there is nothing to compare.
-        only = int(fitting[0])
-        return only if score_r[only] > -np.inf else None
-    return _best(np.where(feasible_r, score_r, -np.inf), energy_r, None)
+        return int(fitting[0]) if len(fitting) and score_r[fitting[0]] > -np.inf else None
+    best = _best_of(score_r[fitting], offer, fitting)
+    return None if best is None else int(fitting[best])
 
 
-def _best(score_r: Floats, energy_r: Floats, pinned: int | None) -> int | None:
+def _best(score_r: Floats, offer: Offer, pinned: int | None) -> int | None:
     """Index of the best score; -inf and NaN are out, `pinned` wins wherever it is in."""
     if pinned is not None and score_r[pinned] > -np.inf:
         return pinned
+    return _best_of(score_r, offer, None)
+
+
+def _best_of(score_r: Floats, offer: Offer, routes: NDArray[np.intp] | None) -> int | None:
+    """Index of the best of some scores; of equal ones that with the fewest joules, then the one that is there first.
+
+    Args:
+        score_r: Of the routes; -inf and NaN are out.
+        offer: What all routes promise.
+        routes: Which ones the scores are of; None for all.
+    """
     top = np.fmax.reduce(score_r, initial=-np.inf)
     if top == -np.inf:
         return None
-    return int(np.argmin(np.where(score_r >= top - _TIE, energy_r, np.inf)))
+    tied = (score_r >= top - _TIE).nonzero()[0]
+    if len(tied) > 1:
+        rows = tied if routes is None else routes[tied]
+        energy_r = offer.energy_r[rows]
+        least = (energy_r == energy_r.min()).nonzero()[0]
+        tied = tied[least]
+        if len(tied) > 1:
+            return int(tied[offer.latency_r[rows[least]].argmin()])
+    return int(tied[0])
 
 
 def _binding(offer: Offer, limits: Limits, wanted: int | None) -> Binding:

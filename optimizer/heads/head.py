@@ -113,7 +113,8 @@ class HeadBank:
 
     def log_odds(self, x_f: NDArray[np.floating]) -> Floats:
         """Log odds of a right answer of each expert to one query, (e,); one matrix product."""
-        return np.asarray(self.weights_ef @ x_f + self.bias_e)
+        # A product of two kinds of numbers takes a way that costs several times as much.
+        return np.asarray(self.weights_ef.dot(x_f.astype(np.float64)) + self.bias_e)
 
     def predict(self, x_f: NDArray[np.floating]) -> Floats:
         """Probability of a right answer of each expert to one query, (e,). Cost: 10 µs for 20 experts."""

@@ -17,6 +17,7 @@ Source: recursive least squares with a forgetting factor, Ljung, System Identifi
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.errors import OptimizerError
+from optimizer.online.median import RunningMedian
 
 Floats = NDArray[np.float64]
 
@@ -88,7 +90,8 @@ class Usage:
     def _begin(self) -> None:
         self._spread_kk = np.diag((PRIOR_SIGMA * self._scale_k) ** 2)
         self._residuals: deque[float] = deque(maxlen=WINDOW)
-        self._by_level: dict[int, deque[float]] = {}
+        self._sizes = RunningMedian(WINDOW)
+        self._by_level: dict[int, RunningMedian] = {}
         self._run: list[tuple[Floats, float, int]] = []
         self.count = 0
 
@@ -100,7 +103,7 @@ class Usage:
     def factor(self, concurrency: int) -> float:
         """Cost at a level of concurrency over that of running alone; 1 until the level was seen often enough."""
         ratios = self._by_level.get(_level(concurrency))
-        return float(np.median(ratios)) if ratios and len(ratios) >= LEAST_AT_LEVEL else 1.0
+        return ratios.value if ratios is not None and len(ratios) >= LEAST_AT_LEVEL else 1.0
 
     def forecast(self, sizes_k: Sequence[float], *, concurrency: int = 1) -> Forecast:
         """The cost of a run of these sizes, in the order of the rates after the fixed part."""
@@ -133,14 +136,15 @@ class Usage:
         self.count += 1
         if level > 1:
             # How much company costs is a matter of the factor alone; the rates are those of running alone.
-            self._by_level.setdefault(level, deque(maxlen=WINDOW)).append(cost / predicted)
+            self._by_level.setdefault(level, RunningMedian(WINDOW)).append(cost / predicted)
         else:
             self._learn(counts_k / predicted, residual)
         self._residuals.append(residual)
+        self._sizes.append(abs(residual))
 
     def _learn(self, share_k: Floats, residual: float) -> None:
         """One step of recursive least squares; shares are counts over the prediction: the target is 1 + residual."""
-        typical = float(np.median(np.abs(self._residuals))) if len(self._residuals) >= LEAST_AT_LEVEL else 0.5
+        typical = self._sizes.value if len(self._sizes) >= LEAST_AT_LEVEL else 0.5
         weight = min(1.0, HUBER * max(typical, 1e-3) / max(abs(residual), 1e-12))
         noise = max(typical, 1e-3) ** 2 / weight
         gain_k = self._spread_kk @ share_k
@@ -190,4 +194,4 @@ def _counts(sizes_k: Sequence[float]) -> Floats:
 
 
 def _level(concurrency: int) -> int:
-    return max(level for level in LEVELS if level <= max(1, concurrency))
+    return LEVELS[max(0, bisect_right(LEVELS, concurrency) - 1)]

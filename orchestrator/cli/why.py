@@ -168,7 +168,7 @@ def _candidates_table(explanation: Explanation, shown: int) -> Table:
             f"≤ {energy_or_dash(entry.bound_energy_j)}",
             duration_or_dash(entry.predicted_ms),
             f"≤ {duration_or_dash(entry.bound_ms)}",
-            ", ".join(filter(None, (safe(entry.excluded_by), _loading(entry)))),
+            ", ".join(filter(None, (safe(entry.excluded_by), _loading(entry), _kept(entry)))),
         )
     if len(ordered) > shown:
         rows.caption = f"and {len(ordered) - shown} more: --all"
@@ -180,6 +180,11 @@ def _loading(entry: Candidate) -> str:
     from orchestrator.units import format_duration_ms
 
     return f"loads for {format_duration_ms(entry.load_ms)}" if entry.load_ms > 0.0 else ""
+
+
+def _kept(entry: Candidate) -> str:
+    """Tokens that need not be read again, which are no part of the candidate's predicted figures."""
+    return f"{entry.cached_tokens:.0f} tokens kept" if entry.cached_tokens >= 0.5 else ""
 
 
 def _ordered(explanation: Explanation) -> Sequence[Candidate]:

@@ -109,7 +109,10 @@ class Generated:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One route that was considered; `excluded_by` is empty for a feasible one, `load_ms` is in `predicted_ms`."""
+    """One route that was considered; `excluded_by` is empty for a feasible one, `load_ms` is in `predicted_ms`.
+
+    `cached_tokens` are expected to be there from an earlier text; predicted figures leave them out, bounds do not.
+    """
 
     route: str
     quality_fraction: float
@@ -121,6 +124,7 @@ class Candidate:
     excluded_by: str
     score: float
     load_ms: float = 0.0
+    cached_tokens: float = 0.0
 
 
 @dataclass(frozen=True)

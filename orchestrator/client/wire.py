@@ -296,4 +296,5 @@ def _candidate(message: gateway_pb2.Candidate) -> own.Candidate:
         excluded_by=message.excluded_by,
         score=message.score,
         load_ms=message.load_ms,
+        cached_tokens=message.cached_tokens,
     )

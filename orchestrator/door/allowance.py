@@ -26,6 +26,17 @@ from orchestrator.wire import MAX_ENERGY_J, MAX_LATENCY_MS, NO_BUDGET, PROFILES,
 AUTO = "auto"
 POLICIES = tuple(policy.value for policy in OnInfeasible)
 KNOWN = ("max_energy_j", "max_latency_ms", "max_ttft_ms", "max_tpot_ms", "on_infeasible", "profile")
+HEADERS = frozenset(
+    {
+        "x-litellm-timeout",
+        "x-edgewise-max-latency-ms",
+        "x-edgewise-max-energy-j",
+        "x-edgewise-on-infeasible",
+        "x-edgewise-profile",
+        "x-slo-ttft-ms",
+        "x-slo-tpot-ms",
+    }
+)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,32}(\.[0-9]{0,32})?([eE][+-]?[0-9]{1,3})?")
 _ENERGY_ENDS = ("J", "Wh")
 
@@ -40,11 +51,18 @@ class Allowance:
 
     def over(self, under: Allowance) -> Allowance:
         """This where it says something, the other elsewhere."""
+        if under is NO_ALLOWANCE:
+            return self
+        if self is NO_ALLOWANCE:
+            return under
         return Allowance(
             merge(self.budget, under.budget),
             under.max_ttft_ms if self.max_ttft_ms is None else self.max_ttft_ms,
             under.max_tpot_ms if self.max_tpot_ms is None else self.max_tpot_ms,
         )
+
+
+NO_ALLOWANCE = Allowance()
 
 
 def from_model(model: str) -> tuple[str | None, Allowance]:
@@ -53,6 +71,8 @@ def from_model(model: str) -> tuple[str | None, Allowance]:
     Raises:
         RequestError: FIELD_OUT_OF_RANGE.
     """
+    if "@" not in model and ":" not in model:
+        return (None if model == AUTO else model), NO_ALLOWANCE
     name, at, limits = model.partition("@")
     name, colon, profile = name.partition(":")
     if colon and profile not in PROFILES:
@@ -83,6 +103,8 @@ def from_headers(headers: Mapping[str, str]) -> Allowance:
     Raises:
         RequestError: BUDGET_NOT_FINITE, BUDGET_OUT_OF_RANGE or FIELD_OUT_OF_RANGE.
     """
+    if HEADERS.isdisjoint(headers):
+        return NO_ALLOWANCE
     timeout_s = _number(headers, "x-litellm-timeout", MAX_LATENCY_MS / 1e3, "s")
     latency_ms = _number(headers, "x-edgewise-max-latency-ms", MAX_LATENCY_MS, "ms")
     policy, profile = headers.get("x-edgewise-on-infeasible"), headers.get("x-edgewise-profile")
@@ -119,7 +141,7 @@ def from_body(fields: Fields | None) -> Allowance:
         RequestError: BUDGET_NOT_FINITE, BUDGET_OUT_OF_RANGE or FIELD_OUT_OF_RANGE.
     """
     if fields is None:
-        return Allowance()
+        return NO_ALLOWANCE
     fields.only(*KNOWN)
     policy, profile = fields.choice("on_infeasible", POLICIES), fields.choice("profile", PROFILES)
     budget = BudgetRequest(

@@ -12,6 +12,7 @@ from orchestrator.door.choices import MAX_CHOICES
 from orchestrator.door.fields import Fields
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.gateway import requests
+from orchestrator.prefixes import scope_of
 from orchestrator.types import FusionChoice, GenerationParameters, Message, Task, TextQuery
 
 FUSIONS = ("auto", "none", "vote", "judge", "token")
@@ -56,12 +57,14 @@ class Setting:
         tasks: Those that nodes serve.
         task_of: Task of a text expert, None for a name that is none.
         max_deadline_s: The longest that a request may take.
+        tenant: Who asks.
     """
 
     headers: Mapping[str, str]
     tasks: Mapping[str, Task]
     task_of: Callable[[str], str | None]
     max_deadline_s: float
+    tenant: str = ""
 
 
 def chat_request(body: Mapping[str, Any], setting: Setting) -> Asked:
@@ -112,8 +115,9 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
     _refuse_not_carried(fields)
     expert, named = from_model(fields.text("model", most_chars=256) or AUTO)
     allowance = from_body(fields.inner("budget")).over(from_headers(setting.headers)).over(named)
-    parameters = replace(_parameters(fields), top_logprobs=_top_logprobs(fields, chat=chat))
+    parameters = _parameters(fields, chat=chat)
     fusion, max_experts, continue_on_loss = _fusion(fields)
+    user = fields.text("user") or ""
     needs = requests.capabilities_needed(parameters)
     if any(_has_images(message) for message in messages):
         needs |= {"images"}
@@ -136,6 +140,8 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
         max_ttft_ms=allowance.max_ttft_ms,
         max_tpot_ms=allowance.max_tpot_ms,
         whole=not fields.flag("stream"),
+        user=user,
+        prefix_scope=scope_of(setting.tenant, user),
     )
     options = fields.inner("stream_options")
     include_usage = options is not None and options.flag("include_usage")
@@ -214,7 +220,7 @@ def _fusion(fields: Fields) -> tuple[FusionChoice, int, bool]:
     return mode, inner.integer("max_experts", 1, 8) or 0, inner.flag("continue_on_loss")
 
 
-def _parameters(fields: Fields) -> GenerationParameters:
+def _parameters(fields: Fields, *, chat: bool) -> GenerationParameters:
     most = requests.MAX_TOKENS
     tokens = fields.integer("max_completion_tokens", 1, most) or fields.integer("max_tokens", 1, most)
     return GenerationParameters(
@@ -226,6 +232,7 @@ def _parameters(fields: Fields) -> GenerationParameters:
         tools_json=_json(fields.array("tools", MAX_TOOLS)),
         tool_choice_json=_choice_json(fields),
         response_format_json=_format_json(fields),
+        top_logprobs=_top_logprobs(fields, chat=chat),
     )
 
 

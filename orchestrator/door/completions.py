@@ -16,8 +16,8 @@ from orchestrator.door.chunks import DONE, Chunks, stream_headers
 from orchestrator.door.exchange import Exchange, dump
 from orchestrator.door.strict import parse, refuse_not_finite
 from orchestrator.gateway.accounts import Payer, TextReply
+from orchestrator.gateway.explaining import explain
 from orchestrator.gateway.policy import caller, tenant_seen
-from orchestrator.gateway.replies import encode_explanation
 from orchestrator.gateway.service import Service
 from orchestrator.ledger.spenders import fingerprint
 from orchestrator.types import Delta, TextQuery
@@ -97,7 +97,8 @@ class Completions:
     def setting(self, exchange: Exchange) -> Setting:
         """What a request is read against."""
         fleet = self._service.fleet
-        return Setting(exchange.headers, fleet.tasks, self._task_of, self._max_deadline_s)
+        tenant = caller.get().spender.tenant
+        return Setting(exchange.headers, fleet.tasks, self._task_of, self._max_deadline_s, tenant)
 
     def _task_of(self, expert: str) -> str | None:
         tasks = self._service.fleet.tasks
@@ -135,7 +136,7 @@ class Completions:
     def _extra(self, asked: Asked, reply: TextReply) -> dict[str, Any]:
         if not asked.explain:
             return {}
-        explanation = encode_explanation(self._service.journal.get(reply.request_id, tenant_seen()))
+        explanation = explain(self._service.journal.get(reply.request_id, tenant_seen()))
         return {
             "explanation": {
                 "chosen": explanation.chosen,

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from orchestrator.errors import EdgewiseError, InternalError, RequestError
+from orchestrator.execution.window import Window
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -85,7 +86,7 @@ class Exchange:
         if declared.isdecimal() and int(declared[:20]) > self.limit_bytes:
             raise self._too_large()
         try:
-            async with asyncio.timeout(BODY_S):
+            with Window(BODY_S):
                 return await self._read()
         except TimeoutError:
             raise RequestError("BODY_TOO_SLOW", f"The body must come within {BODY_S:g} s.") from None

@@ -126,6 +126,7 @@ def usage_block(reply: TextReply) -> dict[str, Any]:
         "prompt_tokens": end.prompt_tokens,
         "completion_tokens": end.completion_tokens,
         "total_tokens": end.prompt_tokens + end.completion_tokens,
+        **({} if end.cached_tokens is None else {"prompt_tokens_details": {"cached_tokens": end.cached_tokens}}),
     }
 
 
@@ -156,6 +157,7 @@ def candidates_block(explanation: Any) -> list[dict[str, Any]]:
             "feasible": one.feasible,
             "excluded_by": one.excluded_by or None,
             "load_ms": _finite(one.load_ms),
+            "cached_tokens": _finite(one.cached_tokens),
         }
         for one in explanation.candidates
     ]

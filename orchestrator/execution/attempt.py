@@ -214,8 +214,9 @@ class Trial:
         figures: Figures = board if ask.figures is None else ask.figures
         self._wait_ms = float(board.wait_ms_n[ask.index])
         self._load_ms = float(board.load_ms_n[ask.index])
+        self._ahead = board.ahead(ask.index)
         self._predicted_ms = self._wait_ms + float(figures.service_ms_n[ask.index])
-        self.bound_ms = self._wait_ms + float(figures.service_bound_ms_n[ask.index])
+        self.bound_ms = float(board.wait_bound_ms_n[ask.index]) + float(figures.service_bound_ms_n[ask.index])
         self._predicted_j = float(figures.energy_j_n[ask.index])
         self._pending: Pending | None = None
         self._held_ms: float | None = None
@@ -291,8 +292,7 @@ class Trial:
             failed.final = result.final
             raise failed
         elapsed_ms = self._elapsed_ms()
-        # Loading is no part of what the arm takes; what it really took stands in for what it was predicted to.
-        service_ms = elapsed_ms - (self._wait_ms - self._load_ms) - result.load_ms
+        service_ms = elapsed_ms - self._waited_ms(result)
         if not self.ask.learns:
             self._state.answered += 1
         elif self.ask.figures is None:
@@ -300,9 +300,7 @@ class Trial:
             energy_j = math.nan if result.energy.preliminary else result.energy.energy_j - result.load_j
             self._board.answered(self.ask.index, service_ms=service_ms, energy_j=energy_j)
         else:
-            # How long a text waited its node knows; a prediction of it would feed back into the next one.
-            waited_ms = result.queue_ms + result.load_ms if result.compute_ms > 0.0 else self._wait_ms
-            self._board.generated(self.ask.index, _without_load(result), service_ms=elapsed_ms - waited_ms)
+            self._board.generated(self.ask.index, _without_load(result), service_ms=service_ms)
         return result, self._record("answered", "", result.energy, elapsed_ms)
 
     def ended(self) -> AttemptFailed:
@@ -314,6 +312,16 @@ class Trial:
             except AttemptFailed as failure:
                 return failure
         return self.failure("NODE_GONE" if result.done() and result.exception() is not None else "OUTPUT_INVALID")
+
+    def _waited_ms(self, result: Done) -> float:
+        """Milliseconds that are no part of what the arm takes: in the queue, as its node says, and of loading.
+
+        Where a node does not say, the prediction stands in; it would feed back into the next one.
+        """
+        if result.compute_ms > 0.0:
+            self._board.waited(self.ask.index, self._ahead, result.queue_ms)
+            return result.queue_ms + result.load_ms
+        return self._wait_ms - self._load_ms + result.load_ms
 
     def failure(self, reason: str, *, outcome: str = "failed", energy: Energy | None = None) -> AttemptFailed:
         """The failure of this attempt; joules that nobody told count as predicted once the work was sent."""

@@ -25,6 +25,7 @@ class TextEnd:
     first_token_ms: float | None = None
     expert: str = ""
     logprobs_json: str = ""
+    cached_tokens: int | None = None
 
 
 @dataclass
@@ -62,6 +63,7 @@ def text_end(done: Done, expert: str, *, asked_tokens: int, query: TextQuery) ->
         done.first_token_ms,
         expert,
         done.logprobs_json,
+        done.cached_tokens,
     )
 
 
@@ -70,7 +72,7 @@ def fill(work: fleet_pb2.Work, query: TextQuery, tokens: int) -> None:
     parameters = query.parameters
     for message in query.messages:
         work.text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)
-    work.text.whole = query.whole
+    work.text.whole, work.text.prefix_scope = query.whole, query.prefix_scope
     sent = work.text.parameters
     sent.max_tokens, sent.embed = tokens, parameters.embed
     sent.stop.extend(parameters.stop)

@@ -17,8 +17,9 @@ import numpy as np
 from edgewise.v1 import fleet_pb2
 from optimizer.routes.fusion import Fused, confident, fuse
 from optimizer.routes.route import Fusion, Route
-from orchestrator.errors import DeadlineExceeded, EdgewiseError, Unavailable
+from orchestrator.errors import DeadlineExceeded
 from orchestrator.execution.attempt import UNTOLD, Ask, AttemptFailed, Attempts
+from orchestrator.execution.exhausted import why_exhausted
 from orchestrator.execution.window import Window
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.personal.types import PersonalNote
@@ -218,7 +219,7 @@ class Runner:
             if progress.fused is None:
                 raise DeadlineExceeded(window_ms) from None
         if progress.fused is None:
-            raise _attempts_failed(progress)
+            raise why_exhausted(progress.attempts)
         return progress.fused
 
     async def _until_answered(self, query: Query, progress: Progress, decide: Decide) -> None:
@@ -238,7 +239,7 @@ class Runner:
     async def _follow(self, query: Query, progress: Progress, decide: Decide) -> None:
         bound = progress.decision.route
         if bound is None:
-            raise _attempts_failed(progress)
+            raise why_exhausted(progress.attempts)
         for stage, arms in enumerate(bound.arms):
             if stage and not self._affordable(arms, progress):
                 return
@@ -383,13 +384,3 @@ def fusion_of(progress: Progress) -> FusionChoice:
     if progress.voices:
         return FusionChoice.VOTE
     return FusionChoice.VOTE if bound.route.fusion is Fusion.VOTE else FusionChoice.MIXTURE
-
-
-def _attempts_failed(progress: Progress) -> EdgewiseError:
-    reasons = ", ".join(dict.fromkeys(attempt.reason for attempt in progress.attempts)) or "no arm"
-    return Unavailable(
-        "ATTEMPTS_FAILED",
-        f"No expert could answer ({reasons}); the same call may succeed later.",
-        metadata={"reasons": reasons, "attempts": str(len(progress.attempts))},
-        retry_after_s=0.5,
-    )

@@ -14,10 +14,11 @@ from dataclasses import replace
 
 from optimizer.routes.fusion import confident
 from optimizer.routes.route import Fusion
-from orchestrator.errors import DeadlineExceeded, Unavailable
+from orchestrator.errors import DeadlineExceeded
 from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts, Trial
 from orchestrator.execution.course import BUDGET, LENGTH, Course, TextEnd, fill, text_end
 from orchestrator.execution.ensemble import Ensembles
+from orchestrator.execution.exhausted import why_exhausted
 from orchestrator.execution.judge import judge_query, verdict
 from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Decide, Progress, bound_of, wire_limit_j
@@ -25,7 +26,7 @@ from orchestrator.execution.window import Window
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.session import SessionEnded
 from orchestrator.routing.binding import BoundRoute
-from orchestrator.routing.figures import TextFigures, affordable_tokens, text_figures
+from orchestrator.routing.figures import TextFigures, affordable_tokens, conversation_of, text_figures
 from orchestrator.types import Delta, Done, TextQuery
 
 
@@ -85,7 +86,7 @@ class TextRunner:
                 if course.delivered or failure.final or not self._reroute(course.progress, decide):
                     break
         if course.delivered or not course.panel.answered:
-            raise Unavailable("ATTEMPTS_FAILED", "No expert could answer; the same call may succeed later.")
+            raise why_exhausted(course.progress.attempts)
         for piece in _standing(course):
             yield piece
 
@@ -295,8 +296,8 @@ class TextRunner:
         return ask, tokens
 
     def _count(self, course: Course, index: int, done: Done) -> None:
-        size = sum(len(message.content.encode()) for message in course.query.messages)
-        self._board.states[index].text.count(done.prompt_tokens, size)
+        state = self._board.states[index]
+        state.text.heard(conversation_of(course.query, state.arm), done)
 
 
 def _standing(course: Course) -> list[Delta | TextEnd]:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from orchestrator.fleet.changes import Changes
-from orchestrator.fleet.text_arms import TYPICAL_COMPLETION_TOKENS, TYPICAL_PROMPT_TOKENS, TextTrack
+from orchestrator.fleet.load import PRIOR_WAIT_SPREADS, Ahead, NodeLoad
+from orchestrator.fleet.text_arms import TextTrack, learned_part
 from orchestrator.residency import missing_j, missing_ms
 from orchestrator.routing.margins import ConformalBound
 from orchestrator.routing.turns import TurnRates
@@ -44,8 +45,14 @@ _FIGURES = (
     "service_ms_n",
     "service_bound_ms_n",
     "wait_ms_n",
+    "wait_bound_ms_n",
     "load_ms_n",
     "available_n",
+    "_borrows_n",
+    "_own_ms_n",
+    "_announced_ms_n",
+    "_here_ms_n",
+    "full_n",
 )
 
 
@@ -59,29 +66,6 @@ class ArmState:
     text: TextTrack
     answered: int = 0
     failed: int = 0
-
-
-@dataclass
-class NodeLoad:
-    """What is under way on one node."""
-
-    concurrency: int
-    energy_ratio: ConformalBound
-    added_ms: ConformalBound
-    pending: int = 0
-    pending_ms: float = 0.0
-    routable: bool = True
-    # The wait that its arms were last given.
-    told_ms: float = -1.0
-    waits: bool = False
-    arms: list[int] = field(default_factory=list)
-
-    @property
-    def wait_ms(self) -> float:
-        """Predicted wait for a free slot."""
-        if self.pending < self.concurrency:
-            return 0.0
-        return self.pending_ms / self.concurrency
 
 
 class ArmBoard:
@@ -107,9 +91,17 @@ class ArmBoard:
         self.service_ms_n = np.zeros(0)
         self.service_bound_ms_n = np.zeros(0)
         self.wait_ms_n = np.zeros(0)
+        self.wait_bound_ms_n = np.zeros(0)
         # Part of the wait in which an expert that is not in memory is loaded.
         self.load_ms_n = np.zeros(0)
+        # On a routable node; and of those, on one whose queue is full.
         self.available_n = np.zeros(0, dtype=bool)
+        # Arms whose bound rests on what the fleet shares, and what else it is made of: see `_service_bound_ms`.
+        self._borrows_n = np.zeros(0, dtype=bool)
+        self._own_ms_n = np.zeros(0)
+        self._announced_ms_n = np.zeros(0)
+        self._here_ms_n = np.zeros(0)
+        self.full_n = np.zeros(0, dtype=bool)
         self._rooms: dict[str, np.ndarray[tuple[int], np.dtype[Any]]] = {}
         # Whether any arm has a wait; where none has, readers need not look at the waits.
         self.loaded = False
@@ -122,26 +114,43 @@ class ArmBoard:
         self.wait_changes = Changes()
         self.available_changes = Changes()
 
-    def announce(self, node: str, arms: Iterable[Arm], concurrency: int) -> None:
-        """A node joined or changed its arms: what it no longer has becomes unavailable."""
+    def announce(self, node: str, arms: Iterable[Arm], concurrency: int, *, queue_limit: int | None = None) -> None:
+        """A node joined or changed its arms: what it no longer has becomes unavailable.
+
+        Args:
+            node: Its name.
+            arms: What it has now.
+            concurrency: Pieces of work that it runs at once.
+            queue_limit: How many more it takes; None for any number.
+        """
         load = self.nodes.get(node)
         if load is None:
-            ratio = ConformalBound(quantile=self._energy_quantile, prior=PRIOR_ENERGY_FACTOR)
-            added_ms = ConformalBound(quantile=self._latency_quantile, prior=0.0)
-            load = self.nodes[node] = NodeLoad(concurrency, ratio, added_ms)
-        load.concurrency = concurrency
+            load = self.nodes[node] = self._unknown(concurrency)
+        load.concurrency, load.queue_limit = concurrency, queue_limit
         load.routable = True
         self._mark(load.arms, available=False)
         arms = list(arms)
         self._make_room(len({arm.name for arm in arms} - self._by_name.keys()))
         load.arms = [self._place(arm) for arm in arms]
         self._mark(load.arms, available=True)
-        load.told_ms = -1.0
+        load.told_ms = None
+        load.full = False
         for index in load.arms:
+            self.full_n[index] = False
             self._follow_residency(index)
             self._refresh_energy(index)
             self._refresh_latency(index)
         self._set_wait(load)
+
+    def _unknown(self, concurrency: int) -> NodeLoad:
+        """A node of which nothing was seen."""
+        latency = self._latency_quantile
+        return NodeLoad(
+            concurrency,
+            ConformalBound(quantile=self._energy_quantile, prior=PRIOR_ENERGY_FACTOR),
+            ConformalBound(quantile=latency, prior=0.0),
+            ConformalBound(quantile=latency, prior=PRIOR_WAIT_SPREADS if self._margins else 0.0),
+        )
 
     def _place(self, arm: Arm) -> int:
         index = self._by_name.get(arm.name)
@@ -195,6 +204,7 @@ class ArmBoard:
         load = self.nodes[node]
         load.energy_ratio.forget()
         load.added_ms.forget()
+        load.wait_error.forget()
         for index in load.arms:
             self.states[index].service_ms.forget()
 
@@ -222,13 +232,20 @@ class ArmBoard:
         self._set_wait(load)
 
     def _set_wait(self, load: NodeLoad) -> None:
+        if load.full == load.has_room:
+            load.full = not load.full
+            self.available_changes.note(load.arms)
+            self.full_n[load.arms] = load.full
         wait_ms = load.wait_ms
-        if load.arms and load.told_ms == wait_ms:
+        bound_ms = load.wait_bound_ms if self._margins else wait_ms
+        if load.arms and load.told_ms == (wait_ms, bound_ms):
             return
-        load.told_ms = wait_ms
+        load.told_ms = wait_ms, bound_ms
         self.wait_changes.note(load.arms)
         for index in load.arms:
-            self.wait_ms_n[index] = wait_ms + self.load_ms_n[index]
+            load_ms = self.load_ms_n[index]
+            self.wait_ms_n[index] = wait_ms + load_ms
+            self.wait_bound_ms_n[index] = bound_ms + load_ms
         waits = wait_ms > 0.0 or any(self.load_ms_n[index] > 0.0 for index in load.arms)
         self._waiting_nodes += waits - load.waits
         load.waits = waits
@@ -247,9 +264,19 @@ class ArmBoard:
         load_ms = missing_ms(arm.residency)
         if self.load_ms_n[index] != load_ms:
             self.load_ms_n[index] = load_ms
-            self.nodes[arm.node].told_ms = -1.0
+            self.nodes[arm.node].told_ms = None
 
     # ---- learning from results
+
+    def ahead(self, index: int) -> Ahead:
+        """What is ahead of work that is sent to an arm now."""
+        return self.nodes[self.states[index].arm.node].ahead
+
+    def waited(self, index: int, ahead: Ahead, actual_ms: float) -> None:
+        """Learn how long work waited on an arm's node, by what the node says."""
+        load = self.nodes[self.states[index].arm.node]
+        if load.waited(ahead, actual_ms):
+            self._set_wait(load)
 
     def answered(self, index: int, *, service_ms: float, energy_j: float) -> None:
         """An arm answered: learn its round trip (predicted wait taken off) and its joules (NaN: unmeasured)."""
@@ -280,7 +307,7 @@ class ArmBoard:
             return
         state.answered += 1
         load = self.nodes[state.arm.node]
-        expected_j = state.text.profile(profile).cost_j(done.prompt_tokens, done.completion_tokens)
+        expected_j = state.text.profile(profile).cost_j(done.read_tokens, done.completion_tokens)
         state.text.observe(profile, done, service_ms=service_ms, together=max(1, load.pending))
         # From joules that were themselves predicted there is nothing to learn.
         known = expected_j > 0 and math.isfinite(done.energy.energy_j) and not done.energy.preliminary
@@ -302,9 +329,7 @@ class ArmBoard:
         if load.added_ms.observe(added_ms):
             self._refresh_unsettled(load)
         if self._added_ms.observe(added_ms) and self._has_moved():
-            for other in self.nodes.values():
-                if not other.added_ms.settled:
-                    self._refresh_unsettled(other)
+            self._spread()
 
     def _has_moved(self) -> bool:
         """Whether what the fleet shares is so different from what was last spread that spreading it is worthwhile."""
@@ -313,6 +338,18 @@ class ArmBoard:
             return False
         self._spread_ms = bound_ms
         return True
+
+    def _spread(self) -> None:
+        """What the fleet shares has changed: bring all bounds that rest on it up to date.
+
+        Cost: a few array operations; arm by arm the first requests of 10,000 nodes took most of the gateway's time.
+        """
+        if not self._margins:
+            return
+        arms = np.flatnonzero(self._borrows_n)
+        added_ms = np.maximum(self._here_ms_n[arms], self._added_ms.bound)
+        self.service_bound_ms_n[arms] = np.maximum(self._own_ms_n[arms], self._announced_ms_n[arms] + added_ms)
+        self.latency_changes.note(arms.tolist())
 
     def _refresh_unsettled(self, load: NodeLoad) -> None:
         for index in load.arms:
@@ -329,16 +366,21 @@ class ArmBoard:
         known = state.service_ms.count >= TYPICAL_FROM
         typical = state.service_ms.typical if known else state.arm.p50_ms + 1.0
         self.service_ms_n[index] = typical
-        self.service_bound_ms_n[index] = max(typical, self._service_bound_ms(state)) if self._margins else typical
+        self.service_bound_ms_n[index] = self._service_bound_ms(state, typical) if self._margins else typical
 
-    def _service_bound_ms(self, state: ArmState) -> float:
+    def _service_bound_ms(self, state: ArmState, typical_ms: float) -> float:
         """What the arm showed itself; as long as that is too little, what its announcement leads to expect here."""
-        own, arm = state.service_ms, state.arm
-        if own.settled:
-            return own.bound
+        own, arm, index = state.service_ms, state.arm, state.index
         here = self.nodes[arm.node].added_ms
-        added_ms = here.bound if here.settled else max(here.confirmed, self._added_ms.bound)
-        return max(own.confirmed, arm.p95_ms * PRIOR_LATENCY_FACTOR + added_ms)
+        self._borrows_n[index] = borrows = not (own.settled or here.settled)
+        if own.settled:
+            return max(typical_ms, own.bound)
+        own_ms, announced_ms = max(typical_ms, own.confirmed), arm.p95_ms * PRIOR_LATENCY_FACTOR
+        if not borrows:
+            return max(own_ms, announced_ms + here.bound)
+        self._own_ms_n[index], self._announced_ms_n[index] = own_ms, announced_ms
+        self._here_ms_n[index] = here.confirmed
+        return max(own_ms, announced_ms + max(here.confirmed, self._added_ms.bound))
 
     def _refresh_energy(self, index: int) -> None:
         self.energy_changes.note((index,))
@@ -349,16 +391,8 @@ class ArmBoard:
             self.energy_bound_j_n[index] = math.inf
             return
         typical, bound = self.energy_factors(index)
-        energy_j = energy.energy_j * self._learned_part(self.states[index])
+        state = self.states[index]
+        energy_j = energy.energy_j * learned_part(state.arm.text, state.text)
         load_j = missing_j(self.states[index].arm.residency)
         self.energy_j_n[index] = load_j + energy_j * typical
         self.energy_bound_j_n[index] = load_j + energy_j * bound
-
-    def _learned_part(self, state: ArmState) -> float:
-        """What an arm's typical text costs by what its generations showed, over what was announced."""
-        announced = state.arm.text
-        if announced is None:
-            return 1.0
-        tokens = TYPICAL_PROMPT_TOKENS, announced.completion_tokens or TYPICAL_COMPLETION_TOKENS
-        announced_j = announced.cost_j(*tokens)
-        return state.text.profile(announced).cost_j(*tokens) / announced_j if announced_j > 0.0 else 1.0

@@ -45,7 +45,7 @@ class Rest:
         node: Whose.
         slept_s: Until it was woken, or came by itself.
         took_s: Seconds from the wake until it had joined; None where it came by itself.
-        energy_j: What sleeping and waking took, by what its operator says.
+        energy_j: What falling asleep, sleeping and waking took, by what its operator says.
     """
 
     node: str
@@ -67,11 +67,20 @@ class Dormitory:
     rested: list[Rest] = field(default_factory=list)
     _joined_s: dict[str, float] = field(default_factory=dict)
     _took_s: dict[str, deque[float]] = field(default_factory=dict)
+    _drained_s: dict[str, deque[float]] = field(default_factory=dict)
 
-    def fell_asleep(self, hello: NodeHello, *, ago_s: float = 0.0) -> None:
-        """A node has said that it goes to sleep, and its stream is gone."""
+    def fell_asleep(self, hello: NodeHello, *, ago_s: float = 0.0, drained_s: float | None = None) -> None:
+        """A node has said that it goes to sleep, and its stream is gone.
+
+        Args:
+            hello: What it said of itself.
+            ago_s: How long that is past.
+            drained_s: Seconds that it took from the order to finish what ran; None where nobody saw it.
+        """
         if hello.sleep is not None:
             self.sleepers[hello.node] = Sleeper(hello, hello.sleep, self.clock() - ago_s)
+            if drained_s is not None:
+                self._drained_s.setdefault(hello.node, deque(maxlen=_REMEMBERED)).append(drained_s)
 
     def joined(self, node: str) -> None:
         """A node is there, from sleep or from elsewhere."""
@@ -85,7 +94,7 @@ class Dormitory:
         took_s = None if sleeper.waking_s is None else now_s - sleeper.waking_s
         if took_s is not None:
             self._took_s.setdefault(node, deque(maxlen=_REMEMBERED)).append(took_s)
-        energy_j = sleeper.offer.sleep_w * slept_s + (sleeper.offer.wake_j if woken else 0.0)
+        energy_j = sleeper.offer.rest_j(slept_s) + (sleeper.offer.wake_j if woken else 0.0)
         self.rested.append(Rest(node, slept_s, took_s, energy_j))
 
     def woken(self, node: str) -> None:
@@ -106,7 +115,16 @@ class Dormitory:
 
     def wake_s(self, node: str) -> float:
         """Seconds that waking a sleeper takes: as announced, or as it took lately where that was longer."""
-        return max(self.sleepers[node].offer.wake_s, max(self._took_s.get(node, ()), default=0.0))
+        return max(self.sleepers[node].offer.wake_s, self.took_s(node))
+
+    def took_s(self, node: str) -> float:
+        """The longest of a node's last wakes; 0 where it was never woken."""
+        return max(self._took_s.get(node, ()), default=0.0)
+
+    def drain_s(self, node: str) -> float:
+        """Seconds that a node takes to finish what runs before it sleeps, on the mean of the last times; 0 at first."""
+        seen_s = self._drained_s.get(node)
+        return sum(seen_s) / len(seen_s) if seen_s else 0.0
 
     def left_s(self, node: str) -> float:
         """Seconds until a sleeper can answer, if it is woken now or is being woken."""

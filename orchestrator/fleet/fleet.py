@@ -114,7 +114,7 @@ class Fleet:
         self.known[hello.node] = hello
         self._suspects.discard(hello.node)
         self.dormitory.joined(hello.node)
-        self.board.announce(hello.node, hello.arms, hello.concurrency)
+        self.board.announce(hello.node, hello.arms, hello.concurrency, queue_limit=hello.queue_limit)
         self._changed(Change.ARMS)
         return session
 
@@ -125,7 +125,7 @@ class Fleet:
         for task in hello.tasks:
             self.tasks.setdefault(task.name, task)
         self.known[hello.node] = hello
-        self.board.announce(hello.node, hello.arms, hello.concurrency)
+        self.board.announce(hello.node, hello.arms, hello.concurrency, queue_limit=hello.queue_limit)
         self.board.set_routable(hello.node, False)
         self.dormitory.fell_asleep(hello, ago_s=slept_s)
         self._changed(Change.ARMS)
@@ -165,7 +165,7 @@ class Fleet:
         del self.sessions[session.name]
         self._suspects.discard(session.name)
         if session.sleeping:
-            self.dormitory.fell_asleep(session.hello)
+            self.dormitory.fell_asleep(session.hello, drained_s=session.drained_s())
         self.board.set_routable(session.name, False)
         self._changed(Change.ARMS)
 
@@ -179,7 +179,8 @@ class Fleet:
         if any(arm.task not in announced for arm in arms):
             raise RequestError("INPUT_INVALID", "An arm belongs to a task that was not announced.")
         session.hello = self.known[session.name] = replace(session.hello, arms=arms)
-        self.board.announce(session.name, arms, session.hello.concurrency)
+        hello = session.hello
+        self.board.announce(session.name, arms, hello.concurrency, queue_limit=hello.queue_limit)
         self.board.set_routable(session.name, not session.draining)
         self._changed(Change.ARMS)
 
@@ -196,7 +197,7 @@ class Fleet:
 
     def drain(self, session: NodeSession) -> None:
         """A node takes nothing new."""
-        session.draining = True
+        session.drain()
         if self.board.set_routable(session.name, False):
             self._changed(Change.ARMS)
 

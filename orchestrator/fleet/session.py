@@ -65,6 +65,7 @@ class NodeSession:
         self.hello = hello
         self.epoch = epoch
         self.draining = False
+        self._draining_s: float | None = None
         self.sleeping = False
         self.running = 0
         self.idle_j: float | None = None
@@ -188,6 +189,15 @@ class NodeSession:
         pending = self.pending.get(delta.work_id)
         if pending is not None and pending.deltas is not None:
             pending.deltas.put_nowait(delta)
+
+    def drain(self) -> None:
+        """From now on it takes nothing new."""
+        if not self.draining:
+            self.draining, self._draining_s = True, self._clock()
+
+    def drained_s(self) -> float | None:
+        """Seconds since it takes nothing new; None while it does."""
+        return None if self._draining_s is None else self._clock() - self._draining_s
 
     def end(self) -> None:
         """The stream is gone: everything that is owed fails at once."""

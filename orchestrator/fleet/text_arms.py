@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from optimizer.online.usage import Forecast, Usage
+from orchestrator.prefixes import Conversation, Prefixes
 from orchestrator.routing.margins import ConformalBound
 from orchestrator.text_profile import TextProfile
 from orchestrator.types import Arm, Done, Energy
@@ -26,6 +27,9 @@ SMOOTHING = 0.1
 TOKENS_MARGIN = 1.25
 # Milliseconds of a generation that no profile knows of: the hop between gateway and node.
 HOP_MS = 1.0
+# A machine that pauses adds to what a text takes and does not multiply it: times are compared with so many milliseconds
+# on top of either, else one pause during a short text would make long ones look endless.
+PAUSE_MS = 20.0
 
 
 # The interval of a generation's cost; promises have their own quantiles, see `speed`.
@@ -38,7 +42,7 @@ class TextTrack:
     """One arm's generations.
 
     Args:
-        speed: Actual milliseconds over those that were expected, for the tokens that there were.
+        speed: Actual milliseconds over those that were expected, for the tokens that there were, `PAUSE_MS` on either.
 
     What was announced is only where learning starts: milliseconds and joules of the fixed part and of every token
     follow the generations (`optimizer.online.usage`), and so does the length of answers.
@@ -47,6 +51,7 @@ class TextTrack:
     def __init__(self, speed: ConformalBound) -> None:
         self.speed = speed
         self.tokens_per_byte = PRIOR_TOKENS_PER_BYTE
+        self.prefixes = Prefixes()
         self._announced: TextProfile | None = None
         self._learned: TextProfile | None = None
         self._ms: Usage | None = None
@@ -68,9 +73,10 @@ class TextTrack:
     def observe(self, announced: TextProfile, done: Done, *, service_ms: float, together: int = 1) -> None:
         """Take one generation; `together` counts what ran on its node, itself included."""
         expected = self.profile(announced)
-        tokens = (float(done.prompt_tokens), float(done.completion_tokens))
+        tokens = (float(done.read_tokens), float(done.completion_tokens))
         factor = self.factor(together)
-        self.speed.observe(max(0.0, service_ms) / ((HOP_MS + expected.cost_ms(*tokens)) * factor))
+        expected_ms = (HOP_MS + expected.cost_ms(*tokens)) * factor
+        self.speed.observe((max(0.0, service_ms) + PAUSE_MS) / (expected_ms + PAUSE_MS))
         if done.finish_reason == "stop":
             self._lengths.observe(tokens[1])
         if self._ms is not None and self._ms.observe(tokens, service_ms, concurrency=together):
@@ -106,20 +112,33 @@ class TextTrack:
             made = replace(made, completion_tokens=max(1.0, self._lengths.typical), completion_p95_tokens=high)
         return made
 
+    def heard(self, conversation: Conversation, done: Done) -> None:
+        """Take what an answered prompt shows: how the arm counts tokens, what it had kept, what it has read."""
+        if done.cached_tokens is not None:
+            self.prefixes.told(conversation.chain(), done.cached_tokens, tokens_per_byte=self.tokens_per_byte)
+        self.prefixes.read(conversation.chain(done.text))
+        self.count(done.prompt_tokens, conversation.size_bytes)
+
     def count(self, prompt_tokens: int, prompt_bytes: int) -> None:
         """Take the tokens of one prompt."""
         if prompt_tokens and prompt_bytes:
             self.tokens_per_byte += SMOOTHING * (prompt_tokens / prompt_bytes - self.tokens_per_byte)
 
-    @property
-    def slowness(self) -> float:
-        """Typical factor by which expectations are exceeded."""
-        return self.speed.typical if self.speed.count else 1.0
+    def typically_ms(self, expected_ms: float) -> float:
+        """What is typically taken where so much is expected."""
+        return _stretched(expected_ms, self._typical)
+
+    def at_most_ms(self, expected_ms: float) -> float:
+        """The same at the promise's quantile."""
+        return _stretched(expected_ms, max(self._typical, self.speed.bound))
 
     @property
-    def slowness_bound(self) -> float:
-        """The same at the promise's quantile."""
-        return max(self.slowness, self.speed.bound)
+    def _typical(self) -> float:
+        return self.speed.typical if self.speed.count else 1.0
+
+
+def _stretched(expected_ms: float, factor: float) -> float:
+    return max(expected_ms * min(1.0, factor), (expected_ms + PAUSE_MS) * factor - PAUSE_MS)
 
 
 @dataclass(frozen=True)
@@ -150,3 +169,12 @@ def with_typical_cost(arm: Arm, profile: TextProfile) -> Arm:
     p50_ms = arm.p50_ms or profile.cost_ms(TYPICAL_PROMPT_TOKENS, mean)
     p95_ms = arm.p95_ms or profile.cost_ms(TYPICAL_PROMPT_TOKENS, high)
     return replace(arm, energy=energy, p50_ms=p50_ms, p95_ms=max(p50_ms, p95_ms))
+
+
+def learned_part(announced: TextProfile | None, track: TextTrack) -> float:
+    """What an arm's typical text costs by what its generations showed, over what was announced; 1 for other arms."""
+    if announced is None:
+        return 1.0
+    tokens = TYPICAL_PROMPT_TOKENS, announced.completion_tokens or TYPICAL_COMPLETION_TOKENS
+    announced_j = announced.cost_j(*tokens)
+    return track.profile(announced).cost_j(*tokens) / announced_j if announced_j > 0.0 else 1.0

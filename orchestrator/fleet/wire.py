@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from edgewise.v1 import fleet_pb2
+from edgewise.v1 import common_pb2, fleet_pb2
 from orchestrator.config import split_address
 from orchestrator.errors import RequestError
 from orchestrator.fleet.text_arms import with_typical_cost
@@ -215,6 +215,8 @@ def _decode_sleep(message: fleet_pb2.SleepOffer) -> SleepOffer:
         sleep_w=min(_check_cost(message.sleep_w, "sleep.sleep_w"), message.idle_w),
         wake_j=_check_cost(message.wake_j, "sleep.wake_j"),
         wake_s=_check_cost(message.wake_s, "sleep.wake_s"),
+        suspend_s=_check_cost(message.suspend_s, "sleep.suspend_s"),
+        suspend_w=_check_cost(message.suspend_w, "sleep.suspend_w") or message.idle_w,
     )
 
 
@@ -265,7 +267,12 @@ def decode_done(message: fleet_pb2.WorkDone) -> Done:
         load_ms=_check_cost(message.load_ms, "done.load_ms"),
         load_j=_check_cost(message.load_energy_j, "done.load_energy_j"),
         logprobs_json=checked_list(message.logprobs_json),
+        cached_tokens=_cached(message.usage),
     )
+
+
+def _cached(usage: common_pb2.Usage) -> int | None:
+    return min(usage.cached_tokens, usage.prompt_tokens) if usage.HasField("cached_tokens") else None
 
 
 def _fraction(value: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optimizer.online.pacing import Charge
 from optimizer.routes.fusion import Fused
@@ -74,8 +74,13 @@ class TextReply:
     account: Account = NO_ACCOUNT
 
 
-def make_reply(query: Query, fused: Fused, entry: Entry, *, needs_feedback: bool = False) -> Reply:
-    output = query.task.output
+def make_reply(
+    query: Query, fused: Fused, entry: Entry, *, needs_feedback: bool = False, left_j: float = math.inf
+) -> Reply:
+    """The reply to a query that has ended; `left_j` as of `Account`."""
+    output, account = query.task.output, entry.account
+    if left_j < math.inf:
+        account = replace(account, left_j=left_j)
     return Reply(
         request_id=query.request_id,
         outputs={output.name: fused.probabilities_c.astype(output.dtype).reshape(output.one)},
@@ -84,7 +89,7 @@ def make_reply(query: Query, fused: Fused, entry: Entry, *, needs_feedback: bool
         energy=entry.energy,
         routing=entry.routing,
         timings=entry.timings,
-        account=entry.account,
+        account=account,
         needs_feedback=needs_feedback,
     )
 

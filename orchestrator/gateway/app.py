@@ -70,8 +70,10 @@ from orchestrator.pacing import Pacing
 from orchestrator.personal.desk import PersonalDesk
 from orchestrator.personal.homes import Homes
 from orchestrator.planning.gate_files import GateFiles
-from orchestrator.planning.planner import Planner, planning_process
+from orchestrator.planning.planner import Planner
+from orchestrator.planning.process import planning_process
 from orchestrator.probing import Probing
+from orchestrator.routing.fused import foreseen
 from orchestrator.sleep.keeper import SleepKeeper
 from orchestrator.sleep.register import SleepRegister
 from orchestrator.sleep.vigil import Vigil
@@ -147,6 +149,14 @@ def build(
         gates=GateFiles(config.gate.tasks),
     )
     till = Till(forgetful_ledger())
+    outcomes = Outcomes(
+        config.state_dir,
+        features=config.feedback.features,
+        limit_bytes=config.feedback.max_mib * MIB,
+        foreseen=foreseen,
+        learn=planner.fused.observe,
+    )
+    outcomes.learn_again()
     service = Service(
         fleet=fleet,
         planner=planner,
@@ -158,9 +168,7 @@ def build(
             false_alarm_fraction=config.guard.false_alarm_fraction,
             file=config.state_dir / "guard.json",
         ),
-        outcomes=Outcomes(
-            config.state_dir, features=config.feedback.features, limit_bytes=config.feedback.max_mib * MIB
-        ),
+        outcomes=outcomes,
         admission=Admission(max_running=config.admission.max_running, max_queued=config.admission.max_queued),
         attempts=Attempts(fleet, max_patience_s=retries.suspect_after_s, retries=retries.enabled),
         max_attempts=max_attempts(config),

@@ -14,6 +14,7 @@ from orchestrator.execution.run import Decide
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.ledger.spenders import Spender
 from orchestrator.planning.planner import Standing
+from orchestrator.prefixes import scope_of
 from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
@@ -81,11 +82,12 @@ class Placements:
         return tenant.within(self._by_scope.get(f"key:{spender.key_id}", ANYWHERE))
 
     def bind(self, query: AnyQuery, spender: Spender) -> AnyQuery:
-        """The query with what its spender is bound to.
+        """The query with what its spender is bound to; of a text also with whom it may share what nodes keep of it.
 
         Raises:
             RequestError: CAPABILITY_MISSING where it may run nowhere, or has a user whose home may be elsewhere.
         """
+        query = _scoped(query, spender)
         bound = self.of(spender)
         if bound == ANYWHERE:
             return query
@@ -95,6 +97,12 @@ class Placements:
             )
         both = bound.within(placement_of(query))
         return replace(query, allowed_nodes=both.allowed_nodes, required_tags=both.required_tags)
+
+
+def _scoped(query: AnyQuery, spender: Spender) -> AnyQuery:
+    if isinstance(query, Query) or query.prefix_scope:
+        return query
+    return replace(query, prefix_scope=scope_of(spender.tenant, query.user))
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ class Place:
         energy = {state.arm.expert: float(board.energy_j_n[state.index]) for state in self.fitting}
         announced = AnnouncedModel(quality, energy)
         digests = vocabularies(state.arm for state in self.fitting)
-        model = CombinedModel(announced, quality, digests) if self.texts else announced
+        model = CombinedModel(announced, quality, vocabularies=digests) if self.texts else announced
         plan = Plan("by-need", model, None, NO_CERTIFICATE)
         return Standing(plan, plan.table(list(self.fitting), board))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -174,9 +175,11 @@ class Service:
         note = ticket.progress.personal if ticket.progress is not None else None
         if query.owner is not None:
             self.personal.answered(query.owner, query, note)
-        reply = make_reply(query, fused, entry, needs_feedback=note is not None and note.needs_feedback)
-        kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
-        return reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
+        needs_feedback = note is not None and note.needs_feedback
+        reply = make_reply(query, fused, entry, needs_feedback=needs_feedback) if encode else None
+        kept = self._settle(ticket, entry, result=encode(reply) if encode and reply else None)
+        left_j = math.inf if kept is None else await kept
+        return make_reply(query, fused, entry, needs_feedback=needs_feedback, left_j=left_j)
 
     async def _infer(self, query: Query, ticket: Ticket) -> Fused:
         query = self.placements.bind(query, ticket.payer.spender)

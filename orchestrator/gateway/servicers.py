@@ -12,12 +12,12 @@ from orchestrator import __version__
 from orchestrator.budgets import TaskBudget
 from orchestrator.errors import RequestError
 from orchestrator.gateway.accounts import Payer, TextReply
+from orchestrator.gateway.explaining import explain
 from orchestrator.gateway.join import Joiner, Witness
 from orchestrator.gateway.model_orders import order_models
 from orchestrator.gateway.policy import caller, tenant_seen
 from orchestrator.gateway.reload import Reloader
 from orchestrator.gateway.replies import (
-    encode_explanation,
     encode_reply,
     encode_text_reply,
     pack_events,
@@ -122,7 +122,7 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
         """See gateway.proto."""
         if not request.request_id:
             raise RequestError("FIELD_REQUIRED", "request_id must name a request.", field="request_id")
-        return encode_explanation(self._service.journal.get(request.request_id, tenant_seen()))
+        return explain(self._service.journal.get(request.request_id, tenant_seen()))
 
     async def ListTasks(self, request: gateway_pb2.ListTasksRequest, context: Any) -> gateway_pb2.ListTasksResponse:
         """See gateway.proto."""

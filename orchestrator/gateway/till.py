@@ -97,8 +97,7 @@ class Till:
         charged_j = progress.charged_j if progress else 0.0
         if not held.limited:
             return Account(spender.tenant, spender.key_id, charged_j=charged_j)
-        budgets = tuple(f"{meter.scope}/{meter.unit}" for meter in held.amounts)
-        return Account(spender.tenant, spender.key_id, budgets, held.energy_j, charged_j)
+        return Account(spender.tenant, spender.key_id, held.budgets, held.energy_j, charged_j)
 
     def settle(self, ticket: Ticket, entry: Entry, *, result: bytes | None = None) -> Awaitable[float] | None:
         """Charge what a request took; once, when it has ended.

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import structlog
 
 from orchestrator.errors import BudgetExhausted, RequestError
+from orchestrator.ledger.allowances import Allowance, Allowances
 from orchestrator.ledger.history import pages
 from orchestrator.ledger.postings import Postings
-from orchestrator.ledger.spenders import Reservation, Spender, amount_of, metered, request_limit_j, spends
+from orchestrator.ledger.spenders import Reservation, Spender, amount_of, metered, spends
 from orchestrator.ledger.wallet import Wallet
 from orchestrator.store.contract import Desk
 from orchestrator.store.errors import StoreError
@@ -81,6 +82,7 @@ class Ledger:
         self._holder = holder
         self._now = clock_unix_s
         self._wallet = Wallet()
+        self._allowances = Allowances()
         self._topping: set[Meter] = set()
         self._open = 0
         self._postings = Postings(store)
@@ -149,7 +151,7 @@ class Ledger:
 
     def request_limit_j(self, spender: Spender, task: str) -> float:
         """Joules that one request may take by the quotas; infinite where none says."""
-        return request_limit_j(self.quotas, spender.scopes(task)) if self.quotas else math.inf
+        return self._allowances.of(self.quotas, spender, task, self._now()).request_j if self.quotas else math.inf
 
     async def reserve(self, spender: Spender, task: str, *, energy_j: float, tokens: int = 0) -> Reservation:
         """Hold what a request may take at most, in every budget that it counts for.
@@ -160,16 +162,17 @@ class Ledger:
             BudgetExhausted: One of the budgets has too little left.
             StoreError: It cannot be kept.
         """
-        wants = self._wants(spender, task, energy_j, tokens)
-        if not wants:
+        allowance = self._allowances.of(self.quotas, spender, task, self._now())
+        if not allowance.meters:
             return Reservation(spender, task, tokens=tokens)
+        wants = self._wants(allowance, energy_j, tokens)
         if self._postings.owed:
             await self._postings.pay_owed()
         if not self._wallet.assign(wants):
             await self._hold(wants)
         self._top_up(wants)
         self._open += 1
-        return Reservation(spender, task, energy_j, tokens, wants)
+        return Reservation(spender, task, energy_j, tokens, wants, allowance.names)
 
     def extend(self, reservation: Reservation, energy_j: float) -> bool:
         """Raise a running request's reservation by so many joules, if enough is held ahead; never waits."""
@@ -181,11 +184,9 @@ class Ledger:
         reservation.energy_j += energy_j
         return True
 
-    def _wants(self, spender: Spender, task: str, energy_j: float, tokens: int) -> dict[Meter, float]:
-        if not self.quotas:
-            return {}
+    def _wants(self, allowance: Allowance, energy_j: float, tokens: int) -> dict[Meter, float]:
         wants = {}
-        for meter, limit in metered(self.quotas, spender.scopes(task), self._now()):
+        for meter, limit in allowance.meters:
             self._wallet.purse(meter, limit)
             wants[meter] = amount_of(meter, energy_j, tokens)
         return wants

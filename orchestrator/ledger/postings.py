@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -48,8 +49,9 @@ class Postings:
             others: How many more will soon come of what runs already.
         """
         settling: asyncio.Future[Any] = self._store.run(step or _writing(postings), others=others)
-        settling.add_done_callback(lambda done: self._settled(done, postings))
-        return self.follow(settling)
+        self._background.add(settling)
+        settling.add_done_callback(partial(self._settled, postings))
+        return settling
 
     def follow(self, running: asyncio.Future[T]) -> asyncio.Future[T]:
         """Have `drained` wait for it."""
@@ -57,7 +59,8 @@ class Postings:
         running.add_done_callback(self._background.discard)
         return running
 
-    def _settled(self, settling: asyncio.Future[Any], postings: Sequence[Posting]) -> None:
+    def _settled(self, postings: Sequence[Posting], settling: asyncio.Future[Any]) -> None:
+        self._background.discard(settling)
         error = None if settling.cancelled() else settling.exception()
         if isinstance(error, StoreFull):
             self.owed += postings

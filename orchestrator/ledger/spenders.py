@@ -40,6 +40,7 @@ class Reservation:
         energy_j: Joules at most; infinite where no budget limits them.
         tokens: Tokens at most.
         amounts: What is held for it, by meter; empty where no budget limits it.
+        budgets: Names of these meters, as ``scope/unit``.
         claim: Its request id, where the client chose one.
     """
 
@@ -48,6 +49,7 @@ class Reservation:
     energy_j: float = math.inf
     tokens: int = 0
     amounts: dict[Meter, float] = field(default_factory=dict)
+    budgets: tuple[str, ...] = ()
     claim: Claim | None = None
 
     @property

@@ -79,7 +79,11 @@ class Wallet:
 
     def low(self, meters: Iterable[Meter]) -> bool:
         """Whether one of them holds less than half of what should lie ahead."""
-        return any(purse.free < 0.5 * purse.ahead() for purse in (self.purses[meter] for meter in meters))
+        for meter in meters:
+            purse = self.purses[meter]
+            if purse.free < 0.5 * purse.ahead():
+                return True
+        return False
 
     def add(self, amounts: Amounts) -> dict[Meter, float]:
         """The store holds this much more for us; returns what came too late, because its window has ended."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from optimizer.heads.texts import TextHeads
 from optimizer.selection.arms import Limits, Routing
 from optimizer.selection.certify import certify
 from optimizer.selection.exact import Search
+from optimizer.selection.filling import filled
 from optimizer.selection.problem import Problem
 from optimizer.selection.solution import Solution, Status
 from optimizer.selection.solve import solve
@@ -56,15 +58,22 @@ def make_plan(snapshot: Snapshot) -> Planned:
         PlanRejected: Nothing may be active, or the certificate does not hold.
     """
     model = _LEARNING.model(snapshot)
-    problem = plan_problem(snapshot, model)
+    whole = plan_problem(snapshot, model)
+    kept = [n for n, arm in enumerate(snapshot.arms) if arm.node not in snapshot.resting]
+    if not kept:
+        raise PlanRejected("all nodes of the task are to sleep")
+    problem = whole.take(kept) if snapshot.resting else whole
     solution = solve(problem, Search(node_limit=NODE_LIMIT, prove=True))
     if solution.status is Status.INFEASIBLE:
         raise PlanRejected("no arm fits the plan's limits")
     verdict = certify(problem, solution)
     if not verdict.ok:
         raise PlanRejected("; ".join(verdict.reasons))
-    active = frozenset(snapshot.arms[i].name for i in solution.active)
-    return Planned(model, active, _certificate(problem, solution))
+    certified = tuple(kept[n] for n in solution.active)
+    # What rests is still there for a request that wakes it, as far as it fits in.
+    active = filled(whole, replace(solution, active=certified)).active if snapshot.resting else certified
+    needed = frozenset(snapshot.arms[n].node for n in certified)
+    return Planned(model, frozenset(snapshot.arms[n].name for n in active), _certificate(problem, solution), needed)
 
 
 def plan_problem(snapshot: Snapshot, model: TaskModel | None) -> Problem:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import multiprocessing
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 
@@ -26,9 +25,11 @@ from optimizer.selection.utility import BestOf
 from orchestrator.fleet.arms import ArmState
 from orchestrator.fleet.fleet import Change, Fleet
 from orchestrator.planning.gate_files import GateFiles
-from orchestrator.planning.make import make_plan, plan_problem, settle_in
+from orchestrator.planning.make import make_plan, plan_problem
+from orchestrator.planning.process import end_process, planning_process
 from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, moved, plan_arms, same_evidence
 from orchestrator.routing.combined import CombinedModel
+from orchestrator.routing.fused import FusedQuality
 from orchestrator.routing.gated import gated
 from orchestrator.routing.model import QualityModel, announced_model
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
@@ -75,20 +76,6 @@ class Standing:
     table: RouteTable
 
 
-def planning_process() -> Executor:
-    """The process in which plans are made; started at the first plan."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=settle_in)
-
-
-def _end(executor: Executor) -> None:
-    """Give up a planning process, also in the middle of a plan: nothing may wait for one that nobody wants."""
-    executor.shutdown(wait=False, cancel_futures=True)
-    if isinstance(executor, ProcessPoolExecutor):
-        for process in multiprocessing.active_children():
-            process.terminate()
-
-
 class Planner:
     """Plans by task.
 
@@ -117,11 +104,14 @@ class Planner:
         self._make_executor = executor
         self._average_j = average_j
         self.gates = GateFiles() if gates is None else gates
+        # What feedback has shown of votes and judges; it outlives every plan.
+        self.fused = FusedQuality()
         self._executor: Executor | None = None
         self._standing: dict[str, Standing] = {}
         # The last plan of each task, also while none of its arms is routable, with the task that it was made for.
         self._last: dict[str, tuple[Task, Plan]] = {}
         self._made: dict[str, Snapshot] = {}
+        self._resting = frozenset[str]()
         self._numbers = itertools.count(1)
         self._wanted = asyncio.Event()
         self._bind_from_s = 0.0
@@ -133,6 +123,22 @@ class Planner:
         self._limits = limits
         self._made.clear()
         self._wanted.set()
+
+    def rest(self, nodes: frozenset[str]) -> None:
+        """Plan as if these nodes slept: their arms are active only where they fit in beside a plan without them."""
+        if nodes != self._resting:
+            self._resting = nodes
+            self._wanted.set()
+
+    def needed(self) -> frozenset[str]:
+        """Nodes that may not sleep: a certified plan needs them, or a task of theirs has no such plan."""
+        found: set[str] = set()
+        for task in self._fleet.tasks:
+            known, plan = self._last.get(task, (None, None))
+            certified = plan is not None and known == self._fleet.tasks[task]
+            needed = plan.needed if plan is not None and certified else None
+            found |= {state.arm.node for state in self._within_reach(task)} if needed is None else needed
+        return frozenset(found)
 
     def standing(self, task: str) -> Standing | None:
         """The plan in force; None while no arm of the task is routable."""
@@ -204,7 +210,8 @@ class Planner:
         if not self._fleet.tasks[task].text:
             return model
         arms = [state.arm for state in self._within_reach(task)]
-        return CombinedModel(model, {arm.expert: arm.quality_fraction for arm in arms}, vocabularies(arms))
+        quality = {arm.expert: arm.quality_fraction for arm in arms}
+        return CombinedModel(model, quality, self.fused.of(task), vocabularies=vocabularies(arms))
 
     def _within_reach(self, task: str) -> list[ArmState]:
         """The arms of all nodes that are connected or asleep, also of those that take no work at this moment."""
@@ -228,7 +235,7 @@ class Planner:
                     await self._plan(task)
         finally:
             if self._executor is not None:
-                _end(self._executor)
+                end_process(self._executor)
 
     async def _quiet(self) -> None:
         """Returns when nothing has changed for a moment, or a storm of changes has lasted long enough."""
@@ -281,7 +288,7 @@ class Planner:
 
     def _put_in_force(self, task: str, planned: Planned, seconds: float) -> None:
         model = self._announced(task) if planned.model is None else self._combined(task, planned.model)
-        plan = Plan(self._plan_id(task), model, planned.active, planned.certificate)
+        plan = Plan(self._plan_id(task), model, planned.active, planned.certificate, needed=planned.needed)
         self._install(task, plan)
         log.info(
             "plan.made",
@@ -304,7 +311,7 @@ class Planner:
             async with asyncio.timeout(PLAN_TIMEOUT_S):
                 return await loop.run_in_executor(self._executor, make_plan, snapshot)
         except (BrokenProcessPool, TimeoutError):
-            _end(self._executor)
+            end_process(self._executor)
             self._executor = None
             raise
 
@@ -346,12 +353,17 @@ class Planner:
             max_active=self._limits.max_active,
             memory_limit_bytes=limits_bytes,
             mean_energy_j=self._mean_energy_j(task),
+            resting=self._resting & {state.arm.node for state in arms},
         )
 
     def _same(self, one: Snapshot, other: Snapshot | None) -> bool:
         """Whether planning again could change anything."""
         if other is None or moved(one.arms, other.arms, self._limits.drift_fraction):
             return False
-        if one.memory_limit_bytes != other.memory_limit_bytes or one.mean_energy_j != other.mean_energy_j:
+        if (
+            one.resting != other.resting
+            or one.memory_limit_bytes != other.memory_limit_bytes
+            or one.mean_energy_j != other.mean_energy_j
+        ):
             return False
         return same_evidence(one.evidence, other.evidence)

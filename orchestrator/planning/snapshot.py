@@ -29,6 +29,7 @@ class Snapshot:
         max_active: Most active arms, None for no limit.
         memory_limit_bytes: Per node.
         mean_energy_j: Limit on the mean joules of a query, None for no limit; with one, `energy_limit_j` is not used.
+        resting: Nodes that sleep, or are to: the plan must not need them.
     """
 
     task: str
@@ -38,6 +39,7 @@ class Snapshot:
     max_active: int | None
     memory_limit_bytes: dict[str, int]
     mean_energy_j: float | None = None
+    resting: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,13 @@ class Planned:
         model: What was learned; None where there is no evidence.
         active: Names of the active arms.
         certificate: How good the set is proven to be.
+        needed: Nodes of the certified set; arms on nodes that rest are active beside it where they fit.
     """
 
     model: TaskModel | None
     active: frozenset[str]
     certificate: CertificateRecord
+    needed: frozenset[str]
 
 
 def plan_arms(states: list[ArmState], board: ArmBoard) -> tuple[PlanArm, ...]:

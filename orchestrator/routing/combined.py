@@ -2,7 +2,8 @@
 
 What was not learned is not promised: such a route counts as no better than the best of its experts, so that the gateway
 never takes it by itself where one expert alone does. In turns a text is partly the worst one's, and may cost less than
-the best one's: it counts as that one's, which alone costs less still.
+the best one's: it counts as that one's, which alone costs less still. What feedback has shown of a route says how much
+better or worse it is.
 
 Shape letters: r routes, s stages.
 """
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from optimizer.deciding.model import Estimate, ProfilePrice
 from optimizer.routes.route import Fusion, Route
+from orchestrator.routing.fused import Calibrated
 from orchestrator.routing.model import QualityModel
 from orchestrator.routing.turns import turn_routes
 
@@ -32,6 +34,7 @@ class CombinedModel:
     Args:
         model: The routes that were learned or announced.
         quality_by_expert: Share of right answers, for the weights of the votes and of turns.
+        calibrated: What feedback has made of the quality of such a route; None has learned nothing.
         vocabularies: Of the experts that can write in turns.
     """
 
@@ -39,6 +42,8 @@ class CombinedModel:
         self,
         model: QualityModel,
         quality_by_expert: Mapping[str, float],
+        calibrated: Calibrated | None = None,
+        *,
         vocabularies: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.model = model
@@ -48,6 +53,8 @@ class CombinedModel:
         single = {route.experts[0]: r for r, route in enumerate(model.routes) if route.is_single}
         extra = [route for route in extra if all(expert in single for expert in route.experts)]
         self.routes = (*model.routes, *extra)
+        self._extra = extra
+        self._calibrated = calibrated or _as_said
         self._members = [[single[expert] for expert in route.experts] for route in extra]
         self._stages = [len(route.stages) for route in extra]
         self._best_r = [route.fusion is not Fusion.TOKEN for route in extra]
@@ -64,18 +71,24 @@ class CombinedModel:
         return self.model.prices
 
     def estimate(self, x_f: NDArray[Any]) -> Estimate:
-        """As the model within; votes and judges are as good as the best of their experts, turns as the worst."""
+        """As the model within; what was added is as good as its best expert, in turns as its worst, or as feedback
+        has shown."""
         known = self.model.estimate(x_f)
         if not self._members:
             return known
         pairs = zip(self._best_r, self._members, strict=True)
-        quality_r = np.array([(max if best else min)(known.quality_r[members]) for best, members in pairs])
+        said = [float((max if best else min)(known.quality_r[members])) for best, members in pairs]
+        quality_r = np.array([self._calibrated(*one) for one in zip(self._extra, said, strict=True)])
         width = max(known.reach_rs.shape[1], *self._stages)
         reach_rs = np.zeros((len(self.routes), width))
         reach_rs[: len(known.reach_rs), : known.reach_rs.shape[1]] = known.reach_rs
         for row, stages in enumerate(self._stages, start=len(known.reach_rs)):
             reach_rs[row, :stages] = 1.0
         return Estimate(np.concatenate([known.quality_r, quality_r]), reach_rs)
+
+
+def _as_said(_route: Route, said: float) -> float:
+    return said
 
 
 def _votes(ranked: Sequence[str], quality: Mapping[str, float]) -> list[Route]:

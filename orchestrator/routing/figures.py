@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.fleet.changes import Changes
-from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, completions
+from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, TYPICAL_COMPLETION_TOKENS, completions
+from orchestrator.prefixes import Chain, Conversation
 from orchestrator.residency import missing_j
 from orchestrator.routing.turns import TurnRates
-from orchestrator.types import Provenance, TextQuery
+from orchestrator.text_profile import SINGLE_TURN
+from orchestrator.types import Arm, Provenance, TextQuery
 
 Floats = NDArray[np.float64]
 
@@ -30,8 +32,10 @@ class Figures(Protocol):
     service_ms_n: Floats
     service_bound_ms_n: Floats
     wait_ms_n: Floats
+    wait_bound_ms_n: Floats
     load_ms_n: Floats
     available_n: NDArray[np.bool_]
+    full_n: NDArray[np.bool_]
     loaded: bool
     energy_changes: Changes
     latency_changes: Changes
@@ -56,6 +60,8 @@ class TextFigures:
     Args:
         prompt_tokens_n: Of the prompt as each arm counts, typically.
         turns: What the text costs where several arms write it.
+        cached_tokens_n: Of these, what each arm has kept from before, typically: in its joules and milliseconds they
+            do not count. In no bound: a node may have forgotten, and a promise holds all the same.
     """
 
     states: Sequence[ArmState]
@@ -64,10 +70,13 @@ class TextFigures:
     service_ms_n: Floats
     service_bound_ms_n: Floats
     wait_ms_n: Floats
+    wait_bound_ms_n: Floats
     load_ms_n: Floats
     available_n: NDArray[np.bool_]
+    full_n: NDArray[np.bool_]
     loaded: bool
     prompt_tokens_n: Floats
+    cached_tokens_n: Floats
     turns: TurnRates
     energy_changes: Changes = field(default_factory=Changes)
     latency_changes: Changes = field(default_factory=Changes)
@@ -75,9 +84,29 @@ class TextFigures:
     available_changes: Changes = field(default_factory=Changes)
 
 
-def prompt_bytes(query: TextQuery) -> int:
-    """Bytes of all messages."""
-    return sum(len(message.content.encode()) for message in query.messages)
+def conversation_of(query: TextQuery, arm: Arm) -> Conversation:
+    """What an arm reads of a query."""
+    messages = query.messages
+    if arm.text is not None and SINGLE_TURN in arm.text.capabilities and not query.parameters.embed:
+        messages = tuple(message for message in messages if message.role == "user")[-1:]
+    return Conversation(query.prefix_scope, messages)
+
+
+class _Asked:
+    """The query as arms read it, each of the two ways worked out once."""
+
+    def __init__(self, query: TextQuery) -> None:
+        self._query = query
+        self._read: dict[bool, tuple[int, int, Chain]] = {}
+        self.max_tokens = query.parameters.max_tokens
+
+    def by(self, arm: Arm) -> tuple[int, int, Chain]:
+        """Bytes, messages and the chain of what an arm reads."""
+        alone = arm.text is not None and SINGLE_TURN in arm.text.capabilities
+        if alone not in self._read:
+            read = conversation_of(self._query, arm)
+            self._read[alone] = read.size_bytes, len(read.messages), read.chain()
+        return self._read[alone]
 
 
 def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
@@ -89,41 +118,48 @@ def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
         board.service_ms_n.copy(),
         board.service_bound_ms_n.copy(),
         board.wait_ms_n.copy(),
+        board.wait_bound_ms_n.copy(),
         board.load_ms_n.copy(),
         board.available_n.copy(),
+        board.full_n.copy(),
         board.loaded,
+        np.zeros(len(board.states)),
         np.zeros(len(board.states)),
         TurnRates.empty(len(board.states), everyone=not query.parameters.temperature),
     )
-    size, messages = prompt_bytes(query), len(query.messages)
+    asked = _Asked(query)
     for state in board.states:
         if state.arm.task == query.task.name and state.arm.text is not None:
-            prompt_tokens = size * state.text.tokens_per_byte + TEMPLATE_TOKENS * messages
-            _price(figures, board, state, prompt_tokens=prompt_tokens, max_tokens=query.parameters.max_tokens)
+            _price(figures, board, state, asked)
     return figures
 
 
-def _price(figures: TextFigures, board: ArmBoard, state: ArmState, *, prompt_tokens: float, max_tokens: int) -> None:
+def _price(figures: TextFigures, board: ArmBoard, state: ArmState, asked: _Asked) -> None:
     track, n = state.text, state.index
     if state.arm.text is None:
         return
     profile = track.profile(state.arm.text)
-    mean, high = completions(profile, max_tokens)
-    figures.prompt_tokens_n[n] = prompt_tokens
+    mean, high = completions(profile, asked.max_tokens)
+    size, messages, chain = asked.by(state.arm)
+    prompt_tokens = size * track.tokens_per_byte + TEMPLATE_TOKENS * messages
+    cached = track.prefixes.expected_tokens(chain, tokens_per_byte=track.tokens_per_byte, prompt_tokens=prompt_tokens)
+    figures.prompt_tokens_n[n], figures.cached_tokens_n[n] = prompt_tokens, cached
+    read_tokens = prompt_tokens - cached
     together = track.factor(1 + board.nodes[state.arm.node].pending)
-    figures.service_ms_n[n] = (HOP_MS + profile.cost_ms(prompt_tokens, mean)) * track.slowness * together
-    bound_ms = (HOP_MS + profile.cost_ms(prompt_tokens * TOKENS_MARGIN, high)) * track.slowness_bound * together
+    figures.service_ms_n[n] = track.typically_ms((HOP_MS + profile.cost_ms(read_tokens, mean)) * together)
+    bound_ms = track.at_most_ms((HOP_MS + profile.cost_ms(prompt_tokens * TOKENS_MARGIN, high)) * together)
     figures.service_bound_ms_n[n] = max(bound_ms, figures.service_ms_n[n])
-    turns, slower = figures.turns, track.slowness * together
+    turns, whole_ms = figures.turns, (HOP_MS + profile.cost_ms(prompt_tokens, mean)) * together
+    slower = track.typically_ms(whole_ms) / whole_ms * together
     turns.tokens_bn[:, n] = mean, high
     turns.fixed_kn[1, n] = profile.cost_ms(prompt_tokens, 0.0) * slower + figures.wait_ms_n[n]
     turns.heard_kn[1, n] = profile.prefill_ms_per_token * slower
     turns.written_kn[1, n] = profile.decode_ms_per_token * slower
-    turns.excess_kn[1, n] = track.slowness_bound / track.slowness
+    turns.excess_kn[1, n] = max(1.0, track.at_most_ms(whole_ms) / track.typically_ms(whole_ms))
     if state.arm.energy.provenance is not Provenance.UNMEASURED:
         typical, bound = board.energy_factors(n)
         load_j = missing_j(state.arm.residency)
-        figures.energy_j_n[n] = load_j + profile.cost_j(prompt_tokens, mean) * typical
+        figures.energy_j_n[n] = load_j + profile.cost_j(read_tokens, mean) * typical
         bound_j = load_j + profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
         figures.energy_bound_j_n[n] = max(bound_j, figures.energy_j_n[n])
         turns.fixed_kn[0, n] = load_j + profile.cost_j(prompt_tokens, 0.0) * typical
@@ -152,7 +188,7 @@ def first_token_ms(figures: TextFigures, n: int) -> float:
     if state.arm.text is None:
         return 0.0
     prefill_ms = HOP_MS + state.text.profile(state.arm.text).cost_ms(figures.prompt_tokens_n[n] * TOKENS_MARGIN, 1.0)
-    return float(figures.wait_ms_n[n]) + prefill_ms * state.text.slowness_bound
+    return float(figures.wait_bound_ms_n[n]) + state.text.at_most_ms(prefill_ms)
 
 
 def next_token_ms(figures: TextFigures, n: int) -> float:
@@ -160,7 +196,10 @@ def next_token_ms(figures: TextFigures, n: int) -> float:
     state = figures.states[n]
     if state.arm.text is None:
         return 0.0
-    return float(state.text.profile(state.arm.text).decode_ms_per_token * state.text.slowness_bound)
+    profile = state.text.profile(state.arm.text)
+    tokens, _ = completions(profile, TYPICAL_COMPLETION_TOKENS)
+    typical_ms = HOP_MS + profile.cost_ms(float(figures.prompt_tokens_n[n]), tokens)
+    return profile.decode_ms_per_token * state.text.at_most_ms(typical_ms) / typical_ms
 
 
 def affordable_tokens(board: ArmBoard, n: int, *, allowed_j: float, prompt_tokens: float) -> float:

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
 from orchestrator.admission import overloaded
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
 from orchestrator.routing.route import Decision
-from orchestrator.types import Limits
+from orchestrator.types import Limits, OnInfeasible
 
 RETRY_AFTER_S = 1.0
 
 
 def why_infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
     """Why nothing fits: too small a budget, or too much work ahead of this request."""
-    fallback = decision.choice.fallback
+    offer = decision.offer
     if decision.allowed_r is not None and not decision.allowed_r.any():
         return RequestError(
             "FIELD_OUT_OF_RANGE",
             "No route of this task combines answers that way with so few experts; ask for fusion auto or none.",
             field="fusion",
         )
-    if fallback is None:
-        return Unavailable("NO_NODE", "No connected node can serve this request now.", retry_after_s=RETRY_AFTER_S)
-    offer = decision.offer
-    affordable_r = offer.available_r & (offer.energy_bound_r <= limits.max_energy_j)
+    crowded_r = _crowded(decision)
+    affordable_r = (offer.available_r | crowded_r) & (offer.energy_bound_r <= limits.max_energy_j)
     if (affordable_r & (decision.table.unloaded_ms() <= limits.max_latency_ms)).any():
         excess_ms = float(offer.latency_bound_r[affordable_r].min()) - limits.max_latency_ms
         return overloaded(excess_ms / 1000.0)
+    fallback = decision.choice.fallback
+    if fallback is None and crowded_r.any():
+        if limits.on_infeasible is not OnInfeasible.ERROR:
+            return overloaded(RETRY_AFTER_S)
+        # What a node whose queue is full would do for a larger budget.
+        fallback = replace(decision.choice, offer=replace(offer, available_r=crowded_r)).fallback
+    if fallback is None:
+        return Unavailable("NO_NODE", "No connected node can serve this request now.", retry_after_s=RETRY_AFTER_S)
     return BudgetInfeasible(min_energy_j=fallback.min_energy_j, min_latency_ms=fallback.min_latency_ms)
+
+
+def _crowded(decision: Decision) -> NDArray[np.bool_]:
+    """Routes that the client's wish lets run, and that only a full queue keeps from running."""
+    crowded_r = decision.table.crowded()
+    return crowded_r if decision.allowed_r is None else crowded_r & decision.allowed_r

@@ -31,11 +31,15 @@ class ConformalBound:
     def __init__(self, *, quantile: float, prior: float, window: int = 1024) -> None:
         self._quantile = quantile
         self._prior = prior
-        self._values = np.zeros(window)
+        self._window = window
+        # Grows up to the window: of most arms of a large fleet little is ever observed.
+        self._values = np.zeros(min(window, REFRESH_EVERY))
         self._count = 0
         self._bound = prior
         self._confirmed = 0.0
         self._typical = math.nan
+        # As many of these as it takes for a few of them to lie beyond the quantile; kept, as it is asked for often.
+        self._settled_from = min(window, math.ceil(SETTLED_BEYOND / (1.0 - quantile)))
 
     @property
     def count(self) -> int:
@@ -45,8 +49,7 @@ class ConformalBound:
     @property
     def settled(self) -> bool:
         """Whether a few observations lie beyond the quantile, so that no single one of them sets the bound."""
-        held = min(self._count, self._values.size)
-        return held == self._values.size or held * (1.0 - self._quantile) >= SETTLED_BEYOND
+        return self._count >= self._settled_from
 
     @property
     def bound(self) -> float:
@@ -71,6 +74,8 @@ class ConformalBound:
 
     def observe(self, value: float) -> bool:
         """Take one observation; true when the bound was recomputed."""
+        if self._values.size == self._count < self._window:
+            self._values = np.concatenate([self._values, np.zeros(min(self._count, self._window - self._count))])
         self._values[self._count % self._values.size] = value
         self._count += 1
         if self._count > REFRESH_EVERY and self._count % REFRESH_EVERY and value <= self._bound:

@@ -6,12 +6,12 @@ Shape letters: r routes.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.deciding.choose import Choice, Limits, Offer, Price, choose
+from optimizer.deciding.choose import Choice, Limits, Offer, Price, choose, narrowed
 from orchestrator.longrun import PacingRecord
 
 
@@ -34,7 +34,7 @@ def dearer(price: Price, pace: Pace) -> Price:
     """The profile's price or the budget's, whichever is higher; a pinned route gives way to a higher price."""
     if pace.price_per_j <= price.per_j:
         return price
-    return replace(price, per_j=pace.price_per_j, pinned=None)
+    return Price(pace.price_per_j, price.per_ms)
 
 
 def choose_paced(offer: Offer, *, limits: Limits, price: Price, pace: Pace) -> Choice:
@@ -52,10 +52,10 @@ def choose_paced(offer: Offer, *, limits: Limits, price: Price, pace: Pace) -> C
     if choice.index is None or offer.energy_bound_r[choice.index] <= pace.headroom_j:
         return choice
     own_j = sys.float_info.max if limits.energy_j is None else limits.energy_j
-    within = choose(offer, limits=replace(limits, energy_j=min(own_j, max(0.0, pace.headroom_j))), price=price)
+    within = narrowed(choice, min(own_j, max(0.0, pace.headroom_j)))
     if within.index is not None:
         return within
-    return replace(choice, index=_cheapest(offer, choice.feasible_r))
+    return Choice(_cheapest(offer, choice.feasible_r), choice.feasible_r, choice.score_r, offer, limits, choice.pinned)
 
 
 def _cheapest(offer: Offer, feasible_r: NDArray[np.bool_]) -> int:

@@ -30,6 +30,7 @@ class Plan:
         active: Names of the arms that may run; None lets every arm run.
         certificate: How good the active set is proven to be.
         gate: SHA-256 of the file that heads come from; "" where all were learned or announced here.
+        needed: Nodes that the certified set runs on: none of them may be put to sleep; None where none is certified.
     """
 
     plan_id: str
@@ -37,6 +38,7 @@ class Plan:
     active: frozenset[str] | None
     certificate: CertificateRecord
     gate: str = ""
+    needed: frozenset[str] | None = None
 
     @property
     def best_single(self) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -120,10 +120,14 @@ def _fallback(choice: Choice, policy: OnInfeasible) -> int | None:
 
 
 def _allowed(table: RouteTable, wish: Wish) -> NDArray[np.bool_] | None:
-    if wish.avoid:
-        rest_r = _allowed(table, replace(wish, avoid=frozenset()))
-        avoiding_r = table.avoiding(wish.avoid)
-        return avoiding_r if rest_r is None else rest_r & avoiding_r
+    wished_r = _wished(table, wish)
+    if not wish.avoid:
+        return wished_r
+    avoiding_r = table.avoiding(wish.avoid)
+    return avoiding_r if wished_r is None else wished_r & avoiding_r
+
+
+def _wished(table: RouteTable, wish: Wish) -> NDArray[np.bool_] | None:
     if wish.expert is not None:
         return table.uses(wish.expert)
     if wish.fusion is FusionChoice.AUTO and wish.max_experts >= table.most_experts:

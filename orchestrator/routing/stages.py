@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 Placed = tuple[tuple[int, ...], ...]
+# Typical and bounding milliseconds of waiting, each (n).
+Waits = tuple[Floats, Floats]
 
 
 class Stages:
@@ -66,19 +68,25 @@ class Stages:
         self._service_kgf[0] = typical_ms_n[self._arms_gf]
         self._service_kgf[1] = bound_ms_n[self._arms_gf]
 
-    def retake(self, arms: set[int], typical_ms_n: Floats, bound_ms_n: Floats, *, wait_ms_n: Floats) -> None:
+    def retake(self, arms: set[int], typical_ms_n: Floats, bound_ms_n: Floats, *, waits: Waits) -> None:
         """The same, but only for some arms and with their waits; see `of`."""
         found = {g for arm in arms for g in self._stages_of.get(arm, ())}
         rows = np.fromiter(found, dtype=np.intp, count=len(found))
         arms_gf = self._arms_gf[rows]
         self._service_kgf[0, rows] = typical_ms_n[arms_gf]
         self._service_kgf[1, rows] = bound_ms_n[arms_gf]
-        latency_kgf = self._service_kgf[:, rows] + wait_ms_n[arms_gf]
+        latency_kgf = self._service_kgf[:, rows]
+        latency_kgf[0] += waits[0][arms_gf]
+        latency_kgf[1] += waits[1][arms_gf]
         self._latency_kg[:, rows] = _folded(latency_kgf, self._mask_gf[rows], self._serial_g[rows])
 
-    def latencies(self, wait_ms_n: Floats | None) -> Floats:
+    def latencies(self, waits: Waits | None) -> Floats:
         """Typical and bounding milliseconds of each stage of each route, (2, r, s)."""
-        service_kgf = self._service_kgf if wait_ms_n is None else self._service_kgf + wait_ms_n[self._arms_gf]
+        service_kgf = self._service_kgf
+        if waits is not None:
+            service_kgf = service_kgf.copy()
+            service_kgf[0] += waits[0][self._arms_gf]
+            service_kgf[1] += waits[1][self._arms_gf]
         self._latency_kg[:, :-1] = _folded(service_kgf, self._mask_gf, self._serial_g)
         latency_krs: Floats = self._latency_kg.take(self._row_rs, axis=1)
         return latency_krs

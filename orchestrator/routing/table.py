@@ -20,7 +20,7 @@ from optimizer.routes.route import Fusion
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.changes import Changes
 from orchestrator.routing.binding import BoundRoute
-from orchestrator.routing.figures import Figures
+from orchestrator.routing.figures import Figures, TextFigures
 from orchestrator.routing.stages import Stages
 from orchestrator.routing.turns import MIXTURE
 
@@ -76,6 +76,7 @@ class RouteTable:
         self._expected_krs = np.zeros((2, *shape[:2]))
         self._energy_bound_r = self._latency_bound_r = np.zeros(shape[0])
         self._first: dict[int, int | None] = {}
+        self._qualities: tuple[Floats, Floats] | None = None
         self._available = np.zeros(shape[0], dtype=bool)
 
     def priced(self, figures: Figures) -> RouteTable:
@@ -129,6 +130,12 @@ class RouteTable:
             return None
         return np.asarray((load_ms_n[self._arms_rsf] * self._mask_rsf).max(axis=2).sum(axis=1))
 
+    def cached_tokens(self) -> Floats | None:
+        """Tokens (r) of a text that each route's experts need not read again, typically; None for what is no text."""
+        if not isinstance(self._board, TextFigures):
+            return None
+        return np.asarray((self._board.cached_tokens_n[self._arms_rsf] * self._mask_rsf).sum(axis=(1, 2)))
+
     def has(self, expert: str) -> bool:
         """Whether some route runs this expert and no other."""
         return expert in self._alone
@@ -159,13 +166,19 @@ class RouteTable:
             reach_rs = estimate.reach_rs.take(self.model_m, axis=0)[:, : self._expected_krs.shape[2]]
             expected_kr = np.vecdot(self._expected_krs, reach_rs)
         return Offer(
-            quality_r=estimate.quality_r.take(self.model_m),
+            quality_r=self._quality(estimate.quality_r),
             energy_r=expected_kr[0],
             energy_bound_r=self._energy_bound_r,
             latency_r=expected_kr[1],
             latency_bound_r=self._latency_bound_r,
             available_r=available_r if allowed_r is None else available_r & allowed_r,
         )
+
+    def _quality(self, quality_m: Floats) -> Floats:
+        """Of each bound route; what was announced is the same for every query."""
+        if self._qualities is None or self._qualities[0] is not quality_m:
+            self._qualities = quality_m, quality_m.take(self.model_m)
+        return self._qualities[1]
 
     def _expected(self, reach_ms: Floats) -> Floats:
         """Joules and milliseconds as of a short table: most routes of a long one are single experts on their many
@@ -259,7 +272,7 @@ class RouteTable:
         board = self._board
         if self._latency_version != board.latency_changes.version:
             self._stages.take(board.service_ms_n, board.service_bound_ms_n)
-        latency_krs = self._stages.latencies(board.wait_ms_n if board.loaded else None)
+        latency_krs = self._stages.latencies((board.wait_ms_n, board.wait_bound_ms_n) if board.loaded else None)
         self._expected_krs[1] = latency_krs[0]
         self._latency_bound_r = latency_krs[1].sum(axis=1)
         self._price_turns(1, self._latency_bound_r)
@@ -279,13 +292,35 @@ class RouteTable:
         if slower is None or later is None or len(slower) + len(later) > MOST_CHANGED_FRACTION * len(self.bound):
             return False
         arms = slower | later
-        if len(routes := self._routes_with(arms)):
-            self._stages.retake(arms, board.service_ms_n, board.service_bound_ms_n, wait_ms_n=board.wait_ms_n)
+        if self._lone is not None:
+            self._retake_lone(arms, self._lone)
+        elif len(routes := self._routes_with(arms)):
+            waits = board.wait_ms_n, board.wait_bound_ms_n
+            self._stages.retake(arms, board.service_ms_n, board.service_bound_ms_n, waits=waits)
             latency_krs = self._stages.of(routes)
             self._expected_krs[1, routes] = latency_krs[0]
             self._latency_bound_r = self._latency_bound_r.copy()
             self._latency_bound_r[routes] = latency_krs[1].sum(axis=1)
         return True
+
+    @cached_property
+    def _lone(self) -> dict[int, int] | None:
+        """Where every route is one arm and every arm one route, as in a large fleet of single experts: which is which.
+
+        Then what changed is a handful of numbers, sooner written one by one than gathered for operations on arrays.
+        """
+        if self._arms_rsf.shape[1:] != (1, 1):
+            return None
+        found = {int(arm): r for r, arm in enumerate(self._arms_rsf[:, 0, 0])}
+        return found if len(found) == len(self.bound) else None
+
+    def _retake_lone(self, arms: set[int], route_of: dict[int, int]) -> None:
+        board, typical_r = self._board, self._expected_krs[1, :, 0]
+        bound_r = self._latency_bound_r = self._latency_bound_r.copy()
+        for arm in arms:
+            if (r := route_of.get(arm)) is not None:
+                typical_r[r] = board.service_ms_n[arm] + board.wait_ms_n[arm]
+                bound_r[r] = board.service_bound_ms_n[arm] + board.wait_bound_ms_n[arm]
 
     def _follow_availability(self) -> None:
         changes = self._board.available_changes
@@ -300,8 +335,15 @@ class RouteTable:
             self._available[routes] = self._availability(routes)
 
     def _availability(self, routes: Indices | slice) -> Bools:
-        present_rsf = self._board.available_n[self._arms_rsf[routes]] | self._absent_rsf[routes]
-        return np.asarray(present_rsf.all(axis=(1, 2)))
+        arms_rsf = self._arms_rsf[routes]
+        open_rsf = self._board.available_n[arms_rsf] & ~self._board.full_n[arms_rsf]
+        return np.asarray((open_rsf | self._absent_rsf[routes]).all(axis=(1, 2)))
+
+    def crowded(self) -> Bools:
+        """Routes whose nodes are all there, and of which one has a full queue."""
+        present_rsf = self._board.available_n[self._arms_rsf] | self._absent_rsf
+        full_rsf = self._board.full_n[self._arms_rsf] & ~self._absent_rsf
+        return np.asarray(present_rsf.all(axis=(1, 2)) & full_rsf.any(axis=(1, 2)))
 
 
 def _mixes(route: BoundRoute, board: Figures) -> bool:

@@ -2,6 +2,8 @@
 
 Request q has the same luck with its milliseconds and joules wherever it runs, so that two fleets differ by what they
 do and not by what they were dealt (common random numbers).
+
+Shape letters: a attempts, q requests; 2 is milliseconds and joules.
 """
 
 from __future__ import annotations
@@ -10,11 +12,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.simulation.world import Expert
 
+Floats = NDArray[np.float64]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Luck:
     """Standard normal numbers of one run of one request: how long it takes, and what else sways its joules."""
 
@@ -32,16 +37,17 @@ class Chance:
 
     def __init__(self, seed: int, count: int) -> None:
         self._seed = seed
-        rng = np.random.default_rng((seed, 1))
-        self._service_q: list[float] = rng.standard_normal(count).tolist()
-        self._energy_q: list[float] = rng.standard_normal(count).tolist()
+        self._count = count
+        self._dealt_aq2: list[Floats] = []
 
     def of(self, request: int, attempt: int) -> Luck:
         """Luck of one attempt (counted from 0)."""
-        if attempt == 0:
-            return Luck(self._service_q[request], self._energy_q[request])
-        service, energy = np.random.default_rng((self._seed, 2, request, attempt)).standard_normal(2)
-        return Luck(float(service), float(energy))
+        while len(self._dealt_aq2) <= attempt:
+            # All requests at once: a generator of its own for each attempt takes longer than all else that it does.
+            rng = np.random.default_rng((self._seed, 1, len(self._dealt_aq2)))
+            self._dealt_aq2.append(rng.standard_normal((self._count, 2)))
+        service, energy = self._dealt_aq2[attempt][request].tolist()
+        return Luck(service, energy)
 
 
 def service_ms(expert: Expert, luck: Luck) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -85,7 +85,8 @@ class House:
         self.board = ArmBoard(energy_quantile=traits.energy_quantile, latency_quantile=traits.latency_quantile)
         for node in nodes:
             arms = [expert.arm(node.name) for expert in node.device.experts]
-            self.board.announce(node.name, arms, node.device.concurrency)
+            device = node.device
+            self.board.announce(node.name, arms, device.concurrency, queue_limit=device.queue_limit)
         default = BudgetDefaults()
         self.budgets = Budgets(
             BudgetRequest(
@@ -134,7 +135,7 @@ class House:
         standing = self._standing[task.name]
         if standing is None:
             return None
-        wish = replace(_WISH, avoid=avoid)
+        wish = Wish(avoid=avoid)
         return route(_NO_FEATURES, plan=standing.plan, table=standing.table, limits=left, wish=wish, pace=pace)
 
     def settle(self, task: str, charge: Charge | None, energy_j: float) -> None:
@@ -146,4 +147,5 @@ class House:
 def left_of(limits: Limits, spent_j: float, elapsed_ms: float) -> Limits:
     """What is left of a budget."""
     energy_j = max(0.0, limits.max_energy_j - spent_j) if math.isfinite(limits.max_energy_j) else math.inf
-    return replace(limits, max_energy_j=energy_j, max_latency_ms=max(0.0, limits.max_latency_ms - elapsed_ms))
+    latency_ms = max(0.0, limits.max_latency_ms - elapsed_ms)
+    return Limits(energy_j, latency_ms, limits.on_infeasible, limits.profile)

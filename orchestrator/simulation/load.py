@@ -59,6 +59,7 @@ class Asked:
         quality: Expected there.
         ends_s: When an answer is of no use any more.
         spent_j: Joules of attempts that failed, as predicted.
+        reasons: Why they failed.
     """
 
     index: int
@@ -72,3 +73,4 @@ class Asked:
     attempts: int = 0
     spent_j: float = 0.0
     work: Work | None = None
+    reasons: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from orchestrator.fleet.load import Ahead
 from orchestrator.simulation.world import Device, Expert
 
 
@@ -17,7 +18,7 @@ class Work:
         attempt: Counted from 0.
         arm: Index on the board.
         sent_s: When the gateway sent it.
-        wait_ms: Predicted then.
+        ahead: What was ahead of it then.
         held_ms: What the board counts for it.
         open: Whether the gateway still waits for it.
     """
@@ -28,9 +29,10 @@ class Work:
     expert: Expert
     machine: Machine
     sent_s: float
-    wait_ms: float
+    ahead: Ahead
     held_ms: float
     open: bool = True
+    queue_ms: float = 0.0
     started_s: float | None = None
     service_ms: float = 0.0
     energy_j: float = 0.0

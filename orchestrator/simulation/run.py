@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from orchestrator.admission import Verdict
 from orchestrator.execution.attempt import patience_for_s
+from orchestrator.execution.exhausted import NODE_BUSY, exhausted
 from orchestrator.execution.run import window_ms
 from orchestrator.routing.route import Decision
 from orchestrator.simulation.chance import Chance, energy_j, service_ms
@@ -131,10 +132,11 @@ class Simulation:
             raise ValueError("a decision without a route is not sent")
         arm, board = decision.route.arms[0][0], self._house.board
         asked.quality = float(decision.offer.quality_r[decision.index])
-        wait_ms = float(board.wait_ms_n[arm])
-        patience_s = patience_for_s(wait_ms + float(board.service_bound_ms_n[arm]), self._traits.suspect_after_s)
+        bound_ms = float(board.wait_bound_ms_n[arm]) + float(board.service_bound_ms_n[arm])
+        patience_s = patience_for_s(bound_ms, self._traits.suspect_after_s)
+        ahead = board.ahead(arm)
         machine, expert = self._machine_n[arm], self._expert_n[arm]
-        work = Work(asked.index, asked.attempts, arm, expert, machine, self._now_s, wait_ms, board.dispatched(arm))
+        work = Work(asked.index, asked.attempts, arm, expert, machine, self._now_s, ahead, board.dispatched(arm))
         asked.work, asked.attempts = work, asked.attempts + 1
         machine.on_the_way[work] = None
         self._at(self._now_s + self._half_hop_s, self._reached, work)
@@ -147,7 +149,9 @@ class Simulation:
             return
         asked = self._asked[work.request]
         elapsed_ms = (self._now_s - work.sent_s) * 1e3
-        self._house.board.answered(work.arm, service_ms=elapsed_ms - work.wait_ms, energy_j=work.energy_j)
+        board = self._house.board
+        board.waited(work.arm, work.ahead, work.queue_ms)
+        board.answered(work.arm, service_ms=elapsed_ms - work.queue_ms, energy_j=work.energy_j)
         self._close(work)
         self._ends.quality_q[work.request] = asked.quality
         self._ends.node_ms_q[work.request] = work.service_ms
@@ -156,7 +160,7 @@ class Simulation:
     def _refused(self, work: Work) -> None:
         """The node has no room, or is gone."""
         if work.open:
-            self._fail(work)
+            self._fail(work, NODE_BUSY if work.machine.alive else "NODE_GONE")
 
     def _lost_patience(self, work: Work) -> None:
         if not work.open:
@@ -165,10 +169,11 @@ class Simulation:
             self._suspect(work.machine)
         asked = self._asked[work.request]
         if self._elsewhere(asked, asked.avoid | {work.arm}) is not None:
-            self._fail(work)
+            self._fail(work, "LATE")
 
-    def _fail(self, work: Work) -> None:
+    def _fail(self, work: Work, reason: str) -> None:
         asked = self._asked[work.request]
+        asked.reasons = (*asked.reasons, reason)
         board = self._house.board
         board.failed(work.arm)
         asked.spent_j += float(board.energy_j_n[work.arm])
@@ -176,7 +181,7 @@ class Simulation:
         asked.avoid |= {work.arm}
         decision = None if asked.attempts >= self._traits.max_attempts else self._elsewhere(asked, asked.avoid)
         if decision is None:
-            self._end(asked, "ATTEMPTS_FAILED", asked.spent_j)
+            self._end(asked, exhausted(asked.reasons), asked.spent_j)
             return
         self._send(asked, decision)
 
@@ -231,6 +236,7 @@ class Simulation:
     def _start(self, work: Work) -> None:
         machine, luck = work.machine, self._chance.of(work.request, work.attempt)
         work.started_s = self._now_s
+        work.queue_ms = max(0.0, (self._now_s - work.sent_s - self._half_hop_s) * 1e3)
         unhindered_ms = service_ms(work.expert, luck)
         work.service_ms = unhindered_ms * machine.slowdown()
         work.energy_j = energy_j(work.expert, unhindered_ms, luck)

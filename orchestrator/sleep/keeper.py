@@ -122,17 +122,17 @@ class SleepKeeper:
             self._fleet.session_of(node)
             return
         self.dormitory.woken(node)
-        if node not in self._waking:
+        calling = self._waking.get(node)
+        if calling is None or calling.done():
             log.info("node.woken", node=node, why=reason)
-            task = self._waking[node] = asyncio.ensure_future(self._call(node))
-            task.add_done_callback(lambda _: self._waking.pop(node, None))
+            self._waking[node] = asyncio.ensure_future(self._call(node))
 
     async def _call(self, node: str) -> None:
-        """Until it has joined, or is given up."""
+        """Until it has joined, or is given up; one that has joined and fell asleep again is not called any more."""
         if command := self._commands.get(node):
             await _run(node, command)
-        while (sleeper := self.dormitory.sleepers.get(node)) is not None and not sleeper.overdue:
-            self._send_packets(sleeper)
+        while self.dormitory.state(node) == "waking":
+            self._send_packets(self.dormitory.sleepers[node])
             await asyncio.sleep(RESEND_S)
             for late in self.dormitory.late():
                 log.warning("node.did_not_wake", node=late)

@@ -16,6 +16,8 @@ class SleepOffer:
         sleep_w: Watts while it sleeps.
         wake_j: Joules of waking up.
         wake_s: Seconds from the packet until the node has joined again.
+        suspend_s: Seconds from the end of its stream until it sleeps.
+        suspend_w: Watts in that time.
     """
 
     mac: str
@@ -24,3 +26,10 @@ class SleepOffer:
     sleep_w: float
     wake_j: float
     wake_s: float
+    suspend_s: float = 0.0
+    suspend_w: float = 0.0
+
+    def rest_j(self, seconds: float) -> float:
+        """Joules from the end of the stream on, falling asleep first."""
+        falling_s = min(seconds, self.suspend_s)
+        return self.suspend_w * falling_s + self.sleep_w * (seconds - falling_s)

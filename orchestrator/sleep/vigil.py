@@ -1,8 +1,9 @@
-"""Who should stay awake: the planner's choice with idle watts, carried out step by step.
+"""Who should stay awake: the choice for all tasks together, carried out step by step.
 
-Each task chooses its nodes by itself (`optimizer.selection.awake`), and a node sleeps only where no task wants it
-awake: with several tasks that keeps too many awake rather than too few. Two waits guard against flapping: a node that
-has joined stays awake for a while, one that fell asleep stays asleep for a while, unless a request needs it.
+A node is chosen for all that it serves (`optimizer.selection.awake`), and its idle watts count once. What is not chosen
+rests: plans are made that do not need it, and only when every task's certified plan does without is it put to sleep.
+Two waits guard against flapping: a node that has joined stays awake for a while, one that fell asleep stays asleep for
+a while, unless a request needs it.
 """
 
 from __future__ import annotations
@@ -15,32 +16,21 @@ from dataclasses import dataclass
 import structlog
 
 from optimizer.errors import OptimizerError
-from optimizer.selection.awake import Demand, Power, keep_awake
-from optimizer.selection.problem import Problem
+from optimizer.selection.awake import Vigil as Choice
+from optimizer.selection.awake import Watch, keep_awake
+from optimizer.selection.power import Power, Terms
 from orchestrator.config import Sleep
 from orchestrator.errors import EdgewiseError
 from orchestrator.fleet.dormitory import Dormitory
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.planning.planner import Planner
 from orchestrator.sleep.keeper import SleepKeeper
+from orchestrator.sleep.types import SleepOffer
 
 log = structlog.get_logger("sleep")
 
 # How fast a change of the rate of requests is followed.
 SMOOTHING = 0.5
-
-
-@dataclass(frozen=True)
-class Watch:
-    """What one task wants: everything that the choice needs, as plain values.
-
-    Args:
-        problem: Over the arms of every node, asleep or not.
-        rate_per_s: Requests per second.
-    """
-
-    problem: Problem
-    rate_per_s: float
 
 
 @dataclass(frozen=True)
@@ -55,30 +45,41 @@ def powers_of(fleet: Fleet) -> dict[str, Power]:
     """Of every node that may be put to sleep, asleep or not."""
     offers = {name: session.hello.sleep for name, session in fleet.sessions.items() if not session.draining}
     offers |= {name: sleeper.offer for name, sleeper in fleet.dormitory.sleepers.items() if not sleeper.overdue}
-    return {
-        node: Power(offer.idle_w, offer.sleep_w, offer.wake_j, offer.wake_s, awake=node in fleet.sessions)
-        for node, offer in offers.items()
-        if offer is not None
-    }
+    return {node: _power(node, offer, fleet) for node, offer in offers.items() if offer is not None}
 
 
-def judge(watches: list[Watch], powers: Mapping[str, Power], config: Sleep) -> frozenset[str]:
-    """The nodes that some task wants awake; those that may not sleep are always among them.
+def _power(node: str, offer: SleepOffer, fleet: Fleet) -> Power:
+    """By what its operator says, and by how long finishing and waking really took lately."""
+    drain_s = fleet.dormitory.drain_s(node)
+    return Power(
+        idle_w=offer.idle_w,
+        sleep_w=offer.sleep_w,
+        wake_j=offer.wake_j,
+        wake_s=max(offer.wake_s, fleet.dormitory.took_s(node)),
+        awake=node in fleet.sessions,
+        # Joules of what still runs belong to its requests.
+        fall_j=offer.idle_w * drain_s + offer.suspend_w * offer.suspend_s,
+        fall_s=drain_s + offer.suspend_s,
+    )
 
-    Raises:
-        ProblemError: Powers that cannot be meant.
+
+def guarded(
+    wanted: frozenset[str],
+    powers: Mapping[str, Power],
+    dormitory: Dormitory,
+    config: Sleep,
+    *,
+    needed: frozenset[str] = frozenset(),
+) -> Verdict:
+    """What of that is done now: nothing that was just done the other way round, and nothing against a plan.
+
+    Args:
+        wanted: Nodes that should be awake.
+        powers: Of those that may sleep.
+        dormitory: Who sleeps, and since when.
+        config: The waits.
+        needed: Nodes that plans in force need.
     """
-    wanted: set[str] = set()
-    for watch in watches:
-        # With no requests at all, waking is weighed over the horizon and idling for ever: one request per horizon.
-        rate_per_s = max(watch.rate_per_s, 1.0 / config.horizon_s)
-        demand = Demand(rate_per_s, config.price_per_j, config.horizon_s)
-        wanted |= keep_awake(watch.problem, powers, demand).awake
-    return frozenset(wanted)
-
-
-def guarded(wanted: frozenset[str], powers: Mapping[str, Power], dormitory: Dormitory, config: Sleep) -> Verdict:
-    """What of that is done now: nothing that was just done the other way round."""
     now_s = dormitory.clock()
     wake = [
         node
@@ -88,7 +89,7 @@ def guarded(wanted: frozenset[str], powers: Mapping[str, Power], dormitory: Dorm
     sleep = [
         node
         for node, power in powers.items()
-        if power.awake and node not in wanted and dormitory.awake_for_s(node) >= config.min_awake_s
+        if power.awake and node not in wanted | needed and dormitory.awake_for_s(node) >= config.min_awake_s
     ]
     return Verdict(tuple(sorted(wake)), tuple(sorted(sleep)))
 
@@ -128,23 +129,44 @@ class Vigil:
         """Choose and act once."""
         self._follow_rates()
         powers = powers_of(self._fleet)
-        watches = []
-        for task in list(self._fleet.tasks):
-            problem = self._planner.problem(task)
-            if problem is not None:
-                watches.append(Watch(problem, self._rates_per_s.get(task, 0.0)))
+        watches = self._watches()
         if not powers or not watches:
+            self._planner.rest(frozenset())
             return Verdict((), ())
-        wanted = await asyncio.to_thread(judge, watches, powers, self._config)
-        planned = frozenset(arm.node for watch in watches for arm in watch.problem.arms)
+        terms = Terms(self._config.price_per_j, self._config.horizon_s)
+        chosen = await asyncio.to_thread(keep_awake, watches, powers, terms)
+        planned = frozenset(arm.node for watch in watches.values() for arm in watch.problem.arms)
         # A node whose arms no task plans for is left as it is.
         known = {node: power for node, power in powers.items() if node in planned}
-        verdict = guarded(wanted, known, self._fleet.dormitory, self._config)
+        self._planner.rest(frozenset(known) - chosen.awake)
+        verdict = guarded(chosen.awake, known, self._fleet.dormitory, self._config, needed=self._planner.needed())
+        self._act(verdict, chosen)
+        return verdict
+
+    def _watches(self) -> dict[str, Watch]:
+        """Every task that has arms; one that nobody asks counts as asked once per horizon."""
+        found = {}
+        for task in list(self._fleet.tasks):
+            if (problem := self._planner.problem(task)) is not None:
+                rate_per_s = max(self._rates_per_s.get(task, 0.0), 1.0 / self._config.horizon_s)
+                found[task] = Watch(problem, rate_per_s)
+        return found
+
+    def _act(self, verdict: Verdict, chosen: Choice) -> None:
+        if verdict.wake or verdict.sleep:
+            log.info(
+                "sleep.planned",
+                wake=verdict.wake,
+                sleep=verdict.sleep,
+                awake=len(chosen.awake),
+                idle_w=chosen.idle_w,
+                objective_per_s=chosen.objective,
+                gap_per_s=chosen.bound - chosen.objective,
+            )
         for node in verdict.wake:
             self._keeper.wake(node, "the plan wants it awake")
         for node in verdict.sleep:
-            self._keeper.sleep(node, "the plan lets it sleep")
-        return verdict
+            self._keeper.sleep(node, "no plan needs it awake")
 
     def _follow_rates(self) -> None:
         counted, self._arrivals = self._arrivals, Counter[str]()

@@ -20,16 +20,18 @@ from orchestrator.store.errors import StoreError, StoreFailed, StoreFull
 
 T = TypeVar("T")
 
-# Most steps of one transaction: bounds how long a caller waits for the others.
+# A transaction that has so many steps takes no more: bounds how long a caller waits for the others.
 MAX_BATCH = 512
-# Where the transaction before had several steps, the next waits for more: this part of what that one took, at most so
-# long. On a slow disk that halves the syncs; on a fast one nobody notices.
+# Where steps of the transaction before had come one by one, the next waits for more: this part of what that one took,
+# at most so long. On a slow disk that halves the syncs; on a fast one nobody notices.
 LINGER_FRACTION = 0.5
 MAX_LINGER_S = 0.005
-# Where so many other requests run that will end in a step of their own, a transaction waits so long for them: a sync
-# and two wake-ups of threads less per step, and at such a load a request waits longer for a core than for this.
+# Where so many others wait for the store or run and will come to it, a step waits until this part of them has come,
+# and so long at most: a transaction, a sync and two wake-ups of threads then serve all of them, and at such a load a
+# request waits longer for a core than for this.
 CROWD = 8
-CROWD_LINGER_S = 0.004
+CROWD_FRACTION = 0.5
+CROWD_S = 0.008
 
 Step = Callable[[Desk], Any]
 
@@ -91,7 +93,6 @@ class InlineStore:
 class _Waiting:
     step: Step
     future: asyncio.Future[Any]
-    others: int
 
 
 class GroupCommitStore:
@@ -108,10 +109,15 @@ class GroupCommitStore:
     def __init__(self, desk: Desk, *, pause: Callable[[float], None] = time.sleep) -> None:
         self._desk = desk
         self._pause = pause
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
+        self._gathered: list[_Waiting] = []
+        self._unanswered = 0
+        self._gathering: asyncio.TimerHandle | None = None
         self._broken: StoreError | None = None
         self._closed = False
         self._linger_s = 0.0
+        # How many times steps were handed over for the transaction that runs.
+        self._came = 0
         self.commits = 0
         self.steps = 0
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
@@ -124,17 +130,34 @@ class GroupCommitStore:
 
     def run(self, step: Callable[[Desk], T], *, others: int = 0) -> asyncio.Future[T]:
         """Run it in the next transaction. A caller that is cancelled does not take its step back."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
         if self._closed:
             future.set_exception(StoreFailed())
-        else:
-            self._queue.put(_Waiting(step, future, others))
+            return future
+        self._gathered.append(_Waiting(step, future))
+        crowd = self._unanswered + others
+        self._unanswered += 1
+        if crowd < CROWD or len(self._gathered) >= CROWD_FRACTION * crowd:
+            self._hand_over()
+        elif self._gathering is None:
+            self._gathering = loop.call_later(CROWD_S, self._hand_over)
         return future
+
+    def _hand_over(self) -> None:
+        """Give what was gathered to the thread."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
 
     async def close(self) -> None:
         """Finish what was begun, then leave the desk."""
         if not self._closed:
             self._closed = True
+            self._hand_over()
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)
             self._desk.close()
@@ -148,26 +171,25 @@ class GroupCommitStore:
             started_s = time.monotonic()
             self._serve(batch)
             took_s = time.monotonic() - started_s
-            self._linger_s = min(LINGER_FRACTION * took_s, MAX_LINGER_S) if len(batch) > 1 else 0.0
+            self._linger_s = min(LINGER_FRACTION * took_s, MAX_LINGER_S) if self._came > 1 else 0.0
 
     def _take(self) -> tuple[list[_Waiting], bool]:
         """Whatever has come, at least one; False when that was the last."""
         batch: list[_Waiting] = []
         waiting = self._queue.get()
-        if waiting is not None and (linger_s := self._linger_of(waiting)):
-            self._pause(linger_s)
+        if waiting is not None and self._linger_s:
+            self._pause(self._linger_s)
+        self._came = 0
         while waiting is not None:
-            batch.append(waiting)
-            if len(batch) == MAX_BATCH:
+            self._came += 1
+            batch += waiting
+            if len(batch) >= MAX_BATCH:
                 return batch, True
             try:
                 waiting = self._queue.get_nowait()
             except queue.Empty:
                 return batch, True
         return batch, False
-
-    def _linger_of(self, first: _Waiting) -> float:
-        return max(self._linger_s, CROWD_LINGER_S) if first.others >= CROWD else self._linger_s
 
     def _serve(self, batch: Sequence[_Waiting]) -> None:
         results: Sequence[Any] = ()
@@ -184,7 +206,17 @@ class GroupCommitStore:
         loop = batch[0].future.get_loop()
         # The loop may be gone: then nobody waits any more.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(_answer, batch, answers)
+            loop.call_soon_threadsafe(self._answer, batch, answers)
+
+    def _answer(self, batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:
+        self._unanswered -= len(batch)
+        for waiting, answer in zip(batch, answers, strict=True):
+            if waiting.future.done():
+                continue
+            if isinstance(answer, StoreError):
+                waiting.future.set_exception(answer)
+            else:
+                waiting.future.set_result(answer)
 
 
 def transact(desk: Desk, steps: Sequence[Step]) -> list[Any]:
@@ -204,13 +236,3 @@ def transact(desk: Desk, steps: Sequence[Step]) -> list[Any]:
         desk.rollback()
         raise StoreFailed from error
     return results
-
-
-def _answer(batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:
-    for waiting, answer in zip(batch, answers, strict=True):
-        if waiting.future.done():
-            continue
-        if isinstance(answer, StoreError):
-            waiting.future.set_exception(answer)
-        else:
-            waiting.future.set_result(answer)

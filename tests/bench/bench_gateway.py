@@ -4,6 +4,9 @@ Everything runs on one machine, so the callers share its cores with what they ca
 in one run and only differences and ratios between them are judged. The baseline is a bare grpc.aio unary server in
 front of an engine child of the same kind, running the same expert on the same tensor. Beside it runs a relay that only
 forwards bytes over a node's outbound stream: what the shape costs with nothing decided, on this machine at this moment.
+
+While they are timed the cores are kept from going to sleep, where this machine lets us; what is added where they do
+sleep is timed as well, in rows of its own (``_cores_asleep``).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import psutil
 from edgewise.v1 import common_pb2, gateway_pb2, gateway_pb2_grpc
 from orchestrator.client import Client
 from tests.bench.gateway_peers import EXPERT
-from tests.bench.harness import Bar, Row, main, spread
+from tests.bench.harness import Bar, Row, cores_awake, main, spread
 from tests.bench.route_decision import route_us
 
 BARS = (
@@ -38,7 +41,7 @@ BLOCKS = 12
 CALLS = 100
 CALLERS = 32
 CALLS_EACH = 25
-START_S = 40.0
+START_S = 120.0
 
 PYTHON = sys.executable
 
@@ -177,6 +180,29 @@ async def _check(peers: dict[str, Peer], request: gateway_pb2.InferRequest) -> N
         np.testing.assert_allclose(other, bare, atol=1e-6)
 
 
+async def _one_caller(peers: dict[str, Peer], request: gateway_pb2.InferRequest) -> dict[str, list[float]]:
+    """Median milliseconds of each block of calls, the peers in turns."""
+    times: dict[str, list[float]] = {name: [] for name in peers}
+    for _ in range(BLOCKS):
+        for name, peer in peers.items():
+            times[name].append(await block_ms(peer.stub, request))
+    return times
+
+
+async def _many_callers(
+    peers: dict[str, Peer], request: gateway_pb2.InferRequest
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Calls per second, and CPU milliseconds of a call, of each block."""
+    many: dict[str, list[float]] = {name: [] for name in peers}
+    cpu: dict[str, list[float]] = {name: [] for name in peers}
+    for _ in range(BLOCKS // 2):
+        for name, peer in peers.items():
+            before_s = peer.cpu_s()
+            many[name].append(await throughput(peer.stub, request))
+            cpu[name].append((peer.cpu_s() - before_s) / (CALLERS * CALLS_EACH) * 1e3)
+    return many, cpu
+
+
 async def _measure() -> list[Row]:
     request = request_of()
     async with _peers() as peers:
@@ -184,39 +210,44 @@ async def _measure() -> list[Row]:
         for peer in peers.values():
             await block_ms(peer.stub, request)
             await throughput(peer.stub, request)
-        times: dict[str, list[float]] = {name: [] for name in peers}
-        many: dict[str, list[float]] = {name: [] for name in peers}
-        cpu: dict[str, list[float]] = {name: [] for name in peers}
-        for _ in range(BLOCKS):
-            for name, peer in peers.items():
-                times[name].append(await block_ms(peer.stub, request))
-        for _ in range(BLOCKS // 2):
-            for name, peer in peers.items():
-                before_s = peer.cpu_s()
-                many[name].append(await throughput(peer.stub, request))
-                cpu[name].append((peer.cpu_s() - before_s) / (CALLERS * CALLS_EACH) * 1e3)
-    return _rows(times, many, cpu)
-
-
-def _rows(times: dict[str, list[float]], many: dict[str, list[float]], cpu: dict[str, list[float]]) -> list[Row]:
+        with cores_awake() as awake:
+            times = await _one_caller(peers, request)
+            many, cpu = await _many_callers(peers, request)
+        asleep = await _one_caller(peers, request) if awake else {}
     sizes: dict[str, object] = {"expert": EXPERT, "blocks": BLOCKS, "calls": CALLS, "callers": CALLERS}
+    return [
+        *_latency_rows(times, {**sizes, "cores": "awake" if awake else "as they are"}),
+        *_latency_rows(asleep, {**sizes, "cores": "as they are"}, suffix="_cores_asleep"),
+        *_throughput_rows(many, cpu, sizes),
+    ]
+
+
+def _latency_rows(times: dict[str, list[float]], sizes: dict[str, object], *, suffix: str = "") -> list[Row]:
+    if not times:
+        return []
     added = [mine - bare for mine, bare in zip(times["edgewise"], times["engine"], strict=True)]
     relayed = [relay - bare for relay, bare in zip(times["relay"], times["engine"], strict=True)]
     beyond = [mine / relay for mine, relay in zip(added, relayed, strict=True)]
-    ratio = [mine / echo for mine, echo in zip(many["edgewise"], many["echo"], strict=True)]
-    rows = []
-    for metric, values, unit in (
+    found = [
         ("added_p50_ms", added, "ms"),
         ("relay_added_p50_ms", relayed, "ms"),
         ("added_p50_vs_relay", beyond, "ratio"),
-        ("throughput_vs_echo", ratio, "ratio"),
-        *((f"p50_ms_{name}", values, "ms") for name, values in times.items()),
-        *((f"throughput_{name}", values, "1/s") for name, values in many.items()),
-        *((f"cpu_ms_per_request_{name}", values, "ms") for name, values in cpu.items()),
-    ):
-        low, middle, high = spread(values)
-        rows.append(Row(metric, middle, unit, {**sizes, "quartiles": [low, high]}))
-    return rows
+    ]
+    found += [(f"p50_ms_{name}", values, "ms") for name, values in times.items()]
+    return [_row(metric + suffix, values, unit, sizes) for metric, values, unit in found]
+
+
+def _throughput_rows(many: dict[str, list[float]], cpu: dict[str, list[float]], sizes: dict[str, object]) -> list[Row]:
+    ratio = [mine / echo for mine, echo in zip(many["edgewise"], many["echo"], strict=True)]
+    found = [("throughput_vs_echo", ratio, "ratio")]
+    found += [(f"throughput_{name}", values, "1/s") for name, values in many.items()]
+    found += [(f"cpu_ms_per_request_{name}", values, "ms") for name, values in cpu.items()]
+    return [_row(metric, values, unit, sizes) for metric, values, unit in found]
+
+
+def _row(metric: str, values: list[float], unit: str, sizes: dict[str, object]) -> Row:
+    low, middle, high = spread(values)
+    return Row(metric, middle, unit, {**sizes, "quartiles": [low, high]})
 
 
 def run() -> list[Row]:

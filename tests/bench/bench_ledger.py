@@ -4,6 +4,7 @@ The same gateway three times, each with an agent of its own, in turns in one run
 gateway's benchmark. ``off`` keeps its books in memory. ``default`` is a gateway as it comes: settlements are written
 behind. ``kept`` has a budget: what a request may take is held before it runs, and its reply waits until its settlement
 is on the disk. A commit of the store on the same disk is timed in the same run, since that is what ``kept`` waits for.
+Cores are kept awake where the machine lets us, see `tests.bench.harness.cores_awake`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from orchestrator.store.records import DAY_J, FLEET, Meter, Posting, Settlement
 from orchestrator.store.service import transact
 from orchestrator.store.sqlite import SqliteDesk
 from tests.bench.bench_gateway import CALLERS, CALLS_EACH, block_ms, edgewise, process_of, request_of, throughput
-from tests.bench.harness import Bar, Row, main, spread
+from tests.bench.harness import Bar, Row, cores_awake, main, spread
 
 BARS = (
     Bar("ledger_cpu_fraction", 0.10, "<="),
@@ -86,7 +87,7 @@ def commit_ms(folder: Path) -> list[float]:
 
 async def _measure() -> list[Row]:
     request = request_of()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, cores_awake():
         commits = commit_ms(Path(folder))
     async with _peers() as peers:
         for peer in peers.values():
@@ -95,14 +96,15 @@ async def _measure() -> list[Row]:
         times: dict[str, list[float]] = {name: [] for name in peers}
         cpu: dict[str, list[float]] = {name: [] for name in peers}
         rate: dict[str, list[float]] = {name: [] for name in peers}
-        for _ in range(BLOCKS):
-            for name, peer in peers.items():
-                times[name].append(await block_ms(peer.stub, request))
-        for _ in range(BLOCKS):
-            for name, peer in peers.items():
-                before_s = peer.cpu_s()
-                rate[name].append(await throughput(peer.stub, request))
-                cpu[name].append((peer.cpu_s() - before_s) / (CALLERS * CALLS_EACH) * 1e3)
+        with cores_awake():
+            for _ in range(BLOCKS):
+                for name, peer in peers.items():
+                    times[name].append(await block_ms(peer.stub, request))
+            for _ in range(BLOCKS):
+                for name, peer in peers.items():
+                    before_s = peer.cpu_s()
+                    rate[name].append(await throughput(peer.stub, request))
+                    cpu[name].append((peer.cpu_s() - before_s) / (CALLERS * CALLS_EACH) * 1e3)
     return _rows(times, cpu, rate, commits)
 
 

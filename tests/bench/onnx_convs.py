@@ -20,7 +20,12 @@ Floats = NDArray[np.float32]
 
 
 def session(nodes: Sequence[Any], inputs: dict[str, Any], constants: dict[str, NDArray[Any]]) -> Any:
-    """A session of one thread whose output is ``y``; inputs by name with shape, integers where the name ends in _i."""
+    """A session of one thread of what `model_of` makes."""
+    return started(model_of(nodes, inputs, constants))
+
+
+def model_of(nodes: Sequence[Any], inputs: dict[str, Any], constants: dict[str, NDArray[Any]]) -> bytes:
+    """A model whose output is ``y``; inputs by name with shape, integers where the name ends in _i."""
     given = [
         helper.make_tensor_value_info(name, TensorProto.INT64 if name.endswith("_i") else TensorProto.FLOAT, shape)
         for name, shape in inputs.items()
@@ -31,7 +36,7 @@ def session(nodes: Sequence[Any], inputs: dict[str, Any], constants: dict[str, N
         helper.make_graph(list(nodes), "g", given, wanted, kept), opset_imports=[helper.make_opsetid("", OPSET)]
     )
     model.ir_version = IR
-    return started(model.SerializeToString())
+    return bytes(model.SerializeToString())
 
 
 def started(model: bytes) -> Any:
@@ -79,7 +84,12 @@ class Stack(Protocol):
 
 
 def chain(plan: Stack) -> Any:
-    """The dense network: every group of every step, no predictors."""
+    """A session of `chain_model` for one image at a time."""
+    return started(chain_model(plan, 1))
+
+
+def chain_model(plan: Stack, batch: int | str) -> bytes:
+    """The dense network: every group of every step, no predictors; images ``x`` (batch, i, side, side)."""
     nodes: list[Any] = []
     constants: dict[str, NDArray[Any]] = {"head": np.ascontiguousarray(plan.head_pc.T), "head_b": plan.head_bias_p}
     at = "x"
@@ -99,4 +109,4 @@ def chain(plan: Stack) -> Any:
         helper.make_node("Gemm", ["flat", "head", "head_b"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["y"]),
     ]
-    return session(nodes, {"x": [1, plan.inputs, plan.side, plan.side]}, constants)
+    return model_of(nodes, {"x": [batch, plan.inputs, plan.side, plan.side]}, constants)

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from nodes.personal import graph, instant
+from nodes.personal import graph, instant, shared
 from nodes.personal.delta import Delta, fold, shapes
 from nodes.personal.gate import HIDDEN, Gate
 from nodes.personal.network import Floats, Network, Stage
@@ -71,25 +71,25 @@ def _lenet_rows(network: Network, weights: Mapping[str, Floats]) -> list[Row]:
         gate = Gate(first_fh, bias_h, second_h, threshold)
         served = _run(graph.personal(network, weights, local, gate), image)
         rows.append(Row(f"speed.lenet5.folded.{name}", _ratio(ge, served, runs=60), "ratio", {"blocks": BLOCKS}))
-    model, inputs = graph.with_inputs(network, weights)
-    given = {name: np.ones((1, *shape), np.float32) for name, shape in inputs.items()}
-    rows.append(
-        Row("speed.lenet5.inputs", _ratio(ge, _run(model, image | given), runs=60), "ratio", {"blocks": BLOCKS})
-    )
+    served = _run(shared.graph(network, weights), image | _worn(network, weights))
+    rows.append(Row("speed.lenet5.inputs", _ratio(ge, served, runs=60), "ratio", {"blocks": BLOCKS}))
     return rows
 
 
 def _vgg_rows() -> list[Row]:
     network, weights = _vgg16()
     image = {graph.INPUT: np.random.default_rng(0).random((1, 3, 32, 32), dtype=np.float32)}
-    model, inputs = graph.with_inputs(network, weights)
-    given = {name: np.ones((1, *shape), np.float32) for name, shape in inputs.items()}
     ge, again = (_run(graph.plain(network, weights), image) for _ in range(2))
-    ratio = _ratio(ge, _run(model, image | given), runs=2)
+    ratio = _ratio(ge, _run(shared.graph(network, weights), image | _worn(network, weights)), runs=2)
     return [
         _same_row("vgg16", ge, again, runs=2),
         Row("speed.vgg16.inputs", ratio, "ratio", {"blocks": BLOCKS}),
     ]
+
+
+def _worn(network: Network, weights: Mapping[str, Floats]) -> dict[str, Floats]:
+    """A row whose gate is open."""
+    return {name: np.ones_like(numbers) for name, numbers in shared.nobody(network, weights).items()}
 
 
 def _vgg16() -> tuple[Network, dict[str, Floats]]:

@@ -31,6 +31,7 @@ class Script:
         margin: Probability of each token minus the second's, told where logprobs are asked for.
         tool_calls: Parts of calls that it streams instead of text.
         usage: Whether it counts tokens.
+        cached: Tokens of every prompt that it says it had kept; None says nothing.
         key: The key that it wants.
         embeddings: What it says to a request for embeddings, by the request's body.
     """
@@ -45,6 +46,7 @@ class Script:
     margin: float = 0.8
     tool_calls: list[Any] | None = None
     usage: bool = True
+    cached: Any = None
     key: str | None = None
     embeddings: Callable[[Body], Any] = field(default=lambda body: embedded(body))
 
@@ -106,7 +108,9 @@ class FakeOpenAI:
         finish = "length" if len(pieces) > most else "tool_calls" if script.tool_calls else "stop"
         pieces = pieces[:most]
         prompt = sum(len(str(message["content"]).split()) for message in body["messages"])
-        usage = {"prompt_tokens": prompt, "completion_tokens": len(pieces), "total_tokens": prompt + len(pieces)}
+        usage: Body = {"prompt_tokens": prompt, "completion_tokens": len(pieces), "total_tokens": prompt + len(pieces)}
+        if script.cached is not None:
+            usage["prompt_tokens_details"] = {"cached_tokens": script.cached}
         await asyncio.sleep(prompt * script.prompt_s_per_token)
         if not body.get("stream"):
             if script.hang_after is not None:

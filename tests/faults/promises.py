@@ -114,17 +114,21 @@ class Play:
         """One at a time per node; work that was begun is finished and paid for, whether it is wanted or not."""
         q = int(work.request_id)
         n = next(n for n, arm in enumerate(self.world.arms) if (arm.node, arm.expert) == (session.name, work.expert))
+        clock = asyncio.get_running_loop().time
+        came_s = clock()
         async with slot:
+            queue_ms = (clock() - came_s) * 1e3
             if work.work_id not in session.pending:
                 return
             energy_j = float(self.world.energy_qn[q, n])
             self.bills[q].energy_j += energy_j
             self.bills[q].arms += 1
-            await asyncio.sleep(float(self.world.ms_qn[q, n]) / 1e3)
+            compute_ms = float(self.world.ms_qn[q, n])
+            await asyncio.sleep(compute_ms / 1e3)
         energy = Energy(energy_j, Provenance.MODELLED, "profile+noise")
         answer = self.world.catalog.evidence(self.world.catalog.expert(work.expert))[self.world.sample_q[q]]
         self.service.fleet.heard(session)
-        session.settle(Done(work.work_id, {"probabilities": answer[None]}, "", "", 0, 0, energy, 0.0, 0.0))
+        session.settle(Done(work.work_id, {"probabilities": answer[None]}, "", "", 0, 0, energy, queue_ms, compute_ms))
 
     async def _ask(self, q: int, task: Task) -> None:
         world, bill = self.world, self.bills[q]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kernels.chain.plan import ChainPlan, Predictor, Step
+from kernels.chain.plan import ChainPlan, Depthwise, Predictor, Step
 from kernels.masked_conv.layout import GROUP, Floats
 
 
@@ -57,4 +57,23 @@ def random_residual(widths: Sequence[int], *, inputs: int, side: int, blocks: in
             steps.append(Step(*first, predictor=gate(channels, width), keep=True))
             steps.append(Step(numbers(width, width, 3, 3), numbers(width), predictor=gate(width, width), add=stride))
             channels = width
+    return ChainPlan(tuple(steps), numbers(10, channels), numbers(10), side)
+
+
+def random_separable(blocks: Sequence[tuple[int, int]], *, inputs: int, side: int, seed: int = 0) -> ChainPlan:
+    """A MobileNet as `nodes.pruning` trains them: a stem, then channels and stride of each separable block."""
+    chance = np.random.default_rng(seed)
+
+    def numbers(*shape: int) -> Floats:
+        fan = np.prod(shape[1:]) if len(shape) > 1 else 100
+        drawn: Floats = (chance.standard_normal(shape) * np.sqrt(2 / fan)).astype(np.float32)
+        return drawn
+
+    channels = blocks[0][0]
+    steps = [Step(numbers(channels, inputs, 3, 3), numbers(channels))]
+    for width, stride in blocks:
+        filters = Depthwise(numbers(channels, 3, 3), numbers(channels), stride)
+        gate = Predictor(numbers(width // GROUP, channels), numbers(width // GROUP))
+        steps.append(Step(numbers(width, channels, 1, 1), numbers(width), predictor=gate, depthwise=filters))
+        channels = width
     return ChainPlan(tuple(steps), numbers(10, channels), numbers(10), side)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "depthwise.h"
 #include "masked_conv.h"
 
 static const char *const NAMES[ISA_COUNT] = {"plain", "avx2", "avx512", "neon"};
@@ -80,6 +81,48 @@ static double check(ConvRun run, const int *size, int kernel, int stride)
     return worst;
 }
 
+static double naive_depthwise(const Depthwise *d, const DepthCall *call, int c, int y, int x)
+{
+    double sum = d->bias[c];
+    for (int t = 0; t < 9; t++) {
+        const int row = y * d->stride + t / 3 - 1, col = x * d->stride + t % 3 - 1;
+        if (row >= 0 && col >= 0 && row < d->height && col < d->width)
+            sum += (double)call->input[((c / GROUP * d->height + row) * d->width + col) * GROUP + c % GROUP] *
+                   d->weights[(c / GROUP * 9 + t) * GROUP + c % GROUP];
+    }
+    return sum > 0 && call->before[c] > 0 ? sum : 0;
+}
+
+/* `before` is drawn apart from the image: some channels count as silent whatever they hold. */
+static double check_depthwise(DepthRun run, const int *size, int stride)
+{
+    const Depthwise d = {size[1], size[2], size[3], (size[2] - 1) / stride + 1, (size[3] - 1) / stride + 1, stride,
+                         filled((long)size[1] * 9), filled(size[1])};
+    int32_t groups[16], count = 0;
+    for (int g = 0; g < d.channels / GROUP; g++)
+        if (g == 0 || rand() % 2)
+            groups[count++] = g;
+    const int pixels = d.out_height * d.out_width;
+    const DepthCall call = {filled((long)d.channels * d.height * d.width), filled(d.channels),
+                            filled((long)d.channels * pixels), filled(d.channels), groups, count};
+    double worst = 0;
+    run(&d, &call);
+    for (int k = 0; k < count * GROUP; k++) {
+        const int c = groups[k / GROUP] * GROUP + k % GROUP;
+        double most = 0;
+        for (int p = 0; p < pixels; p++) {
+            const double expected = naive_depthwise(&d, &call, c, p / d.out_width, p % d.out_width);
+            worst = fmax(worst, fabs(call.output[(c / GROUP * pixels + p) * GROUP + c % GROUP] - expected));
+            most = fmax(most, expected);
+        }
+        worst = fmax(worst, fabs(call.pooled[c] - most));
+    }
+    const void *const made[] = {d.weights, d.bias, call.input, call.before, call.output, call.pooled};
+    for (int i = 0; i < 6; i++)
+        free((void *)made[i]);
+    return worst;
+}
+
 int main(void)
 {
     int wrong = 0;
@@ -88,6 +131,9 @@ int main(void)
         if (!run)
             continue;
         double worst = 0;
+        for (size_t s = 0; s < sizeof SIZES / sizeof *SIZES; s++)
+            for (int stride = 1; stride < 3; stride++)
+                worst = fmax(worst, check_depthwise(edgewise_depthwise_for(isa), SIZES[s], stride));
         for (size_t s = 0; s < sizeof SIZES / sizeof *SIZES; s++)
             for (int kind = 0; kind < 4; kind++)
                 worst = fmax(worst, check(run, SIZES[s], kind / 2 ? 3 : 1, kind % 2 + 1));

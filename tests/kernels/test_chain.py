@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from kernels.chain.cpu import Chain
-from kernels.chain.plan import ChainPlan, Step
+from kernels.chain.plan import ChainPlan, Depthwise, Step
 from kernels.chain.reference import classify
 from kernels.errors import ShapeError
 from kernels.native.library import Isa, available, runs
-from tests.kernels.chains import random_chain, random_residual
+from tests.kernels.chains import random_chain, random_residual, random_separable
 
 pytestmark = pytest.mark.skipif(not available(), reason="not run: no compiled library")
 SETS = [
@@ -118,3 +118,50 @@ def test_sums_that_cannot_be_made_are_refused() -> None:
         changed(2, halve=True)
     with pytest.raises(ShapeError, match="cannot be added"):
         changed(2, add=2)
+
+
+BLOCKS = ((32, 1), (64, 2), (48, 1), (96, 2))
+
+
+@pytest.mark.parametrize("isa", SETS)
+@pytest.mark.parametrize("side", [12, 7, 2, 1])
+@pytest.mark.parametrize("given", [False, True])
+def test_channels_are_filtered_before_they_are_mixed(isa: Isa, side: int, given: bool) -> None:
+    plan = random_separable(BLOCKS, inputs=3, side=side)
+    images = pictures(6, 3, side)
+    masks = np.random.default_rng(4).integers(0, 2, (6, sum(plan.groups))).astype(np.uint8) if given else None
+    found, used = Chain(plan, isa=isa)(images, masks_ng=masks)
+    edges = np.cumsum(plan.groups)[:-1]
+    for n, image in enumerate(images):
+        expected, wanted = classify(plan, image, masks=None if masks is None else np.split(masks[n] > 0, edges))
+        np.testing.assert_array_equal(used[n], np.concatenate(wanted))
+        np.testing.assert_allclose(found[n], expected, atol=1e-5)
+    assert not used.all()
+    if side > 1:  # The control: another filter, other answers.
+        steps = tuple(replace(step, depthwise=turned(step)) for step in plan.steps)
+        other = ChainPlan(steps, plan.head_pc, plan.head_bias_p, side)
+        assert np.abs(Chain(other, isa=isa)(images, masks_ng=used)[0] - found).max() > 1e-3
+
+
+def turned(step: Step) -> Depthwise | None:
+    layer = step.depthwise
+    return None if layer is None else replace(layer, weights_ikk=layer.weights_ikk.transpose(0, 2, 1))
+
+
+def test_filters_that_do_not_fit_are_refused() -> None:
+    plan = random_separable(BLOCKS, inputs=3, side=8)
+
+    def changed(index: int, **fields: Any) -> ChainPlan:
+        steps = [replace(step, **fields) if at == index else step for at, step in enumerate(plan.steps)]
+        return ChainPlan(tuple(steps), plan.head_pc, plan.head_bias_p, 8)
+
+    layer = plan.steps[1].depthwise
+    assert layer is not None
+    with pytest.raises(ShapeError, match="the image itself"):
+        changed(0, depthwise=Depthwise(np.ones((3, 3, 3), np.float32), np.ones(3, np.float32)))
+    with pytest.raises(ShapeError, match="what is remembered"):
+        changed(1, keep=True)
+    with pytest.raises(ShapeError, match="depthwise weights"):
+        changed(1, depthwise=replace(layer, weights_ikk=layer.weights_ikk[:5]))
+    with pytest.raises(ShapeError, match="stride 1 or 2"):
+        changed(1, depthwise=replace(layer, stride=3))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizer.deciding.choose import Fallback, Limits, Offer, choose
+from optimizer.deciding.choose import Fallback, Limits, Offer, choose, narrowed
 from optimizer.deciding.choose import Price as ChoicePrice
 from optimizer.online.pacing import Allowance, Pacer
 from orchestrator.fleet import changes
@@ -34,10 +34,13 @@ MODEL = GivenModel(
     price_per_j={"balanced": 0.2},
 )
 PLAN = Plan("p", MODEL, None, NO_CERTIFICATE)
+# Every route is one arm and every arm one route: those tables have a way of their own.
+SINGLES = GivenModel({one("small"): 0.8, one("large"): 0.9}, price_per_j={"balanced": 0.2})
+LONE = Plan("p", SINGLES, None, NO_CERTIFICATE)
 NOTHING = np.zeros(0)
 
 
-def a_fleet(seed: int) -> tuple[ArmBoard, RouteTable]:
+def a_fleet(seed: int, plan: Plan = PLAN) -> tuple[ArmBoard, RouteTable]:
     rng = np.random.default_rng(seed)
     board = ArmBoard(energy_quantile=0.9, latency_quantile=0.9)
     for n in range(NODES):
@@ -47,7 +50,7 @@ def a_fleet(seed: int) -> tuple[ArmBoard, RouteTable]:
             an_arm("large", f"n{n}", energy_j=float(rng.uniform(0.1, 1.0)), p50_ms=3.0 * p50_ms, p95_ms=5.0 * p50_ms),
         ]
         board.announce(f"n{n}", arms, int(rng.integers(1, 4)))
-    return board, PLAN.table(board.arms("digits"), board)
+    return board, plan.table(board.arms("digits"), board)
 
 
 def happen(board: ArmBoard, rng: np.random.Generator, held: list[tuple[int, float]]) -> None:
@@ -74,9 +77,9 @@ def same_offer(one_offer: Offer, other: Offer) -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 2**31), between=st.integers(1, 60))
-def test_following_changes_is_the_same_as_looking_at_everything(seed: int, between: int) -> None:
-    board, table = a_fleet(seed)
+@given(seed=st.integers(0, 2**31), between=st.integers(1, 60), plan=st.sampled_from((PLAN, LONE)))
+def test_following_changes_is_the_same_as_looking_at_everything(seed: int, between: int, plan: Plan) -> None:
+    board, table = a_fleet(seed, plan)
     assert len(table.bound) >= LONG_ROUTES
     rng, held = np.random.default_rng((seed, 1)), list[tuple[int, float]]()
     kept: list[tuple[Offer, Offer]] = []
@@ -85,8 +88,8 @@ def test_following_changes_is_the_same_as_looking_at_everything(seed: int, betwe
             happen(board, rng, held)
         fresh = RouteTable(table.bound, board)
         asked = limits(energy_j=float(rng.uniform(0.05, 3.0)), latency_ms=float(rng.uniform(5.0, 500.0)))
-        mine = route(NOTHING, plan=PLAN, table=table, limits=asked, wish=Wish())
-        other = route(NOTHING, plan=PLAN, table=fresh, limits=asked, wish=Wish())
+        mine = route(NOTHING, plan=plan, table=table, limits=asked, wish=Wish())
+        other = route(NOTHING, plan=plan, table=fresh, limits=asked, wish=Wish())
         same_offer(mine.offer, other.offer)
         assert mine.index == other.index
         assert table.unloaded_ms().tolist() == fresh.unloaded_ms().tolist()
@@ -143,6 +146,24 @@ def test_pacing_learns_the_same_from_the_cheapest_bindings_as_from_all(seed: int
         spent = float(rng.uniform(0.0, 1.0))
         for pacer in (every, cheapest):
             pacer.settle(pacer.charge(0.3, 0.5), spent)
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**31), energy_j=st.floats(0.0, 5.0), pinned=st.one_of(st.none(), st.integers(0, 11)))
+def test_narrowing_a_choice_is_the_same_as_choosing_anew(seed: int, energy_j: float, pinned: int | None) -> None:
+    rng = np.random.default_rng(seed)
+    bounds_kr = rng.integers(1, 4, (4, 12)) + 1.0
+    offer = Offer(rng.random(12), bounds_kr[0], bounds_kr[1], bounds_kr[2], bounds_kr[3], rng.random(12) < 0.7)
+    price = ChoicePrice(per_j=0.1, pinned=pinned)
+    mine = narrowed(choose(offer, limits=Limits(None, 3.0), price=price), energy_j)
+    anew = choose(offer, limits=Limits(energy_j, 3.0), price=price)
+    assert (mine.index, mine.runner_up, mine.binding, mine.limits) == (
+        anew.index,
+        anew.runner_up,
+        anew.binding,
+        anew.limits,
+    )
+    assert mine.feasible_r.tolist() == anew.feasible_r.tolist()
 
 
 @settings(max_examples=200, deadline=None)

@@ -148,7 +148,7 @@ class LlamaEngine:
             async with aclosing(one.texts.generate(job)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, TextEnd):
-                        tokens = piece.prompt_tokens + piece.completion_tokens
+                        tokens = piece.prompt_tokens - (piece.cached_tokens or 0) + piece.completion_tokens
                         piece = replace(piece, macs=tokens * one.arm.macs)
                     yield piece
         except EngineDied:

@@ -56,7 +56,7 @@ class RemoteEngine:
         self.restarts = 0
         self._server = server
         self._models = dict(models)
-        self._logprobs: set[str] = set()
+        self._able: dict[str, tuple[str, ...]] = {}
         self._slots = Slots(concurrency, queue_limit)
         self._poll_s = poll_s
         self._polling: asyncio.Task[None] | None = None
@@ -79,7 +79,7 @@ class RemoteEngine:
         missing = [self._models[arm.key] for arm in arms if self._models[arm.key] not in there]
         if missing:
             raise EngineError(f"the server has no model {', '.join(missing)}; it has {', '.join(there) or 'none'}")
-        self._logprobs = {arm.key for arm in arms if arm.text is not None and "logprobs" in arm.text.capabilities}
+        self._able = {arm.key: arm.text.capabilities for arm in arms if arm.text is not None}
         self.state = EngineState.READY
         if self._poll_s is not None:
             self._polling = asyncio.create_task(self._poll(self._poll_s))
@@ -142,7 +142,10 @@ class RemoteEngine:
         wanted = job.max_tokens or DEFAULT_TOKENS
         size = sum(len(content.encode()) for _, content in job.messages)
         reading = Reading(size, min(wanted, affordable_tokens(job, size)), wanted)
-        body = request_body(job, self._models[job.arm], tokens=reading.asked_tokens, logprobs=job.arm in self._logprobs)
+        able = self._able.get(job.arm, ())
+        body = request_body(job, self._models[job.arm], tokens=reading.asked_tokens, logprobs="logprobs" in able)
+        if job.scope and "cache_salt" in able:
+            body["cache_salt"] = job.scope
         async with aclosing(self._server.chat(body)) as events:
             async for event in events:
                 text = reading.take(event)

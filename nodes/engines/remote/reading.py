@@ -28,6 +28,7 @@ class Reading:
     pieces: int = 0
     finish: str = STOP
     usage: tuple[int, int] | None = None
+    cached_tokens: int | None = None
     margins: list[float] = field(default_factory=list)
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -61,6 +62,7 @@ class Reading:
             compute_ms=compute_ms,
             margin_fraction=math.fsum(self.margins) / len(self.margins) if self.margins else None,
             first_token_ms=first_token_ms,
+            cached_tokens=None if self.cached_tokens is None else min(self.cached_tokens, prompt_tokens),
             tool_calls_json=json.dumps([self.calls[n] for n in sorted(self.calls)]) if self.calls else "",
         )
 
@@ -69,6 +71,10 @@ class Reading:
             counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
             if all(isinstance(count, int) and 0 <= count < 2**31 for count in counts):
                 self.usage = counts[0] or 0, counts[1] or 0
+            details = usage.get("prompt_tokens_details")
+            cached = details.get("cached_tokens") if isinstance(details, dict) else None
+            if isinstance(cached, int) and not isinstance(cached, bool) and 0 <= cached < 2**31:
+                self.cached_tokens = int(cached)
 
     def _weigh(self, logprobs: Any) -> None:
         """Probability of the most probable token minus the second's, for every token."""

@@ -11,6 +11,7 @@ from nodes.worker.text.mixing import Mixture
 from nodes.worker.text.model import LanguageModel, Row
 from nodes.worker.text.sampling import Floats
 from nodes.worker.text.sharing import Turn, Voice
+from nodes.worker.text.shelf import Shelf
 from nodes.worker.text.writing import Order, Piece, PromptRefused, Writing
 
 
@@ -31,6 +32,7 @@ class Batcher:
 
     def __init__(self) -> None:
         self._running: dict[int, Running] = {}
+        self.shelf = Shelf()
 
     def __len__(self) -> int:
         return len(self._running)
@@ -46,8 +48,10 @@ class Batcher:
         Raises:
             PromptRefused: if the question leaves no room for an answer.
         """
-        text = Running(key, Writing(mixture, order), perf_counter())
-        if not text.writing.finish:
+        writing = Writing(mixture, order)
+        writing.borrow(self.shelf)
+        text = Running(key, writing, perf_counter())
+        if not writing.finish:
             self._running[key] = text
         return text
 
@@ -82,6 +86,7 @@ class Batcher:
         text = self._running.pop(key, None)
         if text is not None:
             text.writing.finish = "cancelled"
+            text.writing.hand_over(self.shelf)
         return text
 
     def step(self) -> Iterator[Running]:
@@ -100,18 +105,20 @@ class Batcher:
                 text.first_token_ms = (perf_counter() - text.joined_s) * 1e3
             if text.writing.finish:
                 del self._running[text.key]
+                text.writing.hand_over(self.shelf)
             if text.writing.finish or text.piece is not None:
                 yield text
 
 
 def _run(rows: list[tuple[LanguageModel, Row]]) -> dict[int, Floats]:
     """Scores (v) by the identity of each row."""
-    groups: dict[tuple[LanguageModel, bool], list[Row]] = defaultdict(list)
+    groups: dict[tuple[LanguageModel, bool], list[tuple[int, Row]]] = defaultdict(list)
     for model, row in rows:
+        rest = model.read_blocks(row)
         # A single token beside a long prompt would be padded to its length.
-        groups[model, len(row.tokens) == 1].append(row)
+        groups[model, len(rest.tokens) == 1].append((id(row), rest))
     scores: dict[int, Floats] = {}
     for (model, _), group in groups.items():
-        for row, logits_v in zip(group, model.step(group), strict=True):
-            scores[id(row)] = logits_v
+        for (key, _), logits_v in zip(group, model.step([row for _, row in group]), strict=True):
+            scores[key] = logits_v
     return scores

@@ -41,6 +41,11 @@ class Library:
         used = {id(model) for mixture in self._arms.values() for model in mixture.models}
         self._models = {sha256: model for sha256, model in self._models.items() if id(model) in used}
 
+    @property
+    def digests(self) -> frozenset[str]:
+        """Of the models that are loaded."""
+        return frozenset(self._models)
+
     def arm(self, arm: str) -> Mixture:
         """The arm; KeyError where it is not loaded."""
         return self._arms[arm]

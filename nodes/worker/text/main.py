@@ -107,6 +107,7 @@ class _Desk:
                 self._replies.send({"op": "loaded", "id": header["id"], **found})
             case "unload":
                 self._library.unload(header["arm"])
+                self._batcher.shelf.retain(self._library.digests)
                 self._replies.send({"op": "unloaded", "id": header["id"]})
             case _:
                 raise ValueError(f"no operation {frame.op}")
@@ -149,6 +150,7 @@ def _end(text: Running) -> dict[str, Any]:
     return {
         "finish": writing.finish,
         "prompt_tokens": writing.prompt_tokens,
+        "cached_tokens": writing.cached_tokens,
         "completion_tokens": writing.completion_tokens,
         "compute_ms": taken_s * 1e3,
         "macs": counts.macs,

@@ -98,6 +98,11 @@ class Lanes:
         self.counts = Counts()
         self._turn: tuple[int, ...] = ()
 
+    @property
+    def places(self) -> list[tuple[LanguageModel, Cache]]:
+        """Every model and what it has read."""
+        return list(zip(self._mixture.models, self._caches, strict=True))
+
     def plan(self) -> list[tuple[LanguageModel, Row]]:
         """What must run before the next token can be chosen: one row of one model, or of each for greedy texts."""
         everyone = self._sampling.temperature <= 0.0

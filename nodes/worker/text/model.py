@@ -19,6 +19,8 @@ from nodes.worker.sessions import LoadRefused, open_session
 from nodes.worker.text.tokens import Tokenizer
 
 CHUNK_TOKENS = 64
+# Prompts are read in such blocks, see `nodes.worker.text.shelf`. Calls of fewer tokens cost more for each.
+BLOCK_TOKENS = 64
 
 
 class Cache:
@@ -69,6 +71,7 @@ class LanguageModel:
 
     def __init__(self, path: Path, sha256: str) -> None:
         self._session = open_session(path, sha256)
+        self.digest = sha256
         found = self._session.get_modelmeta().custom_metadata_map
         try:
             self.sizes: dict[str, int] = json.loads(found["edgewise.language"])
@@ -85,6 +88,17 @@ class LanguageModel:
         """Multiply-accumulates of `new` tokens behind `past` ones."""
         looks = new * past + new * (new + 1) // 2
         return new * self.sizes["macs_per_token"] + looks * self.sizes["macs_per_look"]
+
+    def read_blocks(self, row: Row) -> Row:
+        """Read what a row has before its last block; what is left of it.
+
+        Cost: one call of the runtime for every block, whoever else is written.
+        """
+        tokens = row.tokens
+        while (size := BLOCK_TOKENS - row.cache.tokens % BLOCK_TOKENS) < len(tokens):
+            self.step([Row(row.cache, tokens[:size])])
+            tokens = tokens[size:]
+        return Row(row.cache, tokens)
 
     def step(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """Run all rows at once and grow their caches; logits (b, v) after each row's last token.

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from nodes.worker.text.mixing import Counts, Mixture
 from nodes.worker.text.model import LanguageModel, Row
 from nodes.worker.text.sampling import Floats, most_probable, probabilities
+from nodes.worker.text.shelf import Shelf
 from nodes.worker.text.writing import Allowance, Order, Piece, PromptRefused, Writing
 
 
@@ -86,6 +87,14 @@ class Voice:
     def completion_tokens(self) -> int:
         """Tokens of the text, whoever wrote them."""
         return self._writing.completion_tokens
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of the prompt, from texts before: none, see `hand_over`."""
+        return 0
+
+    def hand_over(self, shelf: Shelf) -> None:
+        """Nothing is left to others: what a shared text reads is mostly not its prompt."""
 
     @property
     def margin_fraction(self) -> float | None:

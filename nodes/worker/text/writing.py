@@ -13,6 +13,7 @@ from typing import Any
 from nodes.worker.text.mixing import Chosen, Counts, Lanes, Mixture
 from nodes.worker.text.model import LanguageModel, Row
 from nodes.worker.text.sampling import Floats, Sampling
+from nodes.worker.text.shelf import Shelf
 from nodes.worker.text.tokens import END, Tokenizer
 
 DEFAULT_MAX_TOKENS = 64
@@ -43,7 +44,11 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for; fields as in `nodes.engines.contract.TextJob`."""
+    """What is asked for; fields as in `nodes.engines.contract.TextJob`.
+
+    Attributes:
+        keep_bytes: What kept prompts of all texts may take.
+    """
 
     question: str
     max_tokens: int = 0
@@ -53,6 +58,8 @@ class Order:
     stop: tuple[str, ...] = ()
     allowance: Allowance = field(default_factory=Allowance)
     top_logprobs: int | None = None
+    scope: str = ""
+    keep_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,12 +89,15 @@ class Writing:
         if room < 1:
             raise PromptRefused(f"the question has {len(prompt)} tokens; {mixture.context_tokens} is the limit")
         self.prompt_tokens = len(prompt)
+        self.cached_tokens = 0
+        self._prompt = prompt
         self.lanes = Lanes(mixture, prompt, sampling=order.sampling, seed=order.seed)
         self.lanes.top_logprobs = order.top_logprobs
         self.lanes.endless_tokens = order.min_tokens
         self._order = order
         self._held_logprobs: list[dict[str, Any]] = []
         self._most_tokens = min(room, order.max_tokens or DEFAULT_MAX_TOKENS)
+        # Kept prompts do not count: with them or without, a text ends at the same token.
         self._paid_tokens = order.allowance.tokens(len(prompt))
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held_text, self._held_ids = "", []  # type: tuple[str, list[int]]
@@ -117,6 +127,17 @@ class Writing:
     def advance(self, scores: Sequence[Floats]) -> Piece | None:
         """Choose the next token from the scores (v) of each planned row; what can be sent now."""
         return self.take(self.lanes.choose(scores))
+
+    def borrow(self, shelf: Shelf) -> None:
+        """Begin with what a shelf has of the prompt; counted is what every model got."""
+        shelf.limit_bytes = self._order.keep_bytes
+        lent = [shelf.lend(self._order.scope, self._prompt, *place) for place in self.lanes.places]
+        self.cached_tokens = min(lent)
+
+    def hand_over(self, shelf: Shelf) -> None:
+        """Leave the prompt, as far as it was read, to those who ask after."""
+        for place in self.lanes.places:
+            shelf.keep(self._order.scope, self._prompt, *place)
 
     def take(self, chosen: Chosen) -> Piece | None:
         """Note the next token; what can be sent now. Sets `finish` where the text ends with it."""
@@ -209,6 +230,8 @@ def order_from(header: Mapping[str, Any]) -> Order:
             stop=tuple(map(str, header["stop"])),
             allowance=Allowance(*map(float, header["allowance"])),
             top_logprobs=header.get("top_logprobs"),
+            scope=str(header.get("scope", "")),
+            keep_bytes=int(header.get("keep_bytes", 0)),
         )
     except (KeyError, TypeError, ValueError) as problem:
         raise PromptRefused(f"the order cannot be read: {problem!r}") from problem

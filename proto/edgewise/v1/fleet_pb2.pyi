@@ -339,6 +339,8 @@ class SleepOffer(_message.Message):
     SLEEP_W_FIELD_NUMBER: _builtins.int
     WAKE_J_FIELD_NUMBER: _builtins.int
     WAKE_S_FIELD_NUMBER: _builtins.int
+    SUSPEND_S_FIELD_NUMBER: _builtins.int
+    SUSPEND_W_FIELD_NUMBER: _builtins.int
     mac: _builtins.str
     """Of the card that wakes the machine, "aa:bb:cc:dd:ee:ff"; empty where only a command of the gateway wakes it."""
     wake_address: _builtins.str
@@ -348,6 +350,9 @@ class SleepOffer(_message.Message):
     wake_j: _builtins.float
     wake_s: _builtins.float
     """Seconds from the magic packet until the node has joined again."""
+    suspend_s: _builtins.float
+    """Seconds from the end of the stream until the machine is asleep, and its watts in that time; 0 W: idle_w."""
+    suspend_w: _builtins.float
     def __init__(
         self,
         *,
@@ -357,10 +362,12 @@ class SleepOffer(_message.Message):
         sleep_w: _builtins.float = ...,
         wake_j: _builtins.float = ...,
         wake_s: _builtins.float = ...,
+        suspend_s: _builtins.float = ...,
+        suspend_w: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_w", b"idle_w", "mac", b"mac", "sleep_w", b"sleep_w", "wake_address", b"wake_address", "wake_j", b"wake_j", "wake_s", b"wake_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_w", b"idle_w", "mac", b"mac", "sleep_w", b"sleep_w", "suspend_s", b"suspend_s", "suspend_w", b"suspend_w", "wake_address", b"wake_address", "wake_j", b"wake_j", "wake_s", b"wake_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1223,9 +1230,14 @@ class TextWork(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     WHOLE_FIELD_NUMBER: _builtins.int
+    PREFIX_SCOPE_FIELD_NUMBER: _builtins.int
     SHARED_FIELD_NUMBER: _builtins.int
     whole: _builtins.bool
     """Nobody reads the text before it is complete: no TextDelta is wanted, and one Written per turn."""
+    prefix_scope: _builtins.str
+    """Texts with the same one may share what was computed of their prompts' beginnings; empty shares nothing. Made of
+    tenant and user in a way that tells neither.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]: ...
     @_builtins.property
@@ -1240,11 +1252,12 @@ class TextWork(_message.Message):
         messages: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
         parameters: _common_pb2.GenerationParameters | None = ...,
         whole: _builtins.bool = ...,
+        prefix_scope: _builtins.str = ...,
         shared: Global___SharedText | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "shared", b"shared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "parameters", b"parameters", "shared", b"shared", "whole", b"whole"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "parameters", b"parameters", "prefix_scope", b"prefix_scope", "shared", b"shared", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

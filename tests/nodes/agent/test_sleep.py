@@ -188,6 +188,17 @@ def test_what_is_not_known_is_asked_for(given: dict[str, Any], named: str) -> No
     assert offer_of(settings(allow_suspend=False, **given), None) is None
 
 
+def test_falling_asleep_takes_the_idle_watts_unless_told() -> None:
+    cases: list[tuple[dict[str, Any], tuple[float, float]]] = [
+        ({}, (5.0, 41.0)),
+        ({"suspend_s": 8.0, "suspend_w": 55.0}, (8.0, 55.0)),
+    ]
+    for given, falling in cases:
+        offer = offer_of(settings(idle_w=41.0, wake_mac=MAC, **given), None)
+        assert offer is not None
+        assert (offer.suspend_s, offer.suspend_w) == falling
+
+
 def test_the_card_of_the_default_route(tmp_path: Path) -> None:
     routes, cards = tmp_path / "route", tmp_path / "net"
     routes.write_text("Iface\tDestination\nlo\t0000007F\neth1\t00000000\n")

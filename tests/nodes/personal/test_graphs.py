@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from nodes.personal import graph, protobuf
-from nodes.personal.delta import Delta, as_inputs, fold, nothing, shapes
+from nodes.personal.delta import Delta, fold, shapes
 from nodes.personal.gate import HIDDEN, Gate, closed
 from nodes.personal.network import macs, parameters
 from nodes.personal.onnx_file import NotPersonal, read_network
@@ -69,33 +69,6 @@ def test_the_gate_decides_between_global_and_local_weights(expert: str, images: 
         probabilities, by_local = opened.run(None, one)
         np.testing.assert_allclose(probabilities, changed[row : row + 1], atol=1e-5)
         assert by_local.item()
-
-
-def test_one_graph_serves_a_batch_of_users_as_their_own_weights_do(images: np.ndarray) -> None:
-    network, weights = read_network(_model("digits-wide"), 8)
-    rng = np.random.default_rng(1)
-    kept = {n: s for n, s in shapes(network, weights).items() if not n.endswith((".mix", ".enter"))}
-    hidden = {f"{stage.name}.scale": weights[stage.bias].shape for stage in network.hidden}
-    users = [
-        Delta({n: rng.normal(0, 0.1, s).astype(np.float32) for n, s in (kept | hidden).items()}, IDENTITY)
-        for _ in range(3)
-    ]
-    given = [as_inputs(network, user) for user in users]
-    stacked = {name: np.concatenate([one[name] for one in given]) for name in given[0]}
-    found = _session(graph.with_inputs(network, weights)[0]).run(["probabilities"], {"image": images[:3], **stacked})[0]
-    own = [_session(graph.plain(network, fold(network, weights, user))) for user in users]
-    expected = [session.run(None, {"image": images[n : n + 1]})[0][0] for n, session in enumerate(own)]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    swapped = [session.run(None, {"image": images[n : n + 1]})[0][0] for n, session in enumerate(reversed(own))]
-    assert np.abs(found - swapped).max() > 1e-3
-
-
-def test_what_only_folding_can_do_is_refused_as_an_input() -> None:
-    network, weights = read_network(_model("digits-lenet5"), 8)
-    with pytest.raises(ValueError, match="mixes channels"):
-        as_inputs(network, nothing(network, weights))
-    with pytest.raises(ValueError, match="geometry"):
-        as_inputs(network, Delta({}, IDENTITY + 0.1))
 
 
 def test_lenet_has_the_published_size() -> None:

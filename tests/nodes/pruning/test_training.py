@@ -169,10 +169,11 @@ def test_single_filters_can_be_studied_and_not_served(images: Images) -> None:
 
 
 @pytest.mark.skipif(not available(), reason="not run: no compiled library")
+@pytest.mark.parametrize(("name", "width"), [("resnet20", 2.0), ("mobilenet", 0.5)])
 @pytest.mark.parametrize("masking", [Masking.OFF, Masking.PREDICTED])
-def test_the_kernels_serve_residual_networks(masking: Masking) -> None:
+def test_the_kernels_serve_other_architectures(name: str, width: float, masking: Masking) -> None:
     torch.manual_seed(0)
-    network = BUILDERS["resnet20"](width=2.0, classes=4)
+    network = BUILDERS[name](width=width, classes=4)
     images = np.random.default_rng(0).standard_normal((6, 3, 16, 16)).astype(np.float32)
     network.train()(torch.from_numpy(images))  # So that the normalisation has seen something.
     network.eval()
@@ -188,7 +189,10 @@ def test_the_kernels_serve_residual_networks(masking: Masking) -> None:
     if masking is Masking.PREDICTED:
         np.testing.assert_array_equal(used[:, plan.groups[0] :] > 0, np.concatenate(list(masks.values()), axis=1))
         assert not used.all()
-    assert parse_chain(chain_arrays(plan, input_name="x", output_name="y")).steps[2].add == 1
+    again = parse_chain(chain_arrays(plan, input_name="x", output_name="y"))
+    np.testing.assert_array_equal(Runner(again)(images)[0], found)
+    assert sum(step.add > 0 for step in again.steps) == (9 if name == "resnet20" else 0)
+    assert sum(step.depthwise is not None for step in again.steps) == (13 if name == "mobilenet" else 0)
 
 
 @pytest.mark.parametrize(("name", "width"), [("resnet20", 2.0), ("mobilenet", 0.5)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,10 @@ from openai import AsyncOpenAI
 
 from edgewise.v1 import common_pb2 as common
 from optimizer.deciding.model import TaskModel
+from orchestrator.outcomes import Outcomes
 from orchestrator.routing.combined import CombinedModel
+from orchestrator.routing.fused import FusedQuality, foreseen
+from orchestrator.routing.model import AnnouncedModel
 from tests.fakes.arms import FakeArm, Tensors
 from tests.fakes.live import Live, until
 from tests.fakes.turn import Behaviour, Turn
@@ -45,6 +49,7 @@ async def ask(openai: AsyncOpenAI, text: str = "what is it", **body: Any) -> Any
     )
 
 
+QUALITY = {"small": 0.6, "middle": 0.65, "large": 0.7}
 ARMS = [arm("small", 0.6, 0.01), arm("middle", 0.65, 0.02), arm("large", 0.7, 0.03)]
 
 
@@ -123,6 +128,55 @@ async def test_without_evidence_one_expert_alone_is_the_choice(live: Live, opena
     assert told["routing"]["fusion"] == "none"
     assert told["explanation"]["chosen"] == "large:v1@fake-1"
     assert any("+" in candidate["route"] for candidate in told["explanation"]["candidates"])
+
+
+async def judged(live: Live, openai: AsyncOpenAI, *, times: int, score: float | None) -> tuple[Any, float, float]:
+    """Requests that a judge answers, with feedback; then the reply to one that leaves the choice to the gateway, and
+    the qualities of the judge's route and of the best expert alone."""
+    by_expert = {"small": says("Rome"), "middle": says("Paris"), "large": judge_for("Paris")}
+    async with live.node(arms=ARMS, behaviour=says("?"), by_expert=by_expert):
+        for number in range(times):
+            reply = await ask(openai, f"question {number}", fusion={"mode": "judge"})
+            if score is not None:
+                live.gateway.service.feedback(reply.id.partition("-")[2], score)
+        told = (await ask(openai, model="auto:best", explain=True)).model_extra
+    quality = {one["route"]: one["quality"] for one in told["explanation"]["candidates"]}
+    (judge,) = [value for route, value in quality.items() if route.endswith("(judge)")]
+    return told, judge, quality["large:v1@fake-1"]
+
+
+@pytest.mark.parametrize(("score", "fusion"), [(None, "none"), (1.0, "judge"), (0.0, "none")])
+async def test_a_judge_is_as_good_as_feedback_says(
+    live: Live, openai: AsyncOpenAI, score: float | None, fusion: str
+) -> None:
+    told, judge, best = await judged(live, openai, times=25, score=score)
+    assert told["routing"]["fusion"] == fusion
+    if score is None:
+        # The control: without feedback it is not believed to be better, nor worse.
+        assert judge == best == pytest.approx(0.7)
+    else:
+        assert (judge > 0.8) is (score == 1.0)
+        assert (judge < 0.4) is (score == 0.0)
+
+
+async def test_what_was_learned_of_a_judge_outlives_the_gateway(
+    tmp_path: Path, live: Live, openai: AsyncOpenAI
+) -> None:
+    _, judge, _ = await judged(live, openai, times=25, score=0.0)
+    state = live.gateway.config.state_dir
+    with (state / "feedback.jsonl").open("a") as file:
+        file.write('{"fused":[\n{"task":"chat","fused":["judge:x",0.5],"quality":"good"}\n')
+    again = FusedQuality()
+    kept = Outcomes(state, foreseen=foreseen, learn=again.observe)
+    kept.learn_again()
+    route = next(
+        route for route in CombinedModel(AnnouncedModel(QUALITY, {}), QUALITY).routes if route.fusion == "judge"
+    )
+    assert again.of("chat")(route, 0.7) == pytest.approx(judge)
+    assert again.of("other")(route, 0.7) == 0.7
+    nothing = FusedQuality()
+    Outcomes(tmp_path / "elsewhere", foreseen=foreseen, learn=nothing.observe).learn_again()
+    assert nothing.of("chat")(route, 0.7) == 0.7
 
 
 async def test_fusion_stays_within_the_joules(live: Live, openai: AsyncOpenAI) -> None:

@@ -170,6 +170,22 @@ async def test_attempts_are_bounded(make_house: MakeHouse) -> None:
     assert len(progress.attempts) == 3
 
 
+@pytest.mark.parametrize(
+    ("reasons", "told"),
+    [(("NODE_BUSY", "NODE_BUSY"), "OVERLOADED"), (("NODE_BUSY", "ENGINE_ERROR"), "ATTEMPTS_FAILED")],
+)
+async def test_nodes_that_only_had_no_room_are_no_failure(
+    make_house: MakeHouse, reasons: tuple[str, str], told: str
+) -> None:
+    house = make_house(GivenModel({one("small"): 0.8}))
+    for node, reason in zip(("n1", "n2"), reasons, strict=True):
+        house.add({an_arm("small", node): fails(reason)})
+    with pytest.raises(Unavailable) as caught:
+        await house.run(house.start())
+    assert caught.value.reason == told
+    assert caught.value.retry_after_s is not None
+
+
 async def test_with_retries_off_the_first_failure_is_the_end(make_house: MakeHouse) -> None:
     house = make_house(SINGLES, retries=False, max_attempts=1)
     house.add({SMALL: fails()})

@@ -1,5 +1,6 @@
 """Milliseconds on top of what was announced: arms share them until they were observed often enough themselves."""
 
+import numpy as np
 import pytest
 
 from orchestrator.fleet.arms import PRIOR_HOP_MS, PRIOR_LATENCY_FACTOR, ArmBoard
@@ -60,3 +61,22 @@ def test_a_node_that_is_slower_than_the_fleet_is_believed_before_it_is_settled(b
 def test_nobody_is_taken_for_faster_than_announced(board: ArmBoard) -> None:
     _observe(board, 0, 0.5, times=ENOUGH)
     assert board.service_bound_ms_n[1] == pytest.approx(_announced_ms(0.0))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_spread_to_all_at_once_is_what_each_arm_would_be_given(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.fleet.arms.SPREAD_FRACTION", 0.0)
+    rng = np.random.default_rng(seed)
+    arms = {f"n{n}": [an_arm(node=f"n{n}"), an_arm("large", f"n{n}", p95_ms=float(n + 1))] for n in range(6)}
+    board = a_board(*(arm for both in arms.values() for arm in both), latency_quantile=0.99)
+    # Some arms are asked often, some nodes never.
+    for _ in range(600):
+        arm = min(int(rng.exponential(2.0)), 9)
+        _observe(board, arm, float(rng.lognormal(2.0, 1.0)), times=1)
+    spread = board.service_bound_ms_n.copy()
+    for node, both in arms.items():
+        board.announce(node, both, 1)
+    assert spread.tolist() == board.service_bound_ms_n.tolist()
+    assert len(set(spread.tolist())) > 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from orchestrator.fleet import text_arms
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.routing.figures import text_figures
 from orchestrator.text_profile import TextProfile
@@ -105,3 +106,30 @@ def test_company_slows_generations_down_and_is_priced() -> None:
     for _ in range(4):
         board.dispatched(0)
     assert text_figures(board, a_query()).service_ms_n[0] == pytest.approx(2.0 * alone, rel=0.15)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_one_pause_does_not_make_long_texts_look_endless(monkeypatch: pytest.MonkeyPatch, *, allowed: bool) -> None:
+    """Nor the wait behind them, which would refuse everybody until they are done; the control allows for no pause."""
+    if not allowed:
+        monkeypatch.setattr(text_arms, "PAUSE_MS", 0.0)
+    board = a_text_board()
+    board.generated(0, done(5, 1, 0.003), service_ms=400.0)
+    figures = text_figures(board, a_query())
+    assert bool(figures.service_ms_n[0] < 2_000.0) is allowed
+    assert bool(figures.service_bound_ms_n[0] < 3_000.0) is allowed
+
+
+@pytest.mark.parametrize("slower", [1.0, 3.0, 10.0])
+def test_a_node_that_is_slower_is_foreseen_as_such_at_every_length(slower: float) -> None:
+    board = a_text_board()
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        prompt, completion = int(rng.integers(20, 300)), int(rng.integers(5, 60))
+        ms = slower * (6.0 + 0.1 * prompt + 1.0 * completion)
+        board.generated(0, done(prompt, completion, 0.03), service_ms=ms)
+    learned = board.states[0].text.profile(ANNOUNCED)
+    figures = text_figures(board, a_query())
+    expected_ms = slower * (6.0 + 0.1 * float(figures.prompt_tokens_n[0]) + learned.completion_tokens)
+    assert figures.service_ms_n[0] == pytest.approx(expected_ms, rel=0.35)
+    assert figures.service_bound_ms_n[0] >= figures.service_ms_n[0]

@@ -14,6 +14,7 @@ from edgewise.v1 import gateway_pb2 as gateway
 from orchestrator.client import AsyncClient, Budget, Client, Message
 from orchestrator.config import Auth, Sleep
 from orchestrator.errors import BudgetInfeasible, RequestError, Unavailable
+from orchestrator.sleep import keeper as keeper_module
 from tests.fakes.arms import FakeArm
 from tests.fakes.behaviours import answers, speaks
 from tests.fakes.live import Live, free_address, live_gateway, until
@@ -108,6 +109,24 @@ async def test_a_request_with_time_wakes_the_node_that_it_needs(tmp_path: Path) 
         # The request waited for the boot, and its time counts from its arrival.
         assert answer.timing.total_ms > 300.0
         assert sleeper.packets
+
+
+async def test_who_falls_asleep_again_at_once_is_not_called_by_the_wake_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "RESEND_S", 0.3)
+    async with (
+        live_gateway(tmp_path) as live,
+        FakeSleeper(live.address, behaviour=answers(7)) as sleeper,
+        AsyncClient(live.address) as client,
+    ):
+        await asleep(client, live, sleeper)
+        await client.wake_node("sleeper")
+        await until(lambda: live.gateway.service.fleet.state("sleeper").value == "healthy")
+        await client.sleep_node("sleeper")
+        await until(lambda: sleeper.naps == 2)
+        await asyncio.sleep(0.6)
+        assert await state(client) == "asleep"
 
 
 async def test_a_text_wakes_too(tmp_path: Path) -> None:
@@ -315,13 +334,48 @@ async def test_what_may_not_sleep_does_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("offer", "named"),
-    [({"mac": "02:00"}, "sleep.mac"), ({"wake_address": "router:9"}, "IP:PORT"), ({"wake_s": -1.0}, "wake_s")],
+    [
+        ({"mac": "02:00"}, "sleep.mac"),
+        ({"wake_address": "router:9"}, "IP:PORT"),
+        ({"wake_s": -1.0}, "wake_s"),
+        ({"suspend_s": -1.0}, "suspend_s"),
+        ({"suspend_w": float("nan")}, "suspend_w"),
+    ],
 )
 async def test_an_offer_that_cannot_be_meant_is_refused(tmp_path: Path, offer: dict[str, Any], named: str) -> None:
     async with live_gateway(tmp_path) as live:
         with pytest.raises(JoinRefused, match=named):
             async with FakeSleeper(live.address, behaviour=answers(7), **offer):
                 pass
+
+
+async def test_a_node_that_two_tasks_share_stays_and_theirs_alone_sleeps(tmp_path: Path) -> None:
+    """`hub` may not sleep and serves both; `sleeper` serves one of them better, but not for its 20 W. With the plan's
+    process held up, no certified plan does without `sleeper`, and it stays."""
+    held = asyncio.Event()
+    async with (
+        live_gateway(tmp_path, sleep=FRUGAL) as live,
+        FakeSleeper(
+            live.address, arms=[FakeArm("large", quality_fraction=0.95)], behaviour=answers_both(7, "a")
+        ) as sleeper,
+        live.node(name="hub", arms=[ARM, FakeArm("writer", task="chat")], behaviour=answers_both(3, "b")),
+    ):
+        planner, fleet = live.gateway.planner, live.gateway.service.fleet
+        make = planner._make
+
+        async def slow(snapshot: Any) -> Any:
+            if snapshot.resting:
+                await held.wait()
+            return await make(snapshot)
+
+        planner._make = slow  # type: ignore[method-assign]
+        await until(lambda: planner.needed() == {"hub", "sleeper"} and bool(planner._resting))
+        for _ in range(3):
+            assert (await live.gateway.vigil.look()).sleep == ()
+        assert fleet.state("sleeper").value == "healthy"
+        held.set()
+        await until(lambda: fleet.state("sleeper").value == "asleep" and sleeper.naps)
+        assert planner.needed() == {"hub"}
 
 
 @pytest.mark.parametrize(

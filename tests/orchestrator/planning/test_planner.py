@@ -259,6 +259,48 @@ async def test_tasks_are_planned_apart(bench: Bench) -> None:
     assert {snapshot.task for snapshot in bench.executor.asked} == {"digits", "letters"}
 
 
+# ---- nodes that rest
+
+
+async def test_a_node_that_rests_is_needed_until_a_certified_plan_does_without(bench: Bench) -> None:
+    joined(bench.fleet, a_hello("n1", (an_arm("small", "n1"),)))
+    joined(bench.fleet, a_hello("n2", (an_arm("large", "n2", energy_j=0.1),)))
+    assert bench.planner.needed() == {"n1", "n2"}
+    await until(bench.certified)
+    await bench.idle()
+    assert bench.planner.needed() == {"n1", "n2"}
+    bench.planner.rest(frozenset({"n2"}))
+    assert bench.planner.needed() == {"n1", "n2"}
+    await until(lambda: bench.planner.needed() == {"n1"})
+    # There is no limit that it would break, so a request that wakes it finds it active.
+    assert bench.standing().plan.active == frozenset({"small:v1@n1", "large:v1@n2"})
+    bench.planner.rest(frozenset())
+    await until(lambda: bench.planner.needed() == {"n1", "n2"})
+
+
+async def test_what_rests_takes_no_place_of_what_is_awake() -> None:
+    bench = Bench(max_active=1)
+    try:
+        join_with_evidence(bench.fleet, "n1", "small")
+        join_with_evidence(bench.fleet, "n2", "larger", right=0.99)
+        await until(lambda: bench.learned() and bench.planner.needed() == {"n2"})
+        bench.planner.rest(frozenset({"n2"}))
+        await until(lambda: bench.planner.needed() == {"n1"})
+        assert bench.standing().plan.active == frozenset({"small:v1@n1"})
+    finally:
+        bench.task.cancel()
+        await asyncio.gather(bench.task, return_exceptions=True)
+
+
+async def test_where_no_plan_does_without_the_node_stays_needed(bench: Bench) -> None:
+    joined(bench.fleet, a_hello("n1"))
+    await until(bench.certified)
+    bench.planner.rest(frozenset({"n1"}))
+    await bench.planned(2)
+    assert bench.planner.needed() == {"n1"}
+    assert bench.certified()
+
+
 # ---- what it costs, and what it may cost
 
 

@@ -44,7 +44,7 @@ def test_known_experts_take_the_given_heads_and_others_keep_theirs(learned: Task
     before, after = singles(learned), singles(mixed)
     assert after[0] == pytest.approx(0.8)
     assert after[2] == pytest.approx(0.3)
-    assert (after[1], after[3]) == (before[1], before[3])
+    assert (after[1], after[3]) == pytest.approx((before[1], before[3]), abs=1e-12)
 
 
 def test_nothing_stays_pinned(learned: TaskModel) -> None:
@@ -60,7 +60,7 @@ def test_a_gate_that_knows_nobody_leaves_the_model_alone(learned: TaskModel) -> 
 
 
 def test_a_query_that_cannot_be_read_takes_what_was_learned(learned: TaskModel) -> None:
-    assert singles(gated(learned, Says(("e0",), None))) == singles(learned)
+    assert singles(gated(learned, Says(("e0",), None))) == pytest.approx(singles(learned), abs=1e-12)
 
 
 def test_votes_follow_the_heads_of_their_experts() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from orchestrator.store.contract import Desk
 from orchestrator.store.errors import StoreFailed, StoreFull
 from orchestrator.store.memory import MemoryDesk
 from orchestrator.store.records import Quota
-from orchestrator.store.service import CROWD, CROWD_LINGER_S, GroupCommitStore, InlineStore
+from orchestrator.store.service import CROWD, CROWD_FRACTION, CROWD_S, GroupCommitStore, InlineStore
 from orchestrator.store.sqlite import SqliteDesk
 from tests.faults.power import FragileDisk
 
@@ -60,27 +61,39 @@ async def test_steps_that_come_during_a_commit_share_the_next() -> None:
     assert desk.closed
 
 
-@pytest.mark.parametrize(("others", "commits"), [(CROWD, 1), (CROWD - 1, 2)])
-async def test_in_a_crowd_a_transaction_waits_for_the_others(others: int, commits: int) -> None:
-    desk = MemoryDesk(undo=True)
-    more: list[asyncio.Future[int]] = []
-    come = threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def pause(linger_s: float) -> None:
-        assert linger_s == CROWD_LINGER_S
-        loop.call_soon_threadsafe(bring)
-        come.wait(5.0)
-
-    def bring() -> None:
-        more.append(store.run(putting(2)))
-        come.set()
-
-    store = GroupCommitStore(desk, pause=pause)
-    assert await store.run(putting(1), others=others) == 1
-    await (more[0] if more else store.run(putting(2)))
-    assert store.commits == commits
+async def test_in_a_crowd_steps_share_a_commit() -> None:
+    store = GroupCommitStore(MemoryDesk(undo=True))
+    count = 2 * CROWD
+    running = [store.run(putting(number), others=count - number) for number in range(count)]
+    assert await asyncio.gather(*running) == list(range(count))
+    # At most: all that came before the first half was there, and the rest.
+    assert store.commits <= 1 + 1 / CROWD_FRACTION
     await store.close()
+
+
+async def test_without_a_crowd_nobody_waits_for_others() -> None:
+    store = GroupCommitStore(MemoryDesk(undo=True))
+    started_s = time.monotonic()
+    for number in range(20):
+        assert await store.run(putting(number), others=CROWD - 1) == number
+    assert store.commits == 20
+    assert time.monotonic() - started_s < 20 * CROWD_S
+    await store.close()
+
+
+async def test_a_crowd_that_does_not_come_is_waited_for_only_so_long() -> None:
+    store = GroupCommitStore(MemoryDesk(undo=True))
+    async with asyncio.timeout(1.0):
+        assert await store.run(putting(1), others=1000) == 1
+    await store.close()
+
+
+async def test_closing_hands_over_what_waits_for_a_crowd() -> None:
+    store = GroupCommitStore(MemoryDesk(undo=True))
+    waiting = store.run(putting(1), others=1000)
+    await store.close()
+    assert waiting.done()
+    assert waiting.result() == 1
 
 
 async def test_nothing_is_answered_before_it_is_kept() -> None:

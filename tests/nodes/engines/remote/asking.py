@@ -17,9 +17,9 @@ MODEL = RemoteModel("tiny:1b", capabilities=("logprobs",))
 
 
 @asynccontextmanager
-async def engine_for(server: FakeOpenAI, **address: Any) -> AsyncIterator[RemoteEngine]:
+async def engine_for(server: FakeOpenAI, model: RemoteModel = MODEL, **address: Any) -> AsyncIterator[RemoteEngine]:
     """An engine with one slot and one place in its queue, and what the server's address wants besides."""
-    inventory = remote_inventory([MODEL], "chat")
+    inventory = remote_inventory([model], "chat")
     engine = RemoteEngine(Server(Address(server.url, **address)), {ARM: "tiny:1b"}, concurrency=1, queue_limit=1)
     try:
         await engine.load(inventory.arms)

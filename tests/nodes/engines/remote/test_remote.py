@@ -132,6 +132,27 @@ async def test_embeddings_that_are_none_are_an_error(said: dict[str, Any]) -> No
             await answer(engine, TextJob(ARM, (("user", "a"), ("user", "b")), embed=True))
 
 
+@pytest.mark.parametrize(
+    ("said", "told"), [(None, None), (0, 0), (1, 1), (99, 2), (-1, None), ("many", None), (True, None)]
+)
+@pytest.mark.parametrize("whole", [True, False])
+async def test_what_the_server_had_kept_is_told_and_never_more_than_the_prompt(
+    said: Any, told: int | None, *, whole: bool
+) -> None:
+    async with openai_server(Script(cached=said)) as server, engine_for(server) as engine:
+        _, end = await answer(engine, job("say hello", whole=whole))
+    assert (end.prompt_tokens, end.cached_tokens) == (2, told)
+
+
+@pytest.mark.parametrize("able", [True, False])
+async def test_scopes_go_to_servers_that_keep_them_apart(*, able: bool) -> None:
+    model = RemoteModel("tiny:1b", capabilities=("cache_salt",) if able else ())
+    async with openai_server() as server, engine_for(server, model) as engine:
+        await answer(engine, job(scope="s1"))
+        await answer(engine, job())
+        assert [body.get("cache_salt") for body in server.asked] == ["s1" if able else None, None]
+
+
 async def test_calls_of_tools_are_put_together() -> None:
     parts = [
         {"index": 0, "id": "c1", "function": {"name": "look", "arguments": '{"a"'}},
