@@ -162,6 +162,10 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "STORE_CORRUPT": Surface(grpc.StatusCode.DATA_LOSS, 500, "store_corrupt", ExitCode.FAILED, False),
         "STORE_IN_USE": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "store_in_use", ExitCode.CONFIG, False),
         "STORE_NEWER": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "store_newer", ExitCode.CONFIG, False),
+        "IDENTITY_STORE_FAILED": _unavailable("identity_store_failed"),
+        "AUTHORITY_DIFFERS": Surface(
+            grpc.StatusCode.FAILED_PRECONDITION, 409, "authority_differs", ExitCode.CONFIG, False
+        ),
         "STORE_UNSAFE": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "store_unsafe", ExitCode.CONFIG, False),
         "NO_NODE": _unavailable("no_node"),
         "EXPERT_LOADING": _unavailable("model_loading"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -66,6 +66,7 @@ class Metrics:
         self.store_recovered = False
         self.node_up: dict[str, bool] = {}
         self.pacing: dict[str, PacingRecord] = {}
+        self.handshakes: Mapping[tuple[str, str], int] = {}
         self._requests: defaultdict[str, int] = defaultdict(int)
         self._energy_j: defaultdict[tuple[str, Provenance], float] = defaultdict(float)
         self._idle_j: defaultdict[tuple[str, Provenance], float] = defaultdict(float)
@@ -167,6 +168,9 @@ class Metrics:
         yield GaugeMetricFamily("edgewise_store_snapshot_timestamp_seconds", text, self.snapshot_unix_s)
         text = "1 where this gateway found its store damaged and restored a snapshot: something was forgotten."
         yield GaugeMetricFamily("edgewise_store_recovered", text, float(self.store_recovered))
+        text = "Handshakes of TLS that failed, by port (grpc, https) and reason."
+        failed: dict[tuple[str, ...], float] = {labels: float(n) for labels, n in list(self.handshakes.items())}
+        yield _counter("edgewise_tls_failures", text, ("port", "reason"), failed)
         yield GaugeMetricFamily("edgewise_queue_depth", "Requests that wait for admission.", float(self.queue_depth))
 
     def _paced(self) -> Iterator[Metric]:

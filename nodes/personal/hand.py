@@ -21,6 +21,7 @@ from nodes.personal.instant import InstantHead, coverage, open_to, residual
 from nodes.personal.judging import Verdict, judge_instant
 from nodes.personal.keeping import Bounds, Correction, Corrections, Inputs
 from nodes.personal.sealing import Seal, destroy, owner_key
+from nodes.personal.trial import Trial
 
 # A delta is trained again when there are so many more corrections than it was made from.
 TRAIN_AFTER = 20
@@ -64,6 +65,7 @@ class Hand:
         self.training_energy_j = 0.0
         self.own: Looks | None = None
         self.head = InstantHead(base.prior)
+        self.trial = Trial()
 
     @property
     def count(self) -> int:
@@ -89,9 +91,12 @@ class Hand:
     def consider(self) -> bool:
         """Judge the instant head; put it in service where it may answer. True where something changed.
 
-        A delta in service stays: it has seen more, and the next training learns the new corrections too.
+        A delta in service stays, unless new corrections show it to be worse: it has seen more, and the next training
+        learns those corrections too.
         """
-        if self.own is None or (self.expert is not None and self.expert.tier == DELTA):
+        if self.expert is not None and self.expert.tier == DELTA:
+            return self._retire()
+        if self.own is None:
             return False
         verdict = judge_instant(self.base, self.head, self.own)
         if not verdict.promoted:
@@ -108,6 +113,17 @@ class Hand:
             coverage_fraction=coverage(self.own.labels_n, len(self.base.labels)),
         )
         self.shelf.promote(self.expert)
+        return True
+
+    def tried(self, *, right: bool, global_right: bool) -> None:
+        """A correction has told whether what is in service was right, and whether the global expert would have been."""
+        if self.expert is not None:
+            self.trial = self.trial.after(self.expert.version, right=right, global_right=global_right)
+
+    def _retire(self) -> bool:
+        if self.expert is None or self.trial.version != self.expert.version or not self.trial.failed:
+            return False
+        self.expert, self.trial = self.shelf.rollback(), Trial()
         return True
 
     def _withdraw(self, verdict: Verdict) -> bool:

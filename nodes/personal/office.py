@@ -227,7 +227,10 @@ class Office:
         label = base.labels.index(order.label)
         image = await asyncio.to_thread(hand.inputs.take, order.request_id)
         await asyncio.to_thread(hand.corrections.add, image, label)
-        hand.remember(await self._look(image, np.array([label])))
+        seen = await self._look(image, np.array([label]))
+        served = await self._serving.answer(mark, hand, Job(self.arm.key, {graph.INPUT: image}))
+        hand.tried(right=int(served.probabilities.argmax()) == label, global_right=bool(seen.right_n[0]))
+        hand.remember(seen)
         if await asyncio.to_thread(hand.consider):
             await self._serving.place(mark, hand)
         self._maybe_train(mark, hand)

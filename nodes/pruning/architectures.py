@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -67,12 +67,16 @@ class Chain(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two gated convolutions beside a shortcut, which is never pruned: its readers are charged for all of it."""
+    """Two gated convolutions beside a shortcut, which is never pruned: its readers are charged for all of it.
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, rank: int | None, group: int) -> None:
+    Args:
+        inner: Channels between the two, which nobody else reads.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, rank: int | None, group: int, inner: int) -> None:
         super().__init__()
-        self.first = GatedConv(inputs, outputs, stride=stride, gate=group, rank=rank)
-        self.second = GatedConv(outputs, outputs, gate=group, rank=rank)
+        self.first = GatedConv(inputs, inner, stride=stride, gate=group, rank=rank)
+        self.second = GatedConv(inner, outputs, gate=group, rank=rank)
         self.stride, self.added = stride, outputs - inputs
 
     def forward(self, image_bchw: torch.Tensor) -> torch.Tensor:
@@ -86,26 +90,43 @@ class ResNet(nn.Module):
 
     Batch normalisation and ReLU come before the sum, so that the score of a filter is what the sum receives.
 
+    Args:
+        inner: Channels between the two convolutions of each block, where some were left out for good.
+
     Source: He et al., arXiv 1512.03385, section 4.2, with parameter-free shortcuts.
     """
 
     def __init__(
-        self, blocks: int, *, width: float = 1.0, classes: int = 10, rank: int | None = None, group: int = GROUP
+        self,
+        blocks: int,
+        *,
+        width: float = 1.0,
+        classes: int = 10,
+        rank: int | None = None,
+        group: int = GROUP,
+        inner: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self.depth, self.width, self.rank, self.group = blocks, width, rank, group
         inputs = scaled(16, width)
         self.stem = GatedConv(3, inputs, gate=False)
         stages: list[Residual] = []
         for stage, outputs in enumerate(scaled(channels, width) for channels in (16, 32, 64)):
             for block in range(blocks):
                 stride = 2 if block == 0 and stage else 1
-                stages.append(Residual(inputs, outputs, stride=stride, rank=rank, group=group))
+                between = inner[len(stages)] if inner else outputs
+                stages.append(Residual(inputs, outputs, stride=stride, rank=rank, group=group, inner=between))
                 inputs = outputs
         self.blocks = nn.Sequential(*stages)
         self.head = nn.Linear(inputs, classes)
 
     def forward(self, image_bchw: torch.Tensor) -> torch.Tensor:
         return self.head(self.blocks(self.stem(image_bchw)).mean(dim=(2, 3)))
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """Channels between the two convolutions of each block."""
+        return tuple(block.first.conv.out_channels for block in self.blocks)
 
     def sources(self) -> dict[str, str | None]:
         """Only the second convolution of a block reads a pruned image; the sum is dense."""

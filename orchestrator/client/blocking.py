@@ -99,6 +99,7 @@ class Client(Session):
         request_id: str | None = None,
         user: str | None = None,
         nodes: Sequence[str] = (),
+        max_mass: float | None = None,
         timeout_s: float | None = None,
     ) -> Answer:
         """Answer one tensor query.
@@ -115,11 +116,12 @@ class Client(Session):
             timeout_s: Deadline of this call in seconds; the client's own when None.
             user: Whose own expert may learn from this and answer; None for nobody's.
             nodes: Where it may run; empty for anywhere.
+            max_mass: Only operating points of pruned experts with at most this mass; None for any expert.
 
         Raises:
             EdgewiseError: See `orchestrator.errors`, for example `BudgetInfeasible`.
         """
-        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user, nodes)
+        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user, nodes, max_mass)
         named = inputs if isinstance(inputs, Mapping) else wire.fit(inputs, self._spec(task))
         return self._run(wire.infer(named, ask), timeout_s)
 

@@ -59,6 +59,7 @@ class Ask:
     user: str | None = None
     nodes: Sequence[str] = ()
     continue_on_loss: bool = False
+    max_mass: float | None = None
 
 
 def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
@@ -72,6 +73,7 @@ def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
         fusion=_fusion(ask),
         user=ask.user or "",
         allowed_nodes=ask.nodes,
+        max_mass=ask.max_mass or 0.0,
     )
     return Call(f"/{GATEWAY}/Infer", request, gateway_pb2.InferResponse, _answer)
 

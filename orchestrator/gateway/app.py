@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,7 @@ from orchestrator.gateway.service import Service
 from orchestrator.gateway.servicers import AdminServicer, FleetServicer, GatewayServicer
 from orchestrator.gateway.settings import configured_budgets, max_attempts, plan_limits
 from orchestrator.gateway.till import Till, forgetful_ledger
+from orchestrator.identity.handshakes import Handshakes
 from orchestrator.identity.line import join_url, tell_how_to_join
 from orchestrator.identity.servicers import IdentityServicer
 from orchestrator.identity.witness import Closed
@@ -258,7 +259,8 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     keeping.append(asyncio.create_task(watching))
     keeping.append(asyncio.create_task(gateway.vigil.run()))
     if identity is not None:
-        keeping.append(asyncio.create_task(identity.sentry.sweep()))
+        service.metrics.handshakes = identity.handshakes.counts
+        keeping += [asyncio.create_task(identity.sentry.sweep()), asyncio.create_task(identity.follow())]
     await http.start()
     _follow_health(gateway, checks)
     try:
@@ -362,9 +364,18 @@ async def _run(gateway: Gateway) -> None:
 
 def serve(config: GatewayConfig, read: Callable[[], GatewayConfig] | None = None) -> int:
     """Run a gateway until SIGTERM or SIGINT; SIGHUP has it `read` its configuration again. Returns the exit code."""
+    handshakes = Handshakes()
+    # Before logging is set up: its lines take no detour.
+    with handshakes.hear_grpc() if config.tls_on else nullcontext():
+        return _serve(config, read, handshakes)
+
+
+def _serve(config: GatewayConfig, read: Callable[[], GatewayConfig] | None, handshakes: Handshakes) -> int:
     log.configure(form=config.log.format, level=config.log.level)
     try:
         gateway = build(config, read=read)
+        if gateway.identity is not None:
+            gateway.identity.handshakes = handshakes
     except EdgewiseError as error:
         events.error("gateway.refused", why=error.message)
         return int(ExitCode.CONFIG)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ KEEP_S = 86_400.0
 
 
 class Book:
-    """What the gateway knows of tokens and nodes. Not for several processes.
+    """What the gateway knows of tokens and nodes. Not for several processes; see `shared_book` for those.
 
     Args:
         file: Where it is kept, readable for the gateway's user only.
@@ -26,36 +28,62 @@ class Book:
         IdentityError: STORE_CORRUPT; a gateway that forgot who was revoked must not start.
     """
 
+    # Whether others change it, too.
+    shared = False
+
     def __init__(self, file: Path) -> None:
         self._file = file
         self.tokens: dict[str, Token] = {}
         self.members: dict[str, Member] = {}
         if file.exists():
-            self._read()
+            self.read(file.read_bytes())
 
-    def _read(self) -> None:
+    def read(self, document: bytes) -> None:
+        """Take what is in a document for all that is known.
+
+        Raises:
+            IdentityError: STORE_CORRUPT.
+        """
         try:
-            tree = json.loads(self._file.read_bytes())
+            tree = json.loads(document)
             if tree["version"] != VERSION:
                 raise ValueError(tree["version"])
-            self.tokens = {entry["token_id"]: Token(**entry) for entry in tree["tokens"]}
-            self.members = {entry["name"]: _member(entry) for entry in tree["members"]}
-        except (ValueError, KeyError, TypeError, OSError) as error:
+            tokens = {entry["token_id"]: Token(**entry) for entry in tree["tokens"]}
+            members = {entry["name"]: _member(entry) for entry in tree["members"]}
+        except (ValueError, KeyError, TypeError) as error:
             raise IdentityError(
                 "STORE_CORRUPT", f"{self._file.name} cannot be read; restore it, or move it away and have nodes rejoin."
             ) from error
+        self.tokens, self.members = tokens, members
 
-    def save(self, now_unix_s: float) -> None:
-        """Write everything, without what has been over for a day. Cost: one small file and its fsync."""
-        self._prune(now_unix_s)
-        tree = {
+    @contextmanager
+    def change(self, now_unix_s: float) -> Generator[None]:
+        """What is changed within is kept when the block has ended, or nothing of it is.
+
+        Cost: one small file and its fsync.
+        """
+        before = dict(self.tokens), dict(self.members)
+        try:
+            yield
+            self.prune(now_unix_s)
+            write_private(self._file, json.dumps(self.tree(), indent=1).encode())
+        except BaseException:
+            self.tokens, self.members = before
+            raise
+
+    def refresh(self) -> None:
+        """Read what others have changed; nobody has."""
+
+    def tree(self) -> dict[str, Any]:
+        """Everything, as it is written down."""
+        return {
             "version": VERSION,
             "tokens": [asdict(token) for token in self.tokens.values()],
             "members": [asdict(member) for member in self.members.values()],
         }
-        write_private(self._file, json.dumps(tree, indent=1).encode())
 
-    def _prune(self, now_unix_s: float) -> None:
+    def prune(self, now_unix_s: float) -> None:
+        """Forget what has been over for a day."""
         self.tokens = {name: token for name, token in self.tokens.items() if token.expires_unix_s + KEEP_S > now_unix_s}
         self.members = {
             name: member

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
+import structlog
 
 from orchestrator.config import GatewayConfig, split_address
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.identity.addresses import WILDCARDS, own_names
 from orchestrator.identity.authority import Authority
 from orchestrator.identity.book import Book, write_private
+from orchestrator.identity.errors import IdentityError
+from orchestrator.identity.handshakes import Handshakes
 from orchestrator.identity.limiter import Limiter
 from orchestrator.identity.registrar import Registrar
 from orchestrator.identity.sentry import Sentry
 
+T = TypeVar("T")
+
+log = structlog.get_logger("identity")
+
+# How soon a gateway knows whom another one has taken in or put out.
+FOLLOW_S = 1.0
 FOLDER = "identity"
 BOOK_FILE, SERVER_KEY_FILE, SERVER_FILE = "identity.json", "server.key", "server.pem"
 
@@ -40,6 +52,30 @@ class Identity:
     chain_pem: bytes
     limiter: Limiter = field(default_factory=lambda: Limiter(time.monotonic))
     nodes_listening: tuple[str, int] = ("", 0)
+    handshakes: Handshakes = field(default_factory=Handshakes)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def act(self, work: Callable[[], T]) -> T:
+        """Have the registrar do something, one thing at a time; beside the event loop where a database is waited for.
+
+        Raises:
+            IdentityError: See the registrar.
+        """
+        async with self._turn:
+            return await asyncio.to_thread(work) if self.registrar.shared else work()
+
+    async def follow(self) -> None:
+        """Keep up with what other gateways change, until cancelled; while the store is away what is known holds."""
+        known = True
+        while self.registrar.shared:
+            await asyncio.sleep(FOLLOW_S)
+            try:
+                await self.act(self.registrar.refresh)
+                known = True
+            except IdentityError as error:
+                if known:
+                    log.warning("identity.not_followed", reason=error.reason, why=error.message)
+                known = False
 
     def for_http(self) -> ssl.SSLContext:
         """The same for HTTPS."""
@@ -47,6 +83,7 @@ class Identity:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         context.load_cert_chain(self.folder / SERVER_FILE, self.folder / SERVER_KEY_FILE)
+        self.handshakes.count_https(context)
         return context
 
     def for_clients(self) -> grpc.ServerCredentials:
@@ -70,13 +107,13 @@ def open_identity(config: GatewayConfig, fleet: Fleet) -> Identity:
     """Read the authority, or make it, and make a certificate for this run. Blocks: files are read and written.
 
     Raises:
-        IdentityError: STORE_CORRUPT or STORE_UNSAFE.
+        IdentityError: STORE_CORRUPT, STORE_UNSAFE, AUTHORITY_DIFFERS or IDENTITY_STORE_FAILED.
     """
     folder = config.state_dir / FOLDER
     authority = Authority(folder, clock_unix_s=time.time)
     registrar = Registrar(
         authority,
-        Book(folder / BOOK_FILE),
+        _open_book(config, authority.fingerprint, folder / BOOK_FILE),
         manual=config.nodes.approval == "manual",
         clock_unix_s=time.time,
         random=os.urandom,
@@ -87,3 +124,12 @@ def open_identity(config: GatewayConfig, fleet: Fleet) -> Identity:
     write_private(folder / SERVER_FILE, chain_pem)
     sentry = Sentry(registrar, fleet, clock_s=time.monotonic, clock_unix_s=time.time)
     return Identity(registrar, sentry, folder, key_pem, chain_pem)
+
+
+def _open_book(config: GatewayConfig, authority: str, file: Path) -> Book:
+    if config.ledger.store != "postgres":
+        return Book(file)
+    # An extra: only who asks for it needs it.
+    from orchestrator.identity.shared_book import SharedBook
+
+    return SharedBook(config.ledger.postgres or "", authority, file)

@@ -1,6 +1,7 @@
 """Takes nodes in by their tokens, renews and revokes their certificates. Everything is on disk before it is said.
 
-All methods run on the gateway's event loop, one at a time: that is what makes a token good for one use.
+Methods run one at a time, and where several gateways share the book, a change locks it (`shared_book`): that is what
+makes a token good for one use.
 """
 
 from __future__ import annotations
@@ -50,13 +51,23 @@ class Registrar:
         self._now = clock_unix_s
         self._random = random
 
+    @property
+    def shared(self) -> bool:
+        """Whether other gateways change the book, too; changes then wait for a database."""
+        return self._book.shared
+
+    def refresh(self) -> None:
+        """Read what other gateways have changed."""
+        self._book.refresh()
+
     # ---- tokens
 
     def create_token(self, node: str, ttl_s: float) -> tuple[Token, str]:
         """A token for one join, and its text, which cannot be had again."""
         fingerprint = self.authority.fingerprint
         token, text = mint(fingerprint, node=node, ttl_s=ttl_s, now_unix_s=self._now(), random=self._random)
-        self._put_token(token)
+        with self._book.change(self._now()):
+            self._book.tokens[token.token_id] = token
         return token, text
 
     def tokens(self) -> list[Token]:
@@ -69,16 +80,12 @@ class Registrar:
         Raises:
             IdentityError: TOKEN_NOT_FOUND.
         """
-        token = self._book.tokens.get(token_id)
-        if token is None:
-            raise IdentityError("TOKEN_NOT_FOUND", "There is no token of this id; see `edgewise token list`.")
-        token = replace(token, revoked=True)
-        self._put_token(token)
+        with self._book.change(self._now()):
+            token = self._book.tokens.get(token_id)
+            if token is None:
+                raise IdentityError("TOKEN_NOT_FOUND", "There is no token of this id; see `edgewise token list`.")
+            token = self._book.tokens[token_id] = replace(token, revoked=True)
         return token
-
-    def _put_token(self, token: Token) -> None:
-        self._book.tokens[token.token_id] = token
-        self._book.save(self._now())
 
     # ---- nodes
 
@@ -88,11 +95,17 @@ class Registrar:
         Raises:
             IdentityError: CREDENTIAL_INVALID, CREDENTIAL_EXPIRED, INPUT_INVALID, NODE_EXISTS or IDENTITY_REVOKED.
         """
+        self._book.refresh()
         token = authenticate(text, self._book.tokens)
         request = self.authority.read_request(csr, node)
         key = key_fingerprint(request)
-        member = self._waiting(token, node, key) if token.used_by else self._admit(token, node, key)
-        return None if member.state is MemberState.PENDING else self._issue(member, request)
+        if token.used_by and self._waiting(token, node, key).state is MemberState.PENDING:
+            return None
+        with self._book.change(self._now()):
+            # Another gateway may have taken it meanwhile.
+            token = authenticate(text, self._book.tokens)
+            member = self._waiting(token, node, key) if token.used_by else self._admit(token, node, key)
+            return None if member.state is MemberState.PENDING else self._issue(member, request)
 
     def _waiting(self, token: Token, node: str, key: str) -> Member:
         """Whoever has used this token and has no certificate yet."""
@@ -113,7 +126,7 @@ class Registrar:
         state = MemberState.PENDING if self._manual else MemberState.APPROVED
         # Whatever certificates the name had before are good no longer.
         member = self._book.members[node] = Member(node, state, key, self._now())
-        self._put_token(replace(token, used_by=node, used_key=key))
+        self._book.tokens[token.token_id] = replace(token, used_by=node, used_key=key)
         return member
 
     def _issue(self, member: Member, request: x509.CertificateSigningRequest) -> Issued:
@@ -121,12 +134,8 @@ class Registrar:
         now_unix_s = self._now()
         good = {serial: until for serial, until in member.serials.items() if until > now_unix_s}
         serials = {**good, issued.serial: issued.expires_unix_s}
-        self._put_member(replace(member, key=key_fingerprint(request), serials=serials))
+        self._book.members[member.name] = replace(member, key=key_fingerprint(request), serials=serials)
         return issued
-
-    def _put_member(self, member: Member) -> None:
-        self._book.members[member.name] = member
-        self._book.save(self._now())
 
     def members(self) -> list[Member]:
         """All nodes that joined or want to, by name."""
@@ -138,11 +147,11 @@ class Registrar:
         Raises:
             IdentityError: NODE_NOT_FOUND or IDENTITY_REVOKED.
         """
-        member = self._member(node)
-        if member.state is MemberState.REVOKED:
-            raise revoked()
-        member = replace(member, state=MemberState.APPROVED)
-        self._put_member(member)
+        with self._book.change(self._now()):
+            member = self._member(node)
+            if member.state is MemberState.REVOKED:
+                raise revoked()
+            member = self._book.members[node] = replace(member, state=MemberState.APPROVED)
         return member
 
     def revoke(self, node: str) -> Member:
@@ -151,8 +160,9 @@ class Registrar:
         Raises:
             IdentityError: NODE_NOT_FOUND.
         """
-        member = replace(self._member(node), state=MemberState.REVOKED, serials={})
-        self._put_member(member)
+        with self._book.change(self._now()):
+            member = replace(self._member(node), state=MemberState.REVOKED, serials={})
+            self._book.members[node] = member
         return member
 
     def _member(self, node: str) -> Member:
@@ -183,7 +193,8 @@ class Registrar:
             IdentityError: IDENTITY_REVOKED or INPUT_INVALID.
         """
         request = self.authority.read_request(csr, peer.name)
-        objection = self.objection(peer)
-        if objection is not None:
-            raise IdentityError("IDENTITY_REVOKED", objection.message)
-        return self._issue(self._member(peer.name), request)
+        with self._book.change(self._now()):
+            objection = self.objection(peer)
+            if objection is not None:
+                raise IdentityError("IDENTITY_REVOKED", objection.message)
+            return self._issue(self._member(peer.name), request)

@@ -62,7 +62,8 @@ async def answer(identity: Identity, request: Request, address: str) -> Response
     """
     identity.limiter.check(address)
     name, token, csr = fields(await read_body(request))
-    issued = identity.registrar.join(check_name(name, "name"), token, csr.encode())
+    node = check_name(name, "name")
+    issued = await identity.act(lambda: identity.registrar.join(node, token, csr.encode()))
     if issued is None:
         log.info("join.pending", node=name, address=address, next=f"edgewise node approve {name}")
         return JSONResponse({"state": "pending"}, 202, {"retry-after": f"{POLL_S:g}"})

@@ -33,10 +33,14 @@ class IdentityServicer(identity_pb2_grpc.IdentityServicer):
         self._url = url
 
     @property
-    def _registrar(self) -> Registrar:
+    def _opened(self) -> Identity:
         if self._identity is None:
             raise tls_off()
-        return self._identity.registrar
+        return self._identity
+
+    @property
+    def _registrar(self) -> Registrar:
+        return self._opened.registrar
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Any) -> pb.CreateTokenResponse:
         """See identity.proto."""
@@ -47,7 +51,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServicer):
         if not MIN_TTL_S <= ttl_s <= MAX_TTL_S:
             text = f"ttl_s must be between {MIN_TTL_S:g} and {MAX_TTL_S:g}."
             raise RequestError("FIELD_OUT_OF_RANGE", text, field="ttl_s")
-        token, text = registrar.create_token(node, ttl_s)
+        token, text = await self._opened.act(lambda: registrar.create_token(node, ttl_s))
         return pb.CreateTokenResponse(token=encode_token(token), text=text, url=self._url)
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: Any) -> pb.ListTokensResponse:
@@ -56,7 +60,9 @@ class IdentityServicer(identity_pb2_grpc.IdentityServicer):
 
     async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Any) -> pb.RevokeTokenResponse:
         """See identity.proto."""
-        return pb.RevokeTokenResponse(token=encode_token(self._registrar.revoke_token(request.token_id)))
+        registrar = self._registrar
+        token = await self._opened.act(lambda: registrar.revoke_token(request.token_id))
+        return pb.RevokeTokenResponse(token=encode_token(token))
 
     async def ListNodes(self, request: pb.ListNodesRequest, context: Any) -> pb.ListNodesResponse:
         """See identity.proto."""
@@ -64,14 +70,15 @@ class IdentityServicer(identity_pb2_grpc.IdentityServicer):
 
     async def ApproveNode(self, request: pb.ApproveNodeRequest, context: Any) -> pb.ApproveNodeResponse:
         """See identity.proto."""
-        member = self._registrar.approve(check_name(request.node, "node"))
+        registrar, node = self._registrar, check_name(request.node, "node")
+        member = await self._opened.act(lambda: registrar.approve(node))
         return pb.ApproveNodeResponse(node=encode_member(member))
 
     async def RevokeNode(self, request: pb.RevokeNodeRequest, context: Any) -> pb.RevokeNodeResponse:
         """See identity.proto."""
-        member = self._registrar.revoke(check_name(request.node, "node"))
-        if self._identity is not None:
-            self._identity.sentry.look()
+        registrar, node = self._registrar, check_name(request.node, "node")
+        member = await self._opened.act(lambda: registrar.revoke(node))
+        self._opened.sentry.look()
         return pb.RevokeNodeResponse(node=encode_member(member))
 
     async def Renew(self, request: pb.RenewRequest, context: Any) -> pb.RenewResponse:
@@ -82,7 +89,8 @@ class IdentityServicer(identity_pb2_grpc.IdentityServicer):
         peer = peer_of(context)
         if peer is None:
             raise IdentityError("IDENTITY_REQUIRED", "Certificates are renewed on the nodes' port, with the old one.")
-        return pb.RenewResponse(certificate=registrar.renew(peer, request.csr).pem)
+        issued = await self._opened.act(lambda: registrar.renew(peer, request.csr))
+        return pb.RenewResponse(certificate=issued.pem)
 
 
 def encode_token(token: Token) -> pb.JoinToken:

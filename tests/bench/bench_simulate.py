@@ -119,7 +119,7 @@ def closeness(*, runs: int, seconds: float, prefix: str = "") -> list[Row]:
         real, modelled, unqueued = list[Seen](), list[Seen](), list[Seen]()
         for run in range(runs):
             at_s_q = fidelity.arrivals(load * capacity, seconds, 100 + run)
-            real.append(asyncio.run(fidelity.real_run(recorded, at_s_q)))
+            real.append(asyncio.run(fidelity.real_run(fidelity.turned(recorded, run / runs), at_s_q)))
             modelled.append(fidelity.simulated_run(world, at_s_q))
             unqueued.append(fidelity.simulated_run(world, at_s_q, queueing=False))
         rows += _rows(load, real, modelled, unqueued, prefix=prefix)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import tempfile
@@ -86,6 +87,8 @@ class Found:
     registered_s: float = 0.0
     spread_s: float = 0.0
     plans: int = 0
+    # What else wants the cores: with more than there are, latencies say more of that than of the storm.
+    machine_load: float = field(default_factory=lambda: os.getloadavg()[0])
 
     @property
     def p99_ratio(self) -> float:
@@ -112,6 +115,7 @@ class Found:
             "registered_s": round(self.registered_s, 3),
             "rejoin_spread_s": round(self.spread_s, 3),
             "plans": self.plans,
+            "machine_load": round(self.machine_load, 1),
         }
 
     def missed(self) -> list[str]:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
+import socket
+import ssl
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,7 +125,43 @@ def test_one_line_joins_a_node_and_revoking_ends_it(house: House) -> None:
     assert house.run(*ask, "node", "revoke", "box").returncode == 0
     assert node.popen.wait(5.0) == 5
     assert "IDENTITY_REVOKED" in node.tail()
+
+    # What failed in TLS is counted by its reason, at every port.
+    before = failures(house, http)
+    for port in (nodes, http):
+        send_plaintext(port)
+    shake_hands(nodes)
+    wanted = {("grpc", "plaintext"), ("grpc", "no_certificate"), ("https", "plaintext")}
+    wait_for(lambda: failures(house, http) == dict.fromkeys(wanted, 1.0) | before, gateway)
+    assert before == {}
     assert gateway.terminate() == 0
+
+
+def failures(house: House, http: str) -> dict[tuple[str, str], float]:
+    """Handshakes that failed, by port and reason, as the metrics say."""
+    trusted = ssl.create_default_context(cafile=str(house.folder / "gateway" / "identity" / "ca.pem"))
+    with urllib.request.urlopen(f"https://{http}/metrics", context=trusted, timeout=5) as reply:
+        lines = reply.read().decode().splitlines()
+    found = re.findall(r'edgewise_tls_failures_total\{port="(\w+)",reason="(\w+)"\} (\S+)', "\n".join(lines))
+    return {(port, reason): float(count) for port, reason, count in found}
+
+
+def send_plaintext(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as stream:
+        stream.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with contextlib.suppress(OSError):
+            stream.recv(64)
+
+
+def shake_hands(address: str) -> None:
+    """As somebody without a certificate."""
+    host, _, port = address.rpartition(":")
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    anybody.set_alpn_protocols(["h2"])
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5) as stream:
+        anybody.wrap_socket(stream).recv(64)
 
 
 # ---- two machines

@@ -293,3 +293,19 @@ def test_lists_forget_what_is_long_over(registrar: Registrar, clock: WallClock) 
     clock.now_unix_s += 90_000.0
     token, _ = registrar.create_token("", 900.0)
     assert [entry.token_id for entry in registrar.tokens()] == [token.token_id]
+
+
+def test_what_cannot_be_written_down_has_not_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registrar = a_registrar(tmp_path, WallClock())
+    _, text = registrar.create_token("", 900.0)
+
+    def full(_file: Path, _content: bytes) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr("orchestrator.identity.book.write_private", full)
+    with pytest.raises(OSError, match="no space"):
+        registrar.join("n1", text, a_request())
+    monkeypatch.undo()
+    assert registrar.members() == []
+    assert registrar.join("n1", text, a_request()) is not None
+    assert Book(tmp_path / "identity.json").members.keys() == {"n1"}
