@@ -58,8 +58,8 @@ class Ask:
     request_id: str | None = None
     user: str | None = None
     nodes: Sequence[str] = ()
-    continue_on_loss: bool = False
     max_mass: float | None = None
+    continue_on_loss: bool = False
 
 
 def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
