@@ -27,6 +27,7 @@ from orchestrator.personal.types import Owner, PersonalNote
 from orchestrator.residency import Residency as Residency
 from orchestrator.sleep.types import SleepOffer
 from orchestrator.text_profile import TextProfile
+from orchestrator.text_request import Delta as Delta
 from orchestrator.text_request import GenerationParameters as GenerationParameters
 from orchestrator.text_request import Message as Message
 
@@ -282,25 +283,6 @@ class Failed:
     message: str
     final: bool
     energy: Energy
-
-
-@dataclass(frozen=True)
-class Delta:
-    """A piece of generated text.
-
-    Args:
-        top_ids: Where a turn asked for probabilities: whose they are; empty for the whole vocabulary in order.
-        top_probabilities: Of the next token; None where nobody asked.
-        ended: A text that several experts write ends with this piece.
-    """
-
-    work_id: int
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs_json: str = ""
-    top_ids: tuple[int, ...] = ()
-    top_probabilities: Array | None = None
-    ended: bool = False
 
 
 @dataclass(frozen=True)
