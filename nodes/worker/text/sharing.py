@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nodes.worker.text.mixing import Counts, Mixture
+from nodes.worker.text.mixing import Counts, Lanes, Mixture
 from nodes.worker.text.model import LanguageModel, Row
 from nodes.worker.text.sampling import Floats, most_probable, probabilities
 from nodes.worker.text.shelf import Shelf
@@ -77,6 +77,11 @@ class Voice:
     @finish.setter
     def finish(self, reason: str) -> None:
         self._writing.finish = reason
+
+    @property
+    def lanes(self) -> Lanes:
+        """This expert's place in the text."""
+        return self._writing.lanes
 
     @property
     def prompt_tokens(self) -> int:
