@@ -205,6 +205,8 @@ class Supervisor:
             frames.put_nowait(None)
 
         def take(turn: Turn) -> None:
+            if answer.done():
+                return  # It crossed the end on its way; waiting for what comes of it would look like a hang.
             self._running[run] = job.arm, time.monotonic()
             process.tell(answer, {"op": "turn", **asdict(turn)})
 

@@ -46,6 +46,7 @@ class Member:
         trial: Its work, once it has begun.
         done: What it said in the end.
         lost: Whether it failed.
+        ended: Whether the text ended with what it wrote.
     """
 
     index: int
@@ -53,6 +54,7 @@ class Member:
     trial: Trial | None = None
     done: Done | None = None
     lost: bool = False
+    ended: bool = False
 
 
 @dataclass
@@ -159,6 +161,7 @@ class Ensembles:
             try:
                 async for delta in self._take_turn(text, member, count):
                     text.tokens += delta.token_ids
+                    member.ended = delta.ended
                     if delta.text or delta.logprobs_json:
                         yield delta
                     if delta.ended:
@@ -284,7 +287,7 @@ class Ensembles:
         course = text.course
         begun = [(member, member.trial) for member in text.present if member.trial is not None]
         for member, trial in begun:
-            if not trial.result().done():
+            if not (member.ended or trial.result().done()):
                 try:
                     trial.turn(fleet_pb2.Turn(last=True))
                 except AttemptFailed as failure:
