@@ -21,7 +21,7 @@ from nodes.agent import messages as m
 from nodes.agent.outbox import OutboxClosed, weight_bytes
 from nodes.arms import ArmProfile, ArmSpec, Inventory
 from nodes.energy.contract import EnergyReading, Meter, Provenance, Settlement, Span
-from nodes.engines.contract import Engine, Job, JobResult, LoadTaken, TextEnd, TextJob, TextPiece
+from nodes.engines.contract import TURNS, Engine, Job, JobResult, LoadTaken, TextEnd, TextJob, TextPiece, Turn, Turns
 from nodes.personal.office import Office
 from nodes.personal.text.office import TextOffice
 from nodes.residency.engine import ResidentEngine
@@ -46,6 +46,7 @@ class _Run:
     span: Span | None = None
     started_s: float | None = None
     cancelled: bool = False
+    turns: Turns | None = None
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
@@ -116,9 +117,15 @@ class Desk:
         elif not work.deadline_ms > 0:  # Written so that NaN is refused too.
             self._refuse(work, m.Reason.DEADLINE)
         else:
-            run = _Run(work, arm, time.monotonic() + work.deadline_ms * 1e-3)
+            run = _Run(work, arm, time.monotonic() + work.deadline_ms * 1e-3, turns=_turns_of(work))
             self._runs[work.work_id] = run
             run.task = self._spawn(self._serve(run))
+
+    def turn(self, work_id: int, turn: Turn) -> None:
+        """Go on with a shared text; one that has ended needs no more turns."""
+        run = self._runs.get(work_id)
+        if run is not None and run.turns is not None:
+            run.turns.put(turn)
 
     def cancel(self, work_id: int) -> None:
         """Drop work that waits, stop a text at its next token, discard a tensor's answer."""
@@ -247,6 +254,8 @@ class Desk:
 
     async def _text(self, run: _Run) -> m.WorkDone:
         request = checks.checked_text(self._task_specs[run.arm.task], run.work.input)
+        if request.shared is not None and (run.arm.text is None or TURNS not in run.arm.text.capabilities):
+            raise checks.Unfit("This expert takes no turns")
         run.stage = PREFILL
         pieces: list[str] = []
         logprobs: list[Mapping[str, Any]] = []
@@ -258,6 +267,9 @@ class Desk:
                     done = self._text_done(run, item, "".join(pieces))
                     return replace(done, logprobs=tuple(logprobs), personal=conclude(item))
                 self._decoding(run)
+                if request.shared is not None:
+                    await self._say(_written(run.work.work_id, item))
+                    continue
                 pieces.append(item.text)
                 logprobs.extend(item.logprobs)
                 if not request.whole:
@@ -294,6 +306,8 @@ class Desk:
             whole=request.whole,
             top_logprobs=request.top_logprobs,
             embed=request.embed,
+            turns=run.turns,
+            min_tokens=0 if request.shared is None else request.shared.min_tokens,
             scope=request.scope,
         )
 
@@ -371,6 +385,20 @@ class Desk:
         self._open_tasks.add(task)
         task.add_done_callback(self._open_tasks.discard)
         return task
+
+
+def _turns_of(work: m.Work) -> Turns | None:
+    """Where the turns of a shared text go; the first is there already."""
+    if not isinstance(work.input, m.TextRequest) or work.input.shared is None:
+        return None
+    turns = Turns()
+    turns.put(work.input.shared.first)
+    return turns
+
+
+def _written(work_id: int, piece: TextPiece) -> m.Written:
+    told = piece.top_ids, piece.probabilities, piece.ended
+    return m.Written(work_id, piece.text, piece.token_ids, piece.logprobs, *told)
 
 
 def plus(reading: EnergyReading, load: EnergyReading | None) -> EnergyReading:

@@ -37,6 +37,7 @@ class Asking:
     fusion: str
     max_tokens: int
     temperature: float | None
+    continue_on_loss: bool = False
     user: str | None = None
 
 
@@ -49,6 +50,7 @@ def _asking_options(function: Function) -> Function:
         click.option("--on-infeasible", type=INFEASIBLE, help="What to do when nothing fits."),
         click.option("--profile", type=click.Choice(PROFILES), help="How many joules a better answer is worth."),
         click.option("--fusion", type=click.Choice(FUSIONS), default=AUTO, help="How answers are combined."),
+        click.option("--continue-on-loss", is_flag=True, help="With token: who is left writes on where one is lost."),
         click.option("--max-tokens", type=click.IntRange(1, 131_072), default=256, show_default=True, help="Length."),
         click.option("--temperature", type=click.FloatRange(0.0, 2.0), help="How freely words are drawn."),
         click.option("--user", help="Whose own expert may learn from this and answer."),
@@ -68,8 +70,8 @@ def _asking(options: dict[str, Any]) -> Asking:
     )
     model = options["model"]
     expert = None if model == AUTO else model
-    fusion, user = options["fusion"], options["user"]
-    return Asking(expert, options["task"], budget, fusion, options["max_tokens"], options["temperature"], user)
+    shape = options["fusion"], options["max_tokens"], options["temperature"], options["continue_on_loss"]
+    return Asking(expert, options["task"], budget, *shape, options["user"])
 
 
 @click.command(short_help="Ask a question in words; the answer comes as it is written.")
@@ -169,6 +171,7 @@ def _answer(
         budget=asking.budget,
         expert=asking.expert,
         fusion=FusionChoice(asking.fusion),
+        continue_on_loss=asking.continue_on_loss,
         request_id=request_id,
         user=asking.user,
     )

@@ -16,9 +16,10 @@ from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
 from orchestrator.execution.attempt import Attempts
+from orchestrator.execution.course import TextEnd
 from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Decide, Progress, Runner, total_energy
-from orchestrator.execution.text import TextEnd, TextRunner
+from orchestrator.execution.text import TextRunner
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.session import NodeSession
 from orchestrator.gateway import texts

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nodes.worker.text.mixing import Chosen, Lanes, Mixture
-from nodes.worker.text.sampling import Sampling
+from nodes.worker.text.mixing import Chosen, Counts, Lanes, Mixture
+from nodes.worker.text.model import LanguageModel, Row
+from nodes.worker.text.sampling import Floats, Sampling
 from nodes.worker.text.shelf import Shelf
 from nodes.worker.text.tokens import END, Tokenizer
 
@@ -98,6 +99,7 @@ class Writing:
         self.lanes = Lanes(mixture, prompt, sampling=order.sampling, seed=order.seed)
         self.lanes.top_logprobs = order.top_logprobs
         self.lanes.delta_n = _fitting(order.delta_n, mixture)
+        self.lanes.endless_tokens = order.min_tokens
         self._order = order
         self._held_logprobs: list[dict[str, Any]] = []
         self._most_tokens = min(room, order.max_tokens or DEFAULT_MAX_TOKENS)
@@ -114,6 +116,24 @@ class Writing:
         """Mean margin of the tokens chosen so far; None before the first."""
         return sum(self._margins) / len(self._margins) if self._margins else None
 
+    @property
+    def counts(self) -> Counts:
+        """What the text took."""
+        return self.lanes.counts
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is nothing to do."""
+        return bool(self.finish)
+
+    def plan(self) -> list[tuple[LanguageModel, Row]]:
+        """See `Lanes`."""
+        return self.lanes.plan()
+
+    def advance(self, scores: Sequence[Floats]) -> Piece | None:
+        """Choose the next token from the scores (v) of each planned row; what can be sent now."""
+        return self.take(self.lanes.choose(scores))
+
     def borrow(self, shelf: Shelf) -> None:
         """Begin with what a shelf has of the prompt; counted is what every model got."""
         shelf.limit_bytes = self._order.keep_bytes
@@ -128,6 +148,25 @@ class Writing:
     def take(self, chosen: Chosen) -> Piece | None:
         """Note the next token; what can be sent now. Sets `finish` where the text ends with it."""
         self._margins.append(chosen.margin)
+        return self._note(chosen)
+
+    def hear(self, token: int) -> Piece | None:
+        """Note a token that somebody else chose.
+
+        Raises:
+            PromptRefused: if it is none of the vocabulary.
+        """
+        if not 0 <= token < self._tokenizer.size:
+            raise PromptRefused(f"{token} is no token of this vocabulary")
+        self.lanes.hear(token)
+        return self._note(Chosen(token, 0.0))
+
+    def stop(self) -> Piece | None:
+        """End the text here; what was held back."""
+        self.finish = "length"
+        return self._released()
+
+    def _note(self, chosen: Chosen) -> Piece | None:
         self.completion_tokens += 1
         ended = chosen.token == END and self.completion_tokens > self._order.min_tokens
         if not ended:
