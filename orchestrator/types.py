@@ -21,6 +21,8 @@ from orchestrator.energy_source import EnergySource as EnergySource
 from orchestrator.limits import BudgetRequest as BudgetRequest
 from orchestrator.limits import Limits as Limits
 from orchestrator.limits import OnInfeasible as OnInfeasible
+from orchestrator.masses import WHOLE as WHOLE
+from orchestrator.masses import mass_of
 from orchestrator.personal.types import Owner, PersonalNote
 from orchestrator.residency import Residency as Residency
 from orchestrator.sleep.types import SleepOffer
@@ -135,6 +137,11 @@ class Arm:
         """``expert:variant@node``."""
         return f"{self.expert}:{self.variant}@{self.node}"
 
+    @property
+    def mass(self) -> float:
+        """See `mass_of`."""
+        return mass_of(self.variant)
+
 
 @dataclass(frozen=True)
 class NodeHello:
@@ -171,6 +178,7 @@ class Query:
         owner: That user of the authenticated tenant, and `home` the node that may be told.
         allowed_nodes: Where it may run; empty for anywhere.
         required_tags: What an arm must carry.
+        max_mass: Most mass that an arm may have, see `Arm.mass`.
     """
 
     request_id: str
@@ -186,6 +194,7 @@ class Query:
     home: str = ""
     allowed_nodes: frozenset[str] = frozenset()
     required_tags: frozenset[str] = frozenset()
+    max_mass: float = WHOLE
 
 
 @dataclass(frozen=True)
@@ -199,7 +208,7 @@ class TextQuery:
         max_ttft_ms: Most milliseconds until the first token; None for no limit.
         max_tpot_ms: Most milliseconds per further token; None for no limit.
         whole: Nobody reads the text before it is complete.
-        user: Whom a tenant's application asks for, as it says itself; "" for nobody.
+        user: Whom a tenant's application asks for, as it says itself; "" for nobody. `owner` and `home` as of `Query`.
         prefix_scope: See `orchestrator.prefixes`; "" shares nothing.
     """
 
@@ -220,6 +229,8 @@ class TextQuery:
     whole: bool = False
     user: str = ""
     prefix_scope: str = ""
+    owner: Owner | None = None
+    home: str = ""
 
     @property
     def prompt(self) -> str:

@@ -215,7 +215,8 @@ class Supervisor:
             frames.put_nowait(None)
 
         try:
-            answer = process.request(header, on_end=ended, on_piece=progressed)
+            own = None if job.delta_n is None else {"delta": job.delta_n}
+            answer = process.request(header, own, on_end=ended, on_piece=progressed)
         except FrameError as error:
             raise InputInvalid(str(error)) from error
         self._running[run] = job.arm, time.monotonic()

@@ -83,6 +83,7 @@ class TextJob:
         top_logprobs: How many probable tokens are told beside each token; None tells no probabilities.
         scope: Texts with the same one may share what was computed of their prompts; "" shares nothing.
         embed: A vector is wanted for each message: the text is a JSON list of base64 of float32, little-endian.
+        delta_n: What of the model is the user's own, float32; None for everybody's model.
     """
 
     arm: str
@@ -105,6 +106,7 @@ class TextJob:
     top_logprobs: int | None = None
     embed: bool = False
     scope: str = ""
+    delta_n: NDArray[Any] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

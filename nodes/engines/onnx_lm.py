@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from nodes.arms import TextCost
-from nodes.engines.child import Limits
+from nodes.engines.child import Limits, LoadOrder
 from nodes.engines.contract import Job, JobResult, TextEnd, TextJob, TextPiece
 from nodes.engines.hosted import HostedEngine
 from nodes.engines.process import WorkerCommand
@@ -32,6 +33,18 @@ class OnnxTextEngine(HostedEngine):
     def __init__(self, command: WorkerCommand, limits: Limits | None = None, *, keep_bytes: int = 0) -> None:
         super().__init__(command, limits)
         self._keep_bytes = keep_bytes
+
+    async def attach(self, arm: str, model: bytes) -> None:
+        """Load one more decoder from memory, under a key that no gateway asks for.
+
+        Raises:
+            EngineError: if it does not load.
+        """
+        await self._child.attach(LoadOrder(arm, "", hashlib.sha256(model).hexdigest(), model))
+
+    def detach(self, arm: str) -> None:
+        """Forget a decoder that was attached; one that is not there is no error."""
+        self._child.detach(arm)
 
     async def infer(self, job: Job) -> JobResult:
         """Refused: this engine writes texts."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class Looks:
         right_n: NDArray[np.bool_] = self.probabilities_nc.argmax(axis=1) == self.labels_n
         return right_n
 
-    def __getitem__(self, rows: slice | NDArray[np.bool_]) -> Looks:
+    def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.int64]) -> Looks:
         return Looks(
             self.images[rows],
             self.labels_n[rows],
@@ -99,6 +99,15 @@ class Base:
     replay: Looks
     stored: Looks
     prior: instant.Prior
+
+
+class HasStored(Protocol):
+    """Whatever an expert is judged for: pictures or texts."""
+
+    @property
+    def stored(self) -> Looks:
+        """See `Base`."""
+        ...
 
 
 def split(generic: Looks) -> tuple[Looks, Looks]:

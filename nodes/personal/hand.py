@@ -21,6 +21,7 @@ from nodes.personal.instant import InstantHead, coverage, open_to, residual
 from nodes.personal.judging import Verdict, judge_instant
 from nodes.personal.keeping import Bounds, Correction, Corrections, Inputs
 from nodes.personal.sealing import Seal, destroy, owner_key
+from nodes.personal.trial import Trial
 
 # A delta is trained again when there are so many more corrections than it was made from.
 TRAIN_AFTER = 20
@@ -42,8 +43,60 @@ class Places:
     now_unix_s: Callable[[], float]
 
 
-class Hand:
-    """One user's inputs, corrections and expert.
+class Holding:
+    """One user's inputs, corrections and expert, whatever it is that they correct.
+
+    Args:
+        places: Where.
+        model_digest: Of the global expert.
+    """
+
+    def __init__(self, places: Places, *, model_digest: str) -> None:
+        self.folder = places.folder
+        seal = places.make_seal(owner_key(places.folder))
+        self.inputs = Inputs(places.folder, seal, keep_s=places.bounds.keep_s, now_unix_s=places.now_unix_s)
+        self.corrections = Corrections(places.folder, seal)
+        self.shelf = Shelf(places.folder, seal, model_digest=model_digest)
+        self.expert = self.shelf.current()
+        self.watch = Watch()
+        self.state = "idle"
+        self.trained_on = 0 if self.expert is None or self.expert.tier != DELTA else self.expert.learned
+        self.training_energy_j = 0.0
+
+    @property
+    def count(self) -> int:
+        """Corrections in memory."""
+        raise NotImplementedError
+
+    @property
+    def due(self) -> bool:
+        """Whether there is enough that is new for a delta to be trained."""
+        return self.count >= max(TRAIN_AFTER, (1.0 + TRAIN_GROWTH_FRACTION) * self.trained_on)
+
+    def reload(self) -> None:
+        """Look what is in service now: a training process may have promoted something."""
+        self.expert = self.shelf.current()
+
+    def rollback(self) -> None:
+        """Go back to the version before."""
+        self.expert = self.shelf.rollback()
+
+    def forget(self) -> None:
+        """Destroy the key, and with it everything."""
+        destroy(self.folder)
+
+    def note_training(self, count: int, energy_j: float) -> None:
+        """A training on so many corrections ended, however."""
+        self.trained_on = count
+        self.training_energy_j += energy_j
+
+    def asked(self, watch: Watch) -> None:
+        """What is remembered of the last answers."""
+        self.watch = replace(watch)
+
+
+class Hand(Holding):
+    """A user who corrects the labels of pictures.
 
     Args:
         base: The global expert.
@@ -51,29 +104,16 @@ class Hand:
     """
 
     def __init__(self, base: Base, places: Places) -> None:
+        super().__init__(places, model_digest=base.model_digest)
         self.base = base
-        self.folder = places.folder
-        seal = places.make_seal(owner_key(places.folder))
-        self.inputs = Inputs(places.folder, seal, keep_s=places.bounds.keep_s, now_unix_s=places.now_unix_s)
-        self.corrections = Corrections(places.folder, seal)
-        self.shelf = Shelf(places.folder, seal, model_digest=base.model_digest)
-        self.expert = self.shelf.current()
-        self.watch = Watch()
-        self.state = "idle"
-        self.trained_on = 0 if self.expert is None or self.expert.tier != DELTA else self.expert.learned
-        self.training_energy_j = 0.0
         self.own: Looks | None = None
         self.head = InstantHead(base.prior)
+        self.trial = Trial()
 
     @property
     def count(self) -> int:
-        """Corrections in memory."""
+        """See `Holding`."""
         return 0 if self.own is None else len(self.own)
-
-    @property
-    def due(self) -> bool:
-        """Whether there is enough that is new for a delta to be trained."""
-        return self.count >= max(TRAIN_AFTER, (1.0 + TRAIN_GROWTH_FRACTION) * self.trained_on)
 
     def kept(self) -> list[Correction]:
         """Corrections on disk that memory does not hold yet."""
@@ -89,9 +129,12 @@ class Hand:
     def consider(self) -> bool:
         """Judge the instant head; put it in service where it may answer. True where something changed.
 
-        A delta in service stays: it has seen more, and the next training learns the new corrections too.
+        A delta in service stays, unless new corrections show it to be worse: it has seen more, and the next training
+        learns those corrections too.
         """
-        if self.own is None or (self.expert is not None and self.expert.tier == DELTA):
+        if self.expert is not None and self.expert.tier == DELTA:
+            return self._retire()
+        if self.own is None:
             return False
         verdict = judge_instant(self.base, self.head, self.own)
         if not verdict.promoted:
@@ -110,6 +153,17 @@ class Hand:
         self.shelf.promote(self.expert)
         return True
 
+    def tried(self, *, right: bool, global_right: bool) -> None:
+        """A correction has told whether what is in service was right, and whether the global expert would have been."""
+        if self.expert is not None:
+            self.trial = self.trial.after(self.expert.version, right=right, global_right=global_right)
+
+    def _retire(self) -> bool:
+        if self.expert is None or self.trial.version != self.expert.version or not self.trial.failed:
+            return False
+        self.expert, self.trial = self.shelf.rollback(), Trial()
+        return True
+
     def _withdraw(self, verdict: Verdict) -> bool:
         """Take an instant expert out of service that more corrections show to be worse than the global one."""
         if self.expert is None or verdict.judgement.local_fraction >= verdict.judgement.global_fraction:
@@ -117,18 +171,6 @@ class Hand:
         self.shelf.withdraw()
         self.expert = None
         return True
-
-    def reload(self) -> None:
-        """Look what is in service now: a training process may have promoted something."""
-        self.expert = self.shelf.current()
-
-    def rollback(self) -> None:
-        """Go back to the version before."""
-        self.expert = self.shelf.rollback()
-
-    def forget(self) -> None:
-        """Destroy the key, and with it everything."""
-        destroy(self.folder)
 
     def corrected(self, outputs: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float32], bool]:
         """The answer of the instant tier from what the global expert told, and whether the local head gave it."""
@@ -144,12 +186,3 @@ class Hand:
         if not total > 0.0:
             return outputs[graph.PROBABILITIES], False
         return (raw_c / total).astype(np.float32)[None], True
-
-    def note_training(self, count: int, energy_j: float) -> None:
-        """A training on so many corrections ended, however."""
-        self.trained_on = count
-        self.training_energy_j += energy_j
-
-    def asked(self, watch: Watch) -> None:
-        """What is remembered of the last answers."""
-        self.watch = replace(watch)

@@ -7,8 +7,8 @@ Shapes: n samples, b batch, h and w pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from nodes.personal import warp
-from nodes.personal.delta import Delta, place, shapes
+from nodes.personal.delta import Delta, place
 from nodes.personal.network import Floats, Network, Stage, Weights
 
 Tensors = dict[str, torch.Tensor]
@@ -33,9 +33,9 @@ REPLAYED = 400
 WARP_GAIN = 0.02
 WARP_Z = 1.0
 CHUNK = 512
-# Of the picture's height, from -1 to 1: one pixel of 28. To the sides first, then across.
+# Of the picture's height, from -1 to 1: one pixel of 28.
 SHIFT = 2.0 / 28.0
-SHIFTS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (1, 1), (-1, 1), (1, -1))
+SHIFTS = ((-1, 0), (1, 0), (0, -1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,6 @@ class Recipe:
         patience_steps: Ends when the validation loss has not fallen for so long.
         replay_weight: Of a replayed sample, against a correction's 1.
         smoothing: Share of probability that a label may be wrong by.
-        shifts: Copies of every correction, each moved a little: what the user might have written as well.
     """
 
     learning_rate: float = 1e-2
@@ -69,7 +68,6 @@ class Recipe:
     check_every: int = 10
     patience_steps: int = 30
     smoothing: float = 0.05
-    shifts: int = 0
 
     @property
     def samples(self) -> int:
@@ -97,44 +95,61 @@ class Pool:
     replay_labels: torch.Tensor
 
 
-def learn(
-    lesson: Lesson, *, judges_n: NDArray[np.bool_], recipe: Recipe, seed: int, start: Delta | None = None
-) -> Delta:
-    """The local expert for these corrections. Cost: under a second for LeNet-5.
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What all passes over one user's corrections share: computed once.
+
+    Attributes:
+        geometry: The user's.
+        placed: The global expert in that geometry.
+        pool: Corrections and their shifted copies; generic samples as the user might have written them.
+        source_n: Which correction a row of the pool is, or is a copy of.
+    """
+
+    network: Network
+    geometry: warp.Affine
+    placed: Tensors
+    pool: Pool
+    source_n: NDArray[np.int64]
+
+
+def prepare(lesson: Lesson, *, judges_n: NDArray[np.bool_], copies: int) -> Ground:
+    """The user's geometry, and what the first layer makes of all samples. Cost: under 0.1 s for LeNet-5.
 
     Args:
-        judges_n: Corrections that no gradient comes from; training stops early by them where they are enough.
-        start: Where to go on from; its geometry stays.
+        judges_n: Corrections that have no say in the geometry.
+        copies: Of every correction, each moved to another side: what the user might have written as well.
     """
     torch.set_num_threads(1)
     network, weights, corrections = lesson.network, lesson.weights, lesson.corrections
     replay = Samples(lesson.replay.images[:REPLAYED], lesson.replay.labels_n[:REPLAYED])
     mine = Samples(corrections.images[~judges_n], corrections.labels_n[~judges_n])
-    geometry = choose_geometry(network, weights, mine, replay) if start is None else start.geometry
+    geometry = choose_geometry(network, weights, mine, replay)
     placed = as_tensors(place(network, weights, geometry))
-    # Generic samples in the user's geometry: what the user might have written.
     alike = warp.apply(replay.images, warp.inverse(geometry)) if geometry is not warp.IDENTITY else replay.images
-    moved = shifted(mine, recipe.shifts)
-    own = stem(network, placed, np.concatenate([corrections.images, moved.images]))
-    labels = torch.from_numpy(np.concatenate([corrections.labels_n, moved.labels_n]))
-    pool = Pool(own, labels, stem(network, placed, alike), torch.from_numpy(replay.labels_n))
+    moves = [np.column_stack([np.eye(2), np.array(to) * SHIFT]) for to in SHIFTS[:copies]]
+    images = np.concatenate([corrections.images, *(warp.apply(corrections.images, move) for move in moves)])
+    labels = torch.from_numpy(np.tile(corrections.labels_n, 1 + len(moves)))
+    own, again = stem(network, placed, images), stem(network, placed, alike)
+    pool = Pool(own, labels, again, torch.from_numpy(replay.labels_n))
+    return Ground(network, geometry, placed, pool, np.tile(np.arange(len(corrections)), 1 + len(moves)))
+
+
+def learn(ground: Ground, start: Delta, *, judges_n: NDArray[np.bool_], recipe: Recipe, seed: int) -> Delta:
+    """The local expert for these corrections, from a start on. Cost: a tenth to a fifth of a second for LeNet-5.
+
+    Args:
+        judges_n: Corrections that no gradient comes from.
+    """
 
     def forward(delta: Tensors, stem_map: torch.Tensor) -> torch.Tensor:
-        return _rest(network, placed, stem_map, delta)
+        return _rest(ground.network, ground.placed, stem_map, delta)
 
-    begin = {name: torch.zeros(shape) for name, shape in shapes(network, weights).items()}
-    if start is not None:
-        begin = {name: torch.from_numpy(start.arrays[name]) for name in begin}
-    judges_n = np.concatenate([judges_n, np.zeros(len(moved), np.bool_)])
-    learned = optimise(begin, forward, pool, judges_n=judges_n, recipe=recipe, seed=seed)
-    return Delta({name: value.numpy() for name, value in learned.items()}, geometry)
-
-
-def shifted(samples: Samples, copies: int) -> Samples:
-    """Copies, each moved by `SHIFT` of the picture's side to another side."""
-    moves = [np.column_stack([np.eye(2), np.array(to) * SHIFT]) for to in SHIFTS[:copies]]
-    images = [samples.images[:0], *(warp.apply(samples.images, move) for move in moves)]
-    return Samples(np.concatenate(images), np.tile(samples.labels_n, len(moves)))
+    rows = torch.from_numpy(np.flatnonzero(~judges_n[ground.source_n]))
+    pool = replace(ground.pool, own=ground.pool.own[rows], own_labels=ground.pool.own_labels[rows])
+    begin = {name: torch.from_numpy(value) for name, value in start.arrays.items()}
+    learned = optimise(begin, forward, pool, judges_n=np.zeros(len(rows), np.bool_), recipe=recipe, seed=seed)
+    return Delta({name: value.numpy() for name, value in learned.items()}, ground.geometry)
 
 
 def optimise(
@@ -204,20 +219,15 @@ def choose_geometry(network: Network, weights: Weights, corrections: Samples, re
     def doubt(option: warp.Affine) -> NDArray[np.floating[Any]]:
         return _doubt(network, as_tensors(place(network, weights, option)), value, labels)
 
-    before_n = doubt(warp.IDENTITY)
-    best, after_n = _least(warp.candidates(corrections.images, replay.images), doubt)
+    options = warp.candidates(corrections.images, replay.images)
+    found = [(option, doubt(option)) for option in options]
+    before_n = found[0][1]
+    best, _ = min(found, key=lambda one: one[1].mean())
+    found += [(option, doubt(option)) for option in warp.turns(best)]
+    best, after_n = min(found, key=lambda one: one[1].mean())
     gain_n = before_n - after_n
     luck = WARP_Z * gain_n.std() / len(images) ** 0.5
     return best if gain_n.mean() > WARP_GAIN + luck else warp.IDENTITY
-
-
-def _least(
-    options: Sequence[warp.Affine], doubt: Callable[[warp.Affine], NDArray[np.floating[Any]]]
-) -> tuple[warp.Affine, NDArray[np.floating[Any]]]:
-    """The option with the least doubt, and that."""
-    doubts = [doubt(option) for option in options]
-    best = int(np.argmin([one.mean() for one in doubts]))
-    return options[best], doubts[best]
 
 
 def _doubt(

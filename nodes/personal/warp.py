@@ -18,8 +18,8 @@ from nodes.personal.network import Floats
 Affine = NDArray[np.float64]
 IDENTITY: Affine = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
-TURNS = (-0.25, 0.0, 0.25)
-SHARES = (0.0, 0.5, 1.0)
+TURNS = (-0.25, 0.25)
+SHARES = (0.5, 1.0)
 # A map that shrinks or stretches by more than this is a misreading of few samples.
 MAX_STRETCH = 2.5
 
@@ -82,11 +82,12 @@ def inverse(affine: Affine) -> Affine:
 def candidates(own: Floats, general: Floats) -> Sequence[Affine]:
     """Maps worth trying for a user, the identity first; `own` and `general` are samples (n, h, w)."""
     upright = _upright(own, general)
-    found = [IDENTITY]
-    for share in SHARES:
-        shape = (1.0 - share) * IDENTITY + share * upright
-        found += [_turned(shape, turn) for turn in TURNS if share or turn]
-    return found
+    return [IDENTITY, *((1.0 - share) * IDENTITY + share * upright for share in SHARES)]
+
+
+def turns(affine: Affine) -> Sequence[Affine]:
+    """The same map for a hand that is also turned, which moments cannot see."""
+    return [_turned(affine, turn) for turn in TURNS]
 
 
 def _turned(affine: Affine, angle: float) -> Affine:

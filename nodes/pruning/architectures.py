@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -67,12 +67,16 @@ class Chain(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two gated convolutions beside a shortcut, which is never pruned: its readers are charged for all of it."""
+    """Two gated convolutions beside a shortcut, which is never pruned: its readers are charged for all of it.
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, rank: int | None, group: int) -> None:
+    Args:
+        inner: Channels between the two, which nobody else reads.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int, rank: int | None, group: int, inner: int) -> None:
         super().__init__()
-        self.first = GatedConv(inputs, outputs, stride=stride, gate=group, rank=rank)
-        self.second = GatedConv(outputs, outputs, gate=group, rank=rank)
+        self.first = GatedConv(inputs, inner, stride=stride, gate=group, rank=rank)
+        self.second = GatedConv(inner, outputs, gate=group, rank=rank)
         self.stride, self.added = stride, outputs - inputs
 
     def forward(self, image_bchw: torch.Tensor) -> torch.Tensor:
@@ -86,26 +90,43 @@ class ResNet(nn.Module):
 
     Batch normalisation and ReLU come before the sum, so that the score of a filter is what the sum receives.
 
+    Args:
+        inner: Channels between the two convolutions of each block, where some were left out for good.
+
     Source: He et al., arXiv 1512.03385, section 4.2, with parameter-free shortcuts.
     """
 
     def __init__(
-        self, blocks: int, *, width: float = 1.0, classes: int = 10, rank: int | None = None, group: int = GROUP
+        self,
+        blocks: int,
+        *,
+        width: float = 1.0,
+        classes: int = 10,
+        rank: int | None = None,
+        group: int = GROUP,
+        inner: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self.depth, self.width, self.rank, self.group = blocks, width, rank, group
         inputs = scaled(16, width)
         self.stem = GatedConv(3, inputs, gate=False)
         stages: list[Residual] = []
         for stage, outputs in enumerate(scaled(channels, width) for channels in (16, 32, 64)):
             for block in range(blocks):
                 stride = 2 if block == 0 and stage else 1
-                stages.append(Residual(inputs, outputs, stride=stride, rank=rank, group=group))
+                between = inner[len(stages)] if inner else outputs
+                stages.append(Residual(inputs, outputs, stride=stride, rank=rank, group=group, inner=between))
                 inputs = outputs
         self.blocks = nn.Sequential(*stages)
         self.head = nn.Linear(inputs, classes)
 
     def forward(self, image_bchw: torch.Tensor) -> torch.Tensor:
         return self.head(self.blocks(self.stem(image_bchw)).mean(dim=(2, 3)))
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """Channels between the two convolutions of each block."""
+        return tuple(block.first.conv.out_channels for block in self.blocks)
 
     def sources(self) -> dict[str, str | None]:
         """Only the second convolution of a block reads a pruned image; the sum is dense."""
@@ -156,6 +177,31 @@ class MobileNet(nn.Module):
         return {**before, "head": f"blocks.{len(self.blocks) - 1}.pointwise"}
 
 
+class LeNet(nn.Module):
+    """LeNet-5 for 32x32 images of three colours, with ReLU and maxima; its 5x5 kernels can be studied, not served.
+
+    Source: LeCun et al., Gradient-Based Learning Applied to Document Recognition, 1998, section II-B.
+    """
+
+    def __init__(self, *, width: float = 1.0, classes: int = 10, rank: int | None = None, group: int = GROUP) -> None:
+        super().__init__()
+        first, second, third, fourth = (max(1, round(width * channels)) for channels in (6, 16, 120, 84))
+        self.c1 = GatedConv(3, first, kernel=5, gate=False, padded=False)
+        self.c3 = GatedConv(first, second, kernel=5, gate=group, rank=rank, padded=False)
+        self.c5 = GatedConv(second, third, kernel=5, gate=group, rank=rank, padded=False)
+        self.f6 = nn.Linear(third, fourth)
+        self.head = nn.Linear(fourth, classes)
+
+    def forward(self, image_bchw: torch.Tensor) -> torch.Tensor:
+        for conv in (self.c1, self.c3):
+            image_bchw = functional.max_pool2d(conv(image_bchw), 2)
+        return self.head(functional.relu(self.f6(self.c5(image_bchw).flatten(1))))
+
+    def sources(self) -> dict[str, str | None]:
+        """C5 reads what C3 has left, and F6 what C5 has."""
+        return {"c5": "c3", "f6": "c5"}
+
+
 # What the kernels can run.
 Served = Chain | ResNet | MobileNet
 
@@ -184,5 +230,6 @@ BUILDERS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "resnet20": lambda **given: ResNet(3, **given),
         "resnet56": lambda **given: ResNet(9, **given),
         "mobilenet": MobileNet,
+        "lenet5": LeNet,
     }
 )

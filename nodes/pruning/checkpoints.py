@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from nodes.pruning.architectures import BUILDERS, Chain
+from nodes.pruning.architectures import BUILDERS, Chain, ResNet
 from nodes.pruning.mass import GROUP
 from nodes.pruning.training import put_weights, weights_of
 from nodes.zoo.arrays import read_arrays, write_arrays
@@ -21,7 +21,7 @@ class Net:
 
     Attributes:
         kind: "chain", or a name in `BUILDERS`.
-        plan: Of a chain, see `Chain`.
+        plan: Of a chain, see `Chain`; of a residual network that lost channels within its blocks, those that stay.
         inputs: Channels of the image.
         side: Pixels of the image's side.
         rank: Of the predictors; None for a full map.
@@ -42,7 +42,8 @@ class Net:
         """The network with fresh weights."""
         if self.kind == "chain":
             return Chain(self.plan, inputs=self.inputs, classes=self.classes, rank=self.rank, group=self.group)
-        return BUILDERS[self.kind](width=self.width, classes=self.classes, rank=self.rank, group=self.group)
+        cut = {"inner": self.plan} if self.plan else {}
+        return BUILDERS[self.kind](width=self.width, classes=self.classes, rank=self.rank, group=self.group, **cut)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,13 @@ class Checkpoint:
     net: Net
     network: nn.Module
     facts: dict[str, Any] = field(default_factory=dict)
+
+
+def net_after(before: Net, network: nn.Module) -> Net:
+    """What a network is that was made of another's, whatever has been cut out of it."""
+    if isinstance(network, Chain):
+        return net_of_chain(network, side=before.side)
+    return replace(before, plan=network.inner) if isinstance(network, ResNet) else before
 
 
 def net_of_chain(network: Chain, *, side: int) -> Net:

@@ -17,7 +17,7 @@ from kernels.native.library import available
 from nodes.errors import ConfigError
 from nodes.pruning.architectures import BUILDERS, Chain, Served
 from nodes.pruning.budget import Forecast, put_thresholds
-from nodes.pruning.checkpoints import Checkpoint, Net, load, net_of_chain, regrouped, save
+from nodes.pruning.checkpoints import Checkpoint, Net, load, net_after, net_of_chain, regrouped, save
 from nodes.pruning.commands import FTWT, cifar_folder
 from nodes.pruning.cost import dense_macs
 from nodes.pruning.export import plan_of, write_chain
@@ -25,7 +25,7 @@ from nodes.pruning.gates import Masking, gates_of, set_masking
 from nodes.pruning.images import Images, read_cifar
 from nodes.pruning.mass import GROUP
 from nodes.pruning.rows import Data, example, prepare, prune, prune_statically
-from nodes.pruning.static import Cutter, Method
+from nodes.pruning.static import Cuttable, Cutter, Method
 from nodes.pruning.timing import TRIES, Clock, plain_ms, served_ms
 from nodes.pruning.tracing import layers_of
 from nodes.pruning.training import Course, Report, Schedule, accuracy, setting_of, train
@@ -65,7 +65,7 @@ def train_pruned(given: Mapping[str, Any], *, report: Report) -> Checkpoint:
     course = replace(course, distill=given["distill"])
     prune_by = _gated if given["method"] == FTWT else _cut
     network, facts = prune_by(dense, data_of(dense.net, given["data"]), course, given, report=report)
-    net = net_of_chain(network, side=dense.net.side) if isinstance(network, Chain) else dense.net
+    net = net_after(dense.net, network)
     facts |= {"method": given["method"], "distill": given["distill"], "dense_accuracy": dense.facts.get("accuracy")}
     return _saved(given, Checkpoint(net, network, facts))
 
@@ -85,8 +85,8 @@ def _gated(
 def _cut(
     dense: Checkpoint, data: Data, course: Course, given: Mapping[str, Any], *, report: Report
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
-    if not isinstance(dense.network, Chain):
-        raise ConfigError(f"--method {given['method']}: only chains (vgg16, digits) can lose filters for good")
+    if not isinstance(dense.network, Cuttable):
+        raise ConfigError(f"--method {given['method']}: filters of digits, vgg16 and resnet can be left out for good")
     cutter = Cutter(dense.network, Method(given["method"]), data.train)
     share = setting_of(_state(given), course.purpose)
     share = _share_for(cutter, dense.network, data, given) if share is None else share
@@ -96,12 +96,12 @@ def _cut(
     return network, facts
 
 
-def _share_for(cutter: Cutter, dense: Chain, data: Data, given: Mapping[str, Any]) -> float:
+def _share_for(cutter: Cutter, dense: Cuttable, data: Data, given: Mapping[str, Any]) -> float:
     if given["target_macs"] is not None:
         return cutter.share_saving(1.0 - given["target_macs"])
     if given["mass"] is not None:
         # What the same mass would save dynamically.
-        gated = prepare(dense, data)
+        gated = prepare(dense, data) if isinstance(dense, Chain) else dense
         return cutter.share_saving(
             Forecast(gated, layers_of(gated, example(data)), data.surveyed).reduction(given["mass"])
         )
@@ -133,7 +133,7 @@ def foretold(checkpoint: Checkpoint, data: Data, masses: Sequence[float]) -> Ite
     forecast = Forecast(network, layers_of(network, example(data)), data.surveyed)
     timed = isinstance(network, Served) and checkpoint.net.group == GROUP and available()
     clock = Clock(network, data.surveyed) if timed else None
-    cutters = {method: Cutter(dense, method, data.train) for method in Method} if isinstance(dense, Chain) else {}
+    cutters = {method: Cutter(dense, method, data.train) for method in Method} if isinstance(dense, Cuttable) else {}
     for mass in masses:
         saved = forecast.reduction(mass)
         yield Foretold(FTWT, mass, saved, clock.ms(mass) if clock else None)
@@ -190,7 +190,9 @@ def exported_bucket(checkpoint: Checkpoint, to: Path, share: float) -> None:
 
 def _served(checkpoint: Checkpoint) -> ChainPlan:
     if not isinstance(checkpoint.network, Served):
-        raise ConfigError(f"export: the kernels cannot run a {type(checkpoint.network).__name__}")
+        raise ConfigError(
+            f"export: the kernels run 1x1 and 3x3 convolutions; {checkpoint.net.kind} has others. Take another --net"
+        )
     set_masking(checkpoint.network, Masking.PREDICTED if "mass" in checkpoint.facts else Masking.OFF)
     return plan_of(checkpoint.network, side=checkpoint.net.side)
 
@@ -215,7 +217,7 @@ def _mass_for(network: torch.nn.Module, data: Data, given: Mapping[str, Any]) ->
         forecast = Forecast(network, layers_of(network, example(data)), data.surveyed)
         return forecast.mass_for(1.0 - given["target_macs"])
     if not isinstance(network, Served) or {gate.group for gate in gates_of(network).values()} != {GROUP}:
-        raise ConfigError("--target-ms: what cannot be served (single filters) has no time; use --target-macs")
+        raise ConfigError("--target-ms: what cannot be served (lenet5, single filters) has no time; use --target-macs")
     return Clock(network, data.surveyed).mass_for(given["target_ms"])
 
 
@@ -240,6 +242,9 @@ def _state(given: Mapping[str, Any]) -> Path:
 
 
 def _saved(given: Mapping[str, Any], checkpoint: Checkpoint) -> Checkpoint:
+    # The same command gives the same bytes where these are the same; another split of a sum rounds otherwise.
+    built_by = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    checkpoint = replace(checkpoint, facts={**checkpoint.facts, **built_by})
     save(given["to"], checkpoint)
     _state(given).unlink(missing_ok=True)
     return checkpoint

@@ -1,4 +1,4 @@
-"""Changes to a trained chain that leave its answers alone, and the removal of chosen filters.
+"""Changes to a trained network that leave its answers alone, and the removal of chosen filters.
 
 Shapes: n samples, c channels.
 """
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nodes.pruning.architectures import Chain
+from nodes.pruning.architectures import Chain, ResNet
+from nodes.pruning.gates import GatedConv
 from nodes.pruning.mass import GROUP, firing_order
 
 Indices = NDArray[np.int64]
@@ -33,13 +34,40 @@ def take_filters(network: Chain, chosen: Mapping[int, Indices]) -> Chain:
     with torch.no_grad():
         for i, (old, new) in enumerate(zip(network.convs, fresh.convs, strict=True)):
             here = chosen.get(i, np.arange(old.conv.out_channels))
-            new.conv.weight.copy_(old.conv.weight[here][:, before])
-            for name in ("weight", "bias", "running_mean", "running_var"):
-                getattr(new.norm, name).copy_(getattr(old.norm, name)[here])
+            _copy(old, new, here, before)
             before = here
         fresh.head.weight.copy_(network.head.weight[:, before])
         fresh.head.bias.copy_(network.head.bias)
     return fresh
+
+
+def take_inner(network: ResNet, chosen: Mapping[int, Indices]) -> ResNet:
+    """A residual network with these filters of the first convolution of these blocks; all that is added stays.
+
+    Predictors are not carried over.
+    """
+    stay = [chosen.get(i, np.arange(channels)) for i, channels in enumerate(network.inner)]
+    fresh = ResNet(
+        network.depth,
+        width=network.width,
+        classes=network.head.out_features,
+        rank=network.rank,
+        group=network.group,
+        inner=[len(here) for here in stay],
+    )
+    fresh.stem.load_state_dict(network.stem.state_dict())
+    fresh.head.load_state_dict(network.head.state_dict())
+    with torch.no_grad():
+        for old, new, here in zip(network.blocks, fresh.blocks, stay, strict=True):
+            _copy(old.first, new.first, here, np.arange(old.first.conv.in_channels))
+            _copy(old.second, new.second, np.arange(old.second.conv.out_channels), here)
+    return fresh
+
+
+def _copy(old: GatedConv, new: GatedConv, outputs: Indices, inputs: Indices) -> None:
+    new.conv.weight.copy_(old.conv.weight[outputs][:, inputs])
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        getattr(new.norm, name).copy_(getattr(old.norm, name)[outputs])
 
 
 def gather_firing(network: Chain, scores: Mapping[str, NDArray[np.float32]]) -> Chain:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from nodes.pruning.architectures import Chain
+from nodes.pruning.architectures import Chain, ResNet
 from nodes.pruning.cost import dense_macs
+from nodes.pruning.gates import GatedConv
 from nodes.pruning.images import Images
-from nodes.pruning.rewiring import Indices, take_filters
+from nodes.pruning.rewiring import Indices, take_filters, take_inner
 from nodes.pruning.tracing import layers_of
 
 # A layer that is cut to nothing cuts the network in two.
@@ -26,6 +27,7 @@ BISECTIONS = 12
 JUDGED, AT_ONCE = 2000, 200
 
 Worth = Mapping[int, NDArray[np.float64]]
+Cuttable = Chain | ResNet
 
 
 class Method(Enum):
@@ -43,31 +45,35 @@ class Method(Enum):
 
 
 class Cutter:
-    """Cuts a dense chain down to a budget, by one method.
+    """Cuts a dense network down to a budget, by one method.
 
-    Every convolution that has a gate may lose filters, the first never. Gates are left as they come.
+    In a chain, every convolution that has a gate may lose filters, the first never. In a residual network, the first
+    convolution of each block may: what is added to a shortcut keeps its channels. Gates are left as they come.
 
     Args:
         dense: Trained.
         images: To train with; Taylor's method differentiates the loss of the first 2000.
     """
 
-    def __init__(self, dense: Chain, method: Method, images: Images) -> None:
+    def __init__(self, dense: Cuttable, method: Method, images: Images) -> None:
         self._dense, self._method = dense, method
         self._worth = filter_worth(dense, method, images)
         self._picture = torch.zeros(1, *images.images_nchw.shape[1:])
         self._before = dense_macs(layers_of(dense, self._picture))
 
-    def at(self, share: float) -> Chain:
+    def at(self, share: float) -> Cuttable:
         """With this share of the filters."""
-        return take_filters(self._dense, chosen_filters(self._worth, self._method, share))
+        chosen = chosen_filters(self._worth, self._method, share)
+        if isinstance(self._dense, ResNet):
+            return take_inner(self._dense, chosen)
+        return take_filters(self._dense, chosen)
 
-    def saved(self, network: Chain) -> float:
-        """Share of the dense chain's multiply-accumulates that `network` does without."""
+    def saved(self, network: Cuttable) -> float:
+        """Share of the dense network's multiply-accumulates that `network` does without."""
         return 1 - dense_macs(layers_of(network, self._picture)) / self._before
 
-    def share_for(self, fits: Callable[[Chain], bool], *, tries: int = BISECTIONS) -> float:
-        """The largest share found with which the chain `fits`; the smallest there is where none does."""
+    def share_for(self, fits: Callable[[Cuttable], bool], *, tries: int = BISECTIONS) -> float:
+        """The largest share found with which the network `fits`; the smallest there is where none does."""
         low, high = 0.0, 1.0
         if fits(self.at(high)):
             return high
@@ -81,16 +87,23 @@ class Cutter:
         return self.share_for(lambda network: self.saved(network) >= wanted)
 
 
-def filter_worth(dense: Chain, method: Method, images: Images) -> Worth:
-    """What each filter (c) is worth, for every convolution that has a gate."""
-    gated = {i: conv for i, conv in enumerate(dense.convs) if conv.gate is not None}
+def losers(dense: Cuttable) -> dict[int, GatedConv]:
+    """The convolutions that may lose filters, by their place in a chain, or by their block."""
+    if isinstance(dense, ResNet):
+        return {i: block.first for i, block in enumerate(dense.blocks)}
+    return {i: conv for i, conv in enumerate(dense.convs) if conv.gate is not None}
+
+
+def filter_worth(dense: Cuttable, method: Method, images: Images) -> Worth:
+    """What each filter (c) of `losers` is worth."""
+    gated = losers(dense)
     if method is Method.TAYLOR:
         return _taylor(dense, {i: conv.norm for i, conv in gated.items()}, images)
     sizes = {i: conv.conv.weight.detach().abs().sum(dim=(1, 2, 3)).double().numpy() for i, conv in gated.items()}
     return sizes if method is Method.UNIFORM else {i: size_c / size_c.mean() for i, size_c in sizes.items()}
 
 
-def _taylor(dense: Chain, norms: Mapping[int, nn.BatchNorm2d], images: Images) -> Worth:
+def _taylor(dense: Cuttable, norms: Mapping[int, nn.BatchNorm2d], images: Images) -> Worth:
     """Squared change of the loss without the filter's scale and offset, summed over batches of training images."""
     worth = {i: np.zeros(norm.num_features) for i, norm in norms.items()}
     dense.eval()

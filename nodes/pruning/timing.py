@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kernels.chain.cpu import Chain as Runner
 from kernels.chain.plan import ChainPlan
-from nodes.pruning.architectures import Chain, Served
+from nodes.pruning.architectures import Served
 from nodes.pruning.budget import Forecast
 from nodes.pruning.cost import Masks
 from nodes.pruning.export import parts_of, plan_of
@@ -24,7 +24,7 @@ TRIES = 9
 
 
 class Clock:
-    """Times a prepared chain under the masks of any mass, predictors included.
+    """Times a prepared network under the masks of any mass, predictors included.
 
     Args:
         network: Trained dense; its predictors decide nothing here, but they run.
@@ -64,8 +64,8 @@ class Clock:
         return low
 
 
-def plain_ms(network: Chain, images_nchw: NDArray[np.float32]) -> float:
-    """Median milliseconds of one image through a chain whose gates do nothing.
+def plain_ms(network: Served, images_nchw: NDArray[np.float32]) -> float:
+    """Median milliseconds of one image through a network whose gates do nothing.
 
     Raises:
         KernelMissing: The kernels are not built here.

@@ -28,6 +28,7 @@ class Asking:
     Args:
         expert: One by name; None lets the gateway choose.
         task: None takes the one that the gateway serves.
+        user: Whose own expert may answer and learn; None for nobody's.
     """
 
     expert: str | None
@@ -36,6 +37,7 @@ class Asking:
     fusion: str
     max_tokens: int
     temperature: float | None
+    user: str | None = None
 
 
 def _asking_options(function: Function) -> Function:
@@ -49,6 +51,7 @@ def _asking_options(function: Function) -> Function:
         click.option("--fusion", type=click.Choice(FUSIONS), default=AUTO, help="How answers are combined."),
         click.option("--max-tokens", type=click.IntRange(1, 131_072), default=256, show_default=True, help="Length."),
         click.option("--temperature", type=click.FloatRange(0.0, 2.0), help="How freely words are drawn."),
+        click.option("--user", help="Whose own expert may learn from this and answer."),
         click.option("--timeout", type=DURATION, default=60_000.0, help="Deadline of the call.  [default: 60s]"),
     )
     for option in reversed(options):
@@ -65,7 +68,8 @@ def _asking(options: dict[str, Any]) -> Asking:
     )
     model = options["model"]
     expert = None if model == AUTO else model
-    return Asking(expert, options["task"], budget, options["fusion"], options["max_tokens"], options["temperature"])
+    fusion, user = options["fusion"], options["user"]
+    return Asking(expert, options["task"], budget, fusion, options["max_tokens"], options["temperature"], user)
 
 
 @click.command(short_help="Ask a question in words; the answer comes as it is written.")
@@ -166,6 +170,7 @@ def _answer(
         expert=asking.expert,
         fusion=FusionChoice(asking.fusion),
         request_id=request_id,
+        user=asking.user,
     )
     for piece in pieces:
         if isinstance(piece, Generated):

@@ -33,6 +33,11 @@ FUSIONS = ("auto", "none", "mixture", "vote")
 @click.option("--request-id", help="A name of your own for this request; `edgewise why` takes it.")
 @click.option("--user", help="Whose own expert may learn from this and answer.")
 @click.option("--node", "nodes", multiple=True, metavar="NAME", help="Where it may run; may be repeated.")
+@click.option(
+    "--max-mass",
+    type=click.FloatRange(0.0, 1.0, min_open=True),
+    help="Only pruned experts, at operating points of at most this mass.",
+)
 @output_option
 @click.pass_obj
 def infer(
@@ -51,6 +56,7 @@ def infer(
     request_id: str | None,
     user: str | None,
     nodes: tuple[str, ...],
+    max_mass: float | None,
     output: str,
 ) -> None:
     """Answer one query: FILE is a picture or a .npy array.
@@ -75,6 +81,7 @@ def infer(
             request_id=request_id,
             user=user,
             nodes=nodes,
+            max_mass=max_mass,
         )
     if output == "json":
         print_json(answer)

@@ -82,10 +82,11 @@ class AsyncClient(Session):
         request_id: str | None = None,
         user: str | None = None,
         nodes: Sequence[str] = (),
+        max_mass: float | None = None,
         timeout_s: float | None = None,
     ) -> Answer:
         """Answer one tensor query, as `Client.infer`."""
-        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user, nodes)
+        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user, nodes, max_mass)
         named = inputs if isinstance(inputs, Mapping) else wire.fit(inputs, await self._spec(task))
         return await self._run(wire.infer(named, ask), timeout_s)
 
@@ -99,10 +100,11 @@ class AsyncClient(Session):
         expert: str | None = None,
         fusion: FusionChoice | None = None,
         request_id: str | None = None,
+        user: str | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[TextDelta | Generated, None]:
         """Generate text, as `Client.generate`."""
-        ask = wire.Ask(task, budget, expert, fusion, None, request_id)
+        ask = wire.Ask(task, budget, expert, fusion, None, request_id, user)
         call = wire.generate(messages, parameters, ask)
         open_stream: Any = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString

@@ -99,6 +99,7 @@ class Client(Session):
         request_id: str | None = None,
         user: str | None = None,
         nodes: Sequence[str] = (),
+        max_mass: float | None = None,
         timeout_s: float | None = None,
     ) -> Answer:
         """Answer one tensor query.
@@ -115,11 +116,12 @@ class Client(Session):
             timeout_s: Deadline of this call in seconds; the client's own when None.
             user: Whose own expert may learn from this and answer; None for nobody's.
             nodes: Where it may run; empty for anywhere.
+            max_mass: Only operating points of pruned experts with at most this mass; None for any expert.
 
         Raises:
             EdgewiseError: See `orchestrator.errors`, for example `BudgetInfeasible`.
         """
-        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user, nodes)
+        ask = wire.Ask(task, budget, expert, fusion, max_experts, request_id, user, nodes, max_mass)
         named = inputs if isinstance(inputs, Mapping) else wire.fit(inputs, self._spec(task))
         return self._run(wire.infer(named, ask), timeout_s)
 
@@ -133,6 +135,7 @@ class Client(Session):
         expert: str | None = None,
         fusion: FusionChoice | None = None,
         request_id: str | None = None,
+        user: str | None = None,
         timeout_s: float | None = None,
     ) -> Generator[TextDelta | Generated, None, None]:
         """Generate text: yields pieces as they come and ends with a `Generated` that holds all of it.
@@ -142,7 +145,7 @@ class Client(Session):
         Raises:
             EdgewiseError: Before or between pieces; see `orchestrator.errors`.
         """
-        ask = wire.Ask(task, budget, expert, fusion, None, request_id)
+        ask = wire.Ask(task, budget, expert, fusion, None, request_id, user)
         call = wire.generate(messages, parameters, ask)
         open_stream = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString

@@ -58,6 +58,7 @@ class Ask:
     request_id: str | None = None
     user: str | None = None
     nodes: Sequence[str] = ()
+    max_mass: float | None = None
 
 
 def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
@@ -71,6 +72,7 @@ def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
         fusion=_fusion(ask),
         user=ask.user or "",
         allowed_nodes=ask.nodes,
+        max_mass=ask.max_mass or 0.0,
     )
     return Call(f"/{GATEWAY}/Infer", request, gateway_pb2.InferResponse, _answer)
 
@@ -102,6 +104,7 @@ def generate(
         ),
         budget=_budget(ask.budget),
         fusion=_fusion(ask),
+        user=ask.user or "",
     )
     return Call(f"/{GATEWAY}/Generate", request, gateway_pb2.GenerateEvent, _event)
 

@@ -18,7 +18,7 @@ from orchestrator.gateway import requests
 from orchestrator.gateway.accounts import Payer
 from orchestrator.gateway.policy import caller
 from orchestrator.gateway.service import Service
-from orchestrator.types import FusionChoice, Query, Reply, Task, TensorSpec
+from orchestrator.types import WHOLE, FusionChoice, Query, Reply, Task, TensorSpec
 
 JSON_LENGTH = "inference-header-content-length"
 BUDGET_KEYS = ("max_energy_j", "max_latency_ms", "on_infeasible", "profile")
@@ -137,6 +137,7 @@ class Tensors:
             fusion=FusionChoice.AUTO,
             max_experts=0,
             deadline_s=limit_s if wanted_ms is None else min(max(wanted_ms, 1.0) / 1e3, limit_s),
+            max_mass=(None if parameters is None else parameters.number("max_mass", 0.0, WHOLE)) or WHOLE,
         )
         return query, fields
 

@@ -24,6 +24,8 @@ from orchestrator.execution.run import Decide, Progress, bound_of, wire_limit_j
 from orchestrator.execution.window import Window
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.session import SessionEnded
+from orchestrator.personal.types import PersonalNote
+from orchestrator.personal.wire import encode_owner
 from orchestrator.routing.binding import BoundRoute
 from orchestrator.routing.figures import TextFigures, affordable_tokens, conversation_of, text_figures
 from orchestrator.types import Delta, Done, TextQuery
@@ -44,6 +46,7 @@ class TextEnd:
     expert: str = ""
     logprobs_json: str = ""
     cached_tokens: int | None = None
+    personal: PersonalNote | None = None
 
 
 @dataclass
@@ -318,7 +321,7 @@ class TextRunner:
             index=index,
             stage=stage,
             request_id=query.request_id,
-            fill=lambda work: _fill(work, query, tokens),
+            fill=lambda work: _fill(work, query, tokens, self._board.states[index].arm.node),
             deadline_s=course.deadline_s,
             energy_limit_j=wire_limit_j(share_j),
             spare=lambda: False,
@@ -357,6 +360,7 @@ def _end(done: Done, expert: str, *, asked_tokens: int, query: TextQuery) -> Tex
         expert,
         done.logprobs_json,
         done.cached_tokens,
+        done.personal,
     )
 
 
@@ -365,7 +369,9 @@ async def _within(trial: Trial, deadline_s: float) -> Delta | None:
         return await trial.delta()
 
 
-def _fill(work: fleet_pb2.Work, query: TextQuery, tokens: int) -> None:
+def _fill(work: fleet_pb2.Work, query: TextQuery, tokens: int, node: str) -> None:
+    if query.owner is not None and query.home == node:
+        work.owner.CopyFrom(encode_owner(query.owner))
     parameters = query.parameters
     for message in query.messages:
         work.text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)

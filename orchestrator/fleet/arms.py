@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.fleet.changes import Changes
-from orchestrator.fleet.load import PRIOR_WAIT_SPREADS, Ahead, NodeLoad
+from orchestrator.fleet.load import Ahead, NodeLoad, prior_spreads
 from orchestrator.fleet.text_arms import TextTrack, learned_part
 from orchestrator.residency import missing_j, missing_ms
 from orchestrator.routing.margins import ConformalBound
@@ -120,13 +120,13 @@ class ArmBoard:
             concurrency: Pieces of work that it runs at once.
             queue_limit: How many more it takes; None for any number.
         """
+        arms = list(arms)
         load = self.nodes.get(node)
         if load is None:
-            load = self.nodes[node] = self._unknown(concurrency)
+            load = self.nodes[node] = self._unknown(concurrency, arms)
         load.concurrency, load.queue_limit = concurrency, queue_limit
         load.routable = True
         self._mark(load.arms, available=False)
-        arms = list(arms)
         self._make_room(len({arm.name for arm in arms} - self._by_name.keys()))
         load.arms = [self._place(arm) for arm in arms]
         self._mark(load.arms, available=True)
@@ -139,14 +139,14 @@ class ArmBoard:
             self._refresh_latency(index)
         self._set_wait(load)
 
-    def _unknown(self, concurrency: int) -> NodeLoad:
+    def _unknown(self, concurrency: int, arms: Sequence[Arm]) -> NodeLoad:
         """A node of which nothing was seen."""
         latency = self._latency_quantile
         return NodeLoad(
             concurrency,
             ConformalBound(quantile=self._energy_quantile, prior=PRIOR_ENERGY_FACTOR),
             ConformalBound(quantile=latency, prior=0.0),
-            ConformalBound(quantile=latency, prior=PRIOR_WAIT_SPREADS if self._margins else 0.0),
+            ConformalBound(quantile=latency, prior=prior_spreads(arms)),
         )
 
     def _place(self, arm: Arm) -> int:

@@ -9,12 +9,26 @@ the very end of their milliseconds, where half of them would be late.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.routing.margins import ConformalBound
+from orchestrator.types import Arm
 
-# Before waits were seen: 99 % of sums of lognormal times whose 95 % quantile is twice their median, as announced here.
-PRIOR_WAIT_SPREADS = 1.5
+# Before waits were seen: what 99 % of normal sums stay below, in standard deviations ...
+PRIOR_DEVIATIONS = 2.33
+# ... of times that are lognormal between what was announced, within these spreads.
+PRIOR_SPREADS = (0.5, 4.0)
+Z95 = 1.645
+
+
+def prior_spreads(arms: Iterable[Arm]) -> float:
+    """By how many spreads waits may be longer than expected, by the most uneven times that were announced."""
+    uneven = max((arm.p95_ms / arm.p50_ms for arm in arms if arm.p50_ms > 0.0), default=1.0)
+    variance = (math.log(max(1.0, uneven)) / Z95) ** 2
+    deviation = math.sqrt(math.exp(min(2.0 * variance, 50.0)) - math.exp(min(variance, 25.0)))
+    least, most = PRIOR_SPREADS
+    return min(max(least, PRIOR_DEVIATIONS * deviation), most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +76,7 @@ class NodeLoad:
     def wait_bound_ms(self) -> float:
         """The same at the promise's quantile."""
         wait_ms = self.wait_ms
-        if not wait_ms:
-            return 0.0
-        return wait_ms * (1.0 + max(0.0, self.wait_error.bound) / math.sqrt(self.pending))
+        return wait_ms * (1.0 + max(0.0, self.wait_error.bound) / math.sqrt(self.pending)) if wait_ms else 0.0
 
     @property
     def has_room(self) -> bool:

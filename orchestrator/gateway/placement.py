@@ -19,17 +19,18 @@ from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Decision
-from orchestrator.types import Arm, Limits, Query, TextQuery
+from orchestrator.types import WHOLE, Arm, Limits, Query, TextQuery
 
 AnyQuery = TypeVar("AnyQuery", Query, TextQuery)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where work may run; no nodes are all nodes."""
+    """Where work may run; no nodes are all nodes. `max_mass` bounds the operating points of pruned experts."""
 
     allowed_nodes: frozenset[str] = frozenset()
     required_tags: frozenset[str] = frozenset()
+    max_mass: float = WHOLE
 
     def within(self, other: Placement) -> Placement:
         """Where both allow it.
@@ -44,19 +45,22 @@ class Placement:
                 "This key's work may run on none of the nodes that the request allows; see auth.placement.",
                 field="allowed_nodes",
             )
-        return Placement(both or self.allowed_nodes or other.allowed_nodes, self.required_tags | other.required_tags)
+        nodes, tags = both or self.allowed_nodes or other.allowed_nodes, self.required_tags | other.required_tags
+        return Placement(nodes, tags, min(self.max_mass, other.max_mass))
 
     def allows(self, arm: Arm) -> bool:
         """Whether an arm may do it."""
-        return (not self.allowed_nodes or arm.node in self.allowed_nodes) and self.required_tags <= arm.tags
+        there = not self.allowed_nodes or arm.node in self.allowed_nodes
+        return there and self.required_tags <= arm.tags and (self.max_mass >= WHOLE or arm.mass <= self.max_mass)
 
 
 ANYWHERE = Placement()
 
 
 def placement_of(query: Query | TextQuery) -> Placement:
-    """Where a query may run."""
-    return Placement(query.allowed_nodes, query.required_tags)
+    """Where a query may run, and on which operating points."""
+    most = query.max_mass if isinstance(query, Query) else WHOLE
+    return Placement(query.allowed_nodes, query.required_tags, most)
 
 
 class Placements:
@@ -145,12 +149,18 @@ def placed(query: Query | TextQuery, board: ArmBoard) -> list[ArmState]:
     """The arms that can be asked now, are of the expert that a query wants, and where it may run.
 
     Raises:
-        RequestError: CAPABILITY_MISSING where such an expert is elsewhere only.
+        RequestError: CAPABILITY_MISSING where such an expert is elsewhere only, or only at larger masses.
     """
     where, arms = placement_of(query), board.arms(query.task.name)
     if query.expert is not None:
         arms = [state for state in arms if state.arm.expert == query.expert]
     fitting = [state for state in arms if where.allows(state.arm)]
+    if arms and where.max_mass < min((state.arm.mass for state in arms), default=0.0):
+        text = (
+            f"No expert that the request allows has a mass of {where.max_mass:g} or less; the least is "
+            f"{min(state.arm.mass for state in arms):g}. Raise max_mass, or leave it out."
+        )
+        raise RequestError("CAPABILITY_MISSING", text, field="max_mass")
     if arms and not fitting:
         text = "No connected node that this request or its key allows has an expert with the tags that are required."
         raise RequestError(

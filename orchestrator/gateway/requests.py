@@ -11,6 +11,7 @@ import numpy as np
 from edgewise.v1 import common_pb2, gateway_pb2
 from orchestrator.errors import RequestError
 from orchestrator.types import (
+    WHOLE,
     Array,
     FusionChoice,
     GenerationParameters,
@@ -62,7 +63,15 @@ def decode_infer(message: gateway_pb2.InferRequest, *, tasks: dict[str, Task], d
         deadline_s=deadline_s,
         user=check_user(message.user) if message.user else "",
         allowed_nodes=named("allowed_nodes", message.allowed_nodes, MAX_NODES),
+        max_mass=_mass(message.max_mass),
     )
+
+
+def _mass(asked: float) -> float:
+    if not 0.0 <= asked <= WHOLE:  # Not-a-number neither.
+        text = f"max_mass must be above 0 and at most 1 (0 is no limit), not {asked:g}."
+        raise RequestError("FIELD_OUT_OF_RANGE", text, field="max_mass")
+    return asked or WHOLE
 
 
 def check_user(user: str) -> str:
@@ -103,6 +112,7 @@ def decode_generate(message: gateway_pb2.GenerateRequest, *, tasks: dict[str, Ta
         needs=capabilities_needed(parameters),
         allowed_nodes=named("allowed_nodes", message.allowed_nodes, MAX_NODES),
         required_tags=named("required_tags", message.required_tags, MAX_TAGS),
+        user=check_user(message.user) if message.user else "",
     )
 
 

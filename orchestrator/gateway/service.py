@@ -276,6 +276,8 @@ class Service:
 
     async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
         query = self.placements.bind(query, ticket.payer.spender)
+        if query.user:
+            query = self.personal.claim(query, ticket.payer.spender.tenant)
         prompt, most = texts.features(query), query.max_experts or self._max_experts
 
         def ask(budget: BudgetRequest) -> tuple[texts.Demand, Wish, Decision, Limits]:
@@ -296,6 +298,9 @@ class Service:
         ticket.progress = progress
         panel = Panel(texts.confidence_of(ticket.plan) if ticket.plan else lambda _expert, margin: margin)
         async for piece in self._text_runner.run(query, progress, again, panel=panel, figures=demand.figures):
+            if isinstance(piece, TextEnd) and query.owner is not None:
+                # Where the key's work is bound to nodes, so is the copy of the question.
+                self.personal.answered(query.owner, query, piece.personal)
             yield piece
 
     def answered_from_cache(self, query: TextQuery, payer: Payer) -> None:

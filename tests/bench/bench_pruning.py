@@ -6,7 +6,9 @@ The weights are random: speed does not depend on them, and the checkpoints are t
 Runtime on the dense network, in turns with the pruned one, times the share of multiply-accumulates that is kept.
 Joules are modelled, never measured: multiply-accumulates times a device profile's constant.
 
-Not run: ResNet and MobileNet checkpoints (the method trains them, no kernels serve them), ImageNet, a GPU.
+MobileNet's speed is shown with random weights and masks (`pruning_mobilenet`).
+
+Not run: ResNet and MobileNet checkpoints, ImageNet, a GPU.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from nodes.energy.profile import load_profile
 from nodes.pruning.cost import dense_macs, sample_macs
 from tests.bench import onnx_convs
 from tests.bench.harness import Bar, Row, main
+from tests.bench.pruning_mobilenet import mobilenet
 from tests.bench.pruning_rows import (
     Masks8,
     Recorded,
@@ -159,14 +162,14 @@ def summary(rows: list[Row]) -> list[Row]:
 
 def run() -> list[Row]:
     """All recorded checkpoints of the narrow network, then the full one's speed, then the paper's figures beside."""
-    print(f"instruction set: {fastest().name}; not run: ResNet, MobileNet, ImageNet, any GPU")
+    print(f"instruction set: {fastest().name}; not run: checkpoints of ResNet and MobileNet, ImageNet, any GPU")
     points = recorded()
     runners = {row.name: dense(row.plan) if row.masks_ng is None else pruned(row.plan, row.masks_ng) for row in points}
     ms = turns(runners, ROUNDS)
     rows = [line for row in points for line in rows_of(row, ms)]
     reference: dict[str, object] = {"reference": "arXiv 2110.08232, full width, 200 epochs; not run here"}
     paper = [Row(f"paper_vgg16_{100 * saved:.0f}_accuracy", value, "1", reference) for saved, value in PAPER.items()]
-    return [*rows, *summary(rows), *full_width(found(AT_65)), *paper]
+    return [*rows, *summary(rows), *full_width(found(AT_65)), *mobilenet(turns), *paper]
 
 
 if __name__ == "__main__":

@@ -7,11 +7,14 @@ zeroeval's tasks (elsewhere). ``best_single`` is the cheapest model within 0.3 p
 2026-11-27: the penalties of the heads and the four candidates behind the gate were chosen by looking at cross-fitted
 results on these same four files, which hold 70 % of each table's prompts. Per-fold choices are honest; the design is
 not untouched by the data. The other 30 % were not seen.
+
+``--reach`` studies llmrouter_uiuc alone and tells what the bar on its joules asks (`routing_reach`).
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,6 +31,7 @@ from orchestrator.study.arms import read_arms
 from orchestrator.study.tables import Traffic, join_arms, read_traffic
 from tests.bench.harness import Bar, Row, evaluation_data, main
 from tests.bench.routing_arms import TABLES, arms_file, joules_per_billion_token
+from tests.bench.routing_reach import reach_rows
 
 BARS = (
     Bar("llmrouter_uiuc.joules_vs_best_single", 0.16, "<="),
@@ -48,6 +52,8 @@ _TRAINED_ON = 3_000
 def run() -> list[Row]:
     """Study every table, print what its policies do, time a decision."""
     data = evaluation_data()
+    if "--reach" in sys.argv:
+        return reach_rows("llmrouter_uiuc", run_study(load(data, "llmrouter_uiuc")), BARS[0].limit)
     constant, measured = joules_per_billion_token(data)
     rows: list[Row] = []
     for name in TABLES:
@@ -74,10 +80,13 @@ def _kept(traffic: Traffic, wanted: Callable[[int], bool]) -> Traffic:
 
 def _table_rows(name: str, table: Table) -> list[Row]:
     start = time.perf_counter()
-    summary = summarise(run_study(table))
+    study = run_study(table)
+    summary = summarise(study)
     seconds = time.perf_counter() - start
     _print(name, summary)
     found = [*_bar_rows(name, summary), Row(f"{name}.study", seconds, "s"), *_policy_rows(name, summary)]
+    if name == "llmrouter_uiuc":
+        found += reach_rows(name, study, BARS[0].limit)
     return found + _sensitivity_rows(name, table)
 
 

@@ -13,8 +13,9 @@ They were fixed on two pilot instances per utility, at 60 arms, by one rule: wit
 finishes within 20 s, and with the loose one any-right is not yet worth 0.999, where every set would be as good. That
 choice was not blind: times of our solver on such pilot instances, at 5, 10 and 30 %, had been seen before.
 
-``--quick`` takes two instances per class and leaves out the extra rows, ``--small`` takes family (a) alone. About 25
-minutes otherwise.
+``--only be`` takes families (b) and (e) alone, any of a to e and x (rows without bars) together; bars of the others
+then count as not measured. ``--small`` is ``--only a``. ``--quick`` takes two instances per class and leaves out x,
+``--tiny`` one, of the least size of (b). About 25 minutes otherwise. (c), (d) and (e) need no peer.
 """
 
 from __future__ import annotations
@@ -71,19 +72,19 @@ def small(others: Peers, take: slice) -> tuple[list[Row], list[Timed]]:
     return rows, everything
 
 
-def medium(others: Peers, count: int) -> tuple[list[Row], list[Timed]]:
+def medium(others: Peers, count: int, lengths: Sequence[int] = SIZES) -> tuple[list[Row], list[Timed]]:
     """(b)"""
     rows, everything = list[Row](), list[Timed]()
     for utility in UTILITIES:
         for budget in BUDGETS:
-            for arms in SIZES:
+            for arms in lengths:
                 timed = [against(case, others) for case in instances.medium(utility, arms, budget, count=count)]
                 everything += timed
                 rows += class_rows(f"b_{utility}_{budget}_{arms}", timed)
                 print(*(f"{row.metric} {row.value:.4g} {row.unit}" for row in rows[-3:]), sep="\n", flush=True)
     ratios = [row.value for row in rows if row.metric.endswith("_ratio")]
     mine, theirs = shifted_mean([t.ours_s for t in everything]), shifted_mean([t.peer_s for t in everything])
-    sizes: dict[str, object] = {"instances": len(everything), "queries": instances.QUERIES, "arms": list(SIZES)}
+    sizes: dict[str, object] = {"instances": len(everything), "queries": instances.QUERIES, "arms": list(lengths)}
     sizes["censored"] = sum(not one.peer for one in everything)
     rows.append(Row("b_ratio", mine / theirs, "fraction", sizes))
     rows.append(Row("b_class_ratio_worst", max(ratios), "fraction", {"classes": len(ratios)}))
@@ -180,19 +181,49 @@ def agreement(others: Peers, timed: Sequence[Timed]) -> Row:
     return Row("objectives_differ_most", max(one.differs for one in timed), "quality", sizes)
 
 
+def families(arguments: Sequence[str]) -> str:
+    """Which families were asked for.
+
+    Raises:
+        SystemExit: A family that there is not.
+    """
+    if "--small" in arguments:
+        return "a"
+    if "--only" not in arguments:
+        return "abcde" if {"--quick", "--tiny"} & set(arguments) else "abcdex"
+    wanted = "".join(arguments[arguments.index("--only") + 1 :][:1])
+    if not wanted or set(wanted) - set("abcdex"):
+        raise SystemExit(f"--only {wanted}: name families by letters out of abcdex, for example --only be")
+    return wanted
+
+
+def against_peers(others: Peers, wanted: str, count: int) -> list[Row]:
+    """(a), (b) and the rows without bars, as far as they are wanted."""
+    rows, timed = list[Row](), list[Timed]()
+    if "a" in wanted:
+        more, again = small(others, slice(0, count if count < 10 else None))
+        rows, timed = rows + more, timed + again
+    if "b" in wanted:
+        more, again = medium(others, count, SIZES[: 1 if count == 1 else None])
+        rows, timed = rows + more, timed + again
+    if timed:
+        rows.append(agreement(others, timed))
+    return rows + (extra(others) if "x" in wanted else [])
+
+
 def run() -> list[Row]:
-    """All families."""
-    quick = "--quick" in sys.argv
-    with peers() as others:
-        if "--pilot" in sys.argv:
-            return pilot(others)
-        rows, timed = small(others, slice(0, 2 if quick else None))
-        if "--small" in sys.argv:
-            return [*rows, agreement(others, timed)]
-        more, again = medium(others, 2 if quick else 10)
-        rows += [*more, agreement(others, [*timed, *again])]
-        rows += [*large(), *routed(), *solver_drift.rows(2 if quick else 10)]
-        return rows if quick else [*rows, *extra(others)]
+    """The families that were asked for."""
+    wanted = families(sys.argv)
+    count = 1 if "--tiny" in sys.argv else 2 if "--quick" in sys.argv else 10
+    rows = list[Row]()
+    if "--pilot" in sys.argv or set(wanted) & set("abx"):
+        with peers() as others:
+            rows = pilot(others) if "--pilot" in sys.argv else against_peers(others, wanted, count)
+    if "--pilot" in sys.argv:
+        return rows
+    rows += large() if "c" in wanted else []
+    rows += routed() if "d" in wanted else []
+    return rows + (solver_drift.rows(count) if "e" in wanted else [])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from kernels.chain.plan import Step
+from kernels.chain.plan import Depthwise, Step
 
 OPSET, IR = 17, 8
 Floats = NDArray[np.float32]
@@ -94,6 +94,8 @@ def chain_model(plan: Stack, batch: int | str) -> bytes:
     constants: dict[str, NDArray[Any]] = {"head": np.ascontiguousarray(plan.head_pc.T), "head_b": plan.head_bias_p}
     at = "x"
     for n, step in enumerate(plan.steps):
+        if step.depthwise is not None:
+            at = _depthwise(n, step.depthwise, at, nodes, constants)
         constants |= {f"w{n}": step.weights_oikk, f"b{n}": step.bias_o}
         margin = [step.weights_oikk.shape[2] // 2] * 4
         strides = [step.stride] * 2
@@ -110,3 +112,11 @@ def chain_model(plan: Stack, batch: int | str) -> bytes:
         helper.make_node("Softmax", ["logits"], ["y"]),
     ]
     return model_of(nodes, {"x": [batch, plan.inputs, plan.side, plan.side]}, constants)
+
+
+def _depthwise(n: int, layer: Depthwise, at: str, nodes: list[Any], constants: dict[str, NDArray[Any]]) -> str:
+    constants |= {f"dw{n}": layer.weights_ikk[:, None], f"db{n}": layer.bias_i}
+    inputs, strides, group = [at, f"dw{n}", f"db{n}"], [layer.stride] * 2, len(layer.bias_i)
+    nodes.append(helper.make_node("Conv", inputs, [f"dz{n}"], pads=[1] * 4, strides=strides, group=group))
+    nodes.append(helper.make_node("Relu", [f"dz{n}"], [f"d{n}"]))
+    return f"d{n}"

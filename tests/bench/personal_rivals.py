@@ -19,7 +19,7 @@ from nodes.personal import gate as gates
 from nodes.personal import instant
 from nodes.personal.base import Base, Looks
 from nodes.personal.expert import INSTANT, LocalExpert
-from nodes.personal.judging import BOUND_FRACTION, OFTEN_Z, beats
+from nodes.personal.judging import Verdict, judge_instant
 from nodes.personal.keeping import JUDGED_EVERY
 from nodes.personal.learning import (
     VALIDATED_FROM,
@@ -37,7 +37,7 @@ from nodes.personal.learning import (
 from nodes.personal.network import Floats
 from nodes.personal.teaching import Taught, teach
 from nodes.personal.training import still_better
-from tests.bench.personal_users import LENET5, World
+from tests.bench.personal_users import World
 
 FULL = Recipe(learning_rate=1e-3, steps=200, replay_batch=32, replay_weight=1.0, patience_steps=40, smoothing=0.0)
 LAST = Recipe(learning_rate=1e-2, steps=200, replay_batch=32, replay_weight=1.0, patience_steps=40, smoothing=0.0)
@@ -80,17 +80,17 @@ class Answers:
 
 def look(world: World, samples: Samples) -> Answers:
     """Run the global expert."""
-    weights = as_tensors(world.weights)
-    stem_map = stem(LENET5, weights, samples.images)
-    logits_nc, features_nf = answer(LENET5, weights, stem_map)
-    return Answers(samples, stem_map, logits_nc, features_nf, gate_features(LENET5, stem_map))
+    network, weights = world.network, as_tensors(world.weights)
+    stem_map = stem(network, weights, samples.images)
+    logits_nc, features_nf = answer(network, weights, stem_map)
+    return Answers(samples, stem_map, logits_nc, features_nf, gate_features(network, stem_map))
 
 
 def base_of(world: World, replay: Answers, stored: Answers) -> Base:
     """The global expert as a node has it."""
     prior = instant.prior(replay.features_nf, replay.probabilities_nc, replay.samples.labels_n)
     labels = tuple(str(label) for label in range(replay.logits_nc.shape[1]))
-    return Base("lenet5", "digits", "", labels, LENET5, world.weights, replay.looks, stored.looks, prior)
+    return Base("lenet5", "digits", "", labels, world.network, world.weights, replay.looks, stored.looks, prior)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +115,6 @@ class Score:
     generic_drop: float
     cpu_s: float
     routed_fraction: float = 1.0
-    promoted: bool = True
-    judging_s: float = 0.0
 
 
 def labels_of(scores_nc: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
@@ -142,29 +140,29 @@ def fully_tuned(scene: Scene, rows: int, *, unstopped: bool = False) -> Score:
     Args:
         unstopped: It learns from all corrections, for half of the steps, and nothing ends it early.
     """
-    own, replay = scene.pool[:rows].samples, scene.replay.samples
+    own, replay, network = scene.pool[:rows].samples, scene.replay.samples, scene.world.network
     pool = Pool(
-        as_input(LENET5, own.images),
+        as_input(network, own.images),
         torch.from_numpy(own.labels_n),
-        as_input(LENET5, replay.images),
+        as_input(network, replay.images),
         torch.from_numpy(replay.labels_n),
     )
     start = as_tensors(scene.world.weights)
     judges_n = np.zeros(rows, np.bool_) if unstopped else _judges(rows)
     recipe = _length(FULL, judges_n)
     tuned, cpu_s = _timed(
-        lambda: optimise(start, trainable(LENET5), pool, judges_n=judges_n, recipe=recipe, seed=scene.seed)
+        lambda: optimise(start, trainable(network), pool, judges_n=judges_n, recipe=recipe, seed=scene.seed)
     )
 
     def label(samples: Samples) -> NDArray[np.int64]:
-        return labels_of(answer(LENET5, tuned, stem(LENET5, tuned, samples.images))[0])
+        return labels_of(answer(network, tuned, stem(network, tuned, samples.images))[0])
 
     return _score(scene, label(scene.held_out.samples), label(scene.test.samples), cpu_s)
 
 
 def last_layer_tuned(scene: Scene, rows: int) -> Score:
     """Fine-tuning of the last layer."""
-    own, last = scene.pool[:rows], LENET5.last
+    own, last = scene.pool[:rows], scene.world.network.last
     pool = Pool(
         torch.from_numpy(own.features_nf),
         torch.from_numpy(own.samples.labels_n),
@@ -186,25 +184,21 @@ def last_layer_tuned(scene: Scene, rows: int) -> Score:
     return _score(scene, label(scene.held_out), label(scene.test), cpu_s)
 
 
-def instantly(scene: Scene, rows: int) -> Score:
-    """The instant head behind its gate."""
+def instantly(scene: Scene, rows: int) -> tuple[Score, Verdict]:
+    """The instant head behind its gate, judged by what a node judges it with."""
     own = scene.pool[:rows]
     residuals_nc = instant.residual(own.probabilities_nc, own.samples.labels_n)
     head = instant.InstantHead(scene.base.prior)
 
-    def work() -> gates.Gate:
+    def work() -> None:
         for feature_f, residual_c in zip(own.features_nf, residuals_nc, strict=True):
             head.update(feature_f, residual_c)
-        return gates.discriminate_linear(own.gate_nf, scene.replay.gate_nf)
+        gates.discriminate_linear(own.gate_nf, scene.replay.gate_nf)
 
-    gate, cpu_s = _timed(work)
+    _, cpu_s = _timed(work)
+    verdict = judge_instant(scene.base, head, own.looks)
     covered = instant.coverage(own.samples.labels_n, own.logits_nc.shape[1])
-    gate = _calibrated(scene, gate, _corrected(head, scene.stored, covered))
-    left_n = head.left_out(own.features_nf, own.probabilities_nc, own.samples.labels_n).argmax(axis=1)
-    open_n = instant.open_to(own.probabilities_nc, covered) & (gate.score(own.gate_nf) > 0.0)
-    mine_n = np.where(open_n, left_n == own.samples.labels_n, own.right_n)
-    score = _routed(scene, gate, lambda answers: _corrected(head, answers, covered), cpu_s)
-    return replace(score, promoted=beats(mine_n, own.right_n, z=OFTEN_Z))
+    return _routed(scene, verdict.gate, lambda answers: _corrected(head, answers, covered), cpu_s), verdict
 
 
 def _corrected(head: instant.InstantHead, answers: Answers, covered: float) -> NDArray[np.int64]:
@@ -215,28 +209,29 @@ def _corrected(head: instant.InstantHead, answers: Answers, covered: float) -> N
 
 def by_delta(scene: Scene, rows: int) -> tuple[Score, Score, Taught]:
     """The local expert alone, and behind its gate; trained and judged by what a node trains and judges with."""
-    own, weights = scene.pool[:rows], scene.world.weights
+    own, network, weights = scene.pool[:rows], scene.world.network, scene.world.weights
     folds_n = np.arange(rows) % JUDGED_EVERY
     taught, cpu_s = _timed(lambda: teach(scene.base, own.looks, folds_n, seed=scene.seed))
-    folded = as_tensors(deltas.fold(LENET5, weights, taught.delta))
+    folded = as_tensors(deltas.fold(network, weights, taught.delta))
 
     def label(answers: Answers) -> NDArray[np.int64]:
-        return labels_of(answer(LENET5, folded, answers.stem_map)[0])
+        return labels_of(answer(network, folded, answers.stem_map)[0])
 
-    alone = _score(scene, label(scene.held_out), label(scene.test), cpu_s - taught.judging_s)
-    served = _routed(scene, taught.verdict.gate, label, cpu_s - taught.judging_s)
-    return alone, replace(served, promoted=taught.verdict.promoted, judging_s=taught.judging_s), taught
+    alone = _score(scene, label(scene.held_out), label(scene.test), cpu_s)
+    return alone, _routed(scene, taught.verdict.gate, label, cpu_s), taught
 
 
-def served_of(scene: Scene, rows: int, served: Score, taught: Taught, first: Score) -> Score:
+def served_of(scene: Scene, rows: int, gated: Score, taught: Taught, first: tuple[Score, Verdict]) -> Score:
     """What a node has in service after these corrections: the delta, else the instant head, else neither."""
-    own, current = scene.pool[:rows].looks, None
-    if first.promoted:
-        gate, judgement = taught.verdict.gate, taught.verdict.judgement
-        current = LocalExpert(1, INSTANT, "", gate, judgement, rows)
+    own, (instant_score, instant_verdict), current = scene.pool[:rows].looks, first, None
+    if instant_verdict.promoted:
+        current = LocalExpert(1, INSTANT, "", instant_verdict.gate, instant_verdict.judgement, rows)
     keeps = current is not None and still_better(scene.base, current, own, np.arange(rows), taught)
-    chosen = served if served.promoted and not keeps else first if first.promoted else unchanged(scene)
-    return replace(chosen, cpu_s=served.cpu_s + first.cpu_s, judging_s=served.judging_s)
+    if taught.verdict.promoted and not keeps:
+        chosen = gated
+    else:
+        chosen = instant_score if instant_verdict.promoted else unchanged(scene)
+    return replace(chosen, cpu_s=gated.cpu_s + instant_score.cpu_s)
 
 
 def _judges(rows: int) -> NDArray[np.bool_]:
@@ -248,12 +243,6 @@ def _judges(rows: int) -> NDArray[np.bool_]:
 def _length(recipe: Recipe, judges_n: NDArray[np.bool_]) -> Recipe:
     """Half of the steps where nothing tells when to stop."""
     return recipe if judges_n.any() else replace(recipe, steps=recipe.steps // 2)
-
-
-def _calibrated(scene: Scene, gate: gates.Gate, local_n: NDArray[np.int64]) -> gates.Gate:
-    right_n = local_n == scene.stored.samples.labels_n
-    loss_n = scene.stored.right_n.astype(np.float64) - right_n
-    return gates.calibrate(gate, scene.stored.gate_nf, loss_n, bound_fraction=BOUND_FRACTION)
 
 
 def _routed(scene: Scene, gate: gates.Gate, label: Callable[[Answers], NDArray[np.int64]], cpu_s: float) -> Score:

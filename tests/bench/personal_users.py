@@ -2,7 +2,9 @@
 
 Two cohorts of ten synthetic writers (slant, turn, width, height, stroke, own symbols), made of MNIST digits that the
 global expert has not seen, no digit in both: *tuning* writers, on whom every constant of the method was chosen, and
-*judged* writers, on whom none was. One new site (optdigits) is judged with them. Shapes: n samples, h and w pixels.
+*judged* writers, on whom none was. One new site (optdigits) is judged with them. Where there is no evaluation data, the
+world is a small one: the LeNet-5 that ships, and writers made of the scikit-learn digits that it has not seen.
+Shapes: n samples, h and w pixels.
 """
 
 from __future__ import annotations
@@ -18,14 +20,21 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from deploy.demo.writer import Writer
+from nodes.personal.base import REPLAYED_EVERY
 from nodes.personal.learning import Samples, as_input, trainable
 from nodes.personal.network import Floats, Network, Stage
+from nodes.personal.onnx_file import read_network
+from nodes.zoo.catalog import load_catalog
 
 USERS = 10
-TUNING, JUDGED = "tuning", "judged"
+TUNING, JUDGED, SMALL = "tuning", "judged", "digits"
+SMALL_EXPERT = "digits-lenet5"
 # First seed of the generator per cohort; its writers are this one and the next nine.
-COHORTS = {TUNING: 100, JUDGED: 200}
+COHORTS = {TUNING: 100, JUDGED: 200, SMALL: 400}
+MNIST_COHORTS = (TUNING, JUDGED)
 PER_USER = 1_500
+SIZES, SMALL_SIZES = (20, 100, 300), (20, 100)
+HELD_OUT_FROM, SMALL_HELD_OUT_FROM = 400, 100
 STORED = 4_000
 REPLAYED = 1_000
 EPOCHS = 8
@@ -48,12 +57,18 @@ class World:
     """Everything that the benchmark needs.
 
     Attributes:
+        network: The global expert's layers.
+        sizes: Numbers of corrections.
+        held_out_from: Of a user's samples, those from this one on are never learned.
         replay: Stored generic samples that learning may use.
         stored: Stored generic samples that only thresholds are set on.
         test: Generic test samples.
     """
 
+    network: Network
     weights: dict[str, Floats]
+    sizes: tuple[int, ...]
+    held_out_from: int
     replay: Samples
     stored: Samples
     test: Samples
@@ -65,12 +80,15 @@ def load_world(folder: Path, cache: Path, *, cohort: str = JUDGED) -> World:
     mnist = np.load(folder / "vision_mnist" / "mnist.npz")
     order = np.random.default_rng(0).permutation(len(mnist["y_train"]))
     images, labels = mnist["x_train"][order].astype(np.float32) / 255, mnist["y_train"][order].astype(np.int64)
-    taken = len(COHORTS) * USERS * PER_USER
+    taken = len(MNIST_COHORTS) * USERS * PER_USER
     rows = Samples(images[taken + STORED :], labels[taken + STORED :])
     users = {f"writer{user}": sample for user, sample in enumerate(_writers(images, labels, cohort))}
     users["site"] = _site(folder / "vision_optdigits" / "optdigits_32x32.npz")
     return World(
+        network=LENET5,
         weights=_expert(rows, cache),
+        sizes=SIZES,
+        held_out_from=HELD_OUT_FROM,
         replay=Samples(images[taken : taken + REPLAYED], labels[taken : taken + REPLAYED]),
         stored=Samples(images[taken + REPLAYED : taken + STORED], labels[taken + REPLAYED : taken + STORED]),
         test=Samples(mnist["x_test"].astype(np.float32) / 255, mnist["y_test"].astype(np.int64)),
@@ -78,8 +96,34 @@ def load_world(folder: Path, cache: Path, *, cohort: str = JUDGED) -> World:
     )
 
 
+def small_world() -> World:
+    """Of what ships: writers of seeds that no other cohort has, each of the same 360 digits, 260 of them held out."""
+    catalog = load_catalog()
+    card = next(card for card in catalog.experts if card.name == SMALL_EXPERT)
+    generic, fresh = catalog.reference, catalog.held_out
+    network, weights = read_network(catalog.model_path(card).read_bytes(), fresh.inputs.shape[-1])
+    images, labels_n = fresh.inputs.astype(np.float32), fresh.labels_n.astype(np.int64)
+    replayed_n = np.arange(len(generic.inputs)) % REPLAYED_EVERY == 0
+    replay, stored = (
+        Samples(generic.inputs[rows_n].astype(np.float32), generic.labels_n[rows_n].astype(np.int64))
+        for rows_n in (replayed_n, ~replayed_n)
+    )
+    writers = (Writer.draw(COHORTS[SMALL] + user) for user in range(USERS))
+    users = {f"writer{user}": Samples(w.write(images, labels_n), labels_n) for user, w in enumerate(writers)}
+    return World(
+        network=network,
+        weights=dict(weights),
+        sizes=SMALL_SIZES,
+        held_out_from=SMALL_HELD_OUT_FROM,
+        replay=replay,
+        stored=stored,
+        test=Samples(images, labels_n),
+        users=users,
+    )
+
+
 def _writers(images: Floats, labels: NDArray[np.int64], cohort: str) -> Iterator[Samples]:
-    before = list(COHORTS).index(cohort) * USERS
+    before = MNIST_COHORTS.index(cohort) * USERS
     for user in range(USERS):
         mine = slice((before + user) * PER_USER, (before + user + 1) * PER_USER)
         yield Samples(Writer.draw(COHORTS[cohort] + user).write(images[mine], labels[mine]), labels[mine])

@@ -1,7 +1,8 @@
 """The text engine's process: reads orders from stdin, writes texts token by token to the stdout it was born with.
 
-Operations: ``load`` {id, arm, path, sha256} -> ``loaded``; ``unload`` {id, arm} -> ``unloaded``; ``generate`` {id, arm,
-…} -> ``piece`` {id, text, token_ids} any number of times, then ``end`` {id, finish, …}; ``cancel`` {id} ends the
+Operations: ``load`` {id, arm, path, sha256} (+ the tensor ``model`` in place of the file) -> ``loaded``; ``unload``
+{id, arm} -> ``unloaded``; ``generate`` {id, arm, …} (+ the tensor ``delta``, what of a model is the user's own) ->
+``piece`` {id, text, token_ids} any number of times, then ``end`` {id, finish, …}; ``cancel`` {id} ends the
 generation of that id with finish "cancelled" and has no answer of its own. Anything that goes wrong -> ``failed`` {id,
 reason, text}.
 
@@ -87,7 +88,8 @@ class _Desk:
         header = frame.header
         match frame.op:
             case "generate":
-                text = self._batcher.join(header["id"], self._library.arm(header["arm"]), order_from(header))
+                order = order_from(header, frame.tensors().get("delta"))
+                text = self._batcher.join(header["id"], self._library.arm(header["arm"]), order)
                 if text.writing.finish:
                     self._tell(text)
             case "cancel":
@@ -95,7 +97,9 @@ class _Desk:
                     text_left.piece = None
                     self._tell(text_left)
             case "load":
-                found = self._library.load(header["arm"], header["path"], header["sha256"])
+                held = frame.tensors().get("model")
+                model = None if held is None else held.tobytes()
+                found = self._library.load(header["arm"], header["path"], header["sha256"], model=model)
                 self._replies.send({"op": "loaded", "id": header["id"], **found})
             case "unload":
                 self._library.unload(header["arm"])

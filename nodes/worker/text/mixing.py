@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nodes.worker.text.model import Cache, LanguageModel, Row
 from nodes.worker.text.sampling import Floats, Sampling, draw, kept, margin, most_probable, probabilities
@@ -77,11 +78,13 @@ class Lanes:
 
     Attributes:
         top_logprobs: How many probable tokens are told beside each chosen one; None tells no probabilities.
+        delta_n: What of the models is the user's own; None for nothing.
     """
 
     def __init__(self, mixture: Mixture, prompt: Sequence[int], *, sampling: Sampling, seed: int) -> None:
         self._mixture, self._sampling = mixture, sampling
         self.top_logprobs: int | None = None
+        self.delta_n: NDArray[np.float32] | None = None
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._caches = [Cache(model) for model in mixture.models]
         self._prompt_tokens = len(prompt)
@@ -126,7 +129,7 @@ class Lanes:
         self.counts.calls += 1
         self.counts.macs += model.macs(cache.tokens, len(tokens))
         self.counts.caught_up_tokens += max(0, len(self.tokens) - max(cache.tokens, self._prompt_tokens) - 1)
-        return Row(cache, tokens)
+        return Row(cache, tokens, self.delta_n)
 
     def _drawn_token(self, logits_v: Floats, plain_v: Floats) -> int:
         temperature = self._sampling.temperature

@@ -98,6 +98,7 @@ class InferRequest(_message.Message):
     FUSION_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     ALLOWED_NODES_FIELD_NUMBER: _builtins.int
+    MAX_MASS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client or empty; returned in the reply and good for Explain."""
     task: _builtins.str
@@ -105,6 +106,8 @@ class InferRequest(_message.Message):
     """One expert by name; empty lets the gateway choose."""
     user: _builtins.str
     """Whose expert may learn from this and answer; empty for nobody's. A name within the caller's tenant."""
+    max_mass: _builtins.float
+    """Most mass, of the operating points of pruned experts, that may answer; what is not pruned has mass 1. 0 is no limit."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Tensor]: ...
     @_builtins.property
@@ -126,10 +129,11 @@ class InferRequest(_message.Message):
         fusion: _common_pb2.Fusion | None = ...,
         user: _builtins.str = ...,
         allowed_nodes: _abc.Iterable[_builtins.str] | None = ...,
+        max_mass: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "fusion", b"fusion"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_nodes", b"allowed_nodes", "budget", b"budget", "expert", b"expert", "fusion", b"fusion", "inputs", b"inputs", "request_id", b"request_id", "task", b"task", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_nodes", b"allowed_nodes", "budget", b"budget", "expert", b"expert", "fusion", b"fusion", "inputs", b"inputs", "max_mass", b"max_mass", "request_id", b"request_id", "task", b"task", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -195,9 +199,12 @@ class GenerateRequest(_message.Message):
     FUSION_FIELD_NUMBER: _builtins.int
     ALLOWED_NODES_FIELD_NUMBER: _builtins.int
     REQUIRED_TAGS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     task: _builtins.str
     expert: _builtins.str
+    user: _builtins.str
+    """As in InferRequest: whose own expert may answer, and whose question is kept for a correction."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]: ...
     @_builtins.property
@@ -224,10 +231,11 @@ class GenerateRequest(_message.Message):
         fusion: _common_pb2.Fusion | None = ...,
         allowed_nodes: _abc.Iterable[_builtins.str] | None = ...,
         required_tags: _abc.Iterable[_builtins.str] | None = ...,
+        user: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "fusion", b"fusion", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_nodes", b"allowed_nodes", "budget", b"budget", "expert", b"expert", "fusion", b"fusion", "messages", b"messages", "parameters", b"parameters", "request_id", b"request_id", "required_tags", b"required_tags", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_nodes", b"allowed_nodes", "budget", b"budget", "expert", b"expert", "fusion", b"fusion", "messages", b"messages", "parameters", b"parameters", "request_id", b"request_id", "required_tags", b"required_tags", "task", b"task", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

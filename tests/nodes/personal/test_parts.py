@@ -75,7 +75,9 @@ def test_the_gate_keeps_its_bound_on_samples_that_it_never_saw() -> None:
     # The local expert loses a fifth of all generic samples that it is asked about.
     loss_n = (rng.random(4_000) < 0.2).astype(np.float64)
     for gate in (gates.discriminate(own_nf, generic_nf), gates.discriminate_linear(own_nf, generic_nf)):
-        gate = gates.calibrate(gate, stored_nf, loss_n, bound_fraction=0.001)
+        gate, drop = gates.calibrate(gate, stored_nf, lambda rows: loss_n[rows], bound_fraction=0.001)
+        assert drop == pytest.approx(loss_n[gate.score(stored_nf) > 0].sum() / len(loss_n))
+        assert drop <= 0.001
         assert (gate.score(fresh_nf) > 0).mean() * 0.2 <= 0.002
         assert (gate.score(own_nf) > 0).mean() > 0.8
 
@@ -84,7 +86,8 @@ def test_a_local_expert_that_loses_nothing_may_answer_everything() -> None:
     rng = np.random.default_rng(0)
     generic_nf = rng.normal(0, 1, (500, 30)).astype(np.float32)
     gate = gates.discriminate(generic_nf[:50] + 0.1, generic_nf)
-    gate = gates.calibrate(gate, generic_nf, np.zeros(500), bound_fraction=0.0005)
+    gate, drop = gates.calibrate(gate, generic_nf, lambda rows: np.zeros(len(rows)), bound_fraction=0.0005)
+    assert drop == 0.0
     assert (gate.score(generic_nf) > 0).all()
 
 
@@ -105,11 +108,42 @@ def test_moments_find_a_slant_and_the_map_undoes_it() -> None:
 
 def test_luck_does_not_beat() -> None:
     right, wrong = np.ones(8, np.bool_), np.zeros(8, np.bool_)
-    assert beats(right, wrong)
-    assert not beats(right, right)
+    assert beats(right, wrong, z=1.0)
+    assert not beats(right, right, z=1.0)
+    assert not beats(right, wrong, z=1.0, lent=8)
     mixed = np.array([True] * 5 + [False] * 3)
     assert not beats(mixed, ~mixed, z=1.0)
     assert not beats(mixed[2:], ~mixed[2:], z=0.0)
+
+
+def test_only_samples_that_the_gate_sends_first_are_asked_about() -> None:
+    rng = np.random.default_rng(0)
+    generic_nf = rng.normal(0, 1, (4_000, 30)).astype(np.float32)
+    gate, asked = gates.discriminate(generic_nf[:50] + 0.1, generic_nf), 0
+
+    def lost(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        nonlocal asked
+        asked += len(rows)
+        return np.ones(len(rows))
+
+    gates.calibrate(gate, generic_nf, lost, bound_fraction=0.001)
+    assert asked == gates.LOOK
+
+
+def test_a_gate_goes_on_from_what_it_knows() -> None:
+    rng = np.random.default_rng(0)
+    generic_nf = rng.normal(2, 3, (1_000, 30)).astype(np.float32)
+    own_nf = (rng.normal(2, 3, (100, 30)) + 1.5).astype(np.float32)
+    first = gates.discriminate(own_nf[:75], generic_nf)
+    more = gates.discriminate(own_nf, generic_nf, start=first)
+    fresh_nf = (rng.normal(2, 3, (1_000, 30)) + 1.5).astype(np.float32)
+
+    def separates(gate: Gate) -> float:
+        edge = np.quantile(gate.score(generic_nf), 0.95)
+        return float((gate.score(fresh_nf) > edge).mean())
+
+    assert separates(more) >= separates(first) - 0.01
+    assert not np.allclose(more.first_fh, first.first_fh)
 
 
 # ---- keeping

@@ -97,12 +97,12 @@ def test_one_checkpoint_is_exported_at_several_masses(
     assert "0.5, 0.95" in capsys.readouterr().err
 
 
-def test_a_killed_training_goes_on_after_its_last_whole_epoch(narrow: Path, tmp_path: Path) -> None:
-    """Killed without a warning, then told the same again. That the numbers are the same: `test_training`."""
+def test_a_killed_training_goes_on_after_its_last_whole_epoch_to_the_same_bytes(narrow: Path, tmp_path: Path) -> None:
+    """Killed without a warning, then told the same again; beside it one that nobody killed, and one of another seed."""
 
-    def command(to: Path, epochs: int = 2) -> list[str]:
+    def command(to: Path, epochs: int = 2, seed: int = 0) -> list[str]:
         flags = ["--from", str(narrow), "--mass", "0.7", "--epochs", str(epochs), "--rate", "0.02", "--to", str(to)]
-        return [sys.executable, "-m", "nodes", "prune", "train", *flags]
+        return [sys.executable, "-m", "nodes", "prune", "train", *flags, "--seed", str(seed)]
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     killed, state = tmp_path / "killed.npz", tmp_path / "killed.state.npz"
@@ -122,7 +122,13 @@ def test_a_killed_training_goes_on_after_its_last_whole_epoch(narrow: Path, tmp_
     assert "epoch 2/2" in again.stdout
     facts = json.loads(killed.with_suffix(".json").read_text())["facts"]
     assert facts["reduction"] == pytest.approx(facts["reduction_forecast"], abs=0.05)
+    assert facts["threads"] == 1
     assert not state.exists()
+    whole, unlike = tmp_path / "whole.npz", tmp_path / "unlike.npz"
+    subprocess.run(command(whole), env=environment, capture_output=True, check=True)
+    subprocess.run(command(unlike, seed=1), env=environment, capture_output=True, check=True)
+    assert whole.read_bytes() == killed.read_bytes()
+    assert unlike.read_bytes() != whole.read_bytes()
 
 
 def test_a_teacher_is_listened_to_for_its_share() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,9 +12,11 @@ torch.set_num_threads(1)
 
 from kernels.chain.cpu import Chain as Runner  # noqa: E402
 from kernels.native.library import available  # noqa: E402
-from nodes.pruning.architectures import Chain  # noqa: E402
+from nodes.pruning.architectures import BUILDERS, Chain, ResNet  # noqa: E402
+from nodes.pruning.checkpoints import Checkpoint, Net, load, net_after, save  # noqa: E402
 from nodes.pruning.export import plan_of  # noqa: E402
 from nodes.pruning.images import Images  # noqa: E402
+from nodes.pruning.rewiring import take_inner  # noqa: E402
 from nodes.pruning.static import LEAST, Cutter, Method, chosen_filters, filter_worth  # noqa: E402
 
 
@@ -93,3 +97,48 @@ def test_the_kernels_serve_widths_that_are_no_multiple_of_16(network: Chain, ima
     with torch.no_grad():
         expected = torch.softmax(small(torch.from_numpy(images.images_nchw)), dim=1).numpy()
     np.testing.assert_allclose(Runner(plan_of(small, side=8))(images.images_nchw)[0], expected, atol=1e-4)
+
+
+@pytest.fixture
+def residual() -> ResNet:
+    torch.manual_seed(0)
+    made: ResNet = BUILDERS["resnet20"](width=2.0, classes=4)
+    made.train()(torch.randn(8, 3, 16, 16))  # So that the normalisation has seen something.
+    made.eval()
+    return made
+
+
+@pytest.mark.parametrize("method", Method)
+def test_residual_networks_lose_channels_within_their_blocks(residual: ResNet, method: Method, tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    images = Images(chance.standard_normal((40, 3, 16, 16)).astype(np.float32), chance.integers(0, 4, 40))
+    cutter = Cutter(residual, method, images)
+    small = cutter.at(cutter.share_saving(0.4))
+    assert isinstance(small, ResNet)
+    assert 0.4 <= cutter.saved(small) <= 0.45
+    assert cutter.saved(cutter.at(1.0)) == 0.0
+    outer = [block.second.conv.out_channels for block in small.blocks]
+    assert outer == [block.second.conv.out_channels for block in residual.blocks], "what is added keeps its channels"
+    small.eval()
+    net = net_after(Net("resnet20", classes=4, side=16, width=2.0), small)
+    save(tmp_path / "one.npz", Checkpoint(net, small))
+    picture = torch.from_numpy(images.images_nchw[:5])
+    with torch.no_grad():
+        expected = torch.softmax(small(picture), dim=1).numpy()
+        again = torch.softmax(load(tmp_path / "one.npz").network(picture), dim=1).numpy()
+    np.testing.assert_array_equal(again, expected)
+    if available():
+        np.testing.assert_allclose(Runner(plan_of(small, side=16))(images.images_nchw[:5])[0], expected, atol=1e-4)
+
+
+def test_filters_that_say_nothing_can_leave_a_block_unnoticed(residual: ResNet) -> None:
+    """The control: one filter more, and the answers change."""
+    with torch.no_grad():
+        residual.blocks[4].first.norm.weight[20:] = 0
+        residual.blocks[4].first.norm.bias[20:] = 0
+        picture = torch.randn(3, 3, 16, 16)
+        before = residual(picture)
+        same = take_inner(residual, {4: np.arange(20)}).eval()(picture)
+        other = take_inner(residual, {4: np.arange(19)}).eval()(picture)
+    torch.testing.assert_close(same, before, atol=1e-5, rtol=1e-5)
+    assert float((other - before).abs().max()) > 1e-4

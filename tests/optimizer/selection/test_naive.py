@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,17 @@ def test_ours_is_right_and_better() -> None:
     assert solve_by_boxes(problem).objective == pytest.approx(exact, rel=1e-12)
     assert solve_by_corners(problem).objective == pytest.approx(exact, rel=1e-12)
     assert exact >= naive_exhaustive(problem)
+
+
+@pytest.mark.parametrize("problem", [counter_example(), *map(random_problem, range(4))], ids=lambda p: len(p.arms))
+def test_ours_is_monotone_on_every_subset(problem: Problem) -> None:
+    """The control is above: the naive limit drops a set of which a larger one is feasible."""
+    arms = range(len(problem.arms))
+    value = {frozenset(kept): problem.value(kept) for size in arms for kept in combinations(arms, size + 1)}
+    for kept, worth in value.items():
+        assert problem.fits(tuple(kept))
+        for left in (kept - {arm} for arm in kept if len(kept) > 1):
+            assert value[left] <= worth + 1e-12
 
 
 def test_it_is_the_rule_not_the_exception() -> None:

@@ -106,3 +106,13 @@ async def test_budgets_of_tensors(served: Live) -> None:
     told = await post(served, INFER, {"inputs": [IMAGE]}, x_edgewise_max_energy_j="1e-9")
     assert told.status == 422
     assert (await post(served, INFER, tight | {"parameters": {"max_energy_j": 1.0}})).status == 200
+
+
+async def test_masses_of_tensors(live: Live) -> None:
+    pruned = FakeArm("net-m60", "mass-0.6", energy_j=0.01, quality_fraction=0.5)
+    async with live.node(arms=[FakeArm("net", energy_j=0.01, quality_fraction=0.99), pruned], behaviour=answers(7)):
+        for parameters, arm in ({}, "net"), ({"max_mass": 1}, "net"), ({"max_mass": 0.6}, "net-m60"):
+            told = (await post(live, INFER, {"inputs": [IMAGE], "parameters": parameters})).json
+            assert told["routing"]["experts"] == [f"{arm}@fake-1"], parameters
+        wrong = await post(live, INFER, {"inputs": [IMAGE], "parameters": {"max_mass": 2}})
+    assert (wrong.status, wrong.json["code"]) == (400, "field_out_of_range")

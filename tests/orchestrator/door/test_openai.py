@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import openai as sdk
@@ -18,6 +19,7 @@ from tests.fakes.live import Live, until
 CHEAP = FakeArm("small", task="chat", energy_j=0.1, quality_fraction=0.7)
 DEAR = FakeArm("large", task="chat", energy_j=0.9, quality_fraction=0.9)
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+PICTURE: list[Any] = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
 
 
 async def test_a_chat_carries_what_it_cost_and_how_it_was_routed(live: Live, openai: AsyncOpenAI) -> None:
@@ -246,6 +248,30 @@ async def test_what_no_expert_declares_is_refused(live: Live, openai: AsyncOpenA
             with pytest.raises(sdk.BadRequestError):
                 await openai.chat.completions.create(model="auto", **want)
         assert node.seen.works == []
+
+
+@pytest.mark.parametrize(
+    ("able", "want"),
+    [
+        ("tools", {"tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]}),
+        ("json_schema", {"response_format": {"type": "json_object"}}),
+        ("images", {"messages": [{"role": "user", "content": PICTURE}]}),
+        ("logprobs", {"logprobs": True}),
+    ],
+)
+async def test_only_who_declares_it_is_asked_and_everybody_where_nobody_needs_it(
+    live: Live, openai: AsyncOpenAI, able: str, want: dict[str, Any]
+) -> None:
+    arms = [replace(CHEAP, text={"capabilities": []}), replace(DEAR, text={"capabilities": [able]})]
+    async with live.node(arms=arms, behaviour=speaks("x")) as node:
+        await openai.chat.completions.create(**{"model": "auto:eco", "messages": HELLO} | want)
+        assert [work.expert for work in node.seen.works] == ["large"]
+        # The control: without the need the cheaper one is not out.
+        await openai.chat.completions.create(model="small", messages=HELLO)
+        with pytest.raises(sdk.BadRequestError) as caught:
+            await openai.chat.completions.create(**{"model": "small", "messages": HELLO} | want)
+        assert caught.value.code == "capability_missing"
+        assert [work.expert for work in node.seen.works] == ["large", "small"]
 
 
 async def test_explain_tells_what_else_was_considered(live: Live, openai: AsyncOpenAI) -> None:

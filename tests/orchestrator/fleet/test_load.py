@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from orchestrator.fleet.arms import ArmBoard
-from orchestrator.fleet.load import PRIOR_WAIT_SPREADS, Ahead
+from orchestrator.fleet.load import PRIOR_SPREADS, Ahead, prior_spreads
 from tests.orchestrator.builders import a_board, an_arm
 
 
@@ -60,7 +60,16 @@ def test_the_bound_on_a_wait_grows_slower_than_the_wait() -> None:
             board.dispatched(0)
         wait_ms = 4.0 * pending
         assert board.wait_ms_n[0] == wait_ms
-        assert board.wait_bound_ms_n[0] == pytest.approx(wait_ms * (1.0 + PRIOR_WAIT_SPREADS / math.sqrt(pending)))
+        assert board.wait_bound_ms_n[0] == pytest.approx(wait_ms * (1.0 + PRIOR_SPREADS[0] / math.sqrt(pending)))
+
+
+def test_before_waits_were_seen_they_stray_as_the_announced_times_do() -> None:
+    """2.33 standard deviations of a lognormal time whose 95 % quantile is twice its median."""
+    even, uneven = an_arm(p50_ms=4.0, p95_ms=4.0), an_arm(p50_ms=4.0, p95_ms=8.0)
+    assert prior_spreads([even]) == prior_spreads([]) == PRIOR_SPREADS[0]
+    drawn = np.exp(np.random.default_rng(0).normal(0.0, math.log(2.0) / 1.645, 200_000))
+    assert prior_spreads([even, uneven]) == pytest.approx(2.33 * drawn.std(), rel=0.02)
+    assert prior_spreads([an_arm(p50_ms=1e-9, p95_ms=1e9)]) == PRIOR_SPREADS[1]
 
 
 def test_the_bound_covers_sums_of_times_like_those_that_were_seen() -> None:

@@ -100,3 +100,13 @@ def test_a_cheap_node_is_filled_no_further_than_its_answers_are_in_time(latency_
 def test_control_waits_without_a_margin_make_many_late(latency_ms: float) -> None:
     outcome = simulate(two_kinds(dear=3, queue_limit=1000, latency_ms=latency_ms), a_load(200.0, 3000))
     assert late_fraction(outcome) > 0.05
+
+
+@pytest.mark.parametrize("p95_ms", [500.0, 900.0])
+def test_margins_leave_a_node_busy_at_ten_times_its_capacity(p95_ms: float) -> None:
+    device = a_device("n", an_expert(p50_ms=500.0, p95_ms=p95_ms), concurrency=4)
+    task = TaskClass("a", budget=BudgetRequest(None, 2500.0), deadline_s=10.0)
+    outcome = simulate(a_world((device, 1), tasks=(task,), gateway=WIDE), a_load(80.0, 1600))
+    assert late_fraction(outcome) <= 0.01
+    busy = outcome.machines[0].busy_s / outcome.until_s / 4
+    assert busy > 0.95
