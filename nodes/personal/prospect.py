@@ -16,6 +16,7 @@ Shapes: n samples, c classes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,7 +127,7 @@ def prospect(own: Looks, judged_n: Rights, right_n: Rights) -> Prospect:
 
 def _most(expected: float) -> float:
     """What luck hardly exceeds where so much is expected of it."""
-    return float(expected + CHANCE_Z * expected**0.5)
+    return expected + CHANCE_Z * math.sqrt(expected)
 
 
 def _near(samples: Looks) -> Rights:

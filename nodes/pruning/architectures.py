@@ -177,6 +177,31 @@ class MobileNet(nn.Module):
         return {**before, "head": f"blocks.{len(self.blocks) - 1}.pointwise"}
 
 
+class LeNet(nn.Module):
+    """LeNet-5 for 32x32 images of three colours, with ReLU and maxima; its 5x5 kernels can be studied, not served.
+
+    Source: LeCun et al., Gradient-Based Learning Applied to Document Recognition, 1998, section II-B.
+    """
+
+    def __init__(self, *, width: float = 1.0, classes: int = 10, rank: int | None = None, group: int = GROUP) -> None:
+        super().__init__()
+        first, second, third, fourth = (max(1, round(width * channels)) for channels in (6, 16, 120, 84))
+        self.c1 = GatedConv(3, first, kernel=5, gate=False, padded=False)
+        self.c3 = GatedConv(first, second, kernel=5, gate=group, rank=rank, padded=False)
+        self.c5 = GatedConv(second, third, kernel=5, gate=group, rank=rank, padded=False)
+        self.f6 = nn.Linear(third, fourth)
+        self.head = nn.Linear(fourth, classes)
+
+    def forward(self, image_bchw: torch.Tensor) -> torch.Tensor:
+        for conv in (self.c1, self.c3):
+            image_bchw = functional.max_pool2d(conv(image_bchw), 2)
+        return self.head(functional.relu(self.f6(self.c5(image_bchw).flatten(1))))
+
+    def sources(self) -> dict[str, str | None]:
+        """C5 reads what C3 has left, and F6 what C5 has."""
+        return {"c5": "c3", "f6": "c5"}
+
+
 # What the kernels can run.
 Served = Chain | ResNet | MobileNet
 
@@ -205,5 +230,6 @@ BUILDERS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "resnet20": lambda **given: ResNet(3, **given),
         "resnet56": lambda **given: ResNet(9, **given),
         "mobilenet": MobileNet,
+        "lenet5": LeNet,
     }
 )

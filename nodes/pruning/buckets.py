@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from kernels.chain.plan import ChainPlan, Predictor, Step
+from kernels.chain.plan import ChainPlan, Predictor, Step, shrunk
 from kernels.masked_conv.layout import GROUP
 from nodes.errors import ConfigError
 
@@ -54,16 +54,22 @@ def bucket(plan: ChainPlan, share: float) -> bytes:
     Input ``image`` (1, i, side, side), output ``probabilities`` (1, p).
 
     Raises:
-        ConfigError: The plan has residual sums.
+        ConfigError: The plan has depthwise convolutions.
     """
-    if any(step.add for step in plan.steps):
-        raise ConfigError("--bucket: buckets of residual networks are not written; leave --bucket out, or take vgg16")
+    if any(step.depthwise is not None for step in plan.steps):
+        raise ConfigError("--bucket: buckets of mobilenet are not written; leave --bucket out, or take vgg16 or resnet")
     graph = _Graph()
     image, active = "image", graph.keep("all_inputs", np.arange(plan.inputs))
-    inputs = plan.inputs
+    inputs, side, shortcut = plan.inputs, plan.side, ("", 0)
     for index, (step, kept) in enumerate(zip(plan.steps, groups_kept(plan, share), strict=True)):
-        image, active = _step(graph, f"s{index}_", step, kept, (image, active, inputs))
-        inputs = len(step.bias_o)
+        at = f"s{index}_"
+        if step.keep:
+            shortcut = _whole(graph, at + "kept_", (image, active, inputs), side), inputs
+        image, active = _step(graph, at, step, kept, (image, active, inputs))
+        inputs, side = len(step.bias_o), shrunk(step, side) // (2 if step.halve else 1)
+        if step.add:
+            image = _sum(graph, at, step.add, shortcut, _whole(graph, at, (image, active, inputs), side))
+            active = graph.keep(at + "all", np.arange(inputs))
     _head(graph, plan, image, active)
     shape = [1, plan.inputs, plan.side, plan.side]
     model = helper.make_model(
@@ -104,6 +110,34 @@ def _step(graph: _Graph, at: str, step: Step, kept: int, before: tuple[str, str,
     if step.halve:
         found = graph.add("MaxPool", [found], at + "pool", kernel_shape=[2, 2], strides=[2, 2])
     return found, _channels(graph, at, groups, kept)
+
+
+def _whole(graph: _Graph, at: str, before: tuple[str, str, int], side: int) -> str:
+    """The image with all its channels; those that were not computed are zero."""
+    image, active, channels = before
+    if active in graph.constants:
+        return image
+    silence = graph.keep(at + "whole_zeros", np.zeros((channels, side, side), dtype=np.float32))
+    column, planes = graph.keep(at + "column_k1", np.array([-1, 1])), graph.keep(at + "khw", np.array([-1, side, side]))
+    places = graph.add("Reshape", [active, column], at + "whole_places")
+    planes = graph.add("Reshape", [image, planes], at + "whole_planes")
+    spread = graph.add("ScatterND", [silence, places, planes], at + "whole_spread")
+    shape = graph.keep(at + "whole_shape", np.array([1, channels, side, side]))
+    return graph.add("Reshape", [spread, shape], at + "whole")
+
+
+def _sum(graph: _Graph, at: str, stride: int, shortcut: tuple[str, int], image: str) -> str:
+    """Both added: every `stride`th pixel of the shortcut; channels that it lacks are zero."""
+    kept, channels = shortcut
+    if stride == 2:
+        slices = {"starts": [0, 0], "ends": [1 << 30] * 2, "axes": [2, 3], "steps": [2, 2]}
+        given = [graph.keep(f"{at}pixels_{name}", np.array(pair)) for name, pair in slices.items()]
+        kept = graph.add("Slice", [kept, *given], at + "fewer_pixels")
+    missing = len(graph.constants[at + "b"].ravel()) - channels
+    if missing:
+        pads = graph.keep(at + "pads", np.array([0, 0, 0, 0, 0, missing, 0, 0]))
+        kept = graph.add("Pad", [kept, pads], at + "more_channels")
+    return graph.add("Add", [image, kept], at + "sum")
 
 
 def _flat(kept: int, graph: _Graph, active: str, side: int) -> NDArray[np.int64]:

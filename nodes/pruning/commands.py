@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nodes.pruning.checkpoints import Checkpoint
 
 FILE = click.Path(dir_okay=False, path_type=Path)
-NETS = ("digits", "vgg16", "resnet20", "resnet56", "mobilenet")
+NETS = ("digits", "vgg16", "resnet20", "resnet56", "mobilenet", "lenet5")
 FTWT = "ftwt"
 METHODS = (FTWT, "static-uniform", "static-magnitude", "static-taylor")
 MASSES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)

@@ -106,8 +106,9 @@ class GatedConv(nn.Module):
     Args:
         inputs: Channels in.
         outputs: Channels out.
-        kernel: 1 or 3, padded so that stride 1 keeps the size.
+        kernel: Odd; 1 or 3 can be served.
         stride: 1 or 2.
+        padded: So that stride 1 keeps the size; else the image shrinks.
         gate: False for none, else channels that one decision of the gate stands for: 16 as the kernels skip them, or 1
             to see what single filters would save.
         rank: Of the predictor; None for a full map.
@@ -122,9 +123,11 @@ class GatedConv(nn.Module):
         stride: int = 1,
         gate: int | Literal[False] = GROUP,
         rank: int | None = None,
+        padded: bool = True,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+        padding = kernel // 2 if padded else 0
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
         self.gate = Gate(inputs, outputs, rank=rank, group=gate) if gate else None
 

@@ -190,7 +190,9 @@ def exported_bucket(checkpoint: Checkpoint, to: Path, share: float) -> None:
 
 def _served(checkpoint: Checkpoint) -> ChainPlan:
     if not isinstance(checkpoint.network, Served):
-        raise ConfigError(f"export: the kernels cannot run a {type(checkpoint.network).__name__}")
+        raise ConfigError(
+            f"export: the kernels run 1x1 and 3x3 convolutions; {checkpoint.net.kind} has others. Take another --net"
+        )
     set_masking(checkpoint.network, Masking.PREDICTED if "mass" in checkpoint.facts else Masking.OFF)
     return plan_of(checkpoint.network, side=checkpoint.net.side)
 
@@ -215,7 +217,7 @@ def _mass_for(network: torch.nn.Module, data: Data, given: Mapping[str, Any]) ->
         forecast = Forecast(network, layers_of(network, example(data)), data.surveyed)
         return forecast.mass_for(1.0 - given["target_macs"])
     if not isinstance(network, Served) or {gate.group for gate in gates_of(network).values()} != {GROUP}:
-        raise ConfigError("--target-ms: what cannot be served (single filters) has no time; use --target-macs")
+        raise ConfigError("--target-ms: what cannot be served (lenet5, single filters) has no time; use --target-macs")
     return Clock(network, data.surveyed).mass_for(given["target_ms"])
 
 

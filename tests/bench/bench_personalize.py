@@ -22,6 +22,7 @@ import json
 import os
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -110,7 +111,7 @@ def run() -> list[Row]:
     world = load_world(evaluation_data(), CACHE, cohort=COHORT)
     if COHORT == TUNING:
         return _users_rows(world, f"{TUNING}.")
-    parts = {
+    parts: dict[str, Callable[[], list[Row]]] = {
         "users": lambda: _users_rows(world),
         "speed": lambda: [*_overheads(world), *instant_rows(), *speed_rows(world.network, world.weights)],
         "omniglot": lambda: omniglot_rows(evaluation_data(), world.weights),

@@ -97,7 +97,8 @@ def _tasks(file: Path, weights: dict[str, Floats]) -> Iterator[Task]:
 def _small(ink: Floats) -> Floats:
     """As MNIST draws: 24 by 24 with a margin, and strokes as thick as its own."""
     thick = functional.max_pool2d(torch.from_numpy(ink)[:, None], 5, 1, 2)
-    return functional.pad(functional.interpolate(thick, size=(24, 24), mode="area"), (2, 2, 2, 2))[:, 0].numpy()
+    small = functional.interpolate(thick, size=(24, 24), mode="area")
+    return np.asarray(functional.pad(small, (2, 2, 2, 2))[:, 0].numpy())
 
 
 def _augmented(sheet: Samples, rng: np.random.Generator) -> Samples:

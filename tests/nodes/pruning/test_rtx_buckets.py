@@ -19,6 +19,7 @@ from nodes.worker.chains import parse_chain
 from nodes.worker.tensorrt.building import EngineOrder, build_engine
 from nodes.zoo.arrays import read_arrays
 from nodes.zoo.catalog import load_catalog
+from tests.kernels.chains import random_residual
 from tests.nodes.pruning.test_buckets import best_masks
 
 REAL = pytest.mark.skipif(
@@ -46,6 +47,12 @@ def test_rtx_builds_the_three_buckets_of_a_shipped_expert(buckets: dict[float, b
         assert steps[:2] == ["parse", "build"]
     assert all(size > 10_000 for size in sizes.values())
     assert len(set(sizes.values())) == len(SHARES), "three engines, not one three times"
+
+
+@REAL
+def test_rtx_builds_a_bucket_of_a_residual_network() -> None:
+    graph = bucket(random_residual((32, 64), inputs=3, side=16), 0.5)
+    assert len(build_engine(graph, EngineOrder("rtx", (1, 1, 1), "8.9"), lambda _: None)) > 10_000
 
 
 @pytest.mark.skipif(not available(), reason="not run: no compiled library")

@@ -195,12 +195,13 @@ def test_the_kernels_serve_other_architectures(name: str, width: float, masking:
     assert sum(step.depthwise is not None for step in again.steps) == (13 if name == "mobilenet" else 0)
 
 
-@pytest.mark.parametrize(("name", "width"), [("resnet20", 2.0), ("mobilenet", 0.5)])
+@pytest.mark.parametrize(("name", "width"), [("resnet20", 2.0), ("mobilenet", 0.5), ("lenet5", 1.0)])
 def test_the_forecast_of_other_architectures_is_held(name: str, width: float) -> None:
     """Known before training to within five points, dense shortcuts, depthwise layers and predictors counted."""
     chance = np.random.default_rng(0)
     labels = chance.integers(0, 4, 96)
-    pictures = 0.3 * chance.standard_normal((96, 3, 12, 12)).astype(np.float32)
+    side = 32 if name == "lenet5" else 12
+    pictures = 0.3 * chance.standard_normal((96, 3, side, side)).astype(np.float32)
     for n, label in enumerate(labels):
         pictures[n, :, 3 * label : 3 * label + 3] += 1.0
     images = Images(pictures, labels.astype(np.int64))
@@ -212,7 +213,7 @@ def test_the_forecast_of_other_architectures_is_held(name: str, width: float) ->
     assert facts["reduction"] == pytest.approx(facts["reduction_forecast"], abs=0.05)
 
 
-@pytest.mark.parametrize("name", ["resnet20", "mobilenet"])
+@pytest.mark.parametrize("name", ["resnet20", "mobilenet", "lenet5"])
 @pytest.mark.parametrize("group", [1, 16])
 def test_other_architectures_come_back_from_files(name: str, group: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -241,4 +242,4 @@ def test_every_architecture_is_counted_and_pruned(name: str) -> None:
     masks = predicted_masks(network, image.numpy())
     assert set(masks) == {layer.name for layer in gated}
     assert reduction(layers, masks) < 1
-    assert dense_macs(layers) > 1e6
+    assert dense_macs(layers) > (6e5 if name == "lenet5" else 1e6)
