@@ -195,7 +195,7 @@ class Desk:
         """Tell the gateway the final joules of this stream's work whose first figure was preliminary."""
         known = [(self._unsettled.pop(one.span, None), one.reading) for one in settlements]
         readings = tuple(
-            (work_id, plus(reading, self._loads.get(work_id))) for work_id, reading in known if work_id is not None
+            (work_id, outcomes.plus(reading, self._loads.get(work_id))) for work_id, reading in known if work_id is not None
         )
         if readings:
             await self._say(m.EnergySettled(readings))
@@ -335,7 +335,7 @@ class Desk:
         if load is None:
             return done
         self._loads[run.work.work_id] = load.energy
-        return replace(done, load_ms=load.ms, load_j=load.energy.energy_j, energy=plus(done.energy, load.energy))
+        return replace(done, load_ms=load.ms, load_j=load.energy.energy_j, energy=outcomes.plus(done.energy, load.energy))
 
     def _open(self, run: _Run) -> None:
         run.started_s = time.monotonic()
@@ -399,12 +399,3 @@ def _turns_of(work: m.Work) -> Turns | None:
 def _written(work_id: int, piece: TextPiece) -> m.Written:
     told = piece.top_ids, piece.probabilities, piece.ended
     return m.Written(work_id, piece.text, piece.token_ids, piece.logprobs, *told)
-
-
-def plus(reading: EnergyReading, load: EnergyReading | None) -> EnergyReading:
-    """Joules of work and of the load before it; an unknown load adds nothing."""
-    if load is None or load.energy_j is None or reading.energy_j is None:
-        return reading
-    uncertainty_j = math.hypot(reading.uncertainty_j, load.uncertainty_j)
-    stages = (*reading.stages_j, ("load", load.energy_j)) if reading.stages_j else ()
-    return replace(reading, energy_j=reading.energy_j + load.energy_j, uncertainty_j=uncertainty_j, stages_j=stages)

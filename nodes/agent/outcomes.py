@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from nodes import errors
 from nodes.agent import messages as m
@@ -48,3 +49,12 @@ def refused(work_id: int, reason: m.Reason) -> m.WorkFailed:
         m.Reason.DEADLINE: "The deadline has passed",
     }
     return m.WorkFailed(work_id, reason, texts[reason], final=reason is m.Reason.DEADLINE)
+
+
+def plus(reading: EnergyReading, load: EnergyReading | None) -> EnergyReading:
+    """Joules of work and of the load before it; an unknown load adds nothing."""
+    if load is None or load.energy_j is None or reading.energy_j is None:
+        return reading
+    uncertainty_j = math.hypot(reading.uncertainty_j, load.uncertainty_j)
+    stages = (*reading.stages_j, ("load", load.energy_j)) if reading.stages_j else ()
+    return replace(reading, energy_j=reading.energy_j + load.energy_j, uncertainty_j=uncertainty_j, stages_j=stages)

@@ -29,7 +29,7 @@ RIDGE = 0.05
 # One-sided 80 %: of several cautious steps between a user and a promotion this is only the first.
 CONFIDENCE_Z = 0.84
 # Stored samples are answered so many at a time until the bound is reached.
-LOOK = 256
+LOOK = 64
 
 
 @dataclass(frozen=True, eq=False)
