@@ -6,7 +6,6 @@ Every piece of work taken ends in exactly one WorkDone or WorkFailed, unless the
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
@@ -16,7 +15,7 @@ from typing import Any
 import structlog
 
 from nodes import errors
-from nodes.agent import checks, outcomes
+from nodes.agent import checks, outcomes, turns
 from nodes.agent import messages as m
 from nodes.agent.outbox import OutboxClosed, weight_bytes
 from nodes.arms import ArmProfile, ArmSpec, Inventory
@@ -117,7 +116,7 @@ class Desk:
         elif not work.deadline_ms > 0:  # Written so that NaN is refused too.
             self._refuse(work, m.Reason.DEADLINE)
         else:
-            run = _Run(work, arm, time.monotonic() + work.deadline_ms * 1e-3, turns=_turns_of(work))
+            run = _Run(work, arm, time.monotonic() + work.deadline_ms * 1e-3, turns=turns.turns_of(work))
             self._runs[work.work_id] = run
             run.task = self._spawn(self._serve(run))
 
@@ -195,7 +194,9 @@ class Desk:
         """Tell the gateway the final joules of this stream's work whose first figure was preliminary."""
         known = [(self._unsettled.pop(one.span, None), one.reading) for one in settlements]
         readings = tuple(
-            (work_id, outcomes.plus(reading, self._loads.get(work_id))) for work_id, reading in known if work_id is not None
+            (work_id, outcomes.plus(reading, self._loads.get(work_id)))
+            for work_id, reading in known
+            if work_id is not None
         )
         if readings:
             await self._say(m.EnergySettled(readings))
@@ -268,7 +269,7 @@ class Desk:
                     return replace(done, logprobs=tuple(logprobs), personal=conclude(item))
                 self._decoding(run)
                 if request.shared is not None:
-                    await self._say(_written(run.work.work_id, item))
+                    await self._say(turns.written(run.work.work_id, item))
                     continue
                 pieces.append(item.text)
                 logprobs.extend(item.logprobs)
@@ -335,7 +336,9 @@ class Desk:
         if load is None:
             return done
         self._loads[run.work.work_id] = load.energy
-        return replace(done, load_ms=load.ms, load_j=load.energy.energy_j, energy=outcomes.plus(done.energy, load.energy))
+        return replace(
+            done, load_ms=load.ms, load_j=load.energy.energy_j, energy=outcomes.plus(done.energy, load.energy)
+        )
 
     def _open(self, run: _Run) -> None:
         run.started_s = time.monotonic()
@@ -385,17 +388,3 @@ class Desk:
         self._open_tasks.add(task)
         task.add_done_callback(self._open_tasks.discard)
         return task
-
-
-def _turns_of(work: m.Work) -> Turns | None:
-    """Where the turns of a shared text go; the first is there already."""
-    if not isinstance(work.input, m.TextRequest) or work.input.shared is None:
-        return None
-    turns = Turns()
-    turns.put(work.input.shared.first)
-    return turns
-
-
-def _written(work_id: int, piece: TextPiece) -> m.Written:
-    told = piece.top_ids, piece.probabilities, piece.ended
-    return m.Written(work_id, piece.text, piece.token_ids, piece.logprobs, *told)
