@@ -172,6 +172,7 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "OVERLOADED": _unavailable("overloaded"),
         "DRAINING": _unavailable("draining"),
         "ATTEMPTS_FAILED": _unavailable("attempts_failed", ExitCode.ENGINE_FAILED),
+        "EXPERT_LOST": _unavailable("expert_lost", ExitCode.ENGINE_FAILED),
         "UNIMPLEMENTED": Surface(grpc.StatusCode.UNIMPLEMENTED, 501, "unimplemented", ExitCode.USAGE, False),
         "INTERNAL": Surface(grpc.StatusCode.INTERNAL, 500, "internal", ExitCode.FAILED, False),
     }

@@ -1,8 +1,11 @@
-"""What is said and how text is to be generated: the parts of a text query that need nothing else. Pure."""
+"""What is said, how text is to be generated, and a piece of it: what needs nothing else. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -33,3 +36,22 @@ class GenerationParameters:
     response_format_json: str = ""
     top_logprobs: int | None = None
     embed: bool = False
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of generated text.
+
+    Args:
+        top_ids: Where a turn asked for probabilities: whose they are; empty for the whole vocabulary in order.
+        top_probabilities: Of the next token; None where nobody asked.
+        ended: A text that several experts write ends with this piece.
+    """
+
+    work_id: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs_json: str = ""
+    top_ids: tuple[int, ...] = ()
+    top_probabilities: NDArray[Any] | None = None
+    ended: bool = False

@@ -27,6 +27,7 @@ from orchestrator.personal.types import Owner, PersonalNote
 from orchestrator.residency import Residency as Residency
 from orchestrator.sleep.types import SleepOffer
 from orchestrator.text_profile import TextProfile
+from orchestrator.text_request import Delta as Delta
 from orchestrator.text_request import GenerationParameters as GenerationParameters
 from orchestrator.text_request import Message as Message
 
@@ -208,7 +209,8 @@ class TextQuery:
         max_ttft_ms: Most milliseconds until the first token; None for no limit.
         max_tpot_ms: Most milliseconds per further token; None for no limit.
         whole: Nobody reads the text before it is complete.
-        user: Whom a tenant's application asks for, as it says itself; "" for nobody.
+        continue_on_loss: Whether experts that write one text together go on where one of them is lost.
+        user: Whom a tenant's application asks for, as it says itself; "" for nobody. `owner` and `home` as of `Query`.
         prefix_scope: See `orchestrator.prefixes`; "" shares nothing.
     """
 
@@ -227,8 +229,11 @@ class TextQuery:
     max_ttft_ms: float | None = None
     max_tpot_ms: float | None = None
     whole: bool = False
+    continue_on_loss: bool = False
     user: str = ""
     prefix_scope: str = ""
+    owner: Owner | None = None
+    home: str = ""
 
     @property
     def prompt(self) -> str:
@@ -280,16 +285,6 @@ class Failed:
     message: str
     final: bool
     energy: Energy
-
-
-@dataclass(frozen=True)
-class Delta:
-    """A piece of generated text."""
-
-    work_id: int
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs_json: str = ""
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,8 @@ class Agent:
             parts.resident.on_change = self._residency_changed
         parts.energy.start()
         await parts.engine.load(parts.inventory.arms)
-        if parts.personal is not None:
-            await parts.personal.prepare()
+        for office in parts.offices:
+            await office.prepare()
         if parts.measure is not None:
             self._profiles = await parts.measure(parts.engine, parts.energy.meter, parts.inventory)
         else:
@@ -166,8 +166,8 @@ class Agent:
     async def close(self) -> None:
         """Stop the engine and the sampling of its energy."""
         self._parts.energy.stop()
-        if self._parts.personal is not None:
-            await self._parts.personal.close()
+        for office in self._parts.offices:
+            await office.close()
         if self._parts.models is not None:
             await self._parts.models.close()
         await self._parts.engine.close()
@@ -211,6 +211,7 @@ class Agent:
             send=self._tally.counting(send),
             profiles=self._profiles,
             personal=parts.personal,
+            personal_texts=parts.personal_texts,
             pushed=None if parts.models is None else parts.models.arms,
             resident=parts.resident,
         )
@@ -253,7 +254,7 @@ class Agent:
                 cure=parts.energy.cure,
                 profile_digest=parts.energy.digest,
             ),
-            personal_experts=() if parts.personal is None else (parts.personal.arm.expert,),
+            personal_experts=tuple(office.arm.expert for office in parts.offices),
             sleep=self._sleep_offer,
             relays_wake=config.relay_wake,
             accepts_models=parts.models is not None and self._is_first(link),

@@ -15,6 +15,7 @@ from nodes.arms import TaskSpec, TensorSpec
 from nodes.errors import InputInvalid
 
 MAX_INPUT_BYTES = 8 * 1024 * 1024
+MAX_QUESTION_BYTES = 64 * 1024
 
 
 class Unfit(InputInvalid):
@@ -31,6 +32,19 @@ def checked_inputs(task: TaskSpec, given: object) -> dict[str, NDArray[Any]]:
     if spec is None or not isinstance(given, tuple):
         raise Unfit("This expert takes text" if spec is None else "This expert takes tensors")
     return {spec.name: _checked_tensor(spec, given)}
+
+
+def checked_kept(task: TaskSpec, given: object) -> NDArray[Any]:
+    """What is kept of a request that ran elsewhere: its tensor, or its question as bytes.
+
+    Raises:
+        Unfit: as `checked_inputs`, or the question is no text or too long.
+    """
+    if not task.text:
+        return next(iter(checked_inputs(task, given).values()))
+    if not isinstance(given, tuple) or len(given) != 1 or not 0 < len(given[0].data) <= MAX_QUESTION_BYTES:
+        raise Unfit(f"A question to keep has 1 to {MAX_QUESTION_BYTES} bytes")
+    return np.frombuffer(given[0].data, np.uint8)
 
 
 def checked_text(task: TaskSpec, given: object) -> TextRequest:

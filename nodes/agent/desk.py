@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,8 +21,9 @@ from nodes.agent import messages as m
 from nodes.agent.outbox import OutboxClosed, weight_bytes
 from nodes.arms import ArmProfile, ArmSpec, Inventory
 from nodes.energy.contract import EnergyReading, Meter, Provenance, Settlement, Span
-from nodes.engines.contract import Engine, Job, JobResult, LoadTaken, TextEnd, TextJob
+from nodes.engines.contract import TURNS, Engine, Job, JobResult, LoadTaken, TextEnd, TextJob, TextPiece, Turn, Turns
 from nodes.personal.office import Office
+from nodes.personal.text.office import TextOffice
 from nodes.residency.engine import ResidentEngine
 
 MAX_OUTPUT_BYTES = 7 * 1024 * 1024
@@ -45,6 +46,7 @@ class _Run:
     span: Span | None = None
     started_s: float | None = None
     cancelled: bool = False
+    turns: Turns | None = None
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
@@ -63,6 +65,7 @@ class Desk:
         send: Queues an event for the gateway; raises OutboxClosed when the session is over.
         profiles: What the arms cost here, by key; texts with an energy limit need it.
         personal: Answers for owners; None where the operator did not opt in.
+        personal_texts: Writes for owners; likewise.
         pushed: Arms by key that the gateway sent, as they stand at any moment.
         resident: Loads and unloads what the gateway asks for; None where nothing is.
     """
@@ -76,6 +79,7 @@ class Desk:
         send: Callable[[m.Event], Awaitable[None]],
         profiles: Mapping[str, ArmProfile] | None = None,
         personal: Office | None = None,
+        personal_texts: TextOffice | None = None,
         pushed: Mapping[str, ArmSpec] | None = None,
         resident: ResidentEngine | None = None,
     ) -> None:
@@ -87,6 +91,7 @@ class Desk:
         self._send = send
         self._profiles = profiles or {}
         self._personal = personal
+        self._personal_texts = personal_texts
         self._resident = resident
         self._runs: dict[int, _Run] = {}
         self._open_tasks: set[asyncio.Task[None]] = set()
@@ -112,9 +117,15 @@ class Desk:
         elif not work.deadline_ms > 0:  # Written so that NaN is refused too.
             self._refuse(work, m.Reason.DEADLINE)
         else:
-            run = _Run(work, arm, time.monotonic() + work.deadline_ms * 1e-3)
+            run = _Run(work, arm, time.monotonic() + work.deadline_ms * 1e-3, turns=_turns_of(work))
             self._runs[work.work_id] = run
             run.task = self._spawn(self._serve(run))
+
+    def turn(self, work_id: int, turn: Turn) -> None:
+        """Go on with a shared text; one that has ended needs no more turns."""
+        run = self._runs.get(work_id)
+        if run is not None and run.turns is not None:
+            run.turns.put(turn)
 
     def cancel(self, work_id: int) -> None:
         """Drop work that waits, stop a text at its next token, discard a tensor's answer."""
@@ -138,20 +149,29 @@ class Desk:
                     self._spawn(self._resident.manage(key, command.verb, ttl_s=command.ttl_s))
 
     async def _keep(self, command: m.Keep) -> None:
-        office = self._personal
-        if office is None or command.expert != office.arm.expert:
+        office = next(
+            (
+                one
+                for one in (self._personal, self._personal_texts)
+                if one is not None and one.arm.expert == command.expert
+            ),
+            None,
+        )
+        if office is None:
             return
         try:
-            inputs = checks.checked_inputs(self._task_specs[office.arm.task], command.inputs)
-            await office.keep(command.owner, command.request_id, next(iter(inputs.values())))
+            kept = checks.checked_kept(self._task_specs[office.arm.task], command.inputs)
+            await office.keep(command.owner, command.request_id, kept)
         except (errors.NodeError, OSError) as error:
             log.warning("input not kept", why=type(error).__name__)
 
     async def _follow(self, order: m.PersonalOrder) -> None:
-        if self._personal is None:
-            report = m.PersonalReport(order.order_id, "PERSONAL_OFF", "This node keeps no personal experts.")
+        offices = [office for office in (self._personal, self._personal_texts) if office is not None]
+        office = next((office for office in offices if office.arm.task == order.task), None)
+        if office is None:
+            report = m.PersonalReport(order.order_id, "PERSONAL_OFF", "This node keeps no personal experts for it.")
         else:
-            report = await self._personal.follow(order)
+            report = await office.follow(order)
         await self._say(report)
 
     def refuse_new(self) -> None:
@@ -234,20 +254,36 @@ class Desk:
 
     async def _text(self, run: _Run) -> m.WorkDone:
         request = checks.checked_text(self._task_specs[run.arm.task], run.work.input)
+        if request.shared is not None and (run.arm.text is None or TURNS not in run.arm.text.capabilities):
+            raise checks.Unfit("This expert takes no turns")
         run.stage = PREFILL
         pieces: list[str] = []
         logprobs: list[Mapping[str, Any]] = []
-        async with aclosing(self._engine.generate(self._text_job(run, request))) as stream:
+        generated, conclude = await self._written(run, self._text_job(run, request))
+        async with aclosing(generated) as stream:
             async for item in stream:
                 if isinstance(item, TextEnd):
                     run.macs = item.macs
-                    return replace(self._text_done(run, item, "".join(pieces)), logprobs=tuple(logprobs))
+                    done = self._text_done(run, item, "".join(pieces))
+                    return replace(done, logprobs=tuple(logprobs), personal=conclude(item))
                 self._decoding(run)
+                if request.shared is not None:
+                    await self._say(_written(run.work.work_id, item))
+                    continue
                 pieces.append(item.text)
                 logprobs.extend(item.logprobs)
                 if not request.whole:
                     await self._say(m.TextDelta(run.work.work_id, item.text, item.token_ids, item.logprobs))
         raise errors.EngineError(f"{run.arm.key} ended its text without an end")
+
+    async def _written(
+        self, run: _Run, job: TextJob
+    ) -> tuple[AsyncGenerator[TextPiece | TextEnd], Callable[[TextEnd], m.PersonalNote | None]]:
+        """By the owner's expert where there is one that this arm belongs to, by the arm itself otherwise."""
+        office, owner = self._personal_texts, run.work.owner
+        if office is None or owner is None or office.arm.key != run.arm.key:
+            return self._engine.generate(job), lambda _end: None
+        return await office.write(owner, run.work.request_id, job)
 
     def _text_job(self, run: _Run, request: m.TextRequest) -> TextJob:
         profile = self._profiles.get(run.arm.key)
@@ -270,6 +306,8 @@ class Desk:
             whole=request.whole,
             top_logprobs=request.top_logprobs,
             embed=request.embed,
+            turns=run.turns,
+            min_tokens=0 if request.shared is None else request.shared.min_tokens,
             scope=request.scope,
         )
 
@@ -347,6 +385,20 @@ class Desk:
         self._open_tasks.add(task)
         task.add_done_callback(self._open_tasks.discard)
         return task
+
+
+def _turns_of(work: m.Work) -> Turns | None:
+    """Where the turns of a shared text go; the first is there already."""
+    if not isinstance(work.input, m.TextRequest) or work.input.shared is None:
+        return None
+    turns = Turns()
+    turns.put(work.input.shared.first)
+    return turns
+
+
+def _written(work_id: int, piece: TextPiece) -> m.Written:
+    told = piece.top_ids, piece.probabilities, piece.ended
+    return m.Written(work_id, piece.text, piece.token_ids, piece.logprobs, *told)
 
 
 def plus(reading: EnergyReading, load: EnergyReading | None) -> EnergyReading:

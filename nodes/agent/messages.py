@@ -15,6 +15,10 @@ from nodes.agent.model_messages import ModelOrder as ModelOrder
 from nodes.agent.model_messages import ModelReport as ModelReport
 from nodes.agent.model_messages import ModelsWanted as ModelsWanted
 from nodes.agent.model_messages import ResidencyChanged as ResidencyChanged
+from nodes.agent.turn_messages import NextTurn as NextTurn
+from nodes.agent.turn_messages import SharedText as SharedText
+from nodes.agent.turn_messages import TextDelta as TextDelta
+from nodes.agent.turn_messages import Written as Written
 from nodes.arms import ArmProfile, ArmSpec, Residency, TaskSpec, Tensors
 from nodes.energy.contract import EnergyReading, Provenance, Signals
 
@@ -203,16 +207,6 @@ class WorkFailed:
 
 
 @dataclass(frozen=True)
-class TextDelta:
-    """The next piece of a text."""
-
-    work_id: int
-    text: str
-    token_ids: tuple[int, ...] = ()
-    logprobs: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True)
 class ArmsChanged:
     """All arms that the node offers from now on."""
 
@@ -245,6 +239,7 @@ Event = (
     | WorkDone
     | WorkFailed
     | TextDelta
+    | Written
     | ArmsChanged
     | EnergySettled
     | Draining
@@ -306,6 +301,7 @@ class TextRequest:
     whole: bool = False
     top_logprobs: int | None = None
     embed: bool = False
+    shared: SharedText | None = None
     scope: str = ""
 
 
@@ -383,6 +379,7 @@ Command = (
     Welcome
     | Rejected
     | Work
+    | NextTurn
     | Cancel
     | Drain
     | Suspend

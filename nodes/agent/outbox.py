@@ -66,7 +66,9 @@ class Outbox:
         now_s = self._clock()
         self._interval_s += SMOOTHING * (now_s - self._put_s - self._interval_s)
         self._put_s = now_s
-        if self._interval_s > BUSY_INTERVAL_S or len(self._events) >= GATHER_MOST or not self._more():
+        # The next expert of a shared text waits for what this one wrote.
+        urgent = isinstance(event, m.Written)
+        if urgent or self._interval_s > BUSY_INTERVAL_S or len(self._events) >= GATHER_MOST or not self._more():
             self._ready.set()
         elif len(self._events) == 1:
             asyncio.get_running_loop().call_later(GATHER_S, self._ready.set)

@@ -35,6 +35,7 @@ from nodes.inventory import check_memory, load_inventory
 from nodes.personal.choosing import Settings
 from nodes.personal.keeping import HOUR_S, MIB, Bounds
 from nodes.personal.office import Office
+from nodes.personal.text.office import ENGINE, TextOffice
 from nodes.residency.engine import ResidentEngine, with_budget
 from nodes.worker.lockdown import Rules
 
@@ -59,7 +60,13 @@ class Parts:
     inventory: Inventory
     measure: Callable[[Engine, Meter, Inventory], Awaitable[dict[str, ArmProfile]]] | None = None
     personal: Office | None = None
+    personal_texts: TextOffice | None = None
     models: ModelKeeper | None = None
+
+    @property
+    def offices(self) -> tuple[Office | TextOffice, ...]:
+        """Who lets experts learn their users."""
+        return tuple(office for office in (self.personal, self.personal_texts) if office is not None)
 
     @property
     def resident(self) -> ResidentEngine | None:
@@ -84,22 +91,18 @@ def build_parts(config: NodeConfig) -> Parts:
     inventory = load_inventory(config.models, config.experts)
     learning, inventory = inventory, offered_inventory(config, inventory)
     check_memory(inventory, config.memory_limit_bytes)
-    tensors = _tensor_engine(config, inventory)
-    engine = _joined_engine(config, inventory, tensors)
+    tensors, texts = _tensor_engine(config, inventory), _text_engine(config, inventory)
+    engine = _joined_engine(config, inventory, tensors, texts)
     wanted = Wanted(config.energy, profile, runs_on(config, inventory), config.noise_seed)
     places = Places(trace=config.energy_trace, calibration=config.calibration)
     source = discover(wanted, places)
-    personal = None
-    if config.personal is not None:
-        if tensors is None:
-            raise ConfigError("--personal: this node has no experts for tensors, which are the ones that learn a user")
-        personal = Office(_personal_settings(config, config.personal), learning, tensors, source.meter)
+    personal, personal_texts = _offices(config, learning, tensors, texts, source.meter)
     engine = with_budget(engine, config, source.meter)
     models = None
     if config.accept_models is not AcceptModels.NEVER:
         models = _keeper(config, engine, inventory, source.meter)
         engine = models.engine
-    return Parts(engine, source, inventory, personal=personal, models=models)
+    return Parts(engine, source, inventory, personal=personal, personal_texts=personal_texts, models=models)
 
 
 def _keeper(config: NodeConfig, own: Engine, inventory: Inventory, meter: Meter) -> ModelKeeper:
@@ -117,6 +120,28 @@ def _keeper(config: NodeConfig, own: Engine, inventory: Inventory, meter: Meter)
     return ModelKeeper(
         store, EngineWithGuests(own, guests), inventory, meter=meter, cage=cage, profiling_s=config.profiling_s
     )
+
+
+def _offices(
+    config: NodeConfig,
+    inventory: Inventory,
+    tensors: OnnxEngine | None,
+    texts: onnx_lm.OnnxTextEngine | None,
+    meter: Meter,
+) -> tuple[Office | None, TextOffice | None]:
+    """Who lets experts of pictures and of texts learn their users: the expert that is named, else the best of each."""
+    if config.personal is None:
+        return None, None
+    settings, named = _personal_settings(config, config.personal), config.personal_expert
+    decoders = [arm for arm in inventory.arms if arm.engine == ENGINE and str(arm.model_file).endswith(".onnx")]
+    of_texts = {arm.expert for arm in decoders}
+    texts = texts if decoders else None
+    if texts is not None and named in of_texts:
+        return None, TextOffice(settings, inventory, texts, meter)
+    if tensors is None and (texts is None or named):
+        raise ConfigError("--personal: this node has no expert that can learn a user")
+    pictures = None if tensors is None else Office(settings, inventory, tensors, meter)
+    return pictures, TextOffice(settings, inventory, texts, meter) if texts is not None and not named else None
 
 
 def _personal_settings(config: NodeConfig, folder: Path) -> Settings:
@@ -150,16 +175,25 @@ def _rules(config: NodeConfig, inventory: Inventory) -> Rules:
     return Rules(readable=tuple(sorted(str(folder) for folder in (*folders, *map(Path, PROCESSOR)) if folder.is_dir())))
 
 
-def _joined_engine(config: NodeConfig, inventory: Inventory, tensors: OnnxEngine | None) -> Engine:
+def _text_engine(config: NodeConfig, inventory: Inventory) -> onnx_lm.OnnxTextEngine | None:
+    """The engine of our own language models, if there are any."""
+    if not any(arm.engine == ENGINE for arm in inventory.arms):
+        return None
+    command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE, _rules(config, inventory))
+    limits, keep_bytes = Limits(queue_limit=config.queue_limit), config.kept_prompts_mib * 2**20
+    return onnx_lm.OnnxTextEngine(command, limits, keep_bytes=keep_bytes)
+
+
+def _joined_engine(
+    config: NodeConfig, inventory: Inventory, tensors: OnnxEngine | None, texts: onnx_lm.OnnxTextEngine | None
+) -> Engine:
     """The engines that the arms need; one that is alone needs nobody to hand it its jobs."""
     needed = {arm.engine for arm in inventory.arms}
     engines: dict[str, Engine] = {}
     if tensors is not None:
         engines |= dict.fromkeys(needed & TENSOR_ENGINES, tensors)
-    if "onnx-lm" in needed:
-        command = WorkerCommand(config.worker_python, config.texts_at_once, onnx_lm.SERVE, _rules(config, inventory))
-        limits, keep_bytes = Limits(queue_limit=config.queue_limit), config.kept_prompts_mib * 2**20
-        engines["onnx-lm"] = onnx_lm.OnnxTextEngine(command, limits, keep_bytes=keep_bytes)
+    if texts is not None:
+        engines[ENGINE] = texts
     engines |= gpu_engines(config, inventory)
     alone = set(engines.values())
     return alone.pop() if len(alone) == 1 else SeveralEngines(engines)

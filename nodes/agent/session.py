@@ -180,7 +180,7 @@ class Session:
         for command in first:
             self._apply(command)
         while (received := await self._stream.receive()) is not None:
-            if not self._order.accept(received.epoch, received.sequence):
+            if not (received.in_turns or self._order.accept(received.epoch, received.sequence)):
                 log.warning("stale message dropped", epoch=received.epoch, sequence=received.sequence)
                 continue
             for command in received.commands:
@@ -191,6 +191,8 @@ class Session:
         match command:
             case m.Work():
                 self._desk.take(command)
+            case m.NextTurn(work_id, turn):
+                self._desk.turn(work_id, turn)
             case m.Cancel(work_id):
                 self._desk.cancel(work_id)
             case m.Keep() | m.PersonalOrder() | m.ModelOrder():

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import grpc.aio
 
@@ -16,6 +14,7 @@ from edgewise.v1 import fleet_pb2_grpc as fleet_grpc
 from nodes.agent import messages as m
 from nodes.agent import model_wire as models
 from nodes.agent import personal_wire as personal
+from nodes.agent import turn_wire as turns
 from nodes.arms import Residency, TaskSpec
 from nodes.wire import DTYPE_NAMES, PROVENANCES, energy, tensor_messages, tensor_spec
 
@@ -30,11 +29,12 @@ _FINISHES = {
 
 @dataclass(frozen=True)
 class Received:
-    """One message of the gateway."""
+    """One message of the gateway; one of nothing but turns has neither epoch nor sequence."""
 
     epoch: int
     sequence: int
     commands: tuple[m.Command, ...]
+    in_turns: bool = False
 
 
 class StreamBroken(Exception):
@@ -96,11 +96,15 @@ class FleetStream:
 
 def encode(epoch: int, sequence: int, events: Sequence[m.Event]) -> fleet.FromNode:
     """One message with these events, in order."""
+    if (written := turns.alone(events)) is not None:
+        return written
     return fleet.FromNode(epoch=epoch, sequence=sequence, events=[_event(event) for event in events])
 
 
 def decode(message: fleet.ToNode) -> Received:
     """The commands of one message; kinds that this version does not know are left out."""
+    if message.turns:
+        return Received(0, 0, turns.commands(message), in_turns=True)
     commands = (_command(command) for command in message.commands)
     return Received(message.epoch, message.sequence, tuple(c for c in commands if c is not None))
 
@@ -111,8 +115,10 @@ def _event(event: m.Event) -> fleet.NodeEvent:
             return fleet.NodeEvent(done=_done(event))
         case m.TextDelta():
             delta = fleet.TextDelta(work_id=event.work_id, text=event.text, token_ids=event.token_ids)
-            delta.logprobs_json = _listed(event.logprobs)
+            delta.logprobs_json = turns.listed(event.logprobs)
             return fleet.NodeEvent(delta=delta)
+        case m.Written():
+            return fleet.NodeEvent(written=turns.written(event))
         case m.WorkFailed():
             return fleet.NodeEvent(failed=_failed(event))
         case m.Heartbeat():
@@ -286,7 +292,7 @@ def _done(done: m.WorkDone) -> fleet.WorkDone:
         personal=None if done.personal is None else personal.note(done.personal),
         load_ms=done.load_ms,
         load_energy_j=done.load_j,
-        logprobs_json=_listed(done.logprobs),
+        logprobs_json=turns.listed(done.logprobs),
     )
 
 
@@ -304,6 +310,8 @@ def _command(command: fleet.NodeCommand) -> m.Command | None:
     match command.WhichOneof("command"):
         case "work":
             return _work(command.work)
+        case "turn":
+            return m.NextTurn(command.turn.work_id, turns.turn(command.turn))
         case "cancel":
             return m.Cancel(command.cancel.work_id)
         case "welcome":
@@ -383,12 +391,9 @@ def _text(text: fleet.TextWork) -> m.TextRequest:
         whole=text.whole,
         top_logprobs=min(parameters.top_logprobs, MAX_TOPS) if parameters.HasField("top_logprobs") else None,
         embed=parameters.embed,
+        shared=turns.shared(text.shared) if text.HasField("shared") else None,
         scope=text.prefix_scope,
     )
-
-
-def _listed(logprobs: Sequence[Mapping[str, Any]]) -> str:
-    return json.dumps(list(logprobs), separators=(",", ":")) if logprobs else ""
 
 
 def _has_extras(text: fleet.TextWork) -> bool:

@@ -9,19 +9,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import structlog
 
-from nodes.engines.contract import EngineState, Job, TextJob
+from nodes.engines.contract import EngineState, Job, TextJob, Turn
 from nodes.engines.crashes import CrashLog, CrashPolicy
 from nodes.engines.process import WorkerCommand, WorkerProcess
 from nodes.engines.slots import Slots
 from nodes.engines.staging import Staged, hand_over
-from nodes.errors import ArmQuarantined, DeadlinePassed, EngineDied, EngineError, InputInvalid
+from nodes.errors import ArmQuarantined, DeadlinePassed, EngineBusy, EngineDied, EngineError, InputInvalid
 from nodes.worker.frames import Frame, FrameError
+
+# Texts of one process that experts on other nodes write too; each holds its keys and values in memory.
+MOST_SHARED = 64
 
 log = structlog.get_logger("nodes.engine")
 
@@ -73,6 +76,7 @@ class Supervisor:
         self._quarantined: set[str] = set()
         self._process: WorkerProcess | None = None
         self._running: dict[object, tuple[str, float]] = {}
+        self._shared = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.state = EngineState.STARTING
         self.restarts = 0
@@ -170,6 +174,53 @@ class Supervisor:
             if not answer.done() and process is not None:
                 process.cancel(answer)
 
+    async def share(self, job: TextJob, order: Mapping[str, Any]) -> AsyncGenerator[Frame]:
+        """As `stream`, for a text that experts on other nodes write too.
+
+        It holds no slot: mostly it waits for others, and two such texts on two nodes must not wait for each other. So
+        many at a time are taken, more are refused.
+
+        Raises:
+            As `run`.
+        """
+        turns, until_s = job.turns, job.start_by_s
+        if turns is None:
+            raise InputInvalid("a shared text needs turns")
+        if self._shared >= MOST_SHARED:
+            raise EngineBusy(f"{MOST_SHARED} shared texts are under way already")
+        frames: asyncio.Queue[Frame | None] = asyncio.Queue()
+        process, run = self._admit(job, time.monotonic()), object()
+
+        def progressed(frame: Frame) -> None:
+            # Whose turn it is not does not hang.
+            if frame.header.get("rests"):
+                self._running.pop(run, None)
+            else:
+                self._running[run] = job.arm, time.monotonic()
+            frames.put_nowait(frame)
+
+        def ended() -> None:
+            self._running.pop(run, None)
+            self._shared -= 1
+            frames.put_nowait(None)
+
+        def take(turn: Turn) -> None:
+            if answer.done():
+                return  # It crossed the end on its way; waiting for what comes of it would look like a hang.
+            self._running[run] = job.arm, time.monotonic()
+            process.tell(answer, {"op": "turn", **asdict(turn)})
+
+        answer = process.request({**order, "op": "generate", "arm": job.arm}, on_end=ended, on_piece=progressed)
+        self._shared += 1
+        turns.listen(take)
+        try:
+            while (frame := await _in_time(frames, until_s)) is not None:
+                yield frame
+            yield _successful(await answer)
+        finally:
+            if not answer.done():
+                process.cancel(answer)
+
     async def close(self) -> None:
         """End the process; what runs or waits fails with EngineDied."""
         self.state = EngineState.CLOSED
@@ -215,7 +266,8 @@ class Supervisor:
             frames.put_nowait(None)
 
         try:
-            answer = process.request(header, on_end=ended, on_piece=progressed)
+            own = None if job.delta_n is None else {"delta": job.delta_n}
+            answer = process.request(header, own, on_end=ended, on_piece=progressed)
         except FrameError as error:
             raise InputInvalid(str(error)) from error
         self._running[run] = job.arm, time.monotonic()
@@ -324,6 +376,16 @@ class Supervisor:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _in_time(frames: asyncio.Queue[Frame | None], until_s: float | None) -> Frame | None:
+    if not frames.empty() or until_s is None:
+        return await frames.get()
+    try:
+        async with asyncio.timeout(until_s - time.monotonic()):
+            return await frames.get()
+    except TimeoutError:
+        raise DeadlinePassed("The shared text's time ran out before it was complete") from None
 
 
 def _successful(frame: Frame) -> Frame:

@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 from nodes.arms import ArmSpec, Tensors, TextCost
 from nodes.energy.contract import EnergyReading
 
+# The capability of arms that write a text together with experts on other nodes.
+TURNS = "turns"
+# That of arms that mix several experts of one vocabulary token by token on their own node.
+MIXTURE = "mixture"
+
 
 class EngineState(StrEnum):
     """Where an engine stands."""
@@ -66,6 +71,37 @@ class JobResult:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """What an expert does next in a text that experts on other nodes write too; fields as in `Turn` of the wire."""
+
+    token_ids: tuple[int, ...] = ()
+    count: int = 0
+    tops: int = 0
+    dense: bool = False
+    tell_text: bool = False
+    last: bool = False
+
+
+class Turns:
+    """The turns of one shared text on their way from the stream to the engine."""
+
+    def __init__(self) -> None:
+        self._early: list[Turn] = []
+        self._take: Callable[[Turn], None] = self._early.append
+
+    def put(self, turn: Turn) -> None:
+        """Hand one on. Must not block."""
+        self._take(turn)
+
+    def listen(self, take: Callable[[Turn], None]) -> None:
+        """From now on `take` gets every turn, those that came before first."""
+        early, self._early = self._early, []
+        for turn in early:
+            take(turn)
+        self._take = take
+
+
+@dataclass(frozen=True)
 class TextJob:
     """One text to generate.
 
@@ -83,6 +119,9 @@ class TextJob:
         top_logprobs: How many probable tokens are told beside each token; None tells no probabilities.
         scope: Texts with the same one may share what was computed of their prompts; "" shares nothing.
         embed: A vector is wanted for each message: the text is a JSON list of base64 of float32, little-endian.
+        delta_n: What of the model is the user's own, float32; None for everybody's model.
+        turns: Experts on other nodes write this text too: this one only in its turns, with a seed that all share. Only
+            for arms that say so (`TURNS`).
     """
 
     arm: str
@@ -104,16 +143,27 @@ class TextJob:
     whole: bool = False
     top_logprobs: int | None = None
     embed: bool = False
+    turns: Turns | None = None
     scope: str = ""
+    delta_n: NDArray[Any] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class TextPiece:
-    """The next piece of a text, and where they were asked for OpenAI's `logprobs.content` of its tokens."""
+    """The next piece of a text, and where they were asked for OpenAI's `logprobs.content` of its tokens.
+
+    Attributes:
+        top_ids: Where a turn asked for probabilities: whose they are; empty for the whole vocabulary.
+        probabilities: Of the next token, float16.
+        ended: A shared text ends with this piece.
+    """
 
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[Mapping[str, Any], ...] = ()
+    top_ids: tuple[int, ...] = ()
+    probabilities: NDArray[Any] | None = None
+    ended: bool = False
 
 
 @dataclass(frozen=True)

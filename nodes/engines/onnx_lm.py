@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from nodes.arms import TextCost
-from nodes.engines.child import Limits
+from nodes.engines.child import Limits, LoadOrder
 from nodes.engines.contract import Job, JobResult, TextEnd, TextJob, TextPiece
 from nodes.engines.hosted import HostedEngine
 from nodes.engines.process import WorkerCommand
@@ -33,19 +34,34 @@ class OnnxTextEngine(HostedEngine):
         super().__init__(command, limits)
         self._keep_bytes = keep_bytes
 
+    async def attach(self, arm: str, model: bytes) -> None:
+        """Load one more decoder from memory, under a key that no gateway asks for.
+
+        Raises:
+            EngineError: if it does not load.
+        """
+        await self._child.attach(LoadOrder(arm, "", hashlib.sha256(model).hexdigest(), model))
+
+    def detach(self, arm: str) -> None:
+        """Forget a decoder that was attached; one that is not there is no error."""
+        self._child.detach(arm)
+
     async def infer(self, job: Job) -> JobResult:
         """Refused: this engine writes texts."""
         raise EngineError(f"{job.arm} takes text, not tensors")
 
     async def generate(self, job: TextJob) -> AsyncGenerator[TextPiece | TextEnd]:
         """See `Engine`. A text without a temperature is greedy; one without a seed gets a random one."""
+        if job.turns is not None:
+            order = {**text_order(job), "shared": True, "quiet": job.whole}
+            async with aclosing(self._child.share(job, order)) as parts:
+                async for frame in parts:
+                    yield _read(frame, 0.0, keeps=False)
+            return
         kept = {"scope": job.scope, "keep_bytes": self._keep_bytes} if self._keep_bytes else {}
         async with aclosing(self._child.stream(job, text_order(job) | kept)) as frames:
             async for frame, queue_ms in frames:
-                try:
-                    yield _piece(frame) if frame.op == "piece" else _end(frame, queue_ms, keeps=bool(kept))
-                except (KeyError, TypeError, ValueError) as error:
-                    raise EngineError("The engine's answer cannot be read") from error
+                yield _read(frame, queue_ms, keeps=bool(kept))
 
 
 def text_order(job: TextJob) -> dict[str, Any]:
@@ -78,9 +94,23 @@ def _allowance(limit_j: float, cost: TextCost | None) -> tuple[float, ...]:
     return limit_j, cost.overhead_j, cost.prefill_j_per_token, cost.decode_j_per_token
 
 
+def _read(frame: Frame, queue_ms: float, *, keeps: bool) -> TextPiece | TextEnd:
+    try:
+        return _piece(frame) if frame.op == "piece" else _end(frame, queue_ms, keeps=keeps)
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError("The engine's answer cannot be read") from error
+
+
 def _piece(frame: Frame) -> TextPiece:
     header = frame.header
-    return TextPiece(str(header["text"]), tuple(map(int, header["token_ids"])), tuple(header["logprobs"]))
+    return TextPiece(
+        str(header["text"]),
+        tuple(map(int, header["token_ids"])),
+        tuple(header["logprobs"]),
+        tuple(map(int, header.get("top_ids", ()))),
+        frame.tensors().get("probabilities"),
+        bool(header.get("ended", False)),
+    )
 
 
 def _end(frame: Frame, queue_ms: float, *, keeps: bool) -> TextEnd:

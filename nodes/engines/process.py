@@ -170,9 +170,13 @@ class WorkerProcess(asyncio.SubprocessProtocol):
 
     def cancel(self, answer: asyncio.Future[Frame]) -> None:
         """Ask the process to end the request early; it still answers. Does nothing where it has answered or died."""
+        self.tell(answer, {"op": "cancel"})
+
+    def tell(self, answer: asyncio.Future[Frame], header: Mapping[str, Any]) -> None:
+        """Say something more about a request. Does nothing where the process has answered it or died."""
         for request_id, waiting in self._waiting.items():
             if waiting.answer is answer and self._stdin is not None:
-                self._stdin.write(encode({"op": "cancel", "id": request_id}))
+                self._stdin.write(encode({**header, "id": request_id}))
                 return
 
     def kill(self) -> None:

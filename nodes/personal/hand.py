@@ -43,8 +43,60 @@ class Places:
     now_unix_s: Callable[[], float]
 
 
-class Hand:
-    """One user's inputs, corrections and expert.
+class Holding:
+    """One user's inputs, corrections and expert, whatever it is that they correct.
+
+    Args:
+        places: Where.
+        model_digest: Of the global expert.
+    """
+
+    def __init__(self, places: Places, *, model_digest: str) -> None:
+        self.folder = places.folder
+        seal = places.make_seal(owner_key(places.folder))
+        self.inputs = Inputs(places.folder, seal, keep_s=places.bounds.keep_s, now_unix_s=places.now_unix_s)
+        self.corrections = Corrections(places.folder, seal)
+        self.shelf = Shelf(places.folder, seal, model_digest=model_digest)
+        self.expert = self.shelf.current()
+        self.watch = Watch()
+        self.state = "idle"
+        self.trained_on = 0 if self.expert is None or self.expert.tier != DELTA else self.expert.learned
+        self.training_energy_j = 0.0
+
+    @property
+    def count(self) -> int:
+        """Corrections in memory."""
+        raise NotImplementedError
+
+    @property
+    def due(self) -> bool:
+        """Whether there is enough that is new for a delta to be trained."""
+        return self.count >= max(TRAIN_AFTER, (1.0 + TRAIN_GROWTH_FRACTION) * self.trained_on)
+
+    def reload(self) -> None:
+        """Look what is in service now: a training process may have promoted something."""
+        self.expert = self.shelf.current()
+
+    def rollback(self) -> None:
+        """Go back to the version before."""
+        self.expert = self.shelf.rollback()
+
+    def forget(self) -> None:
+        """Destroy the key, and with it everything."""
+        destroy(self.folder)
+
+    def note_training(self, count: int, energy_j: float) -> None:
+        """A training on so many corrections ended, however."""
+        self.trained_on = count
+        self.training_energy_j += energy_j
+
+    def asked(self, watch: Watch) -> None:
+        """What is remembered of the last answers."""
+        self.watch = replace(watch)
+
+
+class Hand(Holding):
+    """A user who corrects the labels of pictures.
 
     Args:
         base: The global expert.
@@ -52,30 +104,16 @@ class Hand:
     """
 
     def __init__(self, base: Base, places: Places) -> None:
+        super().__init__(places, model_digest=base.model_digest)
         self.base = base
-        self.folder = places.folder
-        seal = places.make_seal(owner_key(places.folder))
-        self.inputs = Inputs(places.folder, seal, keep_s=places.bounds.keep_s, now_unix_s=places.now_unix_s)
-        self.corrections = Corrections(places.folder, seal)
-        self.shelf = Shelf(places.folder, seal, model_digest=base.model_digest)
-        self.expert = self.shelf.current()
-        self.watch = Watch()
-        self.state = "idle"
-        self.trained_on = 0 if self.expert is None or self.expert.tier != DELTA else self.expert.learned
-        self.training_energy_j = 0.0
         self.own: Looks | None = None
         self.head = InstantHead(base.prior)
         self.trial = Trial()
 
     @property
     def count(self) -> int:
-        """Corrections in memory."""
+        """See `Holding`."""
         return 0 if self.own is None else len(self.own)
-
-    @property
-    def due(self) -> bool:
-        """Whether there is enough that is new for a delta to be trained."""
-        return self.count >= max(TRAIN_AFTER, (1.0 + TRAIN_GROWTH_FRACTION) * self.trained_on)
 
     def kept(self) -> list[Correction]:
         """Corrections on disk that memory does not hold yet."""
@@ -134,18 +172,6 @@ class Hand:
         self.expert = None
         return True
 
-    def reload(self) -> None:
-        """Look what is in service now: a training process may have promoted something."""
-        self.expert = self.shelf.current()
-
-    def rollback(self) -> None:
-        """Go back to the version before."""
-        self.expert = self.shelf.rollback()
-
-    def forget(self) -> None:
-        """Destroy the key, and with it everything."""
-        destroy(self.folder)
-
     def corrected(self, outputs: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float32], bool]:
         """The answer of the instant tier from what the global expert told, and whether the local head gave it."""
         probabilities_c = outputs[graph.PROBABILITIES][0]
@@ -160,12 +186,3 @@ class Hand:
         if not total > 0.0:
             return outputs[graph.PROBABILITIES], False
         return (raw_c / total).astype(np.float32)[None], True
-
-    def note_training(self, count: int, energy_j: float) -> None:
-        """A training on so many corrections ended, however."""
-        self.trained_on = count
-        self.training_energy_j += energy_j
-
-    def asked(self, watch: Watch) -> None:
-        """What is remembered of the last answers."""
-        self.watch = replace(watch)

@@ -110,11 +110,13 @@ class Correction:
 
     Attributes:
         serial: How many came before it.
+        answer: The right text, where texts are corrected; `label` says nothing then.
     """
 
     image: NDArray[Any]
     label: int
     serial: int
+    answer: str = ""
 
 
 class Corrections:
@@ -133,16 +135,16 @@ class Corrections:
         self._limit = limit
         self._rng = np.random.default_rng(seed)
 
-    def add(self, image: NDArray[Any], label: int) -> Correction:
+    def add(self, image: NDArray[Any], label: int, answer: str = "") -> Correction:
         """Keep one more."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         kept = self._slots()
         serial = max((one.serial for one in self.all()), default=-1) + 1
-        correction = Correction(image, label, serial)
+        correction = Correction(image, label, serial, answer)
         # The newest is always kept: it tells how many there were, and hands move on.
         slot = len(kept) if len(kept) < self._limit else int(self._rng.integers(self._limit))
         file = self._folder / f"{slot:04d}"
-        header = {"op": "correction", "label": label, "serial": serial}
+        header = {"op": "correction", "label": label, "serial": serial, "answer": answer}
         write_whole(file, self._seal.close(encode(header, {"image": image}), file.name))
         return correction
 
@@ -156,7 +158,8 @@ class Corrections:
                 frame = unpack(self._seal.open(file.read_bytes(), file.name))
             except Unsealed:
                 continue
-            yield Correction(frame["tensors"]["image"], int(frame["label"]), int(frame["serial"]))
+            image, answer = frame["tensors"]["image"], str(frame.get("answer", ""))
+            yield Correction(image, int(frame["label"]), int(frame["serial"]), answer)
 
     def _slots(self) -> list[Path]:
         return sorted(self._folder.glob("[0-9][0-9][0-9][0-9]"))

@@ -13,7 +13,7 @@ from nodes.personal import protobuf
 
 MODEL_GRAPH = 7
 GRAPH_NODE, GRAPH_INITIALIZER = 1, 5
-NODE_INPUT, NODE_OUTPUT, NODE_TYPE, NODE_ATTRIBUTE = 1, 2, 4, 5
+NODE_INPUT, NODE_OUTPUT, NODE_NAME, NODE_TYPE, NODE_ATTRIBUTE = 1, 2, 3, 4, 5
 ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_TENSOR, ATTRIBUTE_INTS = 1, 2, 3, 5, 8
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW = 1, 2, 8, 9
 DTYPES: Mapping[int, str] = {1: "<f4", 7: "<i8", 10: "<f2"}
@@ -31,6 +31,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
+    name: str = ""
 
 
 def read_graph(model: bytes) -> tuple[list[Node], dict[str, NDArray[Any]]]:
@@ -52,15 +53,16 @@ def _graph(model: bytes) -> tuple[list[Node], dict[str, NDArray[Any]]]:
             continue
         for part, value in protobuf.fields(graph):
             if part == GRAPH_NODE and not isinstance(value, int):
-                nodes.append(_node(value))
+                nodes.append(read_node(value))
             elif part == GRAPH_INITIALIZER and not isinstance(value, int):
                 name, array = _tensor(value)
                 tensors[name] = array
     return nodes, tensors
 
 
-def _node(data: memoryview) -> Node:
-    inputs, outputs, kind, attributes = [], [], "", {}
+def read_node(data: memoryview) -> Node:
+    """One node of a file."""
+    inputs, outputs, kind, name, attributes = [], [], "", "", {}
     for number, value in protobuf.fields(data):
         if isinstance(value, int):
             continue
@@ -68,12 +70,14 @@ def _node(data: memoryview) -> Node:
             inputs.append(bytes(value).decode())
         elif number == NODE_OUTPUT:
             outputs.append(bytes(value).decode())
+        elif number == NODE_NAME:
+            name = bytes(value).decode()
         elif number == NODE_TYPE:
             kind = bytes(value).decode()
         elif number == NODE_ATTRIBUTE:
-            name, held = _attribute(value)
-            attributes[name] = held
-    return Node(kind, tuple(inputs), tuple(outputs), attributes)
+            key, held = _attribute(value)
+            attributes[key] = held
+    return Node(kind, tuple(inputs), tuple(outputs), attributes, name)
 
 
 def _attribute(data: memoryview) -> tuple[str, Any]:

@@ -43,20 +43,22 @@ def subgraph(nodes: list[bytes], tensors: Mapping[str, NDArray[Any]], *, inputs:
     """The nodes of a file, or of one branch of an `If`."""
     parts = [block(1, one) for one in nodes]
     parts.append(block(2, "personal"))
-    parts += [block(5, _tensor(name, array)) for name, array in tensors.items()]
-    parts += [block(11, _value(name, kind, shape)) for name, (kind, shape) in inputs.items()]
-    parts += [block(12, _value(name, kind, shape)) for name, (kind, shape) in outputs.items()]
+    parts += [block(5, tensor(name, array)) for name, array in tensors.items()]
+    parts += [block(11, value(name, kind, shape)) for name, (kind, shape) in inputs.items()]
+    parts += [block(12, value(name, kind, shape)) for name, (kind, shape) in outputs.items()]
     return b"".join(parts)
 
 
-def _value(name: str, kind: int, shape: tuple[int, ...]) -> bytes:
+def value(name: str, kind: int, shape: tuple[int, ...]) -> bytes:
+    """An input or output; sizes below 0 are free."""
     dims = b"".join(
         block(1, block(2, f"free{axis}") if size < 0 else number(1, size)) for axis, size in enumerate(shape)
     )
     return block(1, name) + block(2, block(1, number(1, kind) + block(2, dims)))
 
 
-def _tensor(name: str, array: NDArray[Any]) -> bytes:
+def tensor(name: str, array: NDArray[Any]) -> bytes:
+    """A constant."""
     kind = INT64 if array.dtype.kind == "i" else FLOAT
     raw = array.astype("<i8" if kind == INT64 else "<f4").tobytes()
     return numbers(1, array.shape) + number(2, kind) + block(8, name) + block(9, raw)

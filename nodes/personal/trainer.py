@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from nodes.personal.hand import Hand
+from nodes.personal.hand import Holding
 
 IDLE_S = 0.5
 LOOK_S = 0.1
@@ -31,18 +31,17 @@ log = structlog.get_logger("nodes.personal")
 
 @dataclass(frozen=True)
 class Subject:
-    """The global expert that is personalised: its file, the side of its input, and the folder of experts."""
+    """What trains: a module, and what it is told behind the user's folder."""
 
-    model_file: Path | None
-    side: int
-    models: Path | None
+    module: str
+    arguments: tuple[str, ...]
 
 
 class Trainer:
     """Trains one user at a time in a process of its own. One event loop.
 
     Args:
-        subject: The global expert.
+        subject: What trains.
         day_j: Joules that all trainings of a day may take.
         sample_j: Joules of one sample through the global expert; None where nobody knows.
         busy: Whether anything else runs on the node.
@@ -71,7 +70,7 @@ class Trainer:
         # Without torch there is only the instant tier.
         self.able = find_spec("torch") is not None
 
-    def wants(self, hand: Hand) -> bool:
+    def wants(self, hand: Holding) -> bool:
         """Whether a training of this user is to begin; says in `hand.state` why not."""
         if not self.able:
             hand.state = "instant tier only: torch is not installed"
@@ -86,7 +85,7 @@ class Trainer:
             return True
         return False
 
-    async def train(self, hand: Hand) -> None:
+    async def train(self, hand: Holding) -> None:
         """Wait for a quiet moment, then train; the process promotes what it has made, if it is better."""
         async with self._turn:
             quiet_s = 0.0
@@ -101,15 +100,11 @@ class Trainer:
             log.info("personal training", promoted=bool(told.get("promoted")), energy_j=energy_j)
 
     async def _run(self, folder: Path) -> dict[str, Any]:
-        if self._subject.model_file is None:
-            return {}
-        models = "" if self._subject.models is None else str(self._subject.models)
-        arguments = [str(folder), str(self._subject.model_file), str(self._subject.side), models]
-        arguments += [SHARED] if self.shared else []
+        arguments = [str(folder), *self._subject.arguments, *([SHARED] if self.shared else [])]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "nodes.personal.training",
+            self._subject.module,
             *arguments,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nodes.worker.providers import LoadRefused, one_thread, session_on
 from nodes.worker.staging import Staging
 
-__all__ = ["LoadRefused", "Sessions", "open_session", "read_verified", "session_of", "verified"]
+__all__ = ["LoadRefused", "Sessions", "read_verified", "session_of", "verified"]
 
 CHAIN_SUFFIX, ENGINE_SUFFIX = ".npz", ".engine"
 
@@ -158,15 +158,6 @@ def verified(content: bytes, sha256: str, *, name: str) -> bytes:
     if found != sha256:
         raise LoadRefused(f"digest of {name} is {found}; the catalogue says {sha256}")
     return content
-
-
-def open_session(path: Path, sha256: str) -> Any:
-    """A session on one thread of the CPU, from verified bytes.
-
-    Raises:
-        LoadRefused: if the digest differs or the provider is not the one asked for.
-    """
-    return session_of(read_verified(path, sha256))
 
 
 def session_of(content: bytes, outside: Mapping[str, NDArray[Any]] | None = None) -> Any:

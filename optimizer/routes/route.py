@@ -26,6 +26,9 @@ class Fusion(StrEnum):
     GEOMETRIC = "geometric"
     # The last stage reads the answers of those before it and says which is right.
     JUDGE = "judge"
+    # Experts of one vocabulary write one text in turns, each token's turn drawn by weight: the mixture of their
+    # distributions, token by token.
+    TOKEN = "token"  # noqa: S105
     # Product of experts: like `GEOMETRIC`, but agreement of independent experts raises the confidence.
     PRODUCT = "product"
 
@@ -38,7 +41,8 @@ class Route:
         stages: Experts of each stage, by name.
         continue_below: One threshold per stage but the last: the next stage runs where the confidence is lower.
         fusion: How the answers so far combine.
-        weights: For `Fusion.MIXTURE`, one weight per expert in the order of the stages; empty weighs all alike.
+        weights: For `Fusion.MIXTURE` and `Fusion.TOKEN`, one per expert in the order of the stages; empty weighs all
+            alike.
     """
 
     stages: tuple[tuple[str, ...], ...]

@@ -28,6 +28,7 @@ class Asking:
     Args:
         expert: One by name; None lets the gateway choose.
         task: None takes the one that the gateway serves.
+        user: Whose own expert may answer and learn; None for nobody's.
     """
 
     expert: str | None
@@ -36,6 +37,8 @@ class Asking:
     fusion: str
     max_tokens: int
     temperature: float | None
+    continue_on_loss: bool = False
+    user: str | None = None
 
 
 def _asking_options(function: Function) -> Function:
@@ -47,8 +50,10 @@ def _asking_options(function: Function) -> Function:
         click.option("--on-infeasible", type=INFEASIBLE, help="What to do when nothing fits."),
         click.option("--profile", type=click.Choice(PROFILES), help="How many joules a better answer is worth."),
         click.option("--fusion", type=click.Choice(FUSIONS), default=AUTO, help="How answers are combined."),
+        click.option("--continue-on-loss", is_flag=True, help="With token: who is left writes on where one is lost."),
         click.option("--max-tokens", type=click.IntRange(1, 131_072), default=256, show_default=True, help="Length."),
         click.option("--temperature", type=click.FloatRange(0.0, 2.0), help="How freely words are drawn."),
+        click.option("--user", help="Whose own expert may learn from this and answer."),
         click.option("--timeout", type=DURATION, default=60_000.0, help="Deadline of the call.  [default: 60s]"),
     )
     for option in reversed(options):
@@ -65,7 +70,8 @@ def _asking(options: dict[str, Any]) -> Asking:
     )
     model = options["model"]
     expert = None if model == AUTO else model
-    return Asking(expert, options["task"], budget, options["fusion"], options["max_tokens"], options["temperature"])
+    shape = options["fusion"], options["max_tokens"], options["temperature"], options["continue_on_loss"]
+    return Asking(expert, options["task"], budget, *shape, options["user"])
 
 
 @click.command(short_help="Ask a question in words; the answer comes as it is written.")
@@ -165,7 +171,9 @@ def _answer(
         budget=asking.budget,
         expert=asking.expert,
         fusion=FusionChoice(asking.fusion),
+        continue_on_loss=asking.continue_on_loss,
         request_id=request_id,
+        user=asking.user,
     )
     for piece in pieces:
         if isinstance(piece, Generated):

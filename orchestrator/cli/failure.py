@@ -27,6 +27,7 @@ ADVICE = {
     "EXPERT_LOADING": ("expert is loading", "try again in a moment"),
     "OVERLOADED": ("gateway overloaded", "try again later or with a longer --max-latency"),
     "DRAINING": ("gateway is shutting down", "try again once it is back"),
+    "EXPERT_LOST": ("one of several writers was lost", "ask again, or let the others go on"),
     "ATTEMPTS_FAILED": ("every attempt failed", "`edgewise why` tells what each node said"),
     "TASK_NOT_FOUND": ("unknown task", "`edgewise status` lists the tasks"),
     "EXPERT_NOT_FOUND": ("unknown expert", "`edgewise status` lists the experts"),

@@ -99,11 +99,13 @@ class AsyncClient(Session):
         budget: Budget | None = None,
         expert: str | None = None,
         fusion: FusionChoice | None = None,
+        continue_on_loss: bool = False,
         request_id: str | None = None,
+        user: str | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[TextDelta | Generated, None]:
         """Generate text, as `Client.generate`."""
-        ask = wire.Ask(task, budget, expert, fusion, None, request_id)
+        ask = wire.Ask(task, budget, expert, fusion, None, request_id, user, continue_on_loss=continue_on_loss)
         call = wire.generate(messages, parameters, ask)
         open_stream: Any = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString

@@ -134,17 +134,20 @@ class Client(Session):
         budget: Budget | None = None,
         expert: str | None = None,
         fusion: FusionChoice | None = None,
+        continue_on_loss: bool = False,
         request_id: str | None = None,
+        user: str | None = None,
         timeout_s: float | None = None,
     ) -> Generator[TextDelta | Generated, None, None]:
         """Generate text: yields pieces as they come and ends with a `Generated` that holds all of it.
 
-        Closing the iterator early cancels the work.
+        Closing the iterator early cancels the work. `continue_on_loss` is for `FusionChoice.TOKEN`: where one of the
+        experts that write the text is lost, the others go on.
 
         Raises:
             EdgewiseError: Before or between pieces; see `orchestrator.errors`.
         """
-        ask = wire.Ask(task, budget, expert, fusion, None, request_id)
+        ask = wire.Ask(task, budget, expert, fusion, None, request_id, user, continue_on_loss=continue_on_loss)
         call = wire.generate(messages, parameters, ask)
         open_stream = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString

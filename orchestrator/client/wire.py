@@ -59,6 +59,7 @@ class Ask:
     user: str | None = None
     nodes: Sequence[str] = ()
     max_mass: float | None = None
+    continue_on_loss: bool = False
 
 
 def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
@@ -104,6 +105,7 @@ def generate(
         ),
         budget=_budget(ask.budget),
         fusion=_fusion(ask),
+        user=ask.user or "",
     )
     return Call(f"/{GATEWAY}/Generate", request, gateway_pb2.GenerateEvent, _event)
 
@@ -166,7 +168,7 @@ def _tensor(name: str, array: Array) -> common_pb2.Tensor:
 
 def _fusion(ask: Ask) -> common_pb2.Fusion:
     mode = FUSION_NUMBERS[ask.fusion or own.FusionChoice.AUTO]
-    return common_pb2.Fusion(mode=mode, max_experts=ask.max_experts or 0)
+    return common_pb2.Fusion(mode=mode, max_experts=ask.max_experts or 0, continue_on_loss=ask.continue_on_loss)
 
 
 def _budget(budget: own.Budget | None) -> common_pb2.Budget | None:

@@ -16,6 +16,7 @@ from orchestrator.prefixes import scope_of
 from orchestrator.types import FusionChoice, GenerationParameters, Message, Task, TextQuery
 
 FUSIONS = ("auto", "none", "vote", "judge", "token")
+FUSION_KEYS = ("mode", "max_experts", "continue_on_loss")
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 DEFAULT_TASK = "chat"
 MAX_PARTS = 256
@@ -115,7 +116,7 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
     expert, named = from_model(fields.text("model", most_chars=256) or AUTO)
     allowance = from_body(fields.inner("budget")).over(from_headers(setting.headers)).over(named)
     parameters = _parameters(fields, chat=chat)
-    fusion, max_experts = _fusion(fields)
+    fusion, max_experts, continue_on_loss = _fusion(fields)
     user = fields.text("user") or ""
     needs = requests.capabilities_needed(parameters)
     if any(_has_images(message) for message in messages):
@@ -132,6 +133,7 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
         deadline_s=_deadline_s(allowance, setting),
         fusion=fusion,
         max_experts=max_experts,
+        continue_on_loss=continue_on_loss,
         needs=needs,
         allowed_nodes=_names(fields, setting, "allowed_nodes", requests.MAX_NODES),
         required_tags=_names(fields, setting, "required_tags", requests.MAX_TAGS),
@@ -200,18 +202,22 @@ def _names(fields: Fields, setting: Setting, name: str, most: int) -> frozenset[
     return requests.named(name, given, most)
 
 
-def _fusion(fields: Fields) -> tuple[FusionChoice, int]:
-    """Our own block, else the plug-in array that OpenRouter's clients send."""
+def _fusion(fields: Fields) -> tuple[FusionChoice, int, bool]:
+    """Mode, most experts, and whether those that are left go on where one is lost.
+
+    Of our own block, else of the plug-in array that OpenRouter's clients send.
+    """
     inner = fields.inner("fusion")
     if inner is None:
         for number, plugin in enumerate(fields.array("plugins", 16) or []):
             if isinstance(plugin, dict) and plugin.get("id") == "fusion":
-                own = {key: plugin[key] for key in ("mode", "max_experts") if key in plugin}
+                own = {key: plugin[key] for key in FUSION_KEYS if key in plugin}
                 inner = Fields(own, f"plugins[{number}]")
     if inner is None:
-        return FusionChoice.AUTO, 0
-    inner.only("mode", "max_experts")
-    return FusionChoice(inner.choice("mode", FUSIONS) or "auto"), inner.integer("max_experts", 1, 8) or 0
+        return FusionChoice.AUTO, 0, False
+    inner.only(*FUSION_KEYS)
+    mode = FusionChoice(inner.choice("mode", FUSIONS) or "auto")
+    return mode, inner.integer("max_experts", 1, 8) or 0, inner.flag("continue_on_loss")
 
 
 def _parameters(fields: Fields, *, chat: bool) -> GenerationParameters:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgewise.v1 import fleet_pb2
+from orchestrator.execution.window import Window
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.session import NodeSession, OutboxFull, Pending, SessionEnded
 from orchestrator.routing.figures import Figures
@@ -19,6 +20,8 @@ from orchestrator.types import AttemptRecord, Delta, Done, Energy, Failed, Prove
 # An attempt that takes this many times its bound is given up if another arm could take over.
 PATIENCE_FACTOR = 4.0
 MIN_PATIENCE_S = 0.1
+# Of an expert in the middle of a text, which is lost with it for good.
+TURN_PATIENCE_S = 0.5
 # A timer that comes later than this tells of a busy gateway, not of a silent node.
 HELD_UP_S = 0.05
 
@@ -55,6 +58,7 @@ class Ask:
         spare: Whether another arm could take over, asked when patience ends.
         given_up: Takes the record of work that nobody waits for any more: it has cost joules all the same.
         figures: What this text is expected to cost; None takes what the arm costs as a rule.
+        learns: Whether what it takes says anything of the arm; false for a part of a text that others write too.
     """
 
     index: int
@@ -66,6 +70,7 @@ class Ask:
     spare: Callable[[], bool]
     given_up: Callable[[AttemptRecord], None]
     figures: Figures | None = None
+    learns: bool = True
 
 
 def patience_for_s(bound_ms: float, max_patience_s: float) -> float:
@@ -132,6 +137,36 @@ class Attempts:
         except (OutboxFull, SessionEnded):
             raise trial.failure("NODE_BUSY") from None
         return trial
+
+    async def written(self, trial: Trial, *, patience_s: float) -> Delta | None:
+        """What a node wrote in its turn; None when its result is there and nothing is left to take.
+
+        Raises:
+            AttemptFailed: LATE, where it says nothing for so long.
+            TimeoutError: The deadline came first.
+        """
+        while True:
+            wait_s = min(patience_s, trial.left_s())
+            due_s = time.monotonic() + wait_s
+            try:
+                with Window(wait_s):
+                    return await trial.delta()
+            except TimeoutError:
+                if wait_s < patience_s:
+                    raise
+            if time.monotonic() - due_s <= HELD_UP_S:
+                break
+            # This process was held up: what the node has said meanwhile is not read yet.
+            patience_s = min(patience_s, MIN_PATIENCE_S)
+        if trial.silent():
+            self._fleet.suspect(trial.session)
+        raise trial.failure("LATE", outcome="late")
+
+    def patience_s(self, trial: Trial) -> float:
+        """How long a node may say nothing in its turn, where the text can do without it."""
+        if not trial.ask.spare():
+            return math.inf
+        return max(TURN_PATIENCE_S, patience_for_s(trial.bound_ms, self._max_patience_s))
 
     async def _await_result(self, trial: Trial) -> Done | Failed:
         patience_s = patience_for_s(trial.bound_ms, self._max_patience_s)
@@ -223,6 +258,21 @@ class Trial:
                 taking.cancel()
         return pending.deltas.get_nowait()
 
+    def turn(self, turn: fleet_pb2.Turn) -> None:
+        """Go on with a text that others write too.
+
+        Raises:
+            AttemptFailed: The node is gone or takes no more.
+        """
+        if self._pending is None:
+            raise self.failure("NODE_GONE")
+        try:
+            self.session.turn(self._pending, turn)
+        except SessionEnded:
+            raise self.failure("NODE_GONE") from None
+        except OutboxFull:
+            raise self.failure("NODE_BUSY") from None
+
     def left_s(self) -> float:
         """Seconds until the deadline."""
         return self.ask.deadline_s - time.monotonic()
@@ -243,13 +293,25 @@ class Trial:
             raise failed
         elapsed_ms = self._elapsed_ms()
         service_ms = elapsed_ms - self._waited_ms(result)
-        if self.ask.figures is None:
+        if not self.ask.learns:
+            self._state.answered += 1
+        elif self.ask.figures is None:
             # From joules that were themselves predicted there is nothing to learn; the final ones follow.
             energy_j = math.nan if result.energy.preliminary else result.energy.energy_j - result.load_j
             self._board.answered(self.ask.index, service_ms=service_ms, energy_j=energy_j)
         else:
             self._board.generated(self.ask.index, _without_load(result), service_ms=service_ms)
         return result, self._record("answered", "", result.energy, elapsed_ms)
+
+    def ended(self) -> AttemptFailed:
+        """Why a node has no more to say in the middle of its turn."""
+        result = self.result()
+        if result.done() and result.exception() is None:
+            try:
+                self.conclude(result.result())
+            except AttemptFailed as failure:
+                return failure
+        return self.failure("NODE_GONE" if result.done() and result.exception() is not None else "OUTPUT_INVALID")
 
     def _waited_ms(self, result: Done) -> float:
         """Milliseconds that are no part of what the arm takes: in the queue, as its node says, and of loading.

@@ -374,6 +374,9 @@ def _fuse(route: Route, progress: Progress) -> Fused:
 def fusion_of(progress: Progress) -> FusionChoice:
     """How the answer came about: more than one expert's answer in it, or one expert's alone."""
     bound = progress.decision.route
+    if bound is not None and bound.route.fusion is Fusion.TOKEN and progress.voices:
+        # Whose turns came is drawn: also one alone wrote for all.
+        return FusionChoice.TOKEN
     if bound is None or max(len(progress.answers), progress.voices) < 2 or bound.route.fusion is Fusion.NONE:
         return FusionChoice.NONE
     if bound.route.fusion is Fusion.JUDGE:

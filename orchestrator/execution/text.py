@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from edgewise.v1 import fleet_pb2
 from optimizer.routes.fusion import confident
 from optimizer.routes.route import Fusion
 from orchestrator.errors import DeadlineExceeded
 from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts, Trial
+from orchestrator.execution.course import BUDGET, LENGTH, Course, TextEnd, fill, text_end
+from orchestrator.execution.ensemble import Ensembles
 from orchestrator.execution.exhausted import why_exhausted
 from orchestrator.execution.judge import judge_query, verdict
 from orchestrator.execution.panel import Panel
@@ -27,44 +28,6 @@ from orchestrator.fleet.session import SessionEnded
 from orchestrator.routing.binding import BoundRoute
 from orchestrator.routing.figures import TextFigures, affordable_tokens, conversation_of, text_figures
 from orchestrator.types import Delta, Done, TextQuery
-
-BUDGET, LENGTH = "budget", "length"
-
-
-@dataclass(frozen=True)
-class TextEnd:
-    """The end of a generation; tokens are those of the expert whose text it is."""
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    tool_calls_json: str = ""
-    first_token_ms: float | None = None
-    expert: str = ""
-    logprobs_json: str = ""
-    cached_tokens: int | None = None
-
-
-@dataclass
-class Course:
-    """A text query on its way.
-
-    Args:
-        query: What is asked.
-        progress: Limits, decision, attempts.
-        figures: What it costs on every arm.
-        panel: What experts have answered that was held back.
-        deadline_s: Monotonic time after which an answer is of no use.
-        delivered: Whether anything has left.
-    """
-
-    query: TextQuery
-    progress: Progress
-    figures: TextFigures
-    panel: Panel
-    deadline_s: float
-    delivered: bool = False
 
 
 class TextRunner:
@@ -79,6 +42,7 @@ class TextRunner:
     def __init__(self, board: ArmBoard, attempts: Attempts, *, max_attempts: int) -> None:
         self._board = board
         self._attempts = attempts
+        self._ensembles = Ensembles(attempts)
         self.max_attempts = max_attempts
 
     async def run(
@@ -138,6 +102,10 @@ class TextRunner:
         last = len(bound.arms) - 1
         judged = bound.route.fusion is Fusion.JUDGE
         course.panel.follow(bound.route)
+        if bound.route.fusion is Fusion.TOKEN:
+            async for piece in self._ensembles.write(course, bound):
+                yield piece
+            return
         for stage, arms in enumerate(bound.arms):
             if stage and not self._affordable(course, arms):
                 break
@@ -197,7 +165,7 @@ class TextRunner:
         progress.attempts.append(record)
         self._count(course, index, done)
         progress.voices = max(1, progress.voices)
-        yield _end(done, self._board.states[index].arm.expert, asked_tokens=asked_tokens, query=course.query)
+        yield text_end(done, self._board.states[index].arm.expert, asked_tokens=asked_tokens, query=course.query)
 
     # ---- experts side by side, held back
 
@@ -318,7 +286,7 @@ class TextRunner:
             index=index,
             stage=stage,
             request_id=query.request_id,
-            fill=lambda work: _fill(work, query, tokens),
+            fill=lambda work: fill(work, query, tokens, self._board.states[index].arm.node),
             deadline_s=course.deadline_s,
             energy_limit_j=wire_limit_j(share_j),
             spare=lambda: False,
@@ -337,45 +305,11 @@ def _standing(course: Course) -> list[Delta | TextEnd]:
     started_s = time.monotonic()
     expert, done = course.panel.standing()
     course.progress.fuse_s += time.monotonic() - started_s
-    end = _end(done, expert, asked_tokens=course.query.parameters.max_tokens, query=course.query)
+    end = text_end(done, expert, asked_tokens=course.query.parameters.max_tokens, query=course.query)
     pieces: list[Delta | TextEnd] = [Delta(done.work_id, done.text, (), done.logprobs_json)] if done.text else []
     return [*pieces, end]
-
-
-def _end(done: Done, expert: str, *, asked_tokens: int, query: TextQuery) -> TextEnd:
-    """The end of a text; one that stopped at fewer tokens than its client allows stopped for the budget."""
-    reason = done.finish_reason
-    if reason == LENGTH and asked_tokens < query.parameters.max_tokens:
-        reason = BUDGET
-    return TextEnd(
-        done.text,
-        reason,
-        done.prompt_tokens,
-        done.completion_tokens,
-        done.tool_calls_json,
-        done.first_token_ms,
-        expert,
-        done.logprobs_json,
-        done.cached_tokens,
-    )
 
 
 async def _within(trial: Trial, deadline_s: float) -> Delta | None:
     async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
         return await trial.delta()
-
-
-def _fill(work: fleet_pb2.Work, query: TextQuery, tokens: int) -> None:
-    parameters = query.parameters
-    for message in query.messages:
-        work.text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)
-    work.text.whole, work.text.prefix_scope = query.whole, query.prefix_scope
-    sent = work.text.parameters
-    sent.max_tokens, sent.embed = tokens, parameters.embed
-    sent.stop.extend(parameters.stop)
-    sent.tools_json, sent.tool_choice_json = parameters.tools_json, parameters.tool_choice_json
-    sent.response_format_json = parameters.response_format_json
-    for name in ("temperature", "top_p", "seed", "top_logprobs"):
-        value = getattr(parameters, name)
-        if value is not None:
-            setattr(sent, name, value)

@@ -23,6 +23,7 @@ from orchestrator.fleet.load import Ahead, NodeLoad, prior_spreads
 from orchestrator.fleet.text_arms import TextTrack, learned_part
 from orchestrator.residency import missing_j, missing_ms
 from orchestrator.routing.margins import ConformalBound
+from orchestrator.routing.turns import TurnRates
 from orchestrator.types import Arm, Done, Provenance, Residency
 
 # Expectations of texts are learned themselves; how far off they were before says little later.
@@ -104,6 +105,8 @@ class ArmBoard:
         self._rooms: dict[str, np.ndarray[tuple[int], np.dtype[Any]]] = {}
         # Whether any arm has a wait; where none has, readers need not look at the waits.
         self.loaded = False
+        # What a text takes in turns hangs on the text.
+        self.turns: TurnRates | None = None
         self._waiting_nodes = 0
         # What readers keep of these figures they bring up to date by what changed since.
         self.energy_changes = Changes()

@@ -106,7 +106,7 @@ class NodeSession:
         now_s = self._clock()
         self._interval_s += SMOOTHING * (now_s - self._sent_s - self._interval_s)
         self._sent_s = now_s
-        if self._goes_alone() or len(self._outbox) >= GATHER_MOST:
+        if self._goes_alone() or command.HasField("turn") or len(self._outbox) >= GATHER_MOST:
             self._wake.set()
         elif len(self._outbox) == 1:
             asyncio.get_running_loop().call_later(GATHER_S, self._wake.set)
@@ -126,6 +126,11 @@ class NodeSession:
         self.pending[work.work_id] = pending
         return pending
 
+    def turn(self, pending: Pending, turn: fleet_pb2.Turn) -> None:
+        """Go on with a text that several nodes write. Raises as `send`."""
+        turn.work_id, pending.sent_s = pending.work_id, self._clock()
+        self.send(fleet_pb2.NodeCommand(turn=turn))
+
     def abandon(self, pending: Pending) -> None:
         """The result is no longer wanted: tell the node unless it has already answered."""
         if self.pending.pop(pending.work_id, None) is None or self.ended.is_set():
@@ -144,6 +149,9 @@ class NodeSession:
     def _next_message(self) -> fleet_pb2.ToNode:
         count = self._fitting() if len(self._outbox) > 1 else 1
         commands, self._outbox = self._outbox[:count], self._outbox[count:]
+        turns = [command.turn for command in commands if command.HasField("turn")]
+        if len(turns) == len(commands):
+            return fleet_pb2.ToNode(turns=turns)
         self._sent_sequence += 1
         return fleet_pb2.ToNode(epoch=self.epoch, sequence=self._sent_sequence, commands=commands)
 
@@ -163,8 +171,12 @@ class NodeSession:
         if epoch != self.epoch or sequence <= self._received_sequence:
             return False
         self._received_sequence = sequence
-        self.seen_s = self._clock()
+        self.heard()
         return True
+
+    def heard(self) -> None:
+        """The node has said something."""
+        self.seen_s = self._clock()
 
     def settle(self, result: Done | Failed) -> None:
         """Give a result to whoever waits for it; a late one is dropped."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from edgewise.v1 import common_pb2, fleet_pb2
 from orchestrator.config import split_address
@@ -316,3 +317,34 @@ def checked_list(text: str) -> str:
 def decode_delta(message: fleet_pb2.TextDelta) -> Delta:
     """A piece of generated text."""
     return Delta(message.work_id, message.text, tuple(message.token_ids), checked_list(message.logprobs_json))
+
+
+def decode_written(message: fleet_pb2.Written) -> Delta:
+    """What came of a turn of a text that several nodes write.
+
+    Raises:
+        RequestError: FIELD_OUT_OF_RANGE, where probabilities are none or not as many as their tokens.
+    """
+    told = None
+    if message.probabilities:
+        told = _probabilities(message.probabilities)
+        if message.top_ids and len(message.top_ids) != len(told):
+            raise RequestError("FIELD_OUT_OF_RANGE", "There must be one probability per token.", field="written")
+    return Delta(
+        message.work_id,
+        message.text,
+        tuple(message.token_ids),
+        checked_list(message.logprobs_json),
+        tuple(message.top_ids),
+        told,
+        message.ended,
+    )
+
+
+def _probabilities(data: bytes) -> NDArray[np.float64]:
+    if len(data) % 2 == 0:
+        found_v = np.frombuffer(data, "<f2").astype(np.float64)
+        # Written so that NaN fails.
+        if float(found_v.min()) >= 0.0 and float(found_v.max()) <= 1.0:
+            return found_v
+    raise RequestError("FIELD_OUT_OF_RANGE", "Probabilities must be float16 between 0 and 1.", field="written")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from optimizer.online.pacing import Charge
 from optimizer.routes.fusion import Fused
+from orchestrator.execution.course import TextEnd
 from orchestrator.execution.run import Progress, fusion_of
-from orchestrator.execution.text import TextEnd
 from orchestrator.journal import Entry
 from orchestrator.ledger.spenders import NOBODY, Reservation, Spender
 from orchestrator.personal.types import Owner

@@ -25,6 +25,7 @@ from orchestrator.fleet.wire import (
     decode_hello,
     decode_residency,
     decode_signals,
+    decode_written,
 )
 from orchestrator.gateway.guard import Malformed
 from orchestrator.personal.types import PersonalReport
@@ -155,11 +156,17 @@ class Joiner:
 
     async def _read(self, context: Any, session: NodeSession) -> None:
         while (message := await context.read()) is not END:
-            if isinstance(message, Malformed) or not session.accepts(message.epoch, message.sequence):
+            if isinstance(message, Malformed):
+                continue
+            if message.written:
+                session.heard()
+            elif not session.accepts(message.epoch, message.sequence):
                 continue
             self._fleet.heard(session)
             for event in message.events:
                 self._apply(session, event)
+            for written in message.written:
+                self._apply(session, fleet_pb2.NodeEvent(written=written))
 
     def _apply(self, session: NodeSession, event: fleet_pb2.NodeEvent) -> None:
         """One event; a bad one is logged and dropped, the session goes on."""
@@ -172,6 +179,8 @@ class Joiner:
                     session.settle(decode_failed(event.failed))
                 case "delta":
                     session.deliver(decode_delta(event.delta))
+                case "written":
+                    session.deliver(decode_written(event.written))
                 case "heartbeat":
                     session.running = event.heartbeat.running
                     session.queued = event.heartbeat.queued

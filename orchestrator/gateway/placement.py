@@ -19,6 +19,7 @@ from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Decision
+from orchestrator.routing.turns import vocabularies
 from orchestrator.types import WHOLE, Arm, Limits, Query, TextQuery
 
 AnyQuery = TypeVar("AnyQuery", Query, TextQuery)
@@ -129,7 +130,8 @@ class Place:
         quality = {state.arm.expert: state.arm.quality_fraction for state in self.fitting}
         energy = {state.arm.expert: float(board.energy_j_n[state.index]) for state in self.fitting}
         announced = AnnouncedModel(quality, energy)
-        model = CombinedModel(announced, quality) if self.texts else announced
+        digests = vocabularies(state.arm for state in self.fitting)
+        model = CombinedModel(announced, quality, vocabularies=digests) if self.texts else announced
         plan = Plan("by-need", model, None, NO_CERTIFICATE)
         return Standing(plan, plan.table(list(self.fitting), board))
 

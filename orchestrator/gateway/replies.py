@@ -10,7 +10,7 @@ import numpy as np
 
 from edgewise.v1 import common_pb2, gateway_pb2
 from optimizer.deciding.choose import Binding
-from orchestrator.execution.text import TextEnd
+from orchestrator.execution.course import TextEnd
 from orchestrator.gateway.accounts import TextReply
 from orchestrator.journal import Entry
 from orchestrator.types import Account, AttemptRecord, FusionChoice, Reply, RoutingRecord, Timings

@@ -109,9 +109,11 @@ def decode_generate(message: gateway_pb2.GenerateRequest, *, tasks: dict[str, Ta
         deadline_s=deadline_s,
         fusion=FUSIONS[message.fusion.mode],
         max_experts=message.fusion.max_experts,
+        continue_on_loss=message.fusion.continue_on_loss,
         needs=capabilities_needed(parameters),
         allowed_nodes=named("allowed_nodes", message.allowed_nodes, MAX_NODES),
         required_tags=named("required_tags", message.required_tags, MAX_TAGS),
+        user=check_user(message.user) if message.user else "",
     )
 
 

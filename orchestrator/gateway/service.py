@@ -16,9 +16,10 @@ from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
 from orchestrator.execution.attempt import Attempts
+from orchestrator.execution.course import TextEnd
 from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Decide, Progress, Runner, total_energy
-from orchestrator.execution.text import TextEnd, TextRunner
+from orchestrator.execution.text import TextRunner
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.session import NodeSession
 from orchestrator.gateway import texts
@@ -276,6 +277,8 @@ class Service:
 
     async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
         query = self.placements.bind(query, ticket.payer.spender)
+        if query.user:
+            query = self.personal.claim(query, ticket.payer.spender.tenant)
         prompt, most = texts.features(query), query.max_experts or self._max_experts
 
         def ask(budget: BudgetRequest) -> tuple[texts.Demand, Wish, Decision, Limits]:
@@ -296,6 +299,9 @@ class Service:
         ticket.progress = progress
         panel = Panel(texts.confidence_of(ticket.plan) if ticket.plan else lambda _expert, margin: margin)
         async for piece in self._text_runner.run(query, progress, again, panel=panel, figures=demand.figures):
+            if isinstance(piece, TextEnd) and query.owner is not None:
+                # Where the key's work is bound to nodes, so is the copy of the question.
+                self.personal.answered(query.owner, query, piece.personal)
             yield piece
 
     def answered_from_cache(self, query: TextQuery, payer: Payer) -> None:

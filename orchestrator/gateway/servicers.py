@@ -39,7 +39,7 @@ from orchestrator.wire import (
     encode_pacing,
 )
 
-MAX_LABEL_CHARS = 200
+MAX_LABEL_CHARS = 500
 
 # A repeated request id is answered with what it was answered before and costs nothing more.
 REPLAYED = (("x-edgewise-replayed", "true"), ("x-energy-joules", "0"), ("x-energy-method", "measured:replayed"))
@@ -134,8 +134,10 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
         if not request.request_id:
             raise RequestError("FIELD_REQUIRED", "request_id must name a request.", field="request_id")
         if request.label:
-            label = request.label[:MAX_LABEL_CHARS]
-            status = await self._service.personal.correct(tenant_seen(), request.request_id, label)
+            if len(request.label) > MAX_LABEL_CHARS:
+                why = f"label must be a label, or a text of at most {MAX_LABEL_CHARS} characters."
+                raise RequestError("FIELD_OUT_OF_RANGE", why, field="label")
+            status = await self._service.personal.correct(tenant_seen(), request.request_id, request.label)
             return gateway_pb2.FeedbackResponse(personal=encode_status(status))
         if not 0.0 <= request.score <= 1.0:
             raise RequestError("FIELD_OUT_OF_RANGE", "score must be between 0 and 1.", field="score")

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import itertools
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,15 @@ from orchestrator.personal.overlay import Overlay, overlay
 from orchestrator.personal.types import Owner, PersonalNote, PersonalReport, PersonalStatus
 from orchestrator.personal.wire import keep_command, order_command
 from orchestrator.routing.route import Decision, Wish
-from orchestrator.types import Limits, Query
+from orchestrator.types import Array, Limits, Query, TextQuery
 
 ORDER_TIMEOUT_S = 20.0
 # Answered requests that a correction may come for.
 REMEMBERED = 20_000
 STATUSES = 20_000
+# Name of a text's question among kept tensors.
+QUESTION = "question"
+Asking = TypeVar("Asking", Query, TextQuery)
 VERBS = ("train", "status", "rollback", "export", "forget")
 
 
@@ -57,7 +61,7 @@ class PersonalDesk:
 
     # ---- requests
 
-    def claim(self, query: Query, tenant: str) -> Query:
+    def claim(self, query: Asking, tenant: str) -> Asking:
         """A query with its owner, the user of the tenant that was authenticated, and the node that may be told."""
         owner = Owner(tenant, query.user)
         state = self.home(owner, query.task.name)
@@ -92,7 +96,7 @@ class PersonalDesk:
             return None
         return overlay(generic, status, state, board=self._fleet.board, limits=limits, wish=wish, features_f=features_f)
 
-    def answered(self, owner: Owner, query: Query, note: PersonalNote | None) -> None:
+    def answered(self, owner: Owner, query: Query | TextQuery, note: PersonalNote | None) -> None:
         """A request of an owner was answered: by their home, or elsewhere, and then the input is copied to it.
 
         An input that may only be on certain nodes goes nowhere else, home or not.
@@ -112,7 +116,7 @@ class PersonalDesk:
         if barred or not query.required_tags <= state.arm.tags:
             return
         with contextlib.suppress(OutboxFull, SessionEnded):
-            session.send(keep_command(query.request_id, owner, expert=state.arm.expert, inputs=query.inputs))
+            session.send(keep_command(query.request_id, owner, expert=state.arm.expert, inputs=_inputs(query)))
         if (owner, task) not in self._status:
             self._learn(owner, task, PersonalStatus(node=session.name, task=task))
             self._spawn(self._ask_status(owner, task))
@@ -203,6 +207,13 @@ class PersonalDesk:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _inputs(query: Query | TextQuery) -> Mapping[str, Array]:
+    """What is kept for a correction: the tensors, or the question as bytes."""
+    if isinstance(query, Query):
+        return query.inputs
+    return {QUESTION: np.frombuffer(query.prompt.encode(), np.uint8)}
 
 
 def _away() -> Unavailable:

@@ -34,6 +34,7 @@ from orchestrator.routing.gated import gated
 from orchestrator.routing.model import QualityModel, announced_model
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.table import RouteTable
+from orchestrator.routing.turns import vocabularies
 from orchestrator.types import Task
 
 log = structlog.get_logger("planner")
@@ -208,8 +209,9 @@ class Planner:
         """The model of a text task with the votes and judges that clients may ask for by name."""
         if not self._fleet.tasks[task].text:
             return model
-        quality = {s.arm.expert: s.arm.quality_fraction for s in self._within_reach(task)}
-        return CombinedModel(model, quality, self.fused.of(task))
+        arms = [state.arm for state in self._within_reach(task)]
+        quality = {arm.expert: arm.quality_fraction for arm in arms}
+        return CombinedModel(model, quality, self.fused.of(task), vocabularies=vocabularies(arms))
 
     def _within_reach(self, task: str) -> list[ArmState]:
         """The arms of all nodes that are connected or asleep, also of those that take no work at this moment."""

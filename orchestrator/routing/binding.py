@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from optimizer.routes.route import Fusion, Route
 from orchestrator.fleet.arms import ArmBoard, ArmState
+from orchestrator.routing.turns import vocabulary
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ def _placements(
 ) -> list[tuple[tuple[int, ...], ...]]:
     if route.is_single:
         return [((state.index,),) for state in by_expert[route.experts[0]]]
+    if route.fusion is Fusion.TOKEN:
+        by_expert = _of_one_vocabulary(route, by_expert)
+        if not by_expert:
+            return []
     rules: tuple[Callable[[ArmState], float], ...] = (
         lambda state: float(board.energy_j_n[state.index]),
         lambda state: float(board.service_ms_n[state.index]),
@@ -52,6 +57,16 @@ def _placements(
         tuple(tuple(min(by_expert[expert], key=rule).index for expert in stage) for stage in route.stages)
         for rule in rules
     ]
+
+
+def _of_one_vocabulary(route: Route, by_expert: dict[str, list[ArmState]]) -> dict[str, list[ArmState]]:
+    """The arms of these experts that can write one text in turns; none where some expert has none."""
+    first = by_expert[route.experts[0]]
+    for digest in sorted({vocabulary(state.arm) for state in first} - {""}):
+        found = {e: [one for one in by_expert[e] if vocabulary(one.arm) == digest] for e in route.experts}
+        if all(found.values()):
+            return found
+    return {}
 
 
 def _name(route: Route, placed: tuple[tuple[int, ...], ...], board: ArmBoard) -> str:

@@ -17,6 +17,7 @@ from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, TYPICAL_COMPLETION_TOKENS, completions
 from orchestrator.prefixes import Chain, Conversation
 from orchestrator.residency import missing_j
+from orchestrator.routing.turns import TurnRates
 from orchestrator.text_profile import SINGLE_TURN
 from orchestrator.types import Arm, Provenance, TextQuery
 
@@ -46,6 +47,11 @@ class Figures(Protocol):
         """The arms."""
         ...
 
+    @property
+    def turns(self) -> TurnRates | None:
+        """What texts cost that several arms write; None where no text is meant."""
+        ...
+
 
 @dataclass
 class TextFigures:
@@ -53,6 +59,7 @@ class TextFigures:
 
     Args:
         prompt_tokens_n: Of the prompt as each arm counts, typically.
+        turns: What the text costs where several arms write it.
         cached_tokens_n: Of these, what each arm has kept from before, typically: in its joules and milliseconds they
             do not count. In no bound: a node may have forgotten, and a promise holds all the same.
     """
@@ -70,6 +77,7 @@ class TextFigures:
     loaded: bool
     prompt_tokens_n: Floats
     cached_tokens_n: Floats
+    turns: TurnRates
     energy_changes: Changes = field(default_factory=Changes)
     latency_changes: Changes = field(default_factory=Changes)
     wait_changes: Changes = field(default_factory=Changes)
@@ -117,6 +125,7 @@ def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
         board.loaded,
         np.zeros(len(board.states)),
         np.zeros(len(board.states)),
+        TurnRates.empty(len(board.states), everyone=not query.parameters.temperature),
     )
     asked = _Asked(query)
     for state in board.states:
@@ -140,12 +149,25 @@ def _price(figures: TextFigures, board: ArmBoard, state: ArmState, asked: _Asked
     figures.service_ms_n[n] = track.typically_ms((HOP_MS + profile.cost_ms(read_tokens, mean)) * together)
     bound_ms = track.at_most_ms((HOP_MS + profile.cost_ms(prompt_tokens * TOKENS_MARGIN, high)) * together)
     figures.service_bound_ms_n[n] = max(bound_ms, figures.service_ms_n[n])
+    turns, whole_ms = figures.turns, (HOP_MS + profile.cost_ms(prompt_tokens, mean)) * together
+    slower = track.typically_ms(whole_ms) / whole_ms * together
+    turns.tokens_bn[:, n] = mean, high
+    turns.fixed_kn[1, n] = profile.cost_ms(prompt_tokens, 0.0) * slower + figures.wait_ms_n[n]
+    turns.heard_kn[1, n] = profile.prefill_ms_per_token * slower
+    turns.written_kn[1, n] = profile.decode_ms_per_token * slower
+    turns.excess_kn[1, n] = max(1.0, track.at_most_ms(whole_ms) / track.typically_ms(whole_ms))
     if state.arm.energy.provenance is not Provenance.UNMEASURED:
         typical, bound = board.energy_factors(n)
         load_j = missing_j(state.arm.residency)
         figures.energy_j_n[n] = load_j + profile.cost_j(read_tokens, mean) * typical
         bound_j = load_j + profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
         figures.energy_bound_j_n[n] = max(bound_j, figures.energy_j_n[n])
+        turns.fixed_kn[0, n] = load_j + profile.cost_j(prompt_tokens, 0.0) * typical
+        turns.heard_kn[0, n] = profile.prefill_j_per_token * typical
+        turns.written_kn[0, n] = profile.decode_j_per_token * typical
+        turns.excess_kn[0, n] = TOKENS_MARGIN * bound / typical
+    else:
+        turns.excess_kn[0, n] = np.inf
 
 
 def covering(figures: TextFigures, arms: int) -> TextFigures:
@@ -153,7 +175,7 @@ def covering(figures: TextFigures, arms: int) -> TextFigures:
     more = arms - len(figures.energy_j_n)
     if more <= 0:
         return figures
-    grown = replace(figures)
+    grown = replace(figures, turns=figures.turns.grown(more))
     for name, value in vars(figures).items():
         if isinstance(value, np.ndarray):
             setattr(grown, name, np.pad(value, (0, more)))

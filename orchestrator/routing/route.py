@@ -17,12 +17,12 @@ from orchestrator.routing.table import RouteTable
 from orchestrator.types import FusionChoice, OnInfeasible
 from orchestrator.types import Limits as RequestLimits
 
-_KINDS = {
+_KINDS: dict[FusionChoice, tuple[Fusion, ...]] = {
     FusionChoice.NONE: (Fusion.NONE,),
     FusionChoice.MIXTURE: (Fusion.MIXTURE,),
     FusionChoice.VOTE: (Fusion.VOTE,),
     FusionChoice.JUDGE: (Fusion.JUDGE,),
-    FusionChoice.TOKEN: (),
+    FusionChoice.TOKEN: (Fusion.TOKEN,),
 }
 
 
@@ -137,5 +137,9 @@ def _wished(table: RouteTable, wish: Wish) -> NDArray[np.bool_] | None:
         kinds = _KINDS[wish.fusion]
         if wish.texts and wish.fusion is FusionChoice.VOTE:
             kinds += _KINDS[FusionChoice.MIXTURE]
-        allowed_r = allowed_r & table.fused_as(*kinds)
+        fused_r = table.fused_as(*kinds)
+        if wish.fusion is FusionChoice.TOKEN:
+            # A node that holds all the experts mixes them without a wire between them.
+            fused_r = fused_r | table.mixing
+        allowed_r = allowed_r & fused_r
     return allowed_r

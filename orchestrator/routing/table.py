@@ -22,6 +22,7 @@ from orchestrator.fleet.changes import Changes
 from orchestrator.routing.binding import BoundRoute
 from orchestrator.routing.figures import Figures, TextFigures
 from orchestrator.routing.stages import Stages
+from orchestrator.routing.turns import MIXTURE
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -61,6 +62,9 @@ class RouteTable:
             expert: np.array([route.route.experts == (expert,) for route in bound], dtype=bool)
             for expert in {expert for route in bound for expert in route.route.experts}
         }
+        self._in_turns = np.flatnonzero([route.route.fusion is Fusion.TOKEN for route in bound])
+        self._weight_rf = self._weights(places)
+        self.mixing = np.array([_mixes(route, board) for route in bound], dtype=bool)
         self._alone = frozenset(route.route.experts[0] for route in bound if route.route.is_single)
         self._uses_none = np.zeros(len(bound), dtype=bool)
         self._forget()
@@ -87,6 +91,14 @@ class RouteTable:
         for s, stage in enumerate(route.arms):
             self._arms_rsf[r, s, : len(stage)] = stage
             self._mask_rsf[r, s, : len(stage)] = 1.0
+
+    def _weights(self, places: int) -> Floats:
+        """How often whose turn it is, of the routes whose experts write in turns."""
+        weight_rf = np.zeros((len(self._in_turns), places))
+        for row, r in enumerate(self._in_turns):
+            weights = self.bound[r].route.weights
+            weight_rf[row, : len(weights)] = np.array(weights) / sum(weights)
+        return weight_rf
 
     def first_of(self, model_index: int) -> int | None:
         """The binding of a model route that has the fewest joules; None where it has no arms."""
@@ -233,6 +245,7 @@ class RouteTable:
         self._first.clear()
         if routes is None:
             self._expected_krs[0], self._energy_bound_r = self._energies(slice(None))
+            self._price_turns(0, self._energy_bound_r)
         elif len(routes):
             self._energy_bound_r = self._energy_bound_r.copy()
             self._expected_krs[0, routes], self._energy_bound_r[routes] = self._energies(routes)
@@ -262,6 +275,14 @@ class RouteTable:
         latency_krs = self._stages.latencies((board.wait_ms_n, board.wait_bound_ms_n) if board.loaded else None)
         self._expected_krs[1] = latency_krs[0]
         self._latency_bound_r = latency_krs[1].sum(axis=1)
+        self._price_turns(1, self._latency_bound_r)
+
+    def _price_turns(self, k: int, bound_r: Floats) -> None:
+        """Joules (k = 0) or milliseconds (1) of texts that are written in turns, where what one text costs is known."""
+        rates, rows = self._board.turns, self._in_turns
+        if rates is not None and len(rows):
+            typical_kr, bound_kr = rates.price(self._arms_rsf[rows, 0], self._weight_rf)
+            self._expected_krs[k, rows, 0], bound_r[rows] = typical_kr[k], bound_kr[k]
 
     def _follow_some_latencies(self) -> bool:
         """Only those of arms that changed; false where going through all of them is as good."""
@@ -323,3 +344,9 @@ class RouteTable:
         present_rsf = self._board.available_n[self._arms_rsf] | self._absent_rsf
         full_rsf = self._board.full_n[self._arms_rsf] & ~self._absent_rsf
         return np.asarray(present_rsf.all(axis=(1, 2)) & full_rsf.any(axis=(1, 2)))
+
+
+def _mixes(route: BoundRoute, board: Figures) -> bool:
+    """Whether this is one arm that mixes experts of its own node token by token."""
+    text = board.states[route.arms[0][0]].arm.text
+    return route.route.is_single and text is not None and MIXTURE in text.capabilities

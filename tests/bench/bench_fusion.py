@@ -6,11 +6,19 @@ ends ignored, in turn within one run. An expert's first turn reads the question:
 
 Exactness: a million tokens through the sampler's own code, from real distributions of the four experts at a place
 where they disagree, against the averaged distribution; and the same test must notice one weight that is off by 2 %.
-Across nodes, where only token ids travel: not measured here.
+
+Across nodes (`tests.bench.fusion_nodes`): the same experts, each on a node of its own, through a real gateway. The
+rival averages in parallel: every node computes every token and ships its distribution. Milliseconds are of whole texts,
+the question read, over streams without a relay; bytes of other texts, with one. All nodes share this machine's
+processors, so that "in parallel" is as far as they reach; beside the measured ratio stands the one of a processor for
+each node, *modelled*: the rival's token then takes the slowest expert's step, measured here alone, and one trip there
+and back, measured in our own run, whatever the size of what it ships.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +32,7 @@ from nodes.worker.text.mixing import Lanes, Mixture
 from nodes.worker.text.model import Cache, LanguageModel, Row
 from nodes.worker.text.sampling import Sampling, probabilities
 from nodes.zoo.language.catalog import TextCatalog, load_text_catalog
+from tests.bench.fusion_nodes import DENSE, TOPS, TURNS, Text, fleet
 from tests.bench.harness import Bar, main, spread
 from tests.bench.harness import Row as Figure
 from tests.fakes.language import FixedModel, lanes, write
@@ -33,13 +42,20 @@ BARS = (
     Bar("wall_vs_averaging", 1 / 3, "<="),
     Bar("p_value_of_the_average", 0.01, ">="),
     Bar("p_value_with_a_weight_off_by_2_percent", 1e-3, "<="),
+    Bar("across_nodes_wall_vs_parallel_averaging", 1.1, "<="),
+    Bar("across_nodes_wall_vs_parallel_averaging_a_processor_each", 1.1, "<="),
+    Bar("across_nodes_bytes_per_token", 64.0, "<="),
 )
 EXPERTS = 4
 TOKENS = 256
 REPEATS = 12
+NODES_REPEATS = 6
+COUNTED_REPEATS = 4
 DRAWN = 1_000_000
 TEXTS = 50
 MIN_EXPECTED = 5.0
+# In the names of figures.
+WAYS = {TURNS: "", TOPS: "top_32_averaging_", DENSE: "dense_averaging_"}
 Floats = NDArray[np.float64]
 
 
@@ -58,7 +74,7 @@ def run() -> list[Figure]:
     """All figures. Cost: some minutes of one core."""
     catalog = load_text_catalog()
     mixture = _mixture(catalog)
-    return [*_speed(mixture, catalog), *_exactness(mixture, catalog)]
+    return [*_speed(mixture, catalog), *_across_nodes(mixture, catalog), *_exactness(mixture, catalog)]
 
 
 def _mixture(catalog: TextCatalog) -> Mixture:
@@ -118,6 +134,70 @@ def _timed(text: Lanes) -> Cost:
 
 def _mean(costs: Sequence[Cost], name: str) -> float:
     return float(np.mean([getattr(cost, name) / cost.tokens for cost in costs]))
+
+
+# ---- across nodes
+
+
+def _across_nodes(mixture: Mixture, catalog: TextCatalog) -> list[Figure]:
+    step_ms = [_step_ms(model, catalog) for model in mixture.models]
+    timed = asyncio.run(_texts(catalog, NODES_REPEATS, counted=False))
+    counted = asyncio.run(_texts(catalog, COUNTED_REPEATS, counted=True))
+    ours = timed[TURNS]
+    sizes: dict[str, object] = {
+        "nodes": EXPERTS,
+        "tokens": TOKENS,
+        "repeats": NODES_REPEATS,
+        "processors": os.cpu_count(),
+    }
+    ratios = [one.ms / rival.ms for one, rival in zip(ours, timed[DENSE], strict=True)]
+    low, middle, high = spread(ratios)
+    # Of one turn, beside the steps in it; in turns only one node computes at a time.
+    trip_ms = [(one.ms - TOKENS * float(np.mean(step_ms))) / one.runs for one in ours]
+    modelled = [one.ms / (TOKENS * (max(step_ms) + trip)) for one, trip in zip(ours, trip_ms, strict=True)]
+    figures = [
+        Figure("across_nodes_wall_vs_parallel_averaging", middle, "ratio", sizes | {"quartiles": [low, high]}),
+        Figure(
+            "across_nodes_wall_vs_parallel_averaging_a_processor_each",
+            float(np.median(modelled)),
+            "ratio",
+            sizes | {"modelled": True, "step_ms": step_ms, "trip_ms": float(np.median(trip_ms))},
+        ),
+        Figure("across_nodes_turns_per_token", float(np.mean([one.runs / one.tokens for one in ours])), "turns", sizes),
+    ]
+    for kind, name in WAYS.items():
+        per_token = [one.ms / one.tokens for one in timed[kind]]
+        figures.append(Figure(f"across_nodes_{name}ms_per_token", float(np.median(per_token)), "ms", sizes))
+    bytes_sizes = sizes | {"repeats": COUNTED_REPEATS, "tls": False}
+    for kind, name in WAYS.items():
+        # Messages with the heads of gRPC and of HTTP/2's data frames; sockets also with its flow control and pings.
+        for what in ("message_bytes", "socket_bytes"):
+            per_token = [getattr(one, what) / one.tokens for one in counted[kind]]
+            metric = f"across_nodes_{name}{what.removeprefix('message_')}_per_token"
+            figures.append(Figure(metric, float(np.mean(per_token)), "bytes", bytes_sizes))
+    return figures
+
+
+async def _texts(catalog: TextCatalog, repeats: int, *, counted: bool) -> dict[str, list[Text]]:
+    """Texts by the way in which they were written, in turn, after the same questions."""
+    experts = [card.name for card in catalog.experts if card.learned is not None]
+    found: dict[str, list[Text]] = {kind: [] for kind in WAYS}
+    async with fleet(experts, counted=counted) as nodes:
+        for repeat in range(repeats + 1):
+            for kind, texts in found.items():
+                one = await nodes.write(kind, catalog.test[repeat].prompt, tokens=TOKENS, seed=repeat)
+                if one.tokens != TOKENS:
+                    raise RuntimeError(f"{kind}: {one.tokens} tokens; {TOKENS} were asked for")
+                if repeat:  # The first warms up.
+                    texts.append(one)
+    return found
+
+
+def _step_ms(model: LanguageModel, catalog: TextCatalog) -> float:
+    """Milliseconds of one token of one expert alone in this process."""
+    prompt = model.tokenizer.prompt(catalog.test[0].prompt)
+    cost = _timed(Lanes(Mixture([model], [1.0]), prompt, sampling=Sampling(0.0), seed=0))
+    return cost.decode_ms / cost.decode_calls
 
 
 # ---- exactness

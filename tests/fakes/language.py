@@ -28,6 +28,10 @@ class FixedModel:
         """One for each token."""
         return new
 
+    def read_blocks(self, row: Row) -> Row:
+        """Nothing is read ahead."""
+        return row
+
     def step(self, rows: Sequence[Row]) -> NDArray[np.float64]:
         """The fixed scores for every row."""
         for row in rows:

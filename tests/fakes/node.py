@@ -103,6 +103,7 @@ class FakeNode:
         self._sequence = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._turns: dict[int, Turn] = {}
         self._call: Any = None
 
     # ---- joining and leaving
@@ -241,6 +242,8 @@ class FakeNode:
         while (message := await self._call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
             for command in message.commands:
                 self._obey(command)
+            for turn in message.turns:
+                self._obey(fleet.NodeCommand(turn=turn))
             async with self.seen.changed:
                 self.seen.changed.notify_all()
         self.seen.ended.set()
@@ -255,6 +258,9 @@ class FakeNode:
                 running = self._running.get(command.cancel.work_id)
                 if running is not None:
                     running.cancel()
+            case "turn":
+                if (turn := self._turns.get(command.turn.work_id)) is not None:
+                    turn.turns.put_nowait(command.turn)
             case "drain":
                 self.seen.drained.set()
             case "suspend":
@@ -264,6 +270,9 @@ class FakeNode:
 
     def _start(self, work: fleet.Work) -> None:
         turn = Turn(work, self.arms[work.expert, work.variant], self.emit, self.vanish)
+        if work.text.HasField("shared"):
+            turn.turns.put_nowait(work.text.shared.first)
+            self._turns[work.work_id] = turn
         task = asyncio.ensure_future(self._behave(turn))
         self._running[work.work_id] = task
         task.add_done_callback(lambda _: self._running.pop(work.work_id, None))

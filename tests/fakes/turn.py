@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgewise.v1 import common_pb2 as common
@@ -19,6 +20,8 @@ class Turn:
     arm: FakeArm
     emit: Callable[[fleet.NodeEvent], None]
     vanish: Callable[[], Awaitable[None]]
+    # Of a text that other nodes write too, as they come; the first is there already.
+    turns: asyncio.Queue[fleet.Turn] = field(default_factory=asyncio.Queue)
 
     def energy(self, energy_j: float | None = None) -> common.Energy:
         """Joules of this work: those given, else those that the arm announced."""
@@ -45,6 +48,11 @@ class Turn:
             return
         delta = fleet.TextDelta(work_id=self.work.work_id, text=text, token_ids=token_ids)
         self.emit(fleet.NodeEvent(delta=delta))
+
+    def write(self, text: str, *token_ids: int, **fields: Any) -> None:
+        """What came of a turn of such a text."""
+        written = fleet.Written(work_id=self.work.work_id, text=text, token_ids=token_ids, **fields)
+        self.emit(fleet.NodeEvent(written=written))
 
 
 Behaviour = Callable[[Turn], Awaitable[None]]

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.demo.writer import Writer
 from nodes.zoo.catalog import load_catalog
-from orchestrator.client import Budget, Client
+from orchestrator.client import Budget, Client, Generated, Message
 from orchestrator.errors import RequestError
 from tests.fakes.processes import Fleet, NodePlan
 
@@ -35,6 +35,20 @@ def fleet(folder: Path) -> Iterator[Fleet]:
     (folder / "fleet").mkdir()
     with Fleet(folder / "fleet") as fleet:
         yield fleet.start(home, NodePlan("other", "rtx-4090", ("digits-linear", "digits-wide")))
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("personal-texts")
+
+
+@pytest.fixture(scope="module")
+def texts(text_folder: Path) -> Iterator[Fleet]:
+    flags = ("--profiling-s", "0.1", "--personal", str(text_folder / "users"), "--personal-day-j", "0")
+    writer = NodePlan("writer", "laptop-cpu", ("skills-dates",), flags)
+    (text_folder / "fleet").mkdir()
+    with Fleet(text_folder / "fleet") as fleet:
+        yield fleet.start(writer, NodePlan("stranger", "laptop-cpu", ("skills-arithmetic",)))
 
 
 @pytest.fixture
@@ -108,6 +122,73 @@ def test_nothing_of_a_user_is_on_disk_or_in_logs_in_the_clear(client: Client, fo
     assert scan(folder, [image.tobytes(), b"canary-user-name"]) == []
     client.personal("canary-user-name", "forget")
     assert scan(folder, [image.tobytes(), b"canary-user-name"]) == []
+
+
+def test_a_users_texts_are_kept_corrected_and_forgotten(texts: Fleet, text_folder: Path) -> None:
+    """Through the gateway: the home node keeps the question, wherever it ran, and the wanted text; nobody else does."""
+    question, wanted = "What is the date 3 days after March 5? canary-91c7e2d8", "March/8 canary-0be1"
+    with texts.client() as client:
+        answers = []
+        for expert in ("skills-dates", "skills-arithmetic"):
+            ends = [
+                end
+                for end in client.generate(
+                    [Message("user", question)], task="skills", budget=PATIENT, expert=expert, user="ada"
+                )
+                if isinstance(end, Generated)
+            ]
+            answers.append(ends[0])
+            status = client.correct(ends[0].request_id, wanted)
+        assert [end.routing.attempts[0].arm.split("@")[1] for end in answers] == ["writer", "stranger"]
+        assert (status.node, status.expert, status.corrections) == ("writer", "skills-dates", 2)
+        with pytest.raises(RequestError) as refused:
+            client.correct(answers[0].request_id, wanted)
+        assert refused.value.reason == "FEEDBACK_EXPIRED"
+        with pytest.raises(RequestError) as refused:
+            client.correct(answers[0].request_id, "x" * 501)
+        assert refused.value.reason == "FIELD_OUT_OF_RANGE"
+        assert scan(text_folder, [question.encode(), wanted.encode()]) == []
+        assert client.personal("ada", "forget", task="skills").state == "forgotten"
+        assert not list((text_folder / "users").rglob("key"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="NOT RUN: reading a process's memory needs Linux")
+def test_the_gateway_holds_no_payload_of_a_user_in_memory(client: Client, fleet: Fleet) -> None:
+    """A picture and its correction have passed; some traffic later nothing of them is in the gateway's memory."""
+    assert fleet.gateway is not None
+    canary = np.frombuffer(b"canary-0d91b7e6a4c35f28-of-memory" * 8, np.uint8)[:64].astype(np.float32)
+    image = (canary / 255.0).reshape(1, 8, 8)
+    name = "known-to-the-gateway-4c1d"
+    answer = client.infer(image, budget=PATIENT, user="ada", request_id=name)
+    client.correct(answer.request_id, "3")
+    secrets = [image.tobytes()[64:192], name.encode()]
+    # What was freed keeps its bytes until something else lies there: traffic goes on, and soon they are gone.
+    for _ in range(10):
+        for row in range(200):
+            client.infer(np.full((1, 8, 8), row / 200.0, np.float32), budget=PATIENT, user="ada")
+        held = memory_holds(fleet.gateway.pid, secrets)
+        if not held[0]:
+            break
+    # The control: the scan sees what the gateway does keep, which is the request's id.
+    assert held == [False, True]
+
+
+def memory_holds(pid: int, secrets: list[bytes]) -> list[bool]:
+    """Which of these are in a process's writable memory."""
+    found = [False] * len(secrets)
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            place, rights, *_ = line.split()
+            if not rights.startswith("rw"):
+                continue
+            start, end = (int(edge, 16) for edge in place.split("-"))
+            try:
+                memory.seek(start)
+                data = memory.read(end - start)
+            except (OSError, ValueError, OverflowError):
+                continue  # Not everything that is mapped can be read.
+            found = [was or secret in data for was, secret in zip(found, secrets, strict=True)]
+    return found
 
 
 def scan(folder: Path, secrets: list[bytes]) -> list[Path]:

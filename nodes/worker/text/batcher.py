@@ -10,19 +10,21 @@ from time import perf_counter
 from nodes.worker.text.mixing import Mixture
 from nodes.worker.text.model import LanguageModel, Row
 from nodes.worker.text.sampling import Floats
+from nodes.worker.text.sharing import Turn, Voice
 from nodes.worker.text.shelf import Shelf
-from nodes.worker.text.writing import Order, Piece, Writing
+from nodes.worker.text.writing import Order, Piece, PromptRefused, Writing
 
 
 @dataclass
 class Running:
-    """A text among others; `piece` is what the last step added and `finish` why it ended."""
+    """A text among others; `piece` is what the last step added, `busy_s` how long the steps took that it was in."""
 
     key: int
-    writing: Writing
+    writing: Writing | Voice
     joined_s: float
     first_token_ms: float | None = None
     piece: Piece | None = None
+    busy_s: float = 0.0
 
 
 class Batcher:
@@ -35,17 +37,49 @@ class Batcher:
     def __len__(self) -> int:
         return len(self._running)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return any(not text.writing.waits for text in self._running.values())
+
     def join(self, key: int, mixture: Mixture, order: Order) -> Running:
         """Begin a text; one whose joules pay for nothing has ended already.
 
         Raises:
             PromptRefused: if the question leaves no room for an answer.
         """
-        text = Running(key, Writing(mixture, order), perf_counter())
-        text.writing.borrow(self.shelf)
-        if not text.writing.finish:
+        writing = Writing(mixture, order)
+        writing.borrow(self.shelf)
+        text = Running(key, writing, perf_counter())
+        if not writing.finish:
             self._running[key] = text
         return text
+
+    def join_shared(self, key: int, mixture: Mixture, order: Order, *, quiet: bool) -> None:
+        """Begin one expert's part of a text that others write too; it waits for its first turn.
+
+        Raises:
+            PromptRefused: if the question leaves no room for an answer.
+        """
+        self._running[key] = Running(key, Voice(mixture, order, quiet=quiet), perf_counter())
+
+    def turn(self, key: int, turn: Turn) -> Running | None:
+        """Give a shared text its next turn; the text where there is something to send already or it has ended.
+
+        Raises:
+            PromptRefused: if others are said to have written what is no token; the text has ended then.
+        """
+        text = self._running.get(key)
+        if text is None or not isinstance(text.writing, Voice):
+            return None
+        try:
+            text.piece = text.writing.hear(turn)
+        except PromptRefused:
+            del self._running[key]
+            raise
+        if text.writing.finish:
+            del self._running[key]
+        return text if text.writing.finish or text.piece is not None else None
 
     def leave(self, key: int) -> Running | None:
         """End a text now; None where it is not there any more."""
@@ -56,15 +90,17 @@ class Batcher:
         return text
 
     def step(self) -> Iterator[Running]:
-        """One more token for every text; those that have something to send or have ended.
+        """One more token for every text whose turn it is; those that have something to send or have ended.
 
         Cost: one call per model for all texts that add one token, one more for those that read several.
         """
-        planned = [(text, text.writing.lanes.plan()) for text in self._running.values()]
+        started_s = perf_counter()
+        planned = [(text, text.writing.plan()) for text in self._running.values() if not text.writing.waits]
         scores = _run([row for _, rows in planned for row in rows])
+        took_s = perf_counter() - started_s
         for text, rows in planned:
-            chosen = text.writing.lanes.choose([scores[id(row)] for _, row in rows])
-            text.piece = text.writing.take(chosen)
+            text.busy_s += took_s
+            text.piece = text.writing.advance([scores[id(row)] for _, row in rows])
             if text.first_token_ms is None:
                 text.first_token_ms = (perf_counter() - text.joined_s) * 1e3
             if text.writing.finish:

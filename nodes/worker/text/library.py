@@ -20,13 +20,18 @@ class Library:
         self._models: dict[str, LanguageModel] = {}
         self._arms: dict[str, Mixture] = {}
 
-    def load(self, arm: str, path: str, sha256: str) -> dict[str, Any]:
+    def load(self, arm: str, path: str, sha256: str, *, model: bytes | None = None) -> dict[str, Any]:
         """Make an arm ready, from a model or from a mixture that names models beside it.
+
+        Args:
+            model: The model's bytes where it is no file.
 
         Raises:
             LoadRefused: if a digest differs, a file is no language model, or vocabularies differ.
         """
         file = Path(path)
+        if model is not None:
+            self._models.setdefault(sha256, LanguageModel(file, sha256, model))
         mixture = (
             self._mixture(file, sha256)
             if file.suffix == MIXTURE_SUFFIX

@@ -1,9 +1,11 @@
 """The text engine's process: reads orders from stdin, writes texts token by token to the stdout it was born with.
 
-Operations: ``load`` {id, arm, path, sha256} -> ``loaded``; ``unload`` {id, arm} -> ``unloaded``; ``generate`` {id, arm,
-…} -> ``piece`` {id, text, token_ids} any number of times, then ``end`` {id, finish, …}; ``cancel`` {id} ends the
+Operations: ``load`` {id, arm, path, sha256} (+ the tensor ``model`` in place of the file) -> ``loaded``; ``unload``
+{id, arm} -> ``unloaded``; ``generate`` {id, arm, …} (+ the tensor ``delta``, what of a model is the user's own) ->
+``piece`` {id, text, token_ids} any number of times, then ``end`` {id, finish, …}; ``cancel`` {id} ends the
 generation of that id with finish "cancelled" and has no answer of its own. Anything that goes wrong -> ``failed`` {id,
-reason, text}.
+reason, text}. A ``generate`` with {shared: true} waits for ``turn`` {id, token_ids, count, …}, each answered with
+``piece`` whose last one has {rests: true}; see `nodes.worker.text.sharing`.
 
 One thread reads, one steps all texts. Life and death as in `nodes.worker.main`.
 Needs Python 3.10, numpy and onnxruntime.
@@ -65,7 +67,7 @@ class _Desk:
     def serve(self, inbox: Inbox) -> None:
         """Until the agent is gone."""
         while True:
-            while not (len(self._batcher) and inbox.empty()):
+            while not (self._batcher.busy and inbox.empty()):
                 frame = inbox.get()
                 if frame is None:
                     return
@@ -82,12 +84,20 @@ class _Desk:
             self._replies.send(failure(frame, error))
 
     def _apply(self, frame: Frame) -> None:
+        from nodes.worker.text.sharing import turn_from
         from nodes.worker.text.writing import order_from
 
         header = frame.header
         match frame.op:
+            case "generate" if header.get("shared"):
+                mixture, order = self._library.arm(header["arm"]), order_from(header)
+                self._batcher.join_shared(header["id"], mixture, order, quiet=bool(header["quiet"]))
+            case "turn":
+                if (shared := self._batcher.turn(header["id"], turn_from(header))) is not None:
+                    self._tell(shared)
             case "generate":
-                text = self._batcher.join(header["id"], self._library.arm(header["arm"]), order_from(header))
+                order = order_from(header, frame.tensors().get("delta"))
+                text = self._batcher.join(header["id"], self._library.arm(header["arm"]), order)
                 if text.writing.finish:
                     self._tell(text)
             case "cancel":
@@ -95,7 +105,9 @@ class _Desk:
                     text_left.piece = None
                     self._tell(text_left)
             case "load":
-                found = self._library.load(header["arm"], header["path"], header["sha256"])
+                held = frame.tensors().get("model")
+                model = None if held is None else held.tobytes()
+                found = self._library.load(header["arm"], header["path"], header["sha256"], model=model)
                 self._replies.send({"op": "loaded", "id": header["id"], **found})
             case "unload":
                 self._library.unload(header["arm"])
@@ -107,21 +119,44 @@ class _Desk:
     def _tell(self, text: Running) -> None:
         if text.piece is not None:
             piece = {"text": text.piece.text, "token_ids": text.piece.token_ids, "logprobs": text.piece.logprobs}
-            self._replies.send({"op": "piece", "id": text.key, **piece})
+            self._replies.send({"op": "piece", "id": text.key, **piece, **_turn_of(text)}, _told(text))
         if text.writing.finish:
             self._replies.send({"op": "end", "id": text.key, **_end(text)})
+
+
+def _turn_of(text: Running) -> dict[str, Any]:
+    """What is told of a shared text beside its piece."""
+    from nodes.worker.text.sharing import Voice
+
+    if not isinstance(text.writing, Voice):
+        return {}
+    told = text.writing.told
+    return {"rests": text.writing.waits, "ended": bool(text.writing.finish), "top_ids": told.top_ids if told else ()}
+
+
+def _told(text: Running) -> dict[str, Any] | None:
+    """Probabilities that were asked for, once."""
+    from nodes.worker.text.sharing import Voice
+
+    if not isinstance(text.writing, Voice) or text.writing.told is None:
+        return None
+    told, text.writing.told = text.writing.told, None
+    return {"probabilities": told.probabilities}
 
 
 def _end(text: Running) -> dict[str, Any]:
     from time import perf_counter
 
-    writing, counts = text.writing, text.writing.lanes.counts
+    from nodes.worker.text.sharing import Voice
+
+    writing, counts = text.writing, text.writing.counts
+    taken_s = text.busy_s if isinstance(writing, Voice) else perf_counter() - text.joined_s
     return {
         "finish": writing.finish,
         "prompt_tokens": writing.prompt_tokens,
         "cached_tokens": writing.cached_tokens,
         "completion_tokens": writing.completion_tokens,
-        "compute_ms": (perf_counter() - text.joined_s) * 1e3,
+        "compute_ms": taken_s * 1e3,
         "macs": counts.macs,
         "calls": counts.calls,
         "caught_up_tokens": counts.caught_up_tokens,

@@ -14,9 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nodes.worker.text.model import Cache, LanguageModel, Row
 from nodes.worker.text.sampling import Floats, Sampling, draw, kept, margin, most_probable, probabilities
+from nodes.worker.text.tokens import END
+
+# Whose turn it is, and which token.
+DRAWS_PER_TOKEN = 2
 
 
 @dataclass
@@ -77,12 +82,19 @@ class Lanes:
 
     Attributes:
         top_logprobs: How many probable tokens are told beside each chosen one; None tells no probabilities.
+        delta_n: What of the models is the user's own; None for nothing.
+        endless_tokens: So many tokens are drawn as if there were no end.
+        takes_turns: Whether experts elsewhere write too: then a single model passes over the draws of whose turn it is.
     """
 
     def __init__(self, mixture: Mixture, prompt: Sequence[int], *, sampling: Sampling, seed: int) -> None:
         self._mixture, self._sampling = mixture, sampling
         self.top_logprobs: int | None = None
-        self._random = np.random.Generator(np.random.PCG64(seed))
+        self.delta_n: NDArray[np.float32] | None = None
+        self.endless_tokens = 0
+        self.takes_turns = False
+        self._bits = np.random.PCG64(seed)
+        self._random = np.random.Generator(self._bits)
         self._caches = [Cache(model) for model in mixture.models]
         self._prompt_tokens = len(prompt)
         self.tokens = list(prompt)
@@ -98,10 +110,32 @@ class Lanes:
         """What must run before the next token can be chosen: one row of one model, or of each for greedy texts."""
         everyone = self._sampling.temperature <= 0.0
         self._turn = tuple(range(len(self._caches))) if everyone else (self._drawn_expert(),)
+        return self._rows()
+
+    def look(self) -> list[tuple[LanguageModel, Row]]:
+        """What must run to know the probabilities of the next token, which somebody else will choose."""
+        self._turn = tuple(range(len(self._caches)))
+        return self._rows()
+
+    def possible(self, logits_v: Floats) -> Floats:
+        """The scores, without the end where it must not come yet."""
+        if len(self.tokens) - self._prompt_tokens >= self.endless_tokens:
+            return logits_v
+        kept_v = logits_v.copy()
+        kept_v[END] = -np.inf
+        return kept_v
+
+    def hear(self, token: int) -> None:
+        """Take a token that an expert elsewhere wrote, and pass over the two draws that it took."""
+        self.tokens.append(token)
+        self._bits.advance(DRAWS_PER_TOKEN)
+
+    def _rows(self) -> list[tuple[LanguageModel, Row]]:
         return [(self._mixture.models[expert], self._row(expert)) for expert in self._turn]
 
     def choose(self, logits: Sequence[Floats]) -> Chosen:
         """The next token from the scores (v) that each planned row gave; it is appended."""
+        logits = [self.possible(logits_v) for logits_v in logits]
         if len(self._turn) == 1:
             plain_v = probabilities(logits[0])
             token = self._drawn_token(logits[0], plain_v)
@@ -117,8 +151,12 @@ class Lanes:
 
     def _drawn_expert(self) -> int:
         weight_e = self._mixture.weight_e
+        if len(weight_e) > 1:
+            return draw(weight_e, self._random.random())
         # A single model takes no draw, so that it writes what it writes without a mixture.
-        return draw(weight_e, self._random.random()) if len(weight_e) > 1 else 0
+        if self.takes_turns:
+            self._bits.advance(1)
+        return 0
 
     def _row(self, expert: int) -> Row:
         model, cache = self._mixture.models[expert], self._caches[expert]
@@ -126,7 +164,7 @@ class Lanes:
         self.counts.calls += 1
         self.counts.macs += model.macs(cache.tokens, len(tokens))
         self.counts.caught_up_tokens += max(0, len(self.tokens) - max(cache.tokens, self._prompt_tokens) - 1)
-        return Row(cache, tokens)
+        return Row(cache, tokens, self.delta_n)
 
     def _drawn_token(self, logits_v: Floats, plain_v: Floats) -> int:
         temperature = self._sampling.temperature

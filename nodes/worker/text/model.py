@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nodes.worker.sessions import LoadRefused, open_session
+from nodes.worker.sessions import LoadRefused, read_verified, session_of, verified
 from nodes.worker.text.tokens import Tokenizer
 
 CHUNK_TOKENS = 64
@@ -52,10 +52,11 @@ class Cache:
 
 @dataclass(frozen=True)
 class Row:
-    """What one sequence feeds in one step."""
+    """What one sequence feeds in one step; `delta_n` is its user's own, None for everybody's model."""
 
     cache: Cache
     tokens: Sequence[int]
+    delta_n: NDArray[np.float32] | None = None
 
 
 class LanguageModel:
@@ -64,13 +65,18 @@ class LanguageModel:
     Args:
         path: The ONNX file, with sizes and words in its metadata.
         sha256: What its bytes must hash to.
+        model: The bytes themselves where there is no file.
 
     Raises:
         LoadRefused: if the digest differs, or the file is no language model of ours.
     """
 
-    def __init__(self, path: Path, sha256: str) -> None:
-        self._session = open_session(path, sha256)
+    def __init__(self, path: Path, sha256: str, model: bytes | None = None) -> None:
+        content = read_verified(path, sha256) if model is None else verified(model, sha256, name=path.name)
+        self._session = session_of(content)
+        shapes = {value.name: value.shape for value in self._session.get_inputs()}
+        # What a user's own delta has, which is an input of models that are made for it; 0 for all others.
+        self.delta_numbers: int = shapes["delta"][-1] if "delta" in shapes else 0
         self.digest = sha256
         found = self._session.get_modelmeta().custom_metadata_map
         try:
@@ -96,9 +102,9 @@ class LanguageModel:
         """
         tokens = row.tokens
         while (size := BLOCK_TOKENS - row.cache.tokens % BLOCK_TOKENS) < len(tokens):
-            self.step([Row(row.cache, tokens[:size])])
+            self.step([replace(row, tokens=tokens[:size])])
             tokens = tokens[size:]
-        return Row(row.cache, tokens)
+        return replace(row, tokens=tokens)
 
     def step(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """Run all rows at once and grow their caches; logits (b, v) after each row's last token.
@@ -111,11 +117,21 @@ class LanguageModel:
         for i, row in enumerate(rows):
             tokens_bt[i, : new_b[i]] = row.tokens
         feed = {"tokens": tokens_bt, "past_tokens": np.array(past_b, np.int64), "past": _stacked(rows)}
+        if self.delta_numbers:
+            feed["delta"] = self._deltas(rows)
         logits_btv, present = self._session.run(["logits", "present"], feed)
         for i, row in enumerate(rows):
             row.cache.add(present[:, :, i, :, : new_b[i]])
         last: NDArray[np.float32] = logits_btv[np.arange(len(rows)), np.array(new_b) - 1]
         return last
+
+    def _deltas(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """Each row's own numbers, (b, 1, n); nothing for rows of nobody's."""
+        deltas = np.zeros((len(rows), 1, self.delta_numbers), np.float32)
+        for i, row in enumerate(rows):
+            if row.delta_n is not None:
+                deltas[i, 0] = row.delta_n
+        return deltas
 
 
 def _stacked(rows: Sequence[Row]) -> NDArray[np.float32]:

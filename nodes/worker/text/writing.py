@@ -6,12 +6,17 @@ A token is sent once the letters it ends are complete and cannot be the beginnin
 from __future__ import annotations
 
 import codecs
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nodes.worker.text.mixing import Chosen, Lanes, Mixture
-from nodes.worker.text.sampling import Sampling
+import numpy as np
+from numpy.typing import NDArray
+
+from nodes.worker.text.mixing import Chosen, Counts, Lanes, Mixture
+from nodes.worker.text.model import LanguageModel, Row
+from nodes.worker.text.sampling import Floats, Sampling
 from nodes.worker.text.shelf import Shelf
 from nodes.worker.text.tokens import END, Tokenizer
 
@@ -41,7 +46,7 @@ class Allowance:
         return left_j / self.decode_j_per_token if self.decode_j_per_token > 0.0 else float("inf")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Order:
     """What is asked for; fields as in `nodes.engines.contract.TextJob`.
 
@@ -59,6 +64,7 @@ class Order:
     top_logprobs: int | None = None
     scope: str = ""
     keep_bytes: int = 0
+    delta_n: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,8 @@ class Writing:
         self._prompt = prompt
         self.lanes = Lanes(mixture, prompt, sampling=order.sampling, seed=order.seed)
         self.lanes.top_logprobs = order.top_logprobs
+        self.lanes.delta_n = _fitting(order.delta_n, mixture)
+        self.lanes.endless_tokens = order.min_tokens
         self._order = order
         self._held_logprobs: list[dict[str, Any]] = []
         self._most_tokens = min(room, order.max_tokens or DEFAULT_MAX_TOKENS)
@@ -108,6 +116,24 @@ class Writing:
         """Mean margin of the tokens chosen so far; None before the first."""
         return sum(self._margins) / len(self._margins) if self._margins else None
 
+    @property
+    def counts(self) -> Counts:
+        """What the text took."""
+        return self.lanes.counts
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is nothing to do."""
+        return bool(self.finish)
+
+    def plan(self) -> list[tuple[LanguageModel, Row]]:
+        """See `Lanes`."""
+        return self.lanes.plan()
+
+    def advance(self, scores: Sequence[Floats]) -> Piece | None:
+        """Choose the next token from the scores (v) of each planned row; what can be sent now."""
+        return self.take(self.lanes.choose(scores))
+
     def borrow(self, shelf: Shelf) -> None:
         """Begin with what a shelf has of the prompt; counted is what every model got."""
         shelf.limit_bytes = self._order.keep_bytes
@@ -122,6 +148,25 @@ class Writing:
     def take(self, chosen: Chosen) -> Piece | None:
         """Note the next token; what can be sent now. Sets `finish` where the text ends with it."""
         self._margins.append(chosen.margin)
+        return self._note(chosen)
+
+    def hear(self, token: int) -> Piece | None:
+        """Note a token that somebody else chose.
+
+        Raises:
+            PromptRefused: if it is none of the vocabulary.
+        """
+        if not 0 <= token < self._tokenizer.size:
+            raise PromptRefused(f"{token} is no token of this vocabulary")
+        self.lanes.hear(token)
+        return self._note(Chosen(token, 0.0))
+
+    def stop(self) -> Piece | None:
+        """End the text here; what was held back."""
+        self.finish = "length"
+        return self._released()
+
+    def _note(self, chosen: Chosen) -> Piece | None:
         self.completion_tokens += 1
         ended = chosen.token == END and self.completion_tokens > self._order.min_tokens
         if not ended:
@@ -175,8 +220,21 @@ def held_back(text: str, stops: Sequence[str]) -> int:
     return 0
 
 
-def order_from(header: Mapping[str, Any]) -> Order:
-    """The order in a frame's header.
+def _fitting(delta_n: NDArray[np.float32] | None, mixture: Mixture) -> NDArray[np.float32] | None:
+    if delta_n is not None and delta_n.shape != (mixture.models[0].delta_numbers,):
+        raise PromptRefused(f"a delta of shape {delta_n.shape} does not fit the model")
+    return delta_n
+
+
+def _scope(scope: str, delta_n: NDArray[np.float32] | None) -> str:
+    """What a user's own model has read is of no use to any other model, not even to that user's next version."""
+    if not scope or delta_n is None:
+        return scope
+    return f"{scope}/{hashlib.sha256(delta_n.tobytes()).hexdigest()}"
+
+
+def order_from(header: Mapping[str, Any], delta_n: NDArray[np.float32] | None = None) -> Order:
+    """The order in a frame's header, and the user's own delta beside it.
 
     Raises:
         PromptRefused: if it is not what an agent sends.
@@ -191,8 +249,9 @@ def order_from(header: Mapping[str, Any]) -> Order:
             stop=tuple(map(str, header["stop"])),
             allowance=Allowance(*map(float, header["allowance"])),
             top_logprobs=header.get("top_logprobs"),
-            scope=str(header.get("scope", "")),
+            scope=_scope(str(header.get("scope", "")), delta_n),
             keep_bytes=int(header.get("keep_bytes", 0)),
+            delta_n=delta_n,
         )
     except (KeyError, TypeError, ValueError) as problem:
         raise PromptRefused(f"the order cannot be read: {problem!r}") from problem

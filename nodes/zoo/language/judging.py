@@ -80,7 +80,7 @@ def answer_all(mixture: Mixture, questions: Sequence[Question]) -> Answers:
             answer, writing = answers[text.key], text.writing
             answer.text += text.piece.text if text.piece else ""
             if writing.finish:
-                answer.margin, answer.macs = writing.margin_fraction or 0.0, writing.lanes.counts.macs
+                answer.margin, answer.macs = writing.margin_fraction or 0.0, writing.counts.macs
                 answer.prompt_tokens, answer.completion_tokens = writing.prompt_tokens, writing.completion_tokens
     return _tabled(questions, answers)
 

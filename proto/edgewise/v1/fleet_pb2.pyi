@@ -5,7 +5,8 @@ The wire between a node agent and the gateway: one bidirectional stream per node
 
 Order of a session: Hello -> Welcome -> (Evidence for each wanted digest) -> work until Drain or the end.
 Every message carries the epoch that the gateway gave in Welcome (0 before it) and a sequence that rises by one
-per direction; the receiver drops what has another epoch or a sequence that it has already seen.
+per direction; the receiver drops what has another epoch or a sequence that it has already seen. Only what is written
+in turns goes without: there are two messages for every token or so, and a stream keeps order by itself.
 """
 
 from collections import abc as _abc
@@ -32,11 +33,16 @@ class FromNode(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    WRITTEN_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     sequence: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeEvent]:
         """Several events may share one message: they are applied in order."""
+
+    @_builtins.property
+    def written(self) -> _containers.RepeatedCompositeFieldContainer[Global___Written]:
+        """Alone in their message, without epoch and sequence."""
 
     def __init__(
         self,
@@ -44,10 +50,11 @@ class FromNode(_message.Message):
         epoch: _builtins.int = ...,
         sequence: _builtins.int = ...,
         events: _abc.Iterable[Global___NodeEvent] | None = ...,
+        written: _abc.Iterable[Global___Written] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "events", b"events", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "events", b"events", "sequence", b"sequence", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -60,20 +67,26 @@ class ToNode(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     COMMANDS_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     sequence: _builtins.int
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeCommand]: ...
+    @_builtins.property
+    def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
+        """Alone in their message, without epoch and sequence."""
+
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
         sequence: _builtins.int = ...,
         commands: _abc.Iterable[Global___NodeCommand] | None = ...,
+        turns: _abc.Iterable[Global___Turn] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "epoch", b"epoch", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "epoch", b"epoch", "sequence", b"sequence", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -92,6 +105,7 @@ class NodeEvent(_message.Message):
     ARMS_CHANGED_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     SETTLED_FIELD_NUMBER: _builtins.int
+    WRITTEN_FIELD_NUMBER: _builtins.int
     PERSONAL_FIELD_NUMBER: _builtins.int
     SLEEPING_FIELD_NUMBER: _builtins.int
     CHUNK_WANTED_FIELD_NUMBER: _builtins.int
@@ -116,6 +130,8 @@ class NodeEvent(_message.Message):
     @_builtins.property
     def settled(self) -> Global___EnergySettled: ...
     @_builtins.property
+    def written(self) -> Global___Written: ...
+    @_builtins.property
     def personal(self) -> Global___PersonalReport: ...
     @_builtins.property
     def sleeping(self) -> Global___Sleeping: ...
@@ -137,17 +153,18 @@ class NodeEvent(_message.Message):
         arms_changed: Global___ArmsChanged | None = ...,
         draining: Global___Draining | None = ...,
         settled: Global___EnergySettled | None = ...,
+        written: Global___Written | None = ...,
         personal: Global___PersonalReport | None = ...,
         sleeping: Global___Sleeping | None = ...,
         chunk_wanted: Global___ChunkWanted | None = ...,
         model: Global___ModelReport | None = ...,
         residency: Global___ResidencyChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "chunk_wanted", b"chunk_wanted", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "model", b"model", "personal", b"personal", "residency", b"residency", "settled", b"settled", "sleeping", b"sleeping"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "chunk_wanted", b"chunk_wanted", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "model", b"model", "personal", b"personal", "residency", b"residency", "settled", b"settled", "sleeping", b"sleeping", "written", b"written"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "chunk_wanted", b"chunk_wanted", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "model", b"model", "personal", b"personal", "residency", b"residency", "settled", b"settled", "sleeping", b"sleeping"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms_changed", b"arms_changed", "chunk_wanted", b"chunk_wanted", "delta", b"delta", "done", b"done", "draining", b"draining", "event", b"event", "evidence", b"evidence", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "model", b"model", "personal", b"personal", "residency", b"residency", "settled", b"settled", "sleeping", b"sleeping", "written", b"written"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "evidence", "done", "failed", "delta", "arms_changed", "draining", "settled", "personal", "sleeping", "chunk_wanted", "model", "residency"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["hello", "heartbeat", "evidence", "done", "failed", "delta", "arms_changed", "draining", "settled", "written", "personal", "sleeping", "chunk_wanted", "model", "residency"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -162,6 +179,7 @@ class NodeCommand(_message.Message):
     CANCEL_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
+    TURN_FIELD_NUMBER: _builtins.int
     PERSONAL_FIELD_NUMBER: _builtins.int
     KEEP_FIELD_NUMBER: _builtins.int
     SUSPEND_FIELD_NUMBER: _builtins.int
@@ -179,6 +197,8 @@ class NodeCommand(_message.Message):
     def drain(self) -> Global___Drain: ...
     @_builtins.property
     def rejected(self) -> Global___Rejected: ...
+    @_builtins.property
+    def turn(self) -> Global___Turn: ...
     @_builtins.property
     def personal(self) -> Global___PersonalOrder: ...
     @_builtins.property
@@ -201,6 +221,7 @@ class NodeCommand(_message.Message):
         cancel: Global___Cancel | None = ...,
         drain: Global___Drain | None = ...,
         rejected: Global___Rejected | None = ...,
+        turn: Global___Turn | None = ...,
         personal: Global___PersonalOrder | None = ...,
         keep: Global___Keep | None = ...,
         suspend: Global___Suspend | None = ...,
@@ -209,11 +230,11 @@ class NodeCommand(_message.Message):
         model_chunk: Global___ModelChunk | None = ...,
         model: Global___ModelOrder | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model", b"model", "model_chunk", b"model_chunk", "models_wanted", b"models_wanted", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model", b"model", "model_chunk", b"model_chunk", "models_wanted", b"models_wanted", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "turn", b"turn", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model", b"model", "model_chunk", b"model_chunk", "models_wanted", b"models_wanted", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model", b"model", "model_chunk", b"model_chunk", "models_wanted", b"models_wanted", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "turn", b"turn", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "work", "cancel", "drain", "rejected", "personal", "keep", "suspend", "wake_peer", "models_wanted", "model_chunk", "model"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "work", "cancel", "drain", "rejected", "turn", "personal", "keep", "suspend", "wake_peer", "models_wanted", "model_chunk", "model"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -960,6 +981,53 @@ class TextDelta(_message.Message):
 Global___TextDelta: _TypeAlias = TextDelta  # noqa: Y015
 
 @_typing.final
+class Written(_message.Message):
+    """What came of a turn, or of a part of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORK_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_JSON_FIELD_NUMBER: _builtins.int
+    TOP_IDS_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    work_id: _builtins.int
+    text: _builtins.str
+    """What can be sent to the client with these tokens; a letter or a stop string may still be incomplete."""
+    logprobs_json: _builtins.str
+    """As in TextDelta."""
+    probabilities: _builtins.bytes
+    """float16, little-endian."""
+    ended: _builtins.bool
+    """The text ends with this: WorkDone follows."""
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def top_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Where probabilities were wanted: of these tokens, or of the whole vocabulary in the order of ids where this is empty."""
+
+    def __init__(
+        self,
+        *,
+        work_id: _builtins.int = ...,
+        text: _builtins.str = ...,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        logprobs_json: _builtins.str = ...,
+        top_ids: _abc.Iterable[_builtins.int] | None = ...,
+        probabilities: _builtins.bytes = ...,
+        ended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "logprobs_json", b"logprobs_json", "probabilities", b"probabilities", "text", b"text", "token_ids", b"token_ids", "top_ids", b"top_ids", "work_id", b"work_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Written: _TypeAlias = Written  # noqa: Y015
+
+@_typing.final
 class ArmsChanged(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1163,8 +1231,9 @@ class TextWork(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     WHOLE_FIELD_NUMBER: _builtins.int
     PREFIX_SCOPE_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
     whole: _builtins.bool
-    """Nobody reads the text before it is complete: no TextDelta is wanted."""
+    """Nobody reads the text before it is complete: no TextDelta is wanted, and one Written per turn."""
     prefix_scope: _builtins.str
     """Texts with the same one may share what was computed of their prompts' beginnings; empty shares nothing. Made of
     tenant and user in a way that tells neither.
@@ -1173,6 +1242,10 @@ class TextWork(_message.Message):
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]: ...
     @_builtins.property
     def parameters(self) -> _common_pb2.GenerationParameters: ...
+    @_builtins.property
+    def shared(self) -> Global___SharedText:
+        """Set where experts on several nodes write this text together. Only for arms with the capability "turns"."""
+
     def __init__(
         self,
         *,
@@ -1180,14 +1253,88 @@ class TextWork(_message.Message):
         parameters: _common_pb2.GenerationParameters | None = ...,
         whole: _builtins.bool = ...,
         prefix_scope: _builtins.str = ...,
+        shared: Global___SharedText | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters", "shared", b"shared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "parameters", b"parameters", "prefix_scope", b"prefix_scope", "whole", b"whole"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "parameters", b"parameters", "prefix_scope", b"prefix_scope", "shared", b"shared", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TextWork: _TypeAlias = TextWork  # noqa: Y015
+
+@_typing.final
+class SharedText(_message.Message):
+    """The text goes on in turns until an expert ends it or the last turn comes. Its draws are those of one generator that
+    all experts seed alike: two for every token, the first whose turn it is, the second which token it becomes.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    MIN_TOKENS_FIELD_NUMBER: _builtins.int
+    min_tokens: _builtins.int
+    """Tokens before which the text does not end by itself."""
+    @_builtins.property
+    def first(self) -> Global___Turn: ...
+    def __init__(
+        self,
+        *,
+        first: Global___Turn | None = ...,
+        min_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first", b"first"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "min_tokens", b"min_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SharedText: _TypeAlias = SharedText  # noqa: Y015
+
+@_typing.final
+class Turn(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORK_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    TOPS_FIELD_NUMBER: _builtins.int
+    DENSE_FIELD_NUMBER: _builtins.int
+    TELL_TEXT_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    work_id: _builtins.int
+    count: _builtins.int
+    """Tokens to write now."""
+    tops: _builtins.int
+    """Tell the probabilities of the next token instead of drawing it: how many of the most probable."""
+    dense: _builtins.bool
+    """Tell them of the whole vocabulary."""
+    tell_text: _builtins.bool
+    """Tell the text of `token_ids` too: nobody else does."""
+    last: _builtins.bool
+    """The text is over: answer with WorkDone."""
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """What others have written since this expert was last told."""
+
+    def __init__(
+        self,
+        *,
+        work_id: _builtins.int = ...,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        count: _builtins.int = ...,
+        tops: _builtins.int = ...,
+        dense: _builtins.bool = ...,
+        tell_text: _builtins.bool = ...,
+        last: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "dense", b"dense", "last", b"last", "tell_text", b"tell_text", "token_ids", b"token_ids", "tops", b"tops", "work_id", b"work_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Turn: _TypeAlias = Turn  # noqa: Y015
 
 @_typing.final
 class Cancel(_message.Message):

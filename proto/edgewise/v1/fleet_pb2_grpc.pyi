@@ -5,7 +5,8 @@ The wire between a node agent and the gateway: one bidirectional stream per node
 
 Order of a session: Hello -> Welcome -> (Evidence for each wanted digest) -> work until Drain or the end.
 Every message carries the epoch that the gateway gave in Welcome (0 before it) and a sequence that rises by one
-per direction; the receiver drops what has another epoch or a sequence that it has already seen.
+per direction; the receiver drops what has another epoch or a sequence that it has already seen. Only what is written
+in turns goes without: there are two messages for every token or so, and a stream keeps order by itself.
 """
 
 from collections import abc as _abc

@@ -199,9 +199,12 @@ class GenerateRequest(_message.Message):
     FUSION_FIELD_NUMBER: _builtins.int
     ALLOWED_NODES_FIELD_NUMBER: _builtins.int
     REQUIRED_TAGS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     task: _builtins.str
     expert: _builtins.str
+    user: _builtins.str
+    """As in InferRequest: whose own expert may answer, and whose question is kept for a correction."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]: ...
     @_builtins.property
@@ -228,10 +231,11 @@ class GenerateRequest(_message.Message):
         fusion: _common_pb2.Fusion | None = ...,
         allowed_nodes: _abc.Iterable[_builtins.str] | None = ...,
         required_tags: _abc.Iterable[_builtins.str] | None = ...,
+        user: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "fusion", b"fusion", "parameters", b"parameters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_nodes", b"allowed_nodes", "budget", b"budget", "expert", b"expert", "fusion", b"fusion", "messages", b"messages", "parameters", b"parameters", "request_id", b"request_id", "required_tags", b"required_tags", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_nodes", b"allowed_nodes", "budget", b"budget", "expert", b"expert", "fusion", b"fusion", "messages", b"messages", "parameters", b"parameters", "request_id", b"request_id", "required_tags", b"required_tags", "task", b"task", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

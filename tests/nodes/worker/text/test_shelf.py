@@ -13,7 +13,7 @@ from nodes.worker.text.mixing import Mixture
 from nodes.worker.text.model import BLOCK_TOKENS, Cache, LanguageModel, Row
 from nodes.worker.text.sampling import Sampling
 from nodes.worker.text.shelf import Shelf
-from nodes.worker.text.writing import Order
+from nodes.worker.text.writing import Order, Writing
 from nodes.zoo.language.catalog import load_text_catalog
 
 STORY = "What is 37 plus 45? Sort the words pear, apple, fig and grape; then say how many hours 5 days have. " * 5
@@ -39,6 +39,7 @@ def written(batcher: Batcher, mixture: Mixture, asked: Order) -> tuple[list[int]
     text = batcher.join(1, mixture, asked)
     while len(batcher):
         list(batcher.step())
+    assert isinstance(text.writing, Writing)
     lanes = text.writing.lanes
     return lanes.tokens[text.writing.prompt_tokens :], text.writing.cached_tokens, lanes.counts.macs
 

@@ -1,0 +1,90 @@
+"""A text query on its way, what it becomes, and how it is put to a node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgewise.v1 import fleet_pb2
+from orchestrator.execution.panel import Panel
+from orchestrator.execution.run import Progress
+from orchestrator.personal.types import PersonalNote
+from orchestrator.personal.wire import encode_owner
+from orchestrator.routing.figures import TextFigures
+from orchestrator.types import Done, TextQuery
+
+BUDGET, LENGTH = "budget", "length"
+
+
+@dataclass(frozen=True)
+class TextEnd:
+    """The end of a generation; tokens are those of the expert whose text it is."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    tool_calls_json: str = ""
+    first_token_ms: float | None = None
+    expert: str = ""
+    logprobs_json: str = ""
+    cached_tokens: int | None = None
+    personal: PersonalNote | None = None
+
+
+@dataclass
+class Course:
+    """A text query on its way.
+
+    Args:
+        query: What is asked.
+        progress: Limits, decision, attempts.
+        figures: What it costs on every arm.
+        panel: What experts have answered that was held back.
+        deadline_s: Monotonic time after which an answer is of no use.
+        delivered: Whether anything has left.
+    """
+
+    query: TextQuery
+    progress: Progress
+    figures: TextFigures
+    panel: Panel
+    deadline_s: float
+    delivered: bool = False
+
+
+def text_end(done: Done, expert: str, *, asked_tokens: int, query: TextQuery) -> TextEnd:
+    """The end of a text; one that stopped at fewer tokens than its client allows stopped for the budget."""
+    reason = done.finish_reason
+    if reason == LENGTH and asked_tokens < query.parameters.max_tokens:
+        reason = BUDGET
+    return TextEnd(
+        done.text,
+        reason,
+        done.prompt_tokens,
+        done.completion_tokens,
+        done.tool_calls_json,
+        done.first_token_ms,
+        expert,
+        done.logprobs_json,
+        done.cached_tokens,
+        done.personal,
+    )
+
+
+def fill(work: fleet_pb2.Work, query: TextQuery, tokens: int, node: str = "") -> None:
+    """Write what is asked into the message, to the owner's home node with the owner."""
+    if query.owner is not None and query.home == node:
+        work.owner.CopyFrom(encode_owner(query.owner))
+    parameters = query.parameters
+    for message in query.messages:
+        work.text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)
+    work.text.whole, work.text.prefix_scope = query.whole, query.prefix_scope
+    sent = work.text.parameters
+    sent.max_tokens, sent.embed = tokens, parameters.embed
+    sent.stop.extend(parameters.stop)
+    sent.tools_json, sent.tool_choice_json = parameters.tools_json, parameters.tool_choice_json
+    sent.response_format_json = parameters.response_format_json
+    for name in ("temperature", "top_p", "seed", "top_logprobs"):
+        value = getattr(parameters, name)
+        if value is not None:
+            setattr(sent, name, value)

@@ -1,0 +1,345 @@
+"""One text that experts on several nodes write together, token by token.
+
+Drawing *one* expert per token by weight and the token from that expert alone gives exactly the distribution of the
+weighted average (arXiv 2605.00419). So only the expert whose turn it is computes, only token ids travel, and since the
+draw does not depend on the text, runs of one expert are ordered at once. Whoever was passed over is told what it missed
+when its turn comes. A greedy text needs the average itself: there all experts tell their most probable tokens, which
+are averaged here (`orchestrator.execution.averaging`).
+
+The gateway counts joules: it knows whose turn every token will be, so it ends the text before the first one that is not
+paid for, at the promise's quantile of each node's own rates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+from edgewise.v1 import fleet_pb2
+from orchestrator.errors import RequestError, Unavailable
+from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts, Trial
+from orchestrator.execution.averaging import TOPS, Averaging
+from orchestrator.execution.course import Course, TextEnd, fill, text_end
+from orchestrator.execution.schedule import Rates, Schedule, paid_tokens
+from orchestrator.fleet.session import SessionEnded
+from orchestrator.routing.binding import BoundRoute
+from orchestrator.types import Delta, Done, Energy, Provenance, TextQuery
+
+# Tokens of one turn: what is written in it cannot be stopped from here.
+MOST_AT_ONCE = 32
+# How long the other nodes may take to tell their joules once the text has ended.
+FAREWELL_S = 1.0
+
+
+@dataclass
+class Member:
+    """One expert's part.
+
+    Args:
+        index: Its arm on the board.
+        known: Tokens that it has read or written; -1 before it has begun.
+        trial: Its work, once it has begun.
+        done: What it said in the end.
+        lost: Whether it failed.
+        ended: Whether the text ended with what it wrote.
+    """
+
+    index: int
+    known: int = -1
+    trial: Trial | None = None
+    done: Done | None = None
+    lost: bool = False
+    ended: bool = False
+
+
+@dataclass
+class Ensemble:
+    """One text under way.
+
+    Args:
+        course: The query.
+        query: The same with the seed that all experts share.
+        members: Experts in the order of the route.
+        schedule: Whose turn comes when.
+        cap: Tokens at which the text ends at the latest.
+        tokens: Those written so far.
+    """
+
+    course: Course
+    query: TextQuery
+    members: list[Member]
+    schedule: Schedule
+    cap: int = 0
+    tokens: list[int] = field(default_factory=list)
+
+    @property
+    def present(self) -> list[Member]:
+        """Experts that are not lost."""
+        return [member for member in self.members if not member.lost]
+
+
+class Ensembles:
+    """Writes such texts.
+
+    Args:
+        attempts: Sends work to nodes.
+        tops: How many of their most probable tokens experts tell where the average is needed; None for all.
+        min_tokens: Tokens before which no text ends by itself, for measurements.
+    """
+
+    def __init__(self, attempts: Attempts, *, tops: int | None = TOPS, min_tokens: int = 0) -> None:
+        self._attempts = attempts
+        self._tops = tops
+        self._min_tokens = min_tokens
+
+    async def write(self, course: Course, bound: BoundRoute) -> AsyncIterator[Delta | TextEnd]:
+        """Pieces of the text as they are written, then its end with every node's joules in the attempts.
+
+        Raises:
+            AttemptFailed: An expert was lost and nothing of the text has left yet.
+            Unavailable: EXPERT_LOST, in the middle of the text.
+            RequestError: CAPABILITY_MISSING, for log probabilities of a greedy text.
+            TimeoutError: Time ran out.
+        """
+        text = self._begin(course, bound)
+        started_s = time.monotonic()
+        said: list[Delta] = []
+        first_token_ms: float | None = None
+        try:
+            async for delta in self._pieces(text):
+                if first_token_ms is None:
+                    first_token_ms = (time.monotonic() - started_s) * 1000.0
+                said.append(delta)
+                if not course.query.whole:
+                    course.delivered = True
+                    yield delta
+            done = await self._farewell(text)
+        except AttemptFailed as failure:
+            if course.delivered:
+                raise _lost(failure.record.reason) from None
+            raise
+        finally:
+            course.progress.infer_s += time.monotonic() - started_s
+            self._close(text)
+        done = replace(
+            done,
+            text="".join(delta.text for delta in said),
+            logprobs_json=_joined([delta.logprobs_json for delta in said]),
+            completion_tokens=len(text.tokens),
+            first_token_ms=first_token_ms,
+        )
+        if course.query.whole and done.text:
+            yield Delta(done.work_id, done.text, (), done.logprobs_json)
+        yield text_end(done, "+".join(bound.route.experts), asked_tokens=text.cap, query=course.query)
+
+    def _begin(self, course: Course, bound: BoundRoute) -> Ensemble:
+        parameters = course.query.parameters
+        if _greedy(course.query) and parameters.top_logprobs is not None:
+            text = "A greedy text on several nodes tells no log probabilities; ask with a temperature, or without them."
+            raise RequestError("CAPABILITY_MISSING", text, field="logprobs")
+        seed = secrets.randbits(63) if parameters.seed is None else parameters.seed
+        query = replace(course.query, parameters=replace(parameters, seed=seed))
+        members = [Member(index) for index in bound.arms[0]]
+        begun = Ensemble(course, query, members, Schedule(bound.route.weights or [1.0] * len(members), seed))
+        begun.cap = self._affordable(begun)
+        return begun
+
+    def _pieces(self, text: Ensemble) -> AsyncIterator[Delta]:
+        if _greedy(text.query):
+            return Averaging(self._attempts, self._start, self._lose, tops=self._tops).write(text)
+        return self._in_turns(text)
+
+    async def _in_turns(self, text: Ensemble) -> AsyncIterator[Delta]:
+        while len(text.tokens) < text.cap:
+            expert, count = text.schedule.run(len(text.tokens), min(MOST_AT_ONCE, text.cap - len(text.tokens)))
+            member = text.members[expert]
+            try:
+                async for delta in self._take_turn(text, member, count):
+                    text.tokens += delta.token_ids
+                    member.ended = delta.ended
+                    if delta.text or delta.logprobs_json:
+                        yield delta
+                    if delta.ended:
+                        return
+            except AttemptFailed as failure:
+                self._lose(text, member, failure)
+        async for delta in self._cut(text):
+            yield delta
+
+    async def _cut(self, text: Ensemble) -> AsyncIterator[Delta]:
+        """End a text whose cap fell while it was written; what its last writer has held back."""
+        for member in text.present:
+            if member.trial is not None and member.known == len(text.tokens):
+                try:
+                    member.trial.turn(fleet_pb2.Turn(last=True, tell_text=True))
+                    patience_s = self._attempts.patience_s(member.trial)
+                    delta = await self._attempts.written(member.trial, patience_s=patience_s)
+                except AttemptFailed:
+                    # Half a letter is not worth an error; why it is gone the farewell finds.
+                    return
+                if delta is not None and delta.text:
+                    yield delta
+                return
+
+    async def _take_turn(self, text: Ensemble, member: Member, count: int) -> AsyncIterator[Delta]:
+        """What a member writes in its turn.
+
+        Raises:
+            AttemptFailed: It is lost.
+        """
+        turn = fleet_pb2.Turn(token_ids=text.tokens[max(0, member.known) :], count=count)
+        until = len(text.tokens) + count
+        trial = self._start(text, member, turn)
+        patience_s = self._attempts.patience_s(trial)
+        while len(text.tokens) < until:
+            delta = await self._attempts.written(trial, patience_s=patience_s)
+            if delta is None or not 0 < len(delta.token_ids) <= until - len(text.tokens):
+                raise trial.ended()
+            yield delta
+            member.known = len(text.tokens)
+
+    def _start(self, text: Ensemble, member: Member, turn: fleet_pb2.Turn) -> Trial:
+        """Give a member its turn, the first along with what is asked."""
+        if member.trial is not None:
+            member.trial.turn(turn)
+            return member.trial
+        query, course = text.query, text.course
+
+        def put(work: fleet_pb2.Work) -> None:
+            fill(work, query, text.cap)
+            work.text.shared.first.CopyFrom(turn)
+            work.text.shared.min_tokens = self._min_tokens
+
+        member.trial = self._attempts.start_text(
+            Ask(
+                index=member.index,
+                stage=0,
+                request_id=query.request_id,
+                fill=put,
+                deadline_s=course.deadline_s,
+                # Counted here, turn by turn.
+                energy_limit_j=0.0,
+                spare=lambda: not course.delivered or (query.continue_on_loss and len(text.present) > 1),
+                given_up=course.progress.attempts.append,
+                figures=course.figures,
+                learns=False,
+            )
+        )
+        course.progress.voices += 1
+        return member.trial
+
+    # ---- losing a member
+
+    def _lose(self, text: Ensemble, member: Member, failure: AttemptFailed) -> None:
+        """Go on without a member where the request allows that and anybody is left.
+
+        Raises:
+            AttemptFailed: It does not, or nobody is.
+        """
+        progress = text.course.progress
+        member.lost = True
+        progress.attempts.append(failure.record)
+        progress.avoid = progress.avoid | {member.index}
+        if member.trial is not None:
+            member.trial.close()
+        if not text.query.continue_on_loss or not text.schedule.lose(text.members.index(member)):
+            raise failure
+        text.cap = min(text.cap, self._affordable(text))
+
+    # ---- joules
+
+    def _affordable(self, text: Ensemble) -> int:
+        """Tokens at which the text must end by what may still be spent."""
+        progress, most = text.course.progress, text.query.parameters.max_tokens
+        rates = [self._rates(text, member) for member in text.members]
+        known, allowed_j = [member.known for member in text.members], progress.allowed_j
+        for member, rate in zip(text.members, rates, strict=True):
+            if member.known >= 0 and not member.lost:
+                # What it has done so far it will tell in the end; until then it is reckoned.
+                allowed_j -= rate.once_j + rate.written_j * member.known
+        if _greedy(text.query):
+            left = [rate for member, rate in zip(text.members, rates, strict=True) if not member.lost]
+            begun = len(text.tokens)
+            once_j = sum(rate.once_j for rate in left) if not begun else 0.0
+            each_j = sum(rate.written_j for rate in left)
+            more = (allowed_j - once_j) / each_j if each_j > 0.0 else float("inf")
+            return int(max(1, min(most, begun + more)))
+        return max(1, paid_tokens(text.schedule, rates, allowed_j=allowed_j, known=known, most=most))
+
+    def _rates(self, text: Ensemble, member: Member) -> Rates:
+        turns, n = text.course.figures.turns, member.index
+        excess = float(turns.excess_kn[0, n])
+        if excess == float("inf"):
+            return Rates(0.0, 0.0, 0.0)
+        return Rates(
+            *(float(joules_kn[0, n]) * excess for joules_kn in (turns.fixed_kn, turns.heard_kn, turns.written_kn))
+        )
+
+    # ---- the end
+
+    async def _farewell(self, text: Ensemble) -> Done:
+        """Every node's last word, which holds its joules; the end of the text as the one said that ended it."""
+        course = text.course
+        begun = [(member, member.trial) for member in text.present if member.trial is not None]
+        for member, trial in begun:
+            if not (member.ended or trial.result().done()):
+                try:
+                    trial.turn(fleet_pb2.Turn(last=True))
+                except AttemptFailed as failure:
+                    member.lost = True
+                    course.progress.attempts.append(failure.record)
+        waiting = [trial.result() for member, trial in begun if not member.lost]
+        left_s = max(0.0, course.deadline_s - time.monotonic())
+        if waiting:
+            await asyncio.wait(waiting, timeout=min(FAREWELL_S, left_s))
+        for member, trial in begun:
+            if not member.lost and trial.result().done():
+                self._conclude(text, member, trial)
+        ends = [member.done for member in text.members if member.done is not None]
+        own = [done for done in ends if done.completion_tokens >= len(text.tokens)]
+        silent = Done(0, {}, "", "length", 0, 0, Energy(math.nan, Provenance.UNMEASURED, ""), 0.0, 0.0)
+        return next(iter(own or ends), silent)
+
+    def _conclude(self, text: Ensemble, member: Member, trial: Trial) -> None:
+        progress = text.course.progress
+        try:
+            member.done, record = trial.conclude(trial.result().result())
+        except SessionEnded:
+            member.lost = True
+            record = trial.failure("NODE_GONE").record
+        except AttemptFailed as failure:
+            member.lost = True
+            record = failure.record
+        progress.attempts.append(record)
+
+    def _close(self, text: Ensemble) -> None:
+        """Whoever has not told its joules is cancelled, and counts as predicted."""
+        for member in text.present:
+            if member.trial is not None:
+                if member.done is None:
+                    text.course.progress.attempts.append(member.trial.cancelled())
+                member.trial.close()
+
+
+def _greedy(query: TextQuery) -> bool:
+    return not query.parameters.temperature
+
+
+def _joined(lists: list[str]) -> str:
+    told = [one for text in lists if text for one in json.loads(text)]
+    return json.dumps(told, separators=(",", ":")) if told else ""
+
+
+def _lost(reason: str) -> Unavailable:
+    return Unavailable(
+        "EXPERT_LOST",
+        "An expert was lost in the middle of a text that several wrote. Ask again, or let the others go on:"
+        " fusion.continue_on_loss.",
+        metadata={"reason": reason},
+        retry_after_s=0.5,
+    )

@@ -1,0 +1,141 @@
+"""What a text costs that several experts write in turns, and who can: pure.
+
+Every expert reads the prompt once and every token once, those that others wrote at the price of a prompt's; only the
+tokens of its own turns take a step each. All its nodes wait for each other, so milliseconds add up. A greedy text is
+the average of all: every expert steps for every token, side by side.
+
+Shape letters: k joules and milliseconds, b typical and bound, n arms, r routes, f experts of a route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.routes.route import Fusion, Route
+from orchestrator.fleet.text_arms import HOP_MS
+from orchestrator.types import Arm
+
+Floats = NDArray[np.float64]
+
+# Capabilities of arms: writes in turns with experts elsewhere; mixes experts on its own node.
+TURNS, MIXTURE = "turns", "mixture"
+# By how many standard deviations an expert's share of the tokens may exceed its weight: one time in a hundred more.
+SHARE_DEVIATIONS = 2.33
+MOST_EXPERTS = 4
+
+
+def vocabulary(arm: Arm) -> str:
+    """The vocabulary in which an arm takes turns; "" where it takes none."""
+    return arm.text.tokenizer_digest if arm.text is not None and TURNS in arm.text.capabilities else ""
+
+
+def vocabularies(arms: Iterable[Arm]) -> dict[str, str]:
+    """Vocabularies by expert, of those that take turns."""
+    return {arm.expert: digest for arm in arms if (digest := vocabulary(arm))}
+
+
+def turn_routes(ranked: Sequence[str], digests: Mapping[str, str], weigh: Callable[[str], float]) -> list[Route]:
+    """The best two, three and four experts of each vocabulary, in turns by weight.
+
+    Args:
+        ranked: Experts, the best first.
+        digests: Vocabularies by expert.
+        weigh: How often an expert's turn comes, before normalising.
+    """
+    routes = []
+    for digest in sorted(set(digests.values())):
+        same = [expert for expert in ranked if digests.get(expert) == digest]
+        for size in range(2, min(MOST_EXPERTS, len(same)) + 1):
+            weights = tuple(weigh(expert) for expert in same[:size])
+            routes.append(Route((tuple(same[:size]),), fusion=Fusion.TOKEN, weights=weights))
+    return routes
+
+
+@dataclass(frozen=True)
+class TurnRates:
+    """What one text costs on every arm, by what it does.
+
+    Args:
+        fixed_kn: Once: overhead and prompt.
+        heard_kn: For each token that others wrote.
+        written_kn: For each token of its own.
+        excess_kn: By what the bound exceeds the typical figure.
+        tokens_bn: Of the whole answer.
+        everyone: Whether the text is greedy.
+    """
+
+    fixed_kn: Floats
+    heard_kn: Floats
+    written_kn: Floats
+    excess_kn: Floats
+    tokens_bn: Floats
+    everyone: bool
+
+    @classmethod
+    def empty(cls, arms: int, *, everyone: bool) -> TurnRates:
+        """Nothing known of so many arms."""
+        fixed_kn, heard_kn, written_kn, excess_kn, tokens_bn = np.zeros((5, 2, arms))
+        return cls(fixed_kn, heard_kn, written_kn, excess_kn, tokens_bn, everyone)
+
+    def grown(self, more: int) -> TurnRates:
+        """The same with so many arms behind them that came later."""
+
+        def pad(array_kn: Floats) -> Floats:
+            return np.pad(array_kn, ((0, 0), (0, more)))
+
+        return TurnRates(
+            fixed_kn=pad(self.fixed_kn),
+            heard_kn=pad(self.heard_kn),
+            written_kn=pad(self.written_kn),
+            excess_kn=pad(self.excess_kn),
+            tokens_bn=pad(self.tokens_bn),
+            everyone=self.everyone,
+        )
+
+    def price(self, arms_rf: NDArray[np.intp], weight_rf: Floats) -> tuple[Floats, Floats]:
+        """Typical and bounding figures (k, r) of texts that these arms write in turns.
+
+        Args:
+            arms_rf: Padded with any arm.
+            weight_rf: Sums to 1 per route; 0 for padding.
+        """
+        member_rf = weight_rf > 0.0
+        tokens_r = (self.tokens_bn[0, arms_rf] * weight_rf).sum(axis=1)
+        high_r = np.maximum(np.where(member_rf, self.tokens_bn[1, arms_rf], 0.0).max(axis=1), 1.0)
+        spread_rf = SHARE_DEVIATIONS * np.sqrt(weight_rf * (1.0 - weight_rf) / high_r[:, None])
+        high_rf = np.minimum(1.0, weight_rf + spread_rf)
+        changes_r = 1.0 - (weight_rf**2).sum(axis=1)
+        if self.everyone:
+            weight_rf = high_rf = member_rf.astype(np.float64)
+            changes_r = np.ones_like(tokens_r)
+        typical_kr = self._sum(arms_rf, weight_rf, tokens_r, np.ones_like(self.excess_kn), member_rf)
+        bound_kr = self._sum(arms_rf, high_rf, high_r, self.excess_kn, member_rf)
+        typical_kr[1] += HOP_MS * (1.0 + tokens_r * changes_r)
+        bound_kr[1] += HOP_MS * (1.0 + high_r)
+        return typical_kr, np.maximum(bound_kr, typical_kr)
+
+    def _sum(
+        self,
+        arms_rf: NDArray[np.intp],
+        share_rf: Floats,
+        tokens_r: Floats,
+        excess_kn: Floats,
+        member_rf: NDArray[np.bool_],
+    ) -> Floats:
+        """Of all experts of each route, whose shares of the tokens are these."""
+        written_rf = share_rf * tokens_r[:, None]
+        heard_rf = np.where(member_rf, tokens_r[:, None] - written_rf, 0.0)
+        each_krf = (
+            self.fixed_kn[:, arms_rf] + self.written_kn[:, arms_rf] * written_rf + self.heard_kn[:, arms_rf] * heard_rf
+        )
+        excess_krf = excess_kn[:, arms_rf]
+        known_krf = np.where(np.isfinite(excess_krf), each_krf, 1.0)
+        all_krf: Floats = np.multiply(known_krf, excess_krf, where=member_rf, out=np.zeros_like(each_krf))
+        total: Floats = all_krf.sum(axis=2)
+        if self.everyone:
+            total[1] = all_krf[1].max(axis=1)
+        return total
