@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -68,6 +69,8 @@ def gateway(
     flags = {path: value for path, value in given.items() if value is not None}
     loaded = load(flags=flags, file=file)
     poll_directly()
+    # Planning and routing work on small matrices; threads for them would only spin for each other on a busy machine.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from orchestrator.gateway.app import serve
     except ModuleNotFoundError as error:
