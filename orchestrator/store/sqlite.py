@@ -76,6 +76,8 @@ class SqliteDesk:
         if not is_safe(apsw.sqlite_lib_version()):
             raise StoreUnsafe(apsw.sqlite_lib_version())
         self._path = path
+        # Settlements of the transaction that runs, not inserted yet.
+        self._records: list[rows_of.Row] = []
         self._lock = None if vfs else locked(path)
         if self._lock is not None:
             path.touch(mode=0o600)
@@ -133,11 +135,13 @@ class SqliteDesk:
     @_translated
     def commit(self) -> None:
         """See the contract."""
+        self._write_records()
         self._write_touched()
         self._connection.execute("COMMIT")
 
     def rollback(self) -> None:
         """Forget what happened since `begin`, in the file and in memory."""
+        self._records.clear()
         with contextlib.suppress(apsw.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -152,6 +156,14 @@ class SqliteDesk:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _write_records(self) -> None:
+        """Insert the settlements of this transaction, several with one statement: after each of SQLite's steps this
+        thread must get the interpreter back from the one that serves requests."""
+        records, self._records = self._records, []
+        for first in range(0, len(records), rows_of.MOST_INSERTED):
+            chunk = records[first : first + rows_of.MOST_INSERTED]
+            self._connection.execute(rows_of.insert_settlements(len(chunk)), [field for row in chunk for field in row])
 
     def _write_touched(self) -> None:
         books, execute = self._books, self._connection.execute
@@ -179,7 +191,7 @@ class SqliteDesk:
         """See the contract."""
         self._books.post(posting.holder, posting.releases, posting.spends)
         if posting.record is not None:
-            self._connection.execute(rows_of.INSERT_SETTLEMENT, rows_of.settlement_row(posting.record))
+            self._records.append(rows_of.settlement_row(posting.record))
         if posting.claim is not None:
             self._close_claim(posting.claim, posting.result)
 
@@ -266,6 +278,7 @@ class SqliteDesk:
     @_translated
     def page(self, after: int, *, since_unix_s: float, until_unix_s: float, rows: int) -> list[tuple[int, Settlement]]:
         """See the contract."""
+        self._write_records()
         bounds = (after, since_unix_s, until_unix_s, rows)
         found = self._connection.execute(rows_of.SELECT_SETTLEMENTS, bounds)
         return [(row[0], rows_of.settlement_of(row[1:])) for row in found]
@@ -273,6 +286,7 @@ class SqliteDesk:
     @_translated
     def prune(self, before_unix_s: float, *, rows: int) -> int:
         """See the contract."""
+        self._write_records()
         execute = self._connection.execute
         for meter in self._books.prune(before_unix_s):
             execute("DELETE FROM spent WHERE scope = ? AND unit = ? AND window = ?", meter)
