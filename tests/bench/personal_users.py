@@ -29,7 +29,7 @@ from nodes.zoo.catalog import load_catalog
 USERS = 10
 TUNING, JUDGED, SMALL = "tuning", "judged", "digits"
 SMALL_EXPERT = "digits-lenet5"
-# First seed of the generator per cohort; its writers are this one and the next nine. 200 was judged before and is spent.
+# First seed of the generator per cohort; its writers are this one and the next nine. 200 was judged before: spent.
 COHORTS = {TUNING: 100, JUDGED: 300, SMALL: 400}
 MNIST_COHORTS = (TUNING, JUDGED)
 PER_USER = 1_500
