@@ -40,6 +40,10 @@ class Environment:
 RTX_TESTS = ("tests/nodes/compile/test_rtx.py", "tests/nodes/pruning/test_rtx_buckets.py")
 # The import first: without the module its tests would be skipped, and pass.
 RTX_PROOF = f"import tensorrt_rtx, pytest; raise SystemExit(pytest.main(['-p', 'no:cacheprovider', *{RTX_TESTS}]))"
+TRITON_TESTS = "tests/kernels/test_triton.py"
+TRITON_PROOF = (
+    f"import triton, torch, pytest; raise SystemExit(pytest.main(['-p', 'no:cacheprovider', {TRITON_TESTS!r}]))"
+)
 RAY_PROOF = "import ray, orchestrator, nodes; assert tuple(map(int, ray.__version__.split('.')[:2])) >= (2, 54)"
 INSTALLED = {
     "cpu": Environment(("node-cpu",), ("-m", "nodes", "doctor")),
@@ -48,6 +52,10 @@ INSTALLED = {
         ("node-cpu", "compile", "rtx"),
         ("-c", RTX_PROOF),
         ("pytest", "pytest-asyncio"),
+    ),
+    # No extra: nothing in serving uses it yet.
+    "triton": Environment(
+        ("node-cpu", "train"), ("-c", TRITON_PROOF), ("pytest", "pytest-asyncio", "hypothesis", "triton==3.9.0")
     ),
 }
 # Extras of the same environment would hide each other's conflicts.
@@ -83,6 +91,13 @@ def install(name: str, folder: Path) -> str:
 def resolve(extra: str) -> str:
     """Whether pip finds a set of versions for an extra and the project's own needs."""
     return _said(*_dry_run(), *_own(), *requirements(extra))
+
+
+def unobtainable(name: str) -> str:
+    """What pip says where it finds no versions for one of the environments that are installed, else ""."""
+    wanted = INSTALLED[name]
+    extras = [requirement for extra in wanted.extras for requirement in requirements(extra)]
+    return _said(*_dry_run(), "-c", str(CONSTRAINTS), *_own(), *extras, *wanted.packages)
 
 
 def resolve_aarch64(extra: str) -> str:
