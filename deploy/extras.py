@@ -41,8 +41,10 @@ RTX_TESTS = ("tests/nodes/compile/test_rtx.py", "tests/nodes/pruning/test_rtx_bu
 # The import first: without the module its tests would be skipped, and pass.
 RTX_PROOF = f"import tensorrt_rtx, pytest; raise SystemExit(pytest.main(['-p', 'no:cacheprovider', *{RTX_TESTS}]))"
 TRITON_TESTS = "tests/kernels/test_triton.py"
+# Looked for and not imported: the tests choose the interpreter before they import Triton.
 TRITON_PROOF = (
-    f"import triton, torch, pytest; raise SystemExit(pytest.main(['-p', 'no:cacheprovider', {TRITON_TESTS!r}]))"
+    "import importlib.util as found, pytest; assert found.find_spec('triton') and found.find_spec('torch');"
+    f" raise SystemExit(pytest.main(['-p', 'no:cacheprovider', {TRITON_TESTS!r}]))"
 )
 RAY_PROOF = "import ray, orchestrator, nodes; assert tuple(map(int, ray.__version__.split('.')[:2])) >= (2, 54)"
 INSTALLED = {
