@@ -74,7 +74,9 @@ def load_folds() -> Folds:
         arrays = dict(data)
     if not np.array_equal(arrays["labels"], labels_q):
         raise SystemExit(f"{DATA.name} is of other digits than scikit-learn's: train the experts again with --folds")
-    macs_of = {card.name: card.macs for card in load_catalog().experts}
+    # Experts that came later (the pruned ones) were not trained per fold: nothing unseen is known of them.
+    folded = {name.removeprefix("outer_") for name in arrays if name.startswith("outer_")}
+    macs_of = {card.name: card.macs for card in load_catalog().experts if card.name in folded}
     experts = tuple(sorted(macs_of, key=lambda name: macs_of[name]))
     return Folds(
         experts=experts,
