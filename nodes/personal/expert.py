@@ -164,6 +164,24 @@ class Shelf:
             spare.replace(previous)
         write_whole(current, self._seal.close(encode(expert), CURRENT))
 
+    def promote_delta(self, delta: Delta, *, gate: Gate, judgement: Judgement, learned: int, learned_until: int) -> int:
+        """Put a delta in service that was found good, as the next version; returns its number."""
+        current = self.current()
+        version = (0 if current is None else current.version) + 1
+        self.promote(
+            LocalExpert(
+                version=version,
+                tier=DELTA,
+                model_digest=self._model_digest,
+                gate=gate,
+                judgement=judgement,
+                learned=learned,
+                learned_until=learned_until,
+                delta=delta,
+            )
+        )
+        return version
+
     def withdraw(self) -> None:
         """Have the global expert alone answer."""
         for name in (CURRENT, PREVIOUS):

@@ -5,6 +5,7 @@ Methods block on the disk; one thread at a time.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,7 +44,7 @@ class Places:
     now_unix_s: Callable[[], float]
 
 
-class Holding:
+class Holding(ABC):
     """One user's inputs, corrections and expert, whatever it is that they correct.
 
     Args:
@@ -64,9 +65,9 @@ class Holding:
         self.training_energy_j = 0.0
 
     @property
+    @abstractmethod
     def count(self) -> int:
         """Corrections in memory."""
-        raise NotImplementedError
 
     @property
     def due(self) -> bool:

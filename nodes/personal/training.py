@@ -51,18 +51,12 @@ def promote(base: Base, shelf: Shelf, own: Looks, serials_n: NDArray[np.int64], 
         return {"promoted": False, "why": "not better than the global expert on judged corrections", **told}
     if current is not None and still_better(base, current, own, serials_n, taught):
         return {"promoted": False, "why": "not as good as the expert in service", **told}
-    version = (0 if current is None else current.version) + 1
-    shelf.promote(
-        LocalExpert(
-            version=version,
-            tier=DELTA,
-            model_digest=base.model_digest,
-            gate=taught.verdict.gate,
-            judgement=judgement,
-            learned=len(own),
-            learned_until=int(serials_n.max()) + 1,
-            delta=taught.delta,
-        )
+    version = shelf.promote_delta(
+        taught.delta,
+        gate=taught.verdict.gate,
+        judgement=judgement,
+        learned=len(own),
+        learned_until=int(serials_n.max()) + 1,
     )
     return {"promoted": True, "version": version, **told}
 

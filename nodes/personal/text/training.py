@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from nodes.personal import gate as gates
 from nodes.personal.base import Looks
 from nodes.personal.delta import Delta
-from nodes.personal.expert import DELTA, LocalExpert, Shelf
+from nodes.personal.expert import Shelf
 from nodes.personal.judging import FEW_Z, STAYS_Z, Verdict, beats, calibrated, route, verdict
 from nodes.personal.keeping import JUDGED_EVERY, Corrections
 from nodes.personal.sealing import KeySeal, Seal, owner_key
@@ -114,18 +114,12 @@ def promote(
         new_n[taught.judged_n] = taught.verdict.right_n
         if beats(now_n[fresh_n], new_n[fresh_n], z=STAYS_Z):
             return {"promoted": False, "why": "not as good as the expert in service", **told}
-    version = (0 if current is None else current.version) + 1
-    shelf.promote(
-        LocalExpert(
-            version=version,
-            tier=DELTA,
-            model_digest=scene.model_digest,
-            gate=taught.verdict.gate,
-            judgement=judgement,
-            learned=len(pairs),
-            learned_until=int(serials_n.max()) + 1,
-            delta=taught.delta,
-        )
+    version = shelf.promote_delta(
+        taught.delta,
+        gate=taught.verdict.gate,
+        judgement=judgement,
+        learned=len(pairs),
+        learned_until=int(serials_n.max()) + 1,
     )
     return {"promoted": True, "version": version, **told}
 
