@@ -2,7 +2,6 @@
 
 import asyncio
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,15 +25,6 @@ from tests.orchestrator.planning.bench import (
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner_module, "SETTLE_S", 0.005)
-
-
-@pytest.fixture
-async def bench() -> Any:
-    bench = Bench()
-    yield bench
-    assert not bench.task.done(), bench.task
-    bench.task.cancel()
-    await asyncio.gather(bench.task, return_exceptions=True)
 
 
 # ---- binding, at once

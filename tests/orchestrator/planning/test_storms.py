@@ -1,7 +1,6 @@
 """Nodes that come many at once: they are bound and planned for together."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -14,15 +13,6 @@ from tests.orchestrator.planning.bench import Bench
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner_module, "SETTLE_S", 0.005)
-
-
-@pytest.fixture
-async def bench() -> Any:
-    bench = Bench()
-    yield bench
-    assert not bench.task.done(), bench.task
-    bench.task.cancel()
-    await asyncio.gather(bench.task, return_exceptions=True)
 
 
 @pytest.mark.parametrize("together", [True, False])
