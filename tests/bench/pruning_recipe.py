@@ -5,7 +5,7 @@ of its own, and then `pruning_rows.record` on what they wrote. It can be stopped
 not trained again, and the training that was stopped goes on after its last whole epoch. ``--list`` only says the
 commands.
 
-Cost, on one core of an AMD EPYC with 16-bit arithmetic: 40 s an epoch dense, 50 s dynamic, 20 s static; in all some 70
+Cost, on one core of an AMD EPYC with 16-bit arithmetic: 40 s an epoch dense, 50 s dynamic, 20 s static; in all some 100
 minutes.
 """
 
@@ -24,7 +24,7 @@ from tests.bench.pruning_rows import record
 
 DENSE = "vgg16-dense"
 # The same for whatever is pruned, so that methods can be compared.
-AFTER_DENSE = "--epochs 14 --rate 0.05 --bfloat16"
+AFTER_DENSE = "--epochs 20 --rate 0.05 --bfloat16"
 
 
 @dataclass(frozen=True)
