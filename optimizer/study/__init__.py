@@ -1,4 +1,4 @@
 """Policies over a table of measured qualities, judged on prompts that nothing had seen.
 
-Public: `Table` (`table`), `run_study`, `StudySettings` (`study`), `summarise` (`summary`).
+Public: `Table` (`table`), `StudySettings` (`record`), `run_study` (`study`), `summarise` (`summary`).
 """

@@ -36,6 +36,8 @@ _ROUNDS = 12
 # Penalties of the heads, from what predicts best to what tells experts apart best: qualities of experts are wrong
 # together, and choosing by small differences between them wants more shrinking than predicting each does.
 PENALTIES = (None, 300.0, 1000.0)
+# The gate that is steadied by the task's mean: the one that a study chooses most often.
+STEADIED = "heads + task"
 # Without a task, the text has to say more.
 _PENALTY_BLIND = 10.0
 
@@ -213,6 +215,6 @@ def gates(bench: Bench, looked_up: Estimate) -> dict[str, Estimate]:
     return {
         "task": looked_up,
         "heads": strong,
-        "heads + task": blend(middle, looked_up),
+        STEADIED: blend(middle, looked_up),
         "all": blend(weak, middle, looked_up, looked_up),
     }

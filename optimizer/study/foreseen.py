@@ -16,9 +16,6 @@ from optimizer.study.table import Table
 
 Floats = NDArray[np.float64]
 
-# The gate that is steadied by the task's mean: the one that a study chooses most often.
-_GATE = "heads + task"
-
 
 def foresee(
     table: Table,
@@ -47,5 +44,5 @@ def foresee(
         inside, outside = np.flatnonzero(fold_q == fold), np.flatnonzero(fold_q != fold)
         bench = estimates.prepare(table.rows(outside), table.rows(inside), seed=seed, sentences=sentences)
         gates = estimates.gates(bench, estimates.task_lookup(bench))
-        out_qm[inside] = gates[_GATE].judged_nm
+        out_qm[inside] = gates[estimates.STEADIED].judged_nm
     return np.where(table.choice_qm, np.clip(out_qm, 0.0, 1.0), 0.0)

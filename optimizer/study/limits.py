@@ -9,7 +9,7 @@ Shape letters: q prompts, m models, t tasks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from optimizer.gate.sentences import SentenceEncoder
 from optimizer.mapping import Mapper, in_turn
 from optimizer.study import estimates
-from optimizer.study.estimates import Bench, Estimate, prepare
+from optimizer.study.cascades import decided, find_cascades, widened
+from optimizer.study.estimates import STEADIED, Bench, Estimate, prepare
 from optimizer.study.outcome import Outcome, assemble, bootstrap, interval
 from optimizer.study.table import Table
 
@@ -100,6 +101,7 @@ class _Split:
     fold_q: Ints
     seed: int
     sentences: SentenceEncoder | None
+    cascades: bool
 
     def swept(self, fold: int) -> _Swept:
         """The fits of one fold."""
@@ -108,7 +110,20 @@ class _Split:
         bench = prepare(self.table.rows(outside), judged, seed=self.seed, sentences=self.sentences)
         candidates = estimates.gates(bench, estimates.task_lookup(bench))
         needed = _needed(bench, bench.training.joules_qm), _needed(bench, bench.training.ms_qm)
+        if self.cascades:
+            bench, judged = self._widened(bench, judged, candidates[STEADIED])
+            candidates = estimates.gates(bench, estimates.task_lookup(bench))
+            needed = _of_all_stages(needed[0], bench.training), _of_all_stages(needed[1], bench.training)
         return _Swept(bench.training, judged, candidates, bench.design.task_q, bench.judged_tasks, needed)
+
+    def _widened(self, bench: Bench, judged: Table, foreseen: Estimate) -> tuple[Bench, Table]:
+        """Both sides with the cascades that were found on the training prompts."""
+        cost_qm = estimates.expected_joules(bench).unseen_qm
+        cascades, goes_on_qk = find_cascades(bench.training, foreseen.unseen_qm, cost_qm, seed=self.seed)
+        training = widened(bench.training, cascades, goes_on_qk)
+        return replace(bench, training=training), widened(
+            judged, cascades, decided(cascades, judged, foreseen.judged_nm)
+        )
 
 
 def sweep_limits(
@@ -118,6 +133,7 @@ def sweep_limits(
     folds: int = 5,
     seed: int = 0,
     sentences: SentenceEncoder | None = None,
+    cascades: bool = False,
     mapper: Mapper = in_turn,
 ) -> list[Point]:
     """Judge the gate under every pair (most joules, most milliseconds), cross-fitted.
@@ -128,6 +144,8 @@ def sweep_limits(
         folds: Parts that are judged in turn.
         seed: Of the folds and samples.
         sentences: An encoder from outside, looked at beside the n-grams.
+        cascades: Whether cascades of the models may be chosen too; each must fit with all its stages run, as it must
+            in the gateway.
         mapper: Does the folds, then the pairs.
 
     Raises:
@@ -136,7 +154,7 @@ def sweep_limits(
     Cost: as one study, and a few ms per pair and fold.
     """
     fold_q = np.random.default_rng(seed).permutation(np.arange(len(table.texts)) % folds)
-    swept = mapper(partial(_swept, _Split(table, fold_q, seed, sentences)), range(folds), "fold")
+    swept = mapper(partial(_swept, _Split(table, fold_q, seed, sentences, cascades)), range(folds), "fold")
     order = np.argsort(np.concatenate([np.flatnonzero(fold_q == fold) for fold in range(folds)]))
     return mapper(partial(_point, swept, order), limits, "limit")
 
@@ -160,6 +178,12 @@ def _needed(bench: Bench, value_qm: Floats) -> Floats:
     for row in range(1, bench.design.rows):
         out_tm[row] = np.quantile(value_qm[bench.design.task_q == row], _QUANTILE, axis=0)
     return out_tm
+
+
+def _of_all_stages(needed_tm: Floats, training: Table) -> Floats:
+    """With a column for each cascade: what nearly every answer of all its models together stays within."""
+    members = [[*first, second] for first, second in training.stages]
+    return np.column_stack([needed_tm, *(needed_tm[:, columns].sum(axis=1) for columns in members)])
 
 
 def _within(fold: _Swept, fits_tm: Bools) -> tuple[Outcome, Bools]:

@@ -5,6 +5,7 @@ Shape letters: q prompts, o outcomes, b bootstrap resamples.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.study.outcome import Outcome, bootstrap, interval
-from optimizer.study.study import CURVES, MARGIN, POLICIES, RIVAL, Spent, Study
+from optimizer.study.record import MARGIN, RIVAL, Spent, Study
 
 Floats = NDArray[np.float64]
 
@@ -74,7 +75,7 @@ class Held:
 
 def rows_of(study: Study) -> list[Row]:
     """A row per policy and budget, resampled together."""
-    keys = [(name, b) for b in range(len(study.budgets_j)) for name in POLICIES]
+    keys = [(name, b) for b in range(len(study.budgets_j)) for name in study.policies]
     outcomes = [study.at_budget[key] for key in keys]
     mean_bo = bootstrap(np.column_stack([outcome.quality_q for outcome in outcomes]))
     rows = []
@@ -131,7 +132,7 @@ def gap_closed(study: Study) -> dict[str, float | None]:
     gap = study.at_budget["oracle", budget].quality - base
     return {
         name: (study.at_budget[name, budget].quality - base) / gap if gap > 1e-9 else None
-        for name in POLICIES
+        for name in study.policies
         if name != "oracle"
     }
 
@@ -141,6 +142,16 @@ def earns(proven: Mapping[str, Held]) -> bool:
     return proven["edgewise"].ratio <= WORTH * proven["task_lookup"].ratio and proven["edgewise"].holds
 
 
+def _of_cascades(study: Study, proven: Mapping[str, Held]) -> dict[str, Any]:
+    """Which cascades could be chosen, in how many folds each, and whether they save joules beside models alone."""
+    if not study.extra:
+        return {}
+    counted = Counter(study.cascades)
+    ours, alone = proven["edgewise"], proven["models_alone"]
+    earned = ours.holds and ours.ratio <= WORTH * alone.ratio
+    return {"cascades": dict(counted.most_common()), "cascades_earn": earned}
+
+
 def summarise(study: Study) -> dict[str, Any]:
     """Everything as plain values, see `deploy/docs/gate.md`."""
     level, proven = held(study.level), held(study.proven)
@@ -148,7 +159,7 @@ def summarise(study: Study) -> dict[str, Any]:
     best = study.table.best_single()
     return {
         "rows": rows_of(study),
-        "joules_at_best_single_quality": {name: level[name].ratio if name in level else None for name in CURVES},
+        "joules_at_best_single_quality": {name: level[name].ratio if name in level else None for name in study.curves},
         "oracle_gap_closed": gap_closed(study),
         "at_best_single_quality": level,
         "surely_at_best_single_quality": proven,
@@ -163,6 +174,7 @@ def summarise(study: Study) -> dict[str, Any]:
         "prompts": len(study.table.texts),
         "models": len(study.table.models),
         "tasks": len(set(study.table.tasks)),
+        **_of_cascades(study, proven),
         "behind_the_gate": [sorted(set(study.chosen[b])) for b in sorted(study.chosen)],
         "energy": "modelled: base + joules per output token × tokens, from the arms file",
     }

@@ -5,7 +5,8 @@ Shape letters: q prompts, m models.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +37,10 @@ class Table:
         joules_qm: Of each answer; where there is none, what it would be expected to cost.
         ms_qm: Likewise.
         offered_qm: Where the model may be chosen; found from the answers when None.
+        signals: What answers say of themselves, each (q, m), NaN where unknown: "confidence" and "agreement" from 0 to
+            1, "length" in tokens.
+        answers_qm: Equal numbers for equal answers to a prompt, -1 where unknown; None where the table does not say.
+        stages: For the last columns, which are cascades: the models of the first stage and the model of the second.
 
     Raises:
         EvidenceError: Shapes that do not fit, values out of range, or a prompt that no model answered.
@@ -48,6 +53,9 @@ class Table:
     joules_qm: Floats
     ms_qm: Floats
     offered_qm: Bools | None = None
+    signals: Mapping[str, Floats] = field(default_factory=dict)
+    answers_qm: NDArray[np.int64] | None = None
+    stages: tuple[tuple[tuple[int, ...], int], ...] = ()
 
     def __post_init__(self) -> None:
         shape = (len(self.texts), len(self.models))
@@ -58,13 +66,24 @@ class Table:
         quality = self.quality_qm[self.known_qm]
         if (quality < 0.0).any() or (quality > 1.0).any():
             raise EvidenceError("Qualities lie between 0 and 1.")
+        if any(value_qm.shape != shape for value_qm in (*self.signals.values(), *self._answers)):
+            raise EvidenceError(f"Signals and answers of a table must have the shape {shape}.")
         if not (np.isfinite(self.joules_qm).all() and np.isfinite(self.ms_qm).all() and (self.joules_qm >= 0.0).all()):
             raise EvidenceError("Joules and milliseconds must be finite and not negative.")
+
+    @property
+    def _answers(self) -> tuple[NDArray[np.int64], ...]:
+        return () if self.answers_qm is None else (self.answers_qm,)
 
     @property
     def known_qm(self) -> NDArray[np.bool_]:
         """Where there is an answer."""
         return np.isfinite(self.quality_qm)
+
+    @property
+    def plain(self) -> int:
+        """How many columns, the first ones, are models by themselves."""
+        return len(self.models) - len(self.stages)
 
     @cached_property
     def task_q(self) -> NDArray[np.int64]:
@@ -94,14 +113,16 @@ class Table:
     def eligible_m(self) -> NDArray[np.bool_]:
         """Models that may stand for all prompts: those offered almost everywhere, or most widely if none is."""
         share_m = self.choice_qm.mean(axis=0)
-        return np.asarray(share_m >= min(COVERAGE, float(share_m.max())))
+        return np.asarray((share_m >= min(COVERAGE, float(share_m.max()))) & (np.arange(len(share_m)) < self.plain))
 
     def rows(self, rows_q: NDArray[np.int64]) -> Table:
         """The table of some of the prompts."""
         kept = rows_q.tolist()
         texts, tasks = tuple(self.texts[q] for q in kept), tuple(self.tasks[q] for q in kept)
         measured = (self.quality_qm[kept], self.joules_qm[kept], self.ms_qm[kept])
-        return Table(texts, tasks, self.models, *measured, self.choice_qm[kept])
+        signals = {name: value_qm[kept] for name, value_qm in self.signals.items()}
+        answers_qm = None if self.answers_qm is None else self.answers_qm[kept]
+        return Table(texts, tasks, self.models, *measured, self.choice_qm[kept], signals, answers_qm, self.stages)
 
     def best_single(self) -> int:
         """The cheapest of the eligible models within `TOLERANCE` of the most accurate."""

@@ -48,7 +48,8 @@ def evaluate(session: Session, /, *, table: Path, arms: Path, plot: Path | None,
     modelled from the arms file.
     """
     choice = chosen_workers(asked)
-    from optimizer.study.study import StudySettings, run_study
+    from optimizer.study.record import StudySettings
+    from optimizer.study.study import run_study
     from optimizer.study.summary import summarise
 
     sentences = load_encoder(asked["encoder"], asked["tokenizer"])

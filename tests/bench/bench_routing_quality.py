@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from optimizer.gate.gate import TextGate, fit_gate
-from optimizer.study.study import POLICIES, run_study
+from optimizer.study.record import POLICIES
+from optimizer.study.study import run_study
 from optimizer.study.summary import Held, summarise
 from optimizer.study.table import Table
 from orchestrator.study.arms import read_arms

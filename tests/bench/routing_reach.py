@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from optimizer.study.estimates import Estimate, means_by
 from optimizer.study.outcome import Outcome
+from optimizer.study.record import CURVES, MARGIN, Spent, Study
 from optimizer.study.rules import priced
-from optimizer.study.study import CURVES, MARGIN, Spent, Study
 from optimizer.study.table import Table
 from tests.bench.harness import Row
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from optimizer.errors import EvidenceError
+from optimizer.study.fold import Fold
 from optimizer.study.limits import frontier, limit_grid, sweep_limits
 from optimizer.study.outcome import bootstrap, interval
-from optimizer.study.study import POLICIES, RIVAL, Study, StudySettings, _Fold, budget_grid, run_study
+from optimizer.study.record import POLICIES, RIVAL, Study, StudySettings, budget_grid
+from optimizer.study.study import run_study
 from optimizer.study.summary import Against, rows_of, significantly_worse, summarise
 from optimizer.study.table import Table
 from tests.optimizer.gate.needed import needs_native
@@ -71,8 +73,8 @@ def test_what_is_judged_has_no_say_in_how() -> None:
     training, judged = table.rows(np.arange(90)), table.rows(np.arange(90, 120))
     turned = replace(judged, quality_qm=1.0 - judged.quality_qm)
     shell = Study(table, budget_grid(table, 3))
-    _, seen = _Fold(training, judged, shell, StudySettings())._rules()
-    _, other = _Fold(training, turned, shell, StudySettings())._rules()
+    _, seen = Fold(training, judged, shell, StudySettings())._rules()
+    _, other = Fold(training, turned, shell, StudySettings())._rules()
     for name, rules in seen.items():
         np.testing.assert_array_equal(rules.judged_rn, other[name].judged_rn)
 

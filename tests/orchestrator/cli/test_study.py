@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from optimizer.study.study import CURVES, POLICIES
+from optimizer.study.record import CURVES, POLICIES
 from orchestrator.cli.main import run
 from tests.optimizer.gate.needed import needs_native
 from tests.optimizer.study.toy import toy_table
