@@ -21,6 +21,9 @@ class Arm:
         latency_ms: Milliseconds of one run, at the quantile that the limits are meant for.
         memory_bytes: Resident bytes while the arm is active.
         standby_w: Watts that it draws while it is active and idle.
+        members: For a cascade, the arms that it runs one after the other; its node and bytes are then theirs, each
+            where it is. An arm that is also active by itself counts once more: sets are kept within limits, and some
+            that would just fit are left out.
     """
 
     name: str
@@ -30,6 +33,16 @@ class Arm:
     latency_ms: float
     memory_bytes: int = 0
     standby_w: float = 0.0
+    members: tuple[Arm, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Arm, ...]:
+        """The arms that are loaded while it is active: its members, or itself."""
+        return self.members or (self,)
+
+    def bytes_on(self, node: str) -> float:
+        """Resident bytes on a node."""
+        return float(sum(part.memory_bytes for part in self.parts if part.node == node))
 
 
 @dataclass(frozen=True, slots=True)

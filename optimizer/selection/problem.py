@@ -125,12 +125,14 @@ class Problem:
         if limits.energy_j is not None:
             rows.append(("energy_j", limits.energy_j, [arm.energy_j for arm in self.arms]))
         for node, limit_bytes in limits.memory_bytes.items():
-            taken = [float(arm.memory_bytes) if arm.node == node else 0.0 for arm in self.arms]
+            taken = [arm.bytes_on(node) for arm in self.arms]
             rows.append((f"memory_bytes[{node}]", limit_bytes, taken))
         if limits.standby_w is not None:
-            rows.append(("standby_w", limits.standby_w, [arm.standby_w for arm in self.arms]))
+            rows.append(
+                ("standby_w", limits.standby_w, [sum(part.standby_w for part in arm.parts) for arm in self.arms])
+            )
         if limits.active is not None:
-            rows.append(("active", float(limits.active), [1.0] * len(self.arms)))
+            rows.append(("active", float(limits.active), [float(len(arm.parts)) for arm in self.arms]))
         return SetCosts(
             np.array([row[2] for row in rows], dtype=np.float64).reshape(len(rows), len(self.arms)),
             np.array([row[1] for row in rows], dtype=np.float64),

@@ -24,6 +24,11 @@ TABLE = click.option(
 ENCODER = click.option("--encoder", type=FILE, help="A sentence encoder (.onnx) to look at beside the n-grams.")
 TOKENIZER = click.option("--tokenizer", type=FILE, help="Its tokenizer.json, if it takes tokens.")
 ARMS = click.option("--arms", type=FILE, required=True, help="What each model costs: csv or json.")
+CASCADES = click.option(
+    "--cascades",
+    is_flag=True,
+    help="Let cascades be chosen too: a cheap model first, a dearer one where it looks wrong.",
+)
 WORKERS = click.option(
     "--workers",
     metavar="WHERE",
@@ -36,6 +41,7 @@ WORKERS = click.option(
 @ARMS
 @ENCODER
 @TOKENIZER
+@CASCADES
 @click.option("--plot", type=FILE, help="Also draw quality against joules into this file.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the folds.")
 @WORKERS
@@ -54,7 +60,8 @@ def evaluate(session: Session, /, *, table: Path, arms: Path, plot: Path | None,
 
     sentences = load_encoder(asked["encoder"], asked["tokenizer"])
     loaded = load_table(session, table, arms)
-    settings = StudySettings(folds=folds_for(loaded), seed=asked["seed"], sentences=sentences)
+    folds, cascades = folds_for(loaded), asked["cascades"]
+    settings = StudySettings(folds=folds, seed=asked["seed"], sentences=sentences, cascades=cascades)
     with mapper(session, choice) as mapped:
         study = run_study(loaded, settings, mapper=mapped)
     summary = summarise(study)
@@ -154,6 +161,23 @@ def _print(summary: dict[str, Any], session: Session, output: str) -> None:
     screen.print("In brackets: seemed sure on the training folds, and the interval says it was not.")
     if not summary["gate_earns"]:
         screen.print("The gate earns nothing here beside knowing the task.")
+    if "cascades" in summary:
+        for line in _of_cascades(summary):
+            screen.print(line)
+
+
+def _of_cascades(summary: dict[str, Any]) -> list[str]:
+    """The cascades that could be chosen, and whether they earn anything."""
+    from orchestrator.cli.output import safe
+
+    names = [safe(name) for name in summary["cascades"]]
+    if not names:
+        return ["No cascade gains anything here: models alone do as well for the same joules."]
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    lines = [f"Cascades to choose from: {', '.join(names[:6])}{more}."]
+    if not summary["cascades_earn"]:
+        lines.append("At the best single model's quality they save nothing beside models alone; see the budgets above.")
+    return lines
 
 
 def _at_budgets(summary: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import Session, output_option
-from orchestrator.cli.evaluate import ARMS, ENCODER, TABLE, TOKENIZER, folds_for, load_encoder
+from orchestrator.cli.evaluate import ARMS, CASCADES, ENCODER, TABLE, TOKENIZER, folds_for, load_encoder
 from orchestrator.cli.params import DURATION, ENERGY
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class PlanReport:
 @ARMS
 @ENCODER
 @TOKENIZER
+@CASCADES
 @click.option("--max-energy", type=ENERGY, help="Joules if every active arm ran for one query.")
 @click.option("--mean-energy", type=ENERGY, help="Joules of a query on the average; one arm runs per query.")
 @click.option("--min-quality", type=click.FloatRange(0.0, 1.0), help="Fewest joules that reach this mean quality.")
@@ -71,7 +72,8 @@ def plan(session: Session, /, *, table: Path, arms: Path, output: str, **asked: 
 
     wish = _wish(asked)
     sentences = load_encoder(asked["encoder"], asked["tokenizer"])
-    problem, solution = _solved(_problem(session, table, arms, wish, sentences=sentences), asked)
+    cascades = asked["cascades"]
+    problem, solution = _solved(_problem(session, table, arms, wish, sentences=sentences, cascades=cascades), asked)
     _print(_report(problem, solution, certify(problem, solution)), session, output)
 
 
@@ -80,6 +82,8 @@ def _wish(asked: dict[str, Any]) -> Wish:
 
     if asked["max_energy"] is not None and asked["mean_energy"] is not None:
         raise click.UsageError("--max-energy and --mean-energy are two different plans; give one of them")
+    if asked["any_right"] and asked["cascades"]:
+        raise click.UsageError("--any-right takes arms as independent, which a cascade and its models are not")
     return Wish(
         max_energy_j=asked["max_energy"],
         mean_energy_j=asked["mean_energy"],
@@ -115,17 +119,26 @@ def _bytes(text: str) -> float:
         raise click.BadParameter(f"{text!r}: write bytes, such as 24GiB or 8e9", param_hint="--memory") from None
 
 
-def _problem(session: Session, table: Path, arms: Path, wish: Wish, *, sentences: SentenceEncoder | None) -> Problem:
+def _problem(
+    session: Session, table: Path, arms: Path, wish: Wish, *, sentences: SentenceEncoder | None, cascades: bool
+) -> Problem:
     from optimizer.study.foreseen import foresee
     from orchestrator.study.arms import read_arms
+    from orchestrator.study.cascades import Wide, with_cascades
     from orchestrator.study.planning import plan_problem
     from orchestrator.study.tables import join_tokens, read_traffic
 
     listed = read_arms(arms)
     loaded, tokens_qm = join_tokens(read_traffic(table, note=session.note), listed, note=session.note)
     session.note(f"{len(loaded.texts)} prompts, {len(loaded.models)} models, {len(set(loaded.tasks))} tasks")
-    quality_qm = foresee(loaded, folds=folds_for(loaded), sentences=sentences, progress=session.note)
-    return plan_problem(loaded, tokens_qm, quality_qm, listed, wish)
+    wide, folds = Wide(loaded), folds_for(loaded)
+    quality_qm = foresee(loaded, folds=folds, sentences=sentences, progress=session.note)
+    if cascades:
+        wide = with_cascades(loaded, quality_qm)
+        session.note(f"{len(wide.cascades)} cascades gain something" if wide.cascades else "no cascade gains anything")
+    if wide.cascades:
+        quality_qm = foresee(wide.table, folds=folds, sentences=sentences, progress=session.note)
+    return plan_problem(wide, tokens_qm, quality_qm, listed, wish)
 
 
 def _solved(problem: Problem, asked: dict[str, Any]) -> tuple[Problem, Solution]:

@@ -11,6 +11,7 @@ import click
 from orchestrator.cli.context import Session, output_option
 from orchestrator.cli.evaluate import (
     ARMS,
+    CASCADES,
     ENCODER,
     FILE,
     TABLE,
@@ -36,6 +37,7 @@ _LEVEL = 0.003
 @ARMS
 @ENCODER
 @TOKENIZER
+@CASCADES
 @WORKERS
 @output_option
 @click.pass_obj
@@ -52,6 +54,7 @@ def sweep(session: Session, /, *, table: Path, arms: Path, output: str, **asked:
 @ARMS
 @ENCODER
 @TOKENIZER
+@CASCADES
 @click.option("--min-quality", type=click.FloatRange(0.0, 1.0), help="Fewest joules at this mean quality, 0 to 1.")
 @click.option("--max-energy", type=ENERGY, help="Best quality within these joules per request.")
 @click.option("--max-latency", type=DURATION, help="Best quality within this time per request.")
@@ -104,7 +107,14 @@ def _swept(session: Session, table: Path, arms: Path, asked: dict[str, Any]) -> 
         for latency_ms in limit_grid(loaded.ms_qm, 6)
     ]
     with mapper(session, choice) as mapped:
-        points = sweep_limits(loaded, limits, folds=folds_for(loaded), sentences=sentences, mapper=mapped)
+        points = sweep_limits(
+            loaded,
+            limits,
+            folds=folds_for(loaded),
+            sentences=sentences,
+            cascades=asked["cascades"],
+            mapper=mapped,
+        )
     return sorted(frontier(points), key=lambda point: (point.max_latency_ms, point.max_energy_j))
 
 

@@ -17,8 +17,8 @@ from optimizer.selection.pricing import best_policy
 from optimizer.selection.problem import Problem
 from optimizer.selection.solution import Solution
 from optimizer.selection.utility import AnyRight, BestOf
-from optimizer.study.table import Table
 from orchestrator.study.arms import Arm
+from orchestrator.study.cascades import Ground, Wide
 from orchestrator.study.errors import StudyError
 
 Floats = NDArray[np.float64]
@@ -73,19 +73,20 @@ class ClassRecord:
     latency_limit_ms: float | None
 
 
-def plan_problem(table: Table, tokens_qm: Floats, quality_qm: Floats, arms: list[Arm], wish: Wish) -> Problem:
+def plan_problem(wide: Wide, tokens_qm: Floats, quality_qm: Floats, arms: list[Arm], wish: Wish) -> Problem:
     """The selection problem of a table.
 
     Args:
-        table: Prompts, tasks and models.
+        wide: Prompts, tasks and models, and cascades of these where there are any.
         tokens_qm: Output tokens of each model on each prompt.
-        quality_qm: Estimated quality, from fits that had not seen the prompt.
+        quality_qm: Estimated quality of models and cascades, from fits that had not seen the prompt.
         arms: Every node's; those of models that the table does not have are left out.
         wish: Limits.
 
     Raises:
         StudyError: A limit names a task or a node that there is not.
     """
+    table = wide.table
     kept = [arm for arm in arms if arm.model in table.models]
     column = [table.models.index(arm.model) for arm in kept]
     tasks = sorted(set(table.tasks))
@@ -94,17 +95,22 @@ def plan_problem(table: Table, tokens_qm: Floats, quality_qm: Floats, arms: list
     joules_qn = np.array([a.j_base for a in kept]) + np.array([a.j_per_output_token for a in kept]) * tokens_qn
     ms_qn = np.array([a.ms_base for a in kept]) + np.array([a.ms_per_output_token for a in kept]) * tokens_qn
     class_q = np.array([tasks.index(task) for task in table.tasks], dtype=np.int64)
-    quality_qn = quality_qm[:, column]
+    alone = [_plan_arm(arm, joules_qn[:, n], ms_qn[:, n]) for n, arm in enumerate(kept)]
+    rows = [class_q == c for c in range(len(tasks))]
+    latency_cn = np.stack([np.quantile(ms_qn[inside], LATENCY_QUANTILE, axis=0) for inside in rows])
+    placed = [*Ground(alone, joules_qn, latency_cn).placed(wide)]
+    quality_qn = quality_qm[:, [*column, *(one.column for one in placed)]]
+    joules_qn = np.column_stack([joules_qn, *(one.joules_q for one in placed)])
     routed = wish.mean_energy_j is not None
     return Problem(
-        arms=tuple(_plan_arm(arm, joules_qn[:, n], ms_qn[:, n]) for n, arm in enumerate(kept)),
+        arms=(*alone, *(one.arm for one in placed)),
         utility=AnyRight(quality_qn) if wish.any_right else BestOf(quality_qn),
         weights_q=np.full(len(table.texts), 1.0 / len(table.texts)),
         limits=Limits(wish.max_energy_j, dict(wish.memory_bytes), None, wish.max_active),
         routing=Routing(wish.mean_energy_j, wish.fanout) if wish.mean_energy_j is not None else None,
         classes=tuple(TaskClass(task, wish.latency_ms.get(task, wish.latency_ms.get(""))) for task in tasks),
         class_q=class_q,
-        latency_cn=np.stack([np.quantile(ms_qn[class_q == c], LATENCY_QUANTILE, axis=0) for c in range(len(tasks))]),
+        latency_cn=np.column_stack([latency_cn, *(one.latency_c for one in placed)]),
         energy_qn=joules_qn if routed else None,
     )
 

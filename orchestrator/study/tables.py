@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.routes.texts import normalised
+from optimizer.study.signals import LENGTH
 from optimizer.study.table import Table
 from orchestrator.study.arms import Arm, cheapest_arms
 from orchestrator.study.errors import StudyError
@@ -21,6 +23,9 @@ Floats = NDArray[np.float64]
 Note = Callable[[str], None]
 
 COLUMNS = ("prompt_id", "prompt", "task", "model", "quality", "output_tokens_estimate")
+# What an answer says of itself, where the table has it; see `optimizer.study.signals`.
+_SIGNALS = ("confidence", "agreement")
+_ANSWER = "answer"
 _REQUIRED = ("prompt_id", "prompt", "model", "quality")
 _CURE = f"the columns are {', '.join(COLUMNS)}"
 
@@ -35,6 +40,8 @@ class Traffic:
         models: Names, sorted.
         quality_qm: NaN where there is no row.
         tokens_qm: NaN where the file does not say.
+        signals: "confidence" and "agreement" of each answer, where the file has them; NaN where there is no row.
+        answers_qm: Equal numbers for equal answers to a prompt, -1 where there is none; None without the column.
     """
 
     texts: tuple[str, ...]
@@ -42,6 +49,8 @@ class Traffic:
     models: tuple[str, ...]
     quality_qm: Floats
     tokens_qm: Floats
+    signals: Mapping[str, Floats] = field(default_factory=dict)
+    answers_qm: NDArray[np.int64] | None = None
 
 
 def read_traffic(path: Path, *, note: Note) -> Traffic:
@@ -54,7 +63,7 @@ def read_traffic(path: Path, *, note: Note) -> Traffic:
     Raises:
         StudyError: A column is missing, or a value cannot be meant; names row and column.
     """
-    columns = read_columns(path, COLUMNS)
+    columns = read_columns(path, (*COLUMNS, *_SIGNALS, _ANSWER))
     missing = [name for name in _REQUIRED if name not in columns]
     if missing:
         raise StudyError(f"{path.name}: column {missing[0]} is missing", _CURE)
@@ -66,11 +75,41 @@ def read_traffic(path: Path, *, note: Note) -> Traffic:
     ids = _names(columns["prompt_id"], path, "prompt_id")
     prompts, place_r = np.unique(np.array(ids, dtype=object), return_inverse=True)
     models, model_r = np.unique(np.array(_names(columns["model"], path, "model"), dtype=object), return_inverse=True)
-    quality_qm, tokens_qm, doubled = _fill(columns, path, (place_r, model_r), (len(prompts), len(models)))
+    shape = len(prompts), len(models)
+    quality_qm, tokens_qm, doubled = _fill(columns, path, (place_r, model_r), shape)
     if doubled:
         note(f"{path.name}: {doubled} rows repeat a prompt and a model; their mean counts")
     texts, tasks = _of_prompts(columns, place_r, len(prompts))
-    return Traffic(texts, tasks, tuple(map(str, models)), quality_qm, tokens_qm)
+    cell_r = np.ravel_multi_index((place_r, model_r), shape)
+    signals = {name: _mean(cell_r, _fractions(columns[name], path, name), shape)[0] for name in _told(columns)}
+    answers_qm = _answers(columns[_ANSWER], cell_r, shape) if _ANSWER in columns else None
+    return Traffic(texts, tasks, tuple(map(str, models)), quality_qm, tokens_qm, signals, answers_qm)
+
+
+def _told(columns: Columns) -> list[str]:
+    """Signals of which the file says anything."""
+    return [name for name in _SIGNALS if any(value not in (None, "") for value in columns.get(name, ()))]
+
+
+def _fractions(values: list[Any], path: Path, column: str) -> Floats:
+    """Numbers from 0 to 1, NaN where nothing is said."""
+    out_r = np.array([_number(value) for value in values])
+    said_r = np.array([value not in (None, "") for value in values])
+    wrong = np.flatnonzero(said_r & ~((out_r >= 0.0) & (out_r <= 1.0)))
+    if len(wrong):
+        why = f"{path.name}: row {int(wrong[0]) + 1}, column {column} is {values[wrong[0]]!r}"
+        raise StudyError(why, "give a number from 0 to 1, or leave it empty")
+    return out_r
+
+
+def _answers(values: list[Any], cell_r: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
+    """Equal numbers for equal answers, spaces and quotes aside; of rows that repeat a prompt and a model the last."""
+    number_of: dict[str, int] = {}
+    out = np.full(shape[0] * shape[1], -1, dtype=np.int64)
+    for cell, value in zip(cell_r.tolist(), values, strict=True):
+        if value is not None and value == value:
+            out[cell] = number_of.setdefault(normalised(str(value)), len(number_of))
+    return out.reshape(shape)
 
 
 def _fill(
@@ -187,8 +226,17 @@ def join_tokens(traffic: Traffic, arms: list[Arm], *, note: Note) -> tuple[Table
         + np.array([arm.j_per_output_token for arm in chosen]) * tokens_qm,
         ms_qm=np.array([arm.ms_base for arm in chosen])
         + np.array([arm.ms_per_output_token for arm in chosen]) * tokens_qm,
+        signals=_signals(traffic, rows, kept),
+        answers_qm=None if traffic.answers_qm is None else traffic.answers_qm[np.ix_(rows, kept)],
     )
     return table, tokens_qm
+
+
+def _signals(traffic: Traffic, rows: NDArray[np.int64], kept: NDArray[np.int64]) -> dict[str, Floats]:
+    """What answers say of themselves; their lengths too, where the file tells them."""
+    told = {**traffic.signals, LENGTH: traffic.tokens_qm}
+    cut = {name: value_qm[np.ix_(rows, kept)] for name, value_qm in told.items()}
+    return {name: value_qm for name, value_qm in cut.items() if np.isfinite(value_qm).any()}
 
 
 def _some(names: list[str]) -> str:

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from orchestrator.cli.main import cli
 from orchestrator.cli.main import run as main
 from tests.optimizer.gate.needed import needs_native
+from tests.optimizer.study.cascading import cascading_table
 
 pytestmark = needs_native
 
@@ -39,6 +40,42 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
         for node in ("orin", "pc"):
             for model, joules in JOULES.items():
                 rows.writerow([model, node, 10, joules, 0, joules / 10, 1e9 * joules])
+    return table, arms
+
+
+@pytest.fixture
+def telling(tmp_path: Path) -> tuple[Path, Path]:
+    """A small model that knows by its confidence which half of its answers are right, on a node of its own."""
+    return _cascading(tmp_path, telling=True)
+
+
+@pytest.fixture
+def silent(tmp_path: Path) -> tuple[Path, Path]:
+    """The same, but its confidence is drawn."""
+    return _cascading(tmp_path, telling=False)
+
+
+def _cascading(folder: Path, *, telling: bool) -> tuple[Path, Path]:
+    drawn, table, arms = cascading_table(200, telling=telling), folder / "table.jsonl", folder / "arms.json"
+    rows = [
+        {
+            "prompt_id": f"p{q}",
+            "prompt": drawn.texts[q],
+            "task": drawn.tasks[q],
+            "model": model,
+            "quality": drawn.quality_qm[q, m],
+            "confidence": drawn.signals["confidence"][q, m],
+        }
+        for q in range(200)
+        for m, model in enumerate(drawn.models)
+    ]
+    table.write_text("\n".join(json.dumps(row) for row in rows))
+    costs = {"j_per_output_token": 0, "ms_per_output_token": 0}
+    listed = [
+        {"model": "small", "node": "orin", "ms_base": 10, "j_base": 1, "memory_bytes": 1e9, **costs},
+        {"model": "large", "node": "pc", "ms_base": 100, "j_base": 10, "memory_bytes": 8e9, **costs},
+    ]
+    arms.write_text(json.dumps(listed))
     return table, arms
 
 
@@ -95,6 +132,24 @@ def test_the_fewest_joules_for_a_quality(files: tuple[Path, Path]) -> None:
     assert plan["energy_limit_j"] == pytest.approx(3.0, rel=1e-3)
 
 
+def test_a_cascade_is_an_arm_that_the_solver_takes_where_it_gains(telling: tuple[Path, Path]) -> None:
+    plan = planned(telling, "--cascades", "--mean-energy", "6.5J", "--memory", "orin=1GB", "--memory", "pc=8GB")
+    taken = [arm for arm in plan["active"] if arm["model"].startswith("small >confidence ")]
+    assert plan["certified"] is True
+    assert len(taken) == 1
+    assert taken[0]["share_fraction"] > 0.5
+    assert taken[0]["memory_bytes"] == 9e9
+    assert taken[0]["latency_ms"] == pytest.approx(110.0)
+    assert 3.0 < taken[0]["energy_j"] < 8.0
+    without = planned(telling, "--mean-energy", "6.5J")
+    assert plan["quality_fraction"] > without["quality_fraction"] + 0.1
+
+
+def test_a_signal_that_tells_nothing_changes_no_plan(silent: tuple[Path, Path]) -> None:
+    plans = [planned(silent, "--mean-energy", "6.5J", *more) for more in ((), ("--cascades",))]
+    assert plans[0] == plans[1]
+
+
 def test_two_at_a_time(files: tuple[Path, Path]) -> None:
     plan = planned(files, "--any-right", "--fanout", "2", "--mean-energy", "4.5J", "--max-active", "3")
     assert plan["certified"] is True
@@ -112,6 +167,7 @@ def test_a_table_for_people(files: tuple[Path, Path]) -> None:
     ("arguments", "code", "told"),
     [
         (("--max-energy", "1J", "--mean-energy", "1J"), 2, "two different plans"),
+        (("--any-right", "--cascades"), 2, "which a cascade and its models are not"),
         (("--memory", "orin"), 2, "write NODE=BYTES"),
         (("--memory", "orin=much"), 2, "such as 24GiB"),
         (("--memory", "mars=1GB"), 2, "there is no node 'mars'"),

@@ -53,6 +53,34 @@ def write_arms(folder: Path, *lines: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_what_answers_say_of_themselves_is_read_beside_them(tmp_path: Path, kind: str) -> None:
+    said = {"confidence": 0.5, "agreement": "", "answer": "42.", "output_tokens_estimate": 7}
+    rows = [{**row, **said} for row in ROWS]
+    rows[1] |= {"confidence": "", "answer": ' "42"'} if kind == "csv" else {"confidence": None, "answer": ' "42"'}
+    traffic = read_traffic(write_table(tmp_path, rows if kind != "parquet" else _typed(rows), kind), note=quiet)
+    assert set(traffic.signals) == {"confidence"}
+    np.testing.assert_array_equal(traffic.signals["confidence"], [[0.5, np.nan], [0.5, 0.5], [0.5, np.nan]])
+    assert traffic.answers_qm is not None
+    # The same answer in other words of the same meaning: quotes, spaces and a full stop do not count.
+    assert traffic.answers_qm[0, 0] == traffic.answers_qm[0, 1] >= 0
+    assert traffic.answers_qm[2, 1] == -1
+    table = join_arms(traffic, [Arm("a", "", 1, 0, 1, 0, 0), Arm("b", "", 1, 0, 1, 0, 0)], note=quiet)
+    assert set(table.signals) == {"confidence", "length"}
+    assert table.answers_qm is not None
+
+
+def _typed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "agreement": None} for row in rows]
+
+
+def test_a_confidence_that_is_none_is_refused_with_its_row(tmp_path: Path) -> None:
+    rows = [{**row, "confidence": 0.5} for row in ROWS]
+    rows[3]["confidence"] = 1.5
+    with pytest.raises(StudyError, match=r"row 4, column confidence is 1\.5"):
+        read_traffic(write_table(tmp_path, rows), note=quiet)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_every_kind_of_file_says_the_same(tmp_path: Path, kind: str) -> None:
     traffic = read_traffic(write_table(tmp_path, ROWS, kind), note=quiet)
     assert traffic.models == ("a", "b")
