@@ -189,7 +189,7 @@ class GateFile(Section):
     """A gate that `edgewise gate train` wrote, and what it was trained with."""
 
     file: Path = Field(strict=False, description="The gate; its heads replace those that the gateway would learn.")
-    encoder: Path | None = Field(default=None, strict=False, description="ONNX sentence encoder of the training.")
+    encoder: Path | None = Field(default=None, strict=False, description="ONNX encoder of the training.")
     tokenizer: Path | None = Field(default=None, strict=False, description="Its tokenizer.json, where it needs one.")
 
     @model_validator(mode="after")

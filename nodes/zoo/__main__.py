@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import click
+import numpy as np
 
 from kernels.errors import KernelError
 from nodes.zoo.catalog import DEFAULT_FOLDER, CatalogError, load_catalog
@@ -83,6 +84,34 @@ def judge_language(models: Path) -> None:
 
     with tempfile.TemporaryDirectory() as work:
         Builder(Path(work), models, click.echo).judge_again(load_text_catalog(models))
+
+
+@main.command()
+@click.option("--models", type=FOLDER, default=DEFAULT_FOLDER, show_default="the shipped folder")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The encoder, .onnx.")
+@click.option("--rest", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Table for heads, .npz.")
+@click.option("--share", type=click.FloatRange(0.1, 0.9), default=0.5, show_default=True, help="Of the samples for it.")
+def train_encoder(models: Path, out: Path, rest: Path, share: float) -> None:
+    """Train a small encoder of the experts' inputs for the gate, on a part of their reference set.
+
+    The rest of the set, with what every expert made of it, is for `edgewise gate train --table REST --tensor-encoder
+    OUT`: heads must not learn from what their encoder has seen. Takes a second.
+    """
+    _require("onnx", extra="edgewise[train,node]")
+    from nodes.zoo.tensor_encoder import dealt, export_encoder, tensor_table
+    from nodes.zoo.tensor_encoder import train_encoder as fitted
+
+    try:
+        mine, others = dealt(tensor_table(load_catalog(models)), share)
+    except CatalogError as problem:
+        raise click.ClickException(str(problem)) from None
+    inputs = mine["inputs"].astype(np.float64)
+    weights = fitted(inputs.reshape(len(inputs), -1), mine["labels"].astype(np.int64))
+    export_encoder(weights, inputs.shape[1:], out)
+    np.savez_compressed(rest, allow_pickle=False, **others)
+    click.echo(
+        f"{out}: {weights.macs:,d} multiply-accumulates, from {len(inputs)} samples; {rest}: {len(others['inputs'])}"
+    )
 
 
 @main.command()

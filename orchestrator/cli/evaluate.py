@@ -23,6 +23,7 @@ TABLE = click.option(
 )
 ENCODER = click.option("--encoder", type=FILE, help="A sentence encoder (.onnx) to look at beside the n-grams.")
 TOKENIZER = click.option("--tokenizer", type=FILE, help="Its tokenizer.json, if it takes tokens.")
+TENSOR_ENCODER = click.option("--tensor-encoder", type=FILE, help="An encoder of tensors (.onnx), with a table .npz.")
 ARMS = click.option("--arms", type=FILE, required=True, help="What each model costs: csv or json.")
 CASCADES = click.option(
     "--cascades",

@@ -8,19 +8,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestrator.cli.context import Session, output_option
-from orchestrator.cli.evaluate import ENCODER, FILE, TOKENIZER, WORKERS, chosen_workers, load_encoder, mapper
+from orchestrator.cli.evaluate import (
+    ENCODER,
+    FILE,
+    TENSOR_ENCODER,
+    TOKENIZER,
+    WORKERS,
+    chosen_workers,
+    load_encoder,
+    mapper,
+)
 
 if TYPE_CHECKING:
     from optimizer.gate.feedback import TensorGate
     from optimizer.gate.gate import TextGate
     from optimizer.gate.sentences import SentenceEncoder
+    from optimizer.gate.tensors import TensorEncoder
     from optimizer.mapping import Mapper
     from orchestrator.study.store import StoredGate
     from orchestrator.study.tables import Traffic
     from orchestrator.workers.choice import Choice
 
 _TABLE = click.option(
-    "--table", type=FILE, help="Rows of prompt_id, prompt, task, model, quality: csv, jsonl or parquet."
+    "--table",
+    type=FILE,
+    help="Rows of prompt_id, prompt, task, model, quality: csv, jsonl, parquet. Tensors: .npz.",
 )
 _FEEDBACK = click.option("--feedback", type=FILE, help="A gateway's state_dir, or a file of what it wrote there.")
 _TASK = click.option("--task", "tasks", multiple=True, help="With --feedback: only of this task; may be repeated.")
@@ -44,6 +56,7 @@ def gate() -> None:
 )
 @ENCODER
 @TOKENIZER
+@TENSOR_ENCODER
 @WORKERS
 @output_option
 @click.pass_obj
@@ -61,7 +74,7 @@ def train(session: Session, /, *, save: Path, output: str, **asked: Any) -> None
         raise click.UsageError("--workers is for training all heads of a --table")
     from orchestrator.study.store import save_gate
 
-    trained, seen = _of_feedback(session, asked) if asked["feedback"] else _of_table(session, asked, choice)
+    trained, seen = _of_feedback(session, asked) if asked["feedback"] else _of_any_table(session, asked, choice)
     save_gate(save, trained, seen)
     heads = _heads(trained)
     session.note(f"gate of {len(heads)} models: {save}")
@@ -73,7 +86,12 @@ def _one_source(asked: dict[str, Any]) -> None:
         raise click.UsageError("give one of --table and --feedback")
     if asked["feedback"] is None and asked["tasks"]:
         raise click.UsageError("--task belongs to --feedback")
+    of_tensors = asked["table"] is not None and asked["table"].suffix == ".npz"
+    if asked["tensor_encoder"] is not None and not of_tensors:
+        raise click.UsageError("--tensor-encoder belongs to a --table of tensors, an .npz")
     alien = [name for name in ("add_to", "encoder", "tokenizer") if asked.get(name) is not None]
+    if of_tensors and alien:
+        raise click.UsageError(f"--{alien[0].replace('_', '-')} is for texts; this table holds tensors")
     if asked["feedback"] is not None and alien:
         raise click.UsageError(f"--{alien[0].replace('_', '-')} needs texts, which feedback does not have; use --table")
 
@@ -94,6 +112,22 @@ def _of_feedback(session: Session, asked: dict[str, Any]) -> tuple[TextGate | Te
 
     rated = read_feedback(asked["feedback"], asked["tasks"], note=session.note)
     return train_rated(rated, penalty=asked["penalty"]), hashes(rated.ids)
+
+
+def _of_any_table(session: Session, asked: dict[str, Any], choice: Choice | None) -> tuple[TextGate | TensorGate, Any]:
+    if asked["table"].suffix != ".npz":
+        return _of_table(session, asked, choice)
+    from orchestrator.study.store import hashes
+    from orchestrator.study.tensors import read_tensor_table, train_on_tensors
+
+    table = read_tensor_table(asked["table"])
+    return train_on_tensors(table, _tensor_encoder(asked), penalty=asked["penalty"]), hashes(table.ids)
+
+
+def _tensor_encoder(asked: dict[str, Any]) -> TensorEncoder | None:
+    from orchestrator.study.tensors import load_tensor_encoder
+
+    return None if asked["tensor_encoder"] is None else load_tensor_encoder(asked["tensor_encoder"])
 
 
 def _of_table(session: Session, asked: dict[str, Any], choice: Choice | None) -> tuple[TextGate, Any]:
@@ -136,12 +170,18 @@ def _extended(session: Session, stored: StoredGate, traffic: Traffic, penalty: f
 @_TASK
 @ENCODER
 @TOKENIZER
+@TENSOR_ENCODER
 @output_option
 @click.pass_obj
 def evaluate(session: Session, /, *, file: Path, output: str, **asked: Any) -> None:
     """Judge a trained gate on the prompts of a table, or on feedback, that it was not trained on."""
     _one_source(asked)
-    rows = _on_feedback(session, file, asked) if asked["feedback"] else _on_table(session, file, asked)
+    if asked["feedback"]:
+        rows = _on_feedback(session, file, asked)
+    elif asked["table"].suffix == ".npz":
+        rows = _on_tensors(session, file, asked)
+    else:
+        rows = _on_table(session, file, asked)
     _show(rows, session, output)
 
 
@@ -152,6 +192,26 @@ def _on_feedback(session: Session, file: Path, asked: dict[str, Any]) -> list[di
     return judge_rated(
         load_stored(file), read_feedback(asked["feedback"], asked["tasks"], note=session.note), note=session.note
     )
+
+
+def _on_tensors(session: Session, file: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    import numpy as np
+
+    from orchestrator.study.errors import StudyError
+    from orchestrator.study.judging import judged
+    from orchestrator.study.store import StoredTensorGate, load_stored
+    from orchestrator.study.tensors import judge_on_tensors, read_tensor_table
+
+    stored, table = load_stored(file, tensors=_tensor_encoder(asked)), read_tensor_table(asked["table"])
+    if not isinstance(stored, StoredTensorGate):
+        raise StudyError(f"{file.name}: it is a gate for texts", "judge it with a table of prompts")
+    fresh = np.flatnonzero(~stored.knows(table.ids))
+    if len(fresh) < len(table.ids):
+        session.note(f"{len(table.ids) - len(fresh)} of {len(table.ids)} tensors were trained on and do not count")
+    if not len(fresh):
+        raise StudyError("every tensor of the table was trained on", "give tensors that the gate has not seen")
+    said = judge_on_tensors(stored.gate, table, fresh)
+    return [judged(name, predicted_q, actual_q) for name, (predicted_q, actual_q) in said.items()]
 
 
 def _on_table(session: Session, file: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:

@@ -50,10 +50,15 @@ def load_gate_file(task: str, named: GateFile) -> LoadedGate:
     """
     # The packages of studies are needed only where there is a gate.
     from orchestrator.study.sentences import load_sentences
-    from orchestrator.study.store import StoredTensorGate, load_stored
+    from orchestrator.study.store import StoredTensorGate, is_for_tensors, load_stored
+    from orchestrator.study.tensors import load_tensor_encoder
 
-    sentences = None if named.encoder is None else load_sentences(named.encoder, named.tokenizer)
-    stored = load_stored(named.file, sentences)
+    if named.encoder is None:
+        stored = load_stored(named.file)
+    elif is_for_tensors(named.file):
+        stored = load_stored(named.file, tensors=load_tensor_encoder(named.encoder))
+    else:
+        stored = load_stored(named.file, load_sentences(named.encoder, named.tokenizer))
     digest = hashlib.sha256(named.file.read_bytes()).hexdigest()
     if not isinstance(stored, StoredTensorGate):
         if not available():

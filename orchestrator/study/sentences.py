@@ -1,6 +1,6 @@
 """A sentence encoder from a file: ONNX Runtime behind a callable, texts to embeddings.
 
-The file is not trusted: its size is bounded, it may name no other file, and it runs on the CPU without custom code.
+The file is not trusted, see `orchestrator.study.onnx_session`.
 
 Shape letters: q texts, b texts of a batch, n tokens, s width of an embedding.
 """
@@ -8,7 +8,6 @@ Shape letters: q texts, b texts of a batch, n tokens, s width of an embedding.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ from numpy.typing import NDArray
 from optimizer.gate.sentences import SentenceEncoder
 from orchestrator.errors import ExitCode
 from orchestrator.study.errors import StudyError
-from orchestrator.study.onnx_file import has_external_data
+from orchestrator.study.onnx_session import INSTALL, WHAT, open_model, read_bounded
 
 Floats = NDArray[np.float64]
 
-MAX_MODEL_BYTES = 1 << 30
 MAX_TOKENIZER_BYTES = 64 << 20
 MAX_WIDTH = 8192
 # Positions that sentence encoders usually have; a tokenizer that says otherwise is heeded.
@@ -32,8 +30,6 @@ _BATCH = 32
 # Studies ask for the same texts once per fold.
 _REMEMBERED = 50_000
 _TOKEN_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_WHAT = "encoder refused"
-_INSTALL = "pip install 'edgewise[encoder]'"
 
 
 def load_sentences(model: Path, tokenizer: Path | None = None) -> SentenceEncoder:
@@ -48,20 +44,12 @@ def load_sentences(model: Path, tokenizer: Path | None = None) -> SentenceEncode
         StudyError: A file is missing, too large, names other files, or is not what it should be; or a package is
             missing.
     """
-    data = _read(model, MAX_MODEL_BYTES)
-    try:
-        outside = has_external_data(data)
-    except ValueError as error:
-        raise StudyError(f"{model.name}: it is not an ONNX file", "export it again", what=_WHAT) from error
-    if outside:
-        cure = "export it with its weights inside"
-        raise StudyError(f"{model.name}: its tensors lie in other files (external data)", cure, what=_WHAT)
-    session = _session(model, data)
+    session, data = open_model(model)
     digests = [hashlib.sha256(data).hexdigest()]
     inputs = {value.name: value for value in session.get_inputs()}
     if _takes_texts(inputs):
         if tokenizer is not None:
-            raise StudyError(f"{model.name}: it reads texts itself", "leave --tokenizer out", what=_WHAT)
+            raise StudyError(f"{model.name}: it reads texts itself", "leave --tokenizer out", what=WHAT)
         feed: Feed = _TextFeed(next(iter(inputs.values())))
     else:
         cut, digest = _tokenizer(model, inputs, tokenizer)
@@ -131,9 +119,9 @@ class _Embedding:
             raw = (raw * mask_bn[:, :, None]).sum(axis=1) / mask_bn.sum(axis=1)[:, None]
         if raw.dtype.kind != "f" or raw.ndim != 2 or len(raw) != count or not 0 < raw.shape[1] <= MAX_WIDTH:
             why = f"{self._name}: {count} texts gave {raw.dtype.name} numbers of shape {raw.shape}"
-            raise StudyError(why, "it must give (batch, width) or (batch, tokens, width) of floats", what=_WHAT)
+            raise StudyError(why, "it must give (batch, width) or (batch, tokens, width) of floats", what=WHAT)
         if not np.isfinite(raw).all():
-            raise StudyError(f"{self._name}: it gave numbers that are not finite", "export it again", what=_WHAT)
+            raise StudyError(f"{self._name}: it gave numbers that are not finite", "export it again", what=WHAT)
         return raw.astype(np.float64)
 
 
@@ -153,38 +141,6 @@ class _Remembering:
         return np.array([self._known[text] for text in texts], dtype=np.float64)
 
 
-def _read(path: Path, limit_bytes: int) -> bytes:
-    if not path.is_file():
-        raise StudyError(f"{path}: no such file", "check the path", what="file not found", exit_code=ExitCode.NOT_FOUND)
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(limit_bytes + 1)
-    except OSError as error:
-        why = f"{path.name}: {(error.strerror or 'cannot be read').lower()}"
-        raise StudyError(why, "check its permissions", what=_WHAT) from error
-    if len(data) > limit_bytes:
-        raise StudyError(f"{path.name}: it is larger than {limit_bytes >> 20} MiB", "give a smaller one", what=_WHAT)
-    return data
-
-
-def _session(model: Path, data: bytes) -> Any:
-    # ONNX Runtime's Linux packages report usage to their maker unless told not to.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise StudyError("sentence encoders need onnxruntime", _INSTALL, what="not installed") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # Failures are told by us, in one line.
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(data, sess_options=options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the rim: the runtime makes its exceptions' classes as it goes
-        why = f"{model.name}: the runtime does not load it: {str(error).splitlines()[0][:160]}"
-        raise StudyError(why, "export it again, without custom operators", what=_WHAT) from error
-
-
 def _takes_texts(inputs: dict[str, Any]) -> bool:
     return len(inputs) == 1 and next(iter(inputs.values())).type == "tensor(string)"
 
@@ -194,18 +150,18 @@ def _tokenizer(model: Path, inputs: dict[str, Any], path: Path | None) -> tuple[
     unknown = sorted(set(inputs) - set(_TOKEN_INPUTS))
     if unknown or "input_ids" not in inputs:
         why = f"{model.name}: it takes {', '.join(sorted(inputs))}"
-        raise StudyError(why, f"it must take {', '.join(_TOKEN_INPUTS)}, or one string tensor", what=_WHAT)
+        raise StudyError(why, f"it must take {', '.join(_TOKEN_INPUTS)}, or one string tensor", what=WHAT)
     if path is None:
-        raise StudyError(f"{model.name}: it takes tokens", "add --tokenizer tokenizer.json", what=_WHAT)
-    data = _read(path, MAX_TOKENIZER_BYTES)
+        raise StudyError(f"{model.name}: it takes tokens", "add --tokenizer tokenizer.json", what=WHAT)
+    data = read_bounded(path, MAX_TOKENIZER_BYTES)
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
-        raise StudyError("sentence encoders need tokenizers", _INSTALL, what="not installed") from error
+        raise StudyError("sentence encoders need tokenizers", INSTALL, what="not installed") from error
     try:
         found = Tokenizer.from_str(data.decode())
     except Exception as error:  # the rim: the package raises bare exceptions
-        raise StudyError(f"{path.name}: it is not a tokenizer.json", "take the encoder's own", what=_WHAT) from error
+        raise StudyError(f"{path.name}: it is not a tokenizer.json", "take the encoder's own", what=WHAT) from error
     found.no_padding()
     if found.truncation is None:
         found.enable_truncation(max_length=_MAX_TOKENS)

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.errors import EvidenceError
-from optimizer.gate.feedback import TensorGate
+from optimizer.gate.feedback import TensorGate, encoder_digest
 from optimizer.gate.gate import TextGate
 from optimizer.gate.sentences import SentenceEncoder, digests_of
+from optimizer.gate.tensors import TensorEncoder
 from orchestrator.errors import ExitCode
 from orchestrator.study.errors import StudyError
 
@@ -96,8 +97,15 @@ def load_gate(path: Path, sentences: SentenceEncoder | None = None) -> StoredGat
     return stored
 
 
-def load_stored(path: Path, sentences: SentenceEncoder | None = None) -> StoredGate | StoredTensorGate:
+def load_stored(
+    path: Path, sentences: SentenceEncoder | None = None, tensors: TensorEncoder | None = None
+) -> StoredGate | StoredTensorGate:
     """Read a gate of either kind.
+
+    Args:
+        path: A file that `save_gate` wrote.
+        sentences: The sentence encoder that a gate for texts was trained with, if it was.
+        tensors: The encoder that a gate for tensors was trained with, likewise.
 
     Raises:
         StudyError: Not there, not a gate, of another version, or trained with another encoder.
@@ -109,21 +117,40 @@ def load_stored(path: Path, sentences: SentenceEncoder | None = None) -> StoredG
         with np.load(path, allow_pickle=False) as data:
             arrays = dict(data)
         if "kind" in arrays:
-            return StoredTensorGate(TensorGate.from_arrays(arrays), arrays["seen"])
+            digest = encoder_digest(arrays)
+            wanted, given = ((digest,) if digest else ()), ((tensors.digest,) if tensors else ())
+            _check_encoder(path, wanted, given, kind="an encoder of tensors", option="--tensor-encoder")
+            return StoredTensorGate(TensorGate.from_arrays(arrays, tensors), arrays["seen"])
         _check_encoder(path, digests_of(arrays), sentences.digests if sentences else ())
         return StoredGate(TextGate.from_arrays(arrays, sentences), arrays["seen"])
     except (EvidenceError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise StudyError(f"{path.name}: it is not a gate that can be used", cure, what="gate refused") from error
 
 
-def _check_encoder(path: Path, wanted: tuple[str, ...], given: tuple[str, ...]) -> None:
+def is_for_tensors(path: Path) -> bool:
+    """Whether a gate's file says that it is for tensors; false for what is no gate at all."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return "kind" in data.files
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return False
+
+
+def _check_encoder(
+    path: Path,
+    wanted: tuple[str, ...],
+    given: tuple[str, ...],
+    *,
+    kind: str = "a sentence encoder",
+    option: str = "--encoder",
+) -> None:
     """The encoder and its tokenizer are those of the training, byte for byte."""
     if wanted == given:
         return
     if not wanted:
-        why, cure = f"{path.name}: it was trained without a sentence encoder", "leave --encoder out"
+        why, cure = f"{path.name}: it was trained without {kind}", f"leave {option} out"
     elif not given:
-        why, cure = f"{path.name}: it was trained with a sentence encoder", f"add --encoder, SHA-256 {wanted[0][:16]}…"
+        why, cure = f"{path.name}: it was trained with {kind}", f"add {option}, SHA-256 {wanted[0][:16]}…"
     else:
         part = "encoder" if wanted[0] != given[0] else "tokenizer"
         sha256 = [

@@ -114,6 +114,20 @@ def tokenizer(path: Path, count: int) -> Path:
     return path
 
 
+def sum_encoder(path: Path, *, side: int | None, scale: float = 1.0) -> Path:
+    """Reads tensors (batch, side, side) and gives the sigmoid of their scaled sums; None leaves the sides free."""
+    nodes = [
+        helper.make_node("ReduceSum", ["tensor", "sides"], ["sum"], keepdims=0),
+        helper.make_node("Mul", ["sum", "scale"], ["scaled"]),
+        helper.make_node("Sigmoid", ["scaled"], ["share"]),
+        helper.make_node("Unsqueeze", ["share", "last"], ["out"]),
+    ]
+    sides: list[str | int | None] = ["b", side, side]
+    tensor = helper.make_tensor_value_info("tensor", TensorProto.FLOAT, sides)
+    constants = {"sides": np.array([1, 2]), "scale": np.array(scale, dtype=np.float32), "last": np.array([1])}
+    return _save(path, nodes, [tensor], helper.make_tensor_value_info("out", TensorProto.FLOAT, ["b", 1]), constants)
+
+
 def _save(path: Path, nodes: list[Any], inputs: list[Any], output: Any, constants: dict[str, Any]) -> Path:
     weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     used = {name for node in nodes for name in node.input}

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from orchestrator.errors import ExitCode
-from orchestrator.study import sentences
+from orchestrator.study import onnx_session
 from orchestrator.study.errors import StudyError
 from orchestrator.study.onnx_file import has_external_data
 from orchestrator.study.sentences import load_sentences
@@ -68,7 +68,7 @@ def test_files_that_cannot_be_used_are_refused(small: Path, tmp_path: Path, monk
     assert "not an ONNX file" in refused(tmp_path / "junk.onnx", cut).why
     (tmp_path / "empty.onnx").write_bytes(b"")
     assert "does not load" in refused(tmp_path / "empty.onnx", cut).why
-    monkeypatch.setattr(sentences, "MAX_MODEL_BYTES", 100)
+    monkeypatch.setattr(onnx_session, "MAX_MODEL_BYTES", 100)
     assert "larger than" in refused(small, cut).why
 
 
@@ -115,4 +115,7 @@ def test_a_missing_package_is_told_with_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     told = refused(small, tokenizer(tmp_path / "t.json", COUNT))
-    assert (told.why, told.cure) == (f"sentence encoders need {package}", "pip install 'edgewise[encoder]'")
+    assert (told.why, told.cure) == (
+        f"{'sentence ' if package == 'tokenizers' else ''}encoders need {package}",
+        "pip install 'edgewise[encoder]'",
+    )
