@@ -11,6 +11,7 @@ import threading
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.deciding.model import TaskModel
 from optimizer.evidence.answers import Evidence
@@ -24,9 +25,12 @@ from optimizer.selection.problem import Problem
 from optimizer.selection.solution import Solution, Status
 from optimizer.selection.solve import solve
 from optimizer.selection.utility import BestOf
+from orchestrator.planning.cascades import parts_of, with_cascades
 from orchestrator.planning.learning import Learning
 from orchestrator.planning.snapshot import Planned, Snapshot
 from orchestrator.types import CertificateRecord
+
+Floats = NDArray[np.float64]
 
 # Seconds at most, on the slowest instances that the benchmark knows; the gap then says what is missing.
 NODE_LIMIT = 20_000
@@ -58,30 +62,39 @@ def make_plan(snapshot: Snapshot) -> Planned:
         PlanRejected: Nothing may be active, or the certificate does not hold.
     """
     model = _LEARNING.model(snapshot)
-    whole = plan_problem(snapshot, model)
+    quality_qe = None if model is None or snapshot.evidence is None else _estimates(snapshot.evidence, model)
+    whole = plan_problem(snapshot, model, quality_qe)
     kept = [n for n, arm in enumerate(snapshot.arms) if arm.node not in snapshot.resting]
     if not kept:
         raise PlanRejected("all nodes of the task are to sleep")
-    problem = whole.take(kept) if snapshot.resting else whole
+    singles = whole.take(kept) if snapshot.resting else whole
+    problem = with_cascades(singles, model, quality_qe)
     solution = solve(problem, Search(node_limit=NODE_LIMIT, prove=True))
     if solution.status is Status.INFEASIBLE:
         raise PlanRejected("no arm fits the plan's limits")
     verdict = certify(problem, solution)
     if not verdict.ok:
         raise PlanRejected("; ".join(verdict.reasons))
-    certified = tuple(kept[n] for n in solution.active)
-    # What rests is still there for a request that wakes it, as far as it fits in.
-    active = filled(whole, replace(solution, active=certified)).active if snapshot.resting else certified
+    certified = tuple(kept[n] for n in parts_of(problem, solution.active, singles.arms))
+    # What rests is still there for a request that wakes it, as far as it fits in; so is what cascades left room for.
+    more = snapshot.resting or problem is not singles
+    active = filled(whole, replace(solution, active=certified)).active if more else certified
     needed = frozenset(snapshot.arms[n].node for n in certified)
     return Planned(model, frozenset(snapshot.arms[n].name for n in active), _certificate(problem, solution), needed)
 
 
-def plan_problem(snapshot: Snapshot, model: TaskModel | None) -> Problem:
-    """The selection problem of a snapshot; ``routed`` where the mean energy is limited, otherwise ``worst_case``."""
+def plan_problem(snapshot: Snapshot, model: TaskModel | None, quality_qe: Floats | None = None) -> Problem:
+    """The selection problem of a snapshot; ``routed`` where the mean energy is limited, otherwise ``worst_case``.
+
+    Args:
+        snapshot: Arms, evidence and limits.
+        model: What was learned; None where nothing was.
+        quality_qe: Its heads' estimates where they are known already.
+    """
     mean_j = snapshot.mean_energy_j
     return Problem(
         arms=snapshot.arms,
-        utility=BestOf(_quality(snapshot, model)),
+        utility=BestOf(_quality(snapshot, model, quality_qe)),
         weights_q=_weights(snapshot, model),
         limits=Limits(
             energy_j=snapshot.energy_limit_j if mean_j is None else None,
@@ -104,20 +117,18 @@ def _certificate(problem: Problem, solution: Solution) -> CertificateRecord:
     )
 
 
-def _quality(snapshot: Snapshot, model: TaskModel | None) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _quality(snapshot: Snapshot, model: TaskModel | None, quality_qe: Floats | None) -> Floats:
     """Estimated quality of each arm on each reference query; the announced 0-knowledge column without evidence."""
     arms = snapshot.arms
     if model is None or snapshot.evidence is None:
         return np.ones((1, len(arms)))
-    quality_qe = _estimates(snapshot.evidence, model)
+    quality_qe = _estimates(snapshot.evidence, model) if quality_qe is None else quality_qe
     column = {expert: e for e, expert in enumerate(model.experts)}
     blank_q = np.zeros(len(quality_qe))
     return np.stack([quality_qe[:, column[arm.expert]] if arm.expert in column else blank_q for arm in arms], axis=1)
 
 
-def _estimates(
-    evidence: Evidence | TextEvidence, model: TaskModel
-) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _estimates(evidence: Evidence | TextEvidence, model: TaskModel) -> Floats:
     """Quality of each expert on each reference query, as its head says."""
     heads = model.heads
     if isinstance(evidence, TextEvidence) and isinstance(heads, TextHeads):

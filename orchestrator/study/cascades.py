@@ -53,7 +53,8 @@ class Placed:
     """A cascade on arms.
 
     Args:
-        arm: For the selection problem; its milliseconds and those in `latency_c` are its stages' sums.
+        arm: For the selection problem; its milliseconds and those in `latency_c` are its stages' sums. Its joules are
+            the mean in mode ``routed``; otherwise those of all its arms, any of which may run.
         column: Of the cascade in the wide table.
         joules_q: Of the first stage, and of the second where it goes on.
         latency_c: Milliseconds at the plan's quantile with all stages run.
@@ -72,6 +73,7 @@ class Ground:
     arms: Sequence[Arm]
     joules_qn: Floats
     latency_cn: Floats
+    routed: bool
 
     def placed(self, wide: Wide) -> Iterator[Placed]:
         """Every cascade on the arms with the fewest joules, on the fastest, and on each node that has all it needs."""
@@ -103,12 +105,13 @@ class Ground:
         beside_cn = self.latency_cn[:, first]
         stage_c = beside_cn.sum(axis=1) if len({*first}) < len(first) else beside_cn.max(axis=1)
         latency_c = stage_c + self.latency_cn[:, second]
+        mean_j, all_j = float(joules_q.mean()), sum(self.arms[n].energy_j for n in places)
         nodes = "+".join(dict.fromkeys(arm.node for arm in members))
         arm = Arm(
             name=f"{name}@{'+'.join(self.arms[n].node for n in places)}" if nodes else name,
             expert=name,
             node=nodes,
-            energy_j=float(joules_q.mean()),
+            energy_j=mean_j if self.routed else all_j,
             latency_ms=float(latency_c.max()),
             memory_bytes=sum(arm.memory_bytes for arm in members),
             members=tuple(members),

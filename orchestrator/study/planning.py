@@ -98,10 +98,10 @@ def plan_problem(wide: Wide, tokens_qm: Floats, quality_qm: Floats, arms: list[A
     alone = [_plan_arm(arm, joules_qn[:, n], ms_qn[:, n]) for n, arm in enumerate(kept)]
     rows = [class_q == c for c in range(len(tasks))]
     latency_cn = np.stack([np.quantile(ms_qn[inside], LATENCY_QUANTILE, axis=0) for inside in rows])
-    placed = [*Ground(alone, joules_qn, latency_cn).placed(wide)]
+    routed = wish.mean_energy_j is not None
+    placed = [*Ground(alone, joules_qn, latency_cn, routed).placed(wide)]
     quality_qn = quality_qm[:, [*column, *(one.column for one in placed)]]
     joules_qn = np.column_stack([joules_qn, *(one.joules_q for one in placed)])
-    routed = wish.mean_energy_j is not None
     return Problem(
         arms=(*alone, *(one.arm for one in placed)),
         utility=AnyRight(quality_qn) if wish.any_right else BestOf(quality_qn),

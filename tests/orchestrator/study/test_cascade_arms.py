@@ -54,6 +54,10 @@ def test_joules_milliseconds_and_bytes_of_all_members_add_up() -> None:
         assert [part.name for part in arm.parts] == ["small@orin", "large@pc"]
 
 
+def test_where_every_arm_may_run_a_cascade_takes_the_joules_of_all_its_arms() -> None:
+    assert problem(wide_of(), [SMALL, LARGE], max_energy_j=20.0).arms[2].energy_j == 11.0
+
+
 def test_the_solver_takes_a_cascade_whose_signal_tells_and_none_whose_signal_is_drawn() -> None:
     assert any(" >confidence " in name for name in chosen(problem(wide_of(), [SMALL, LARGE], mean_energy_j=6.5)))
     drawn = wide_of(telling=False)
