@@ -27,6 +27,7 @@ class TextEvidence:
         correct_qe: 1 where the answer was right.
         margin_qe: How sure the expert was of its answer, 0 to 1.
         given_eq: What it answered, by expert and prompt.
+        tokens_qe: Tokens of each answer; None where not all experts told.
 
     Raises:
         EvidenceError: Shapes that do not fit together, or values out of range.
@@ -37,6 +38,7 @@ class TextEvidence:
     correct_qe: Floats
     margin_qe: Floats
     given_eq: tuple[tuple[str, ...], ...]
+    tokens_qe: Floats | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.prompts), len(self.experts))
@@ -45,6 +47,8 @@ class TextEvidence:
             if values.shape != shape or not np.isfinite(values).all() or values.min() < 0.0 or values.max() > 1.0:
                 raise EvidenceError(f"{name} must have shape (prompts, experts) and lie between 0 and 1.")
             object.__setattr__(self, name, values)
+        if self.tokens_qe is not None and (self.tokens_qe.shape != shape or not (self.tokens_qe >= 0.0).all()):
+            raise EvidenceError("tokens_qe must have shape (prompts, experts) and not be negative.")
         if not self.experts or len(set(self.experts)) != len(self.experts) or len(self.prompts) < MIN_QUERIES:
             raise EvidenceError(f"Text evidence needs experts of different names and at least {MIN_QUERIES} prompts.")
         if len(self.given_eq) != len(self.experts) or any(len(given) != len(self.prompts) for given in self.given_eq):

@@ -1,4 +1,4 @@
-"""Quality heads over a text gate, and what an expert's margin says about an answer that is there.
+"""Quality heads over a text gate, and what an answer that is there says of itself.
 
 Shape letters: q prompts, e experts.
 """
@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.evidence.texts import TextEvidence
-from optimizer.fitting.logistic import fit_logistic, logit, sigmoid
 from optimizer.gate.design import Design, comparable_scale, make_design
 from optimizer.gate.encoder import fit_encoder
 from optimizer.gate.gate import TextGate
 from optimizer.gate.head import HeadFit, fit_head
 from optimizer.gate.topics import Topics, fit_topics
+from optimizer.heads.confidence import Confidence, fit_confidence
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +28,6 @@ _MOST_TOPICS = 12
 _PROMPTS_PER_TOPIC = 100
 # Qualities closer to 0 or 1 are not told apart.
 _LEAST = 0.005
-_LEAST_MARGIN = 1e-4
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,11 @@ class TextHeads:
 
     Args:
         gate: Quality by text; its tasks are topics.
-        slope_e: Of the log odds that an answer is right in the logit of its margin.
-        offset_e: Likewise.
+        confidences: What each expert's answers say of themselves.
     """
 
     gate: TextGate
-    slope_e: Floats
-    offset_e: Floats
+    confidences: tuple[Confidence, ...]
 
     def log_odds(self, x_b: NDArray[Any]) -> Floats:
         """Log odds of a right answer of each expert to one prompt, given as its bytes, (e,)."""
@@ -57,10 +54,9 @@ class TextHeads:
         """The same for many prompts, (q, e)."""
         return self.gate.judge(self.gate.encoder.encode(prompts), [""] * len(prompts))
 
-    def confidence(self, expert: int, margin: float) -> float:
-        """Probability that an answer of this margin is right."""
-        log_odds = self.slope_e[expert] * _margin_logit(np.array(margin)) + self.offset_e[expert]
-        return float(sigmoid(np.asarray(log_odds)))
+    def confidence(self, expert: int, margin: float, tokens: float | None) -> float:
+        """Probability that an answer of this margin and length is right."""
+        return self.confidences[expert].chance(margin, tokens)
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class TextFit:
     Args:
         heads: Fitted on everything.
         log_odds_qe: Of the gate, out of fold.
-        confidence_qe: Of the answers, by their margins.
+        confidence_qe: Of the answers, by what they say of themselves, out of fold.
     """
 
     heads: TextHeads
@@ -79,7 +75,7 @@ class TextFit:
 
 
 def fit_text_heads(evidence: TextEvidence, *, seed: int = 0) -> TextFit:
-    """Find topics, fit the gate and the meaning of the margins.
+    """Find topics, fit the gate, and what answers say of themselves.
 
     Raises:
         NativeMissing: The compiled part is not built.
@@ -92,11 +88,17 @@ def fit_text_heads(evidence: TextEvidence, *, seed: int = 0) -> TextFit:
     tried = [_by_topic(features_qf, evidence, count=count, seed=seed) for count in sorted({1, most})]
     topics, design, fits = min(tried, key=lambda found: _unseen_error(found[2], evidence))
     gate = TextGate(encoder, design.tasks, evidence.experts, tuple(fit.head for fit in fits), topics)
-    calibrated = [_calibrate(evidence.margin_qe[:, e], evidence.correct_qe[:, e]) for e in range(len(fits))]
-    slope_e, offset_e = (np.array(values) for values in zip(*calibrated, strict=True))
-    heads = TextHeads(gate, slope_e, offset_e)
-    confidence_qe = sigmoid(slope_e * _margin_logit(evidence.margin_qe) + offset_e)
-    return TextFit(heads, bounded_logit(np.column_stack([fit.unseen_q for fit in fits])), confidence_qe)
+    log_odds_qe = bounded_logit(np.column_stack([fit.unseen_q for fit in fits]))
+    known = [
+        fit_confidence(
+            evidence.margin_qe[:, e],
+            None if evidence.tokens_qe is None else evidence.tokens_qe[:, e],
+            evidence.correct_qe[:, e],
+        )
+        for e in range(len(fits))
+    ]
+    heads = TextHeads(gate, tuple(one for one, _ in known))
+    return TextFit(heads, log_odds_qe, np.column_stack([unseen_q for _, unseen_q in known]))
 
 
 def _by_topic(
@@ -112,21 +114,6 @@ def _unseen_error(fits: Sequence[HeadFit], evidence: TextEvidence) -> float:
     """Mean squared error of all heads on prompts that they had not seen."""
     unseen_qe = np.column_stack([fit.unseen_q for fit in fits])
     return float(np.mean((unseen_qe - evidence.correct_qe) ** 2))
-
-
-def _calibrate(margin_q: Floats, correct_q: Floats) -> tuple[float, float]:
-    """Slope and offset of the log odds in the margin's logit; a margin never counts against its answer."""
-    right, wrong = float(correct_q.sum()), float(len(correct_q) - correct_q.sum())
-    target_q = np.where(correct_q > 0.5, (right + 1.0) / (right + 2.0), 1.0 / (wrong + 2.0))
-    slope_f, offset = fit_logistic(_margin_logit(margin_q)[:, None], target_q, l2=1e-3)
-    if slope_f[0] <= 0.0:
-        return 0.0, float(logit(target_q.mean()))
-    return float(slope_f[0]), float(offset)
-
-
-def _margin_logit(margin: Floats) -> Floats:
-    kept = np.clip(margin, _LEAST_MARGIN, 1.0 - _LEAST_MARGIN)
-    return np.asarray(np.log(kept / (1.0 - kept)))
 
 
 def bounded_logit(quality: Floats) -> Floats:

@@ -24,6 +24,9 @@ THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.9
 # Four stages have three thresholds each: a coarser grid keeps the family as small as that of three stages.
 COARSE_THRESHOLDS = THRESHOLDS[2::2]
 _MAX_CHAIN_EXPERTS = 6
+# Confidence of a vote of two: at most 0.59 where they disagree, above 2/3 where they agree. Higher thresholds ask for
+# sure answers beside that.
+AGREEMENT_THRESHOLDS = (0.65, 0.8, 0.9, 0.97, 0.99)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,15 @@ def cascades(trial: Trial, *, fusions: Sequence[Fusion], sizes: Sequence[int]) -
     ]
 
 
+def agreements(trial: Trial) -> list[Family]:
+    """Two experts side by side, a dearer one behind them that is asked where they disagree; then all three vote."""
+    experts = [trial.evidence.experts[e] for e in chain_experts(trial.evidence, trial.costs)]
+    return [
+        _staged(((one, other), (third,)), Fusion.VOTE, np.array(AGREEMENT_THRESHOLDS), trial)
+        for one, other, third in itertools.combinations(experts, 3)
+    ]
+
+
 def chain_experts(evidence: Evidence, costs: Costs) -> list[int]:
     """Experts worth combining, by rising cost: the Pareto front of accuracy and joules, thinned if it is long."""
     order = sorted(range(len(evidence.experts)), key=lambda e: (costs.energy_e[e], -evidence.accuracy_e[e]))
@@ -110,14 +122,18 @@ def _vote_weight(accuracy: float) -> float:
 
 def _cascade(chain: Sequence[str], fusion: Fusion, trial: Trial) -> Family:
     grid = THRESHOLDS if len(chain) < 4 else COARSE_THRESHOLDS
-    thresholds_k = list(itertools.product(grid, repeat=len(chain) - 1))
-    stages = tuple((expert,) for expert in chain)
+    return _staged(tuple((expert,) for expert in chain), fusion, np.array(grid), trial)
+
+
+def _staged(stages: tuple[tuple[str, ...], ...], fusion: Fusion, grid_t: Floats, trial: Trial) -> Family:
+    """Stages with every combination of thresholds between them."""
+    thresholds_k = list(itertools.product(grid_t.tolist(), repeat=len(stages) - 1))
 
     def route_of(k: int) -> Route:
         return Route(stages, continue_below=thresholds_k[k], fusion=fusion)
 
     energy_max_j, latency_max_ms = full_costs(route_of(0), trial.evidence.experts, trial.costs)
-    return Family(_sweep(route_of(0), np.array(grid), trial), energy_max_j, latency_max_ms, route_of)
+    return Family(_sweep(route_of(0), grid_t, trial), energy_max_j, latency_max_ms, route_of)
 
 
 def _stage_answers(route: Route, evidence: Evidence) -> tuple[Floats, Floats]:
@@ -129,15 +145,16 @@ def _stage_answers(route: Route, evidence: Evidence) -> tuple[Floats, Floats]:
 
 def _prefixes(route: Route, evidence: Evidence) -> Iterator[list[tuple[str, Floats]]]:
     answers: list[tuple[str, Floats]] = []
-    for expert in route.experts:
-        answers.append((expert, evidence.outputs_eqc[evidence.experts.index(expert)]))
+    for stage in route.stages:
+        answers += [(expert, evidence.outputs_eqc[evidence.experts.index(expert)]) for expert in stage]
         yield answers
 
 
 def _sweep(route: Route, grid_t: Floats, trial: Trial) -> Figures:
     """Figures for every combination of thresholds, in the order of `itertools.product`."""
     right_sq, confidence_sq = _stage_answers(route, trial.evidence)
-    energy_s = trial.costs.energy_e[[trial.evidence.experts.index(expert) for expert in route.experts]]
+    row_of = {expert: row for row, expert in enumerate(trial.evidence.experts)}
+    energy_s = np.array([sum(trial.costs.energy_e[row_of[expert]] for expert in stage) for stage in route.stages])
     stop_stq = (confidence_sq[:-1, None, :] >= grid_t[:, None]).astype(np.float64)
     rival_q = trial.rival_q
     quality_k = _mean(right_sq, stop_stq)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.evidence.standard import Figures, Standard, Trial
-from optimizer.learning.families import Family, cascades, fanouts, singles
+from optimizer.learning.families import Family, agreements, cascades, fanouts, singles
 from optimizer.routes.route import Fusion, Route
 
 Floats = NDArray[np.float64]
@@ -120,7 +120,8 @@ def build_table(
 
 
 def _composites(trial: Trial, max_fanout: int, cascading: Sequence[Fusion]) -> list[Family]:
-    return [*fanouts(trial, max_experts=max_fanout), *cascades(trial, fusions=cascading, sizes=(2, 3, 4))]
+    chains = cascades(trial, fusions=cascading, sizes=(2, 3, 4))
+    return [*fanouts(trial, max_experts=max_fanout), *chains, *(agreements(trial) if max_fanout > 1 else [])]
 
 
 def _fronts(figures: Figures) -> list[int]:

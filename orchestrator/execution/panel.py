@@ -9,8 +9,8 @@ from optimizer.routes.route import Route
 from optimizer.routes.texts import Ballot
 from orchestrator.types import Done
 
-# Chance that an expert's answer is right by its margin; None where it gave none or nothing was learned of it.
-Confidence = Callable[[str, float | None], float | None]
+# Chance that an expert's answer is right by what it says of itself; None where it gave no margin.
+Confidence = Callable[[str, Done], float | None]
 
 _NO_ROUTE = Route.single("nobody")
 
@@ -20,7 +20,7 @@ class Panel:
     """Answers by expert.
 
     Args:
-        confidence: How sure an expert's margin makes one of its answer.
+        confidence: How sure what an answer says of itself makes one of it.
     """
 
     confidence: Confidence
@@ -33,12 +33,12 @@ class Panel:
         self.ballot = Ballot(route)
         for expert, done in self.answered.items():
             if expert in route.experts:
-                self.ballot.add(expert, done.text, self.confidence(expert, done.margin_fraction))
+                self.ballot.add(expert, done.text, self.confidence(expert, done))
 
     def add(self, expert: str, done: Done) -> None:
         """An expert answered."""
         self.answered[expert] = done
-        self.ballot.add(expert, done.text, self.confidence(expert, done.margin_fraction))
+        self.ballot.add(expert, done.text, self.confidence(expert, done))
 
     def texts(self) -> list[str]:
         """The answers in the order in which they came."""

@@ -297,7 +297,7 @@ class Service:
         ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
-        panel = Panel(texts.confidence_of(ticket.plan) if ticket.plan else lambda _expert, margin: margin)
+        panel = Panel(texts.confidence_of(ticket.plan) if ticket.plan else texts.as_told)
         async for piece in self._text_runner.run(query, progress, again, panel=panel, figures=demand.figures):
             if isinstance(piece, TextEnd) and query.owner is not None:
                 # Where the key's work is bound to nodes, so is the copy of the question.

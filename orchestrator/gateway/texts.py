@@ -18,7 +18,7 @@ from orchestrator.planning.planner import Standing
 from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.figures import TextFigures, covering, first_token_ms, next_token_ms, text_figures
 from orchestrator.routing.plan import Plan
-from orchestrator.types import Arm, TextQuery
+from orchestrator.types import Arm, Done, TextQuery
 
 EMBEDDINGS = "embeddings"
 # Prices the plan in force for one query.
@@ -123,20 +123,25 @@ def features(query: TextQuery) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     return np.frombuffer(query.prompt.encode(), dtype=np.uint8)
 
 
+def as_told(_expert: str, done: Done) -> float | None:
+    """An answer's margin, where nothing was learned of what it means."""
+    return done.margin_fraction
+
+
 def confidence_of(plan: Plan) -> Confidence:
-    """How sure an expert's margin makes one of its answer, by what was learned."""
+    """How sure one may be of an expert's answer, by what was learned of margins and lengths."""
     model = plan.model.model if isinstance(plan.model, CombinedModel) else plan.model
     heads = model.heads if isinstance(model, TaskModel) else None
     if isinstance(heads, MixedHeads):
-        # What a margin says of an answer was learned here.
+        # What answers say of themselves was learned here.
         heads = heads.learned
     if not isinstance(model, TaskModel) or not isinstance(heads, TextHeads):
-        return lambda _expert, margin: margin
+        return as_told
     texts, row_of = heads, {expert: row for row, expert in enumerate(model.experts)}
 
-    def confidence(expert: str, margin: float | None) -> float | None:
-        if margin is None or expert not in row_of:
-            return margin
-        return texts.confidence(row_of[expert], margin)
+    def confidence(expert: str, done: Done) -> float | None:
+        if done.margin_fraction is None or expert not in row_of:
+            return done.margin_fraction
+        return texts.confidence(row_of[expert], done.margin_fraction, done.completion_tokens)
 
     return confidence

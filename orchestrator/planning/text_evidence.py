@@ -1,13 +1,14 @@
 """What nodes send of text experts, as evidence: prompts and answers travel as bytes with where each of them ends.
 
 A reference set has `prompts` (uint8) and `prompt_ends` (q,); an expert's evidence has `correct` (q,), `margin` (q,),
-`given` (uint8) and `given_ends` (q,).
+`given` (uint8) and `given_ends` (q,), and may have `completion_tokens` (q,).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,15 @@ from orchestrator.fleet.evidence import EvidenceStore
 from orchestrator.types import Array, Task
 
 
+class Answers(NamedTuple):
+    """One expert's answers to the prompts; lengths where it told them."""
+
+    correct_q: Array
+    margin_q: Array
+    given: tuple[str, ...]
+    tokens_q: Array | None
+
+
 def gather_text(task: Task, states: list[ArmState], store: EvidenceStore) -> TextEvidence | None:
     """The prompts with the answers of every expert whose answers have come and fit to them; None where there are none.
     What one expert sent amiss leaves it out and spoils nothing for the others."""
@@ -25,7 +35,7 @@ def gather_text(task: Task, states: list[ArmState], store: EvidenceStore) -> Tex
     prompts = None if reference is None else texts_of(reference, "prompts", "prompt_ends")
     if not prompts:
         return None
-    answers: dict[str, tuple[Array, Array, tuple[str, ...]]] = {}
+    answers: dict[str, Answers] = {}
     for state in states:
         sent = store.get(state.arm.evidence_digest)
         found = None if sent is None else _answers(sent, len(prompts))
@@ -38,9 +48,10 @@ def gather_text(task: Task, states: list[ArmState], store: EvidenceStore) -> Tex
         return TextEvidence(
             experts,
             prompts,
-            correct_qe=np.column_stack([answers[expert][0] for expert in experts]),
-            margin_qe=np.column_stack([answers[expert][1] for expert in experts]),
-            given_eq=tuple(answers[expert][2] for expert in experts),
+            correct_qe=np.column_stack([answers[expert].correct_q for expert in experts]),
+            margin_qe=np.column_stack([answers[expert].margin_q for expert in experts]),
+            given_eq=tuple(answers[expert].given for expert in experts),
+            tokens_qe=_lengths([answers[expert].tokens_q for expert in experts]),
         )
     except EvidenceError:
         return None
@@ -60,7 +71,13 @@ def texts_of(tensors: Mapping[str, Array], name: str, ends: str) -> tuple[str, .
     return tuple(whole[a:b].decode(errors="replace") for a, b in itertools.pairwise(bounds))
 
 
-def _answers(sent: Mapping[str, Array], queries: int) -> tuple[Array, Array, tuple[str, ...]] | None:
+def _lengths(tokens: Sequence[Array | None]) -> Array | None:
+    """Tokens of all answers; None where some expert did not tell."""
+    told = [tokens_q for tokens_q in tokens if tokens_q is not None]
+    return np.column_stack(told) if len(told) == len(tokens) else None
+
+
+def _answers(sent: Mapping[str, Array], queries: int) -> Answers | None:
     correct_q, margin_q = sent.get("correct"), sent.get("margin")
     given = texts_of(sent, "given", "given_ends")
     if correct_q is None or margin_q is None or given is None:
@@ -70,4 +87,13 @@ def _answers(sent: Mapping[str, Array], queries: int) -> tuple[Array, Array, tup
     columns = [np.asarray(column, dtype=np.float64) for column in (correct_q, margin_q)]
     if any(not np.isfinite(column).all() or column.min() < 0.0 or column.max() > 1.0 for column in columns):
         return None
-    return columns[0], columns[1], given
+    return Answers(columns[0], columns[1], given, _tokens(sent, queries))
+
+
+def _tokens(sent: Mapping[str, Array], queries: int) -> Array | None:
+    """How long the answers were; None where the expert did not tell, or told what cannot be."""
+    tokens_q = sent.get("completion_tokens")
+    if tokens_q is None or tokens_q.shape != (queries,) or tokens_q.dtype.kind not in "iuf":
+        return None
+    lengths_q = tokens_q.astype(np.float64)
+    return lengths_q if np.isfinite(lengths_q).all() and (lengths_q >= 0.0).all() else None

@@ -31,7 +31,7 @@ from orchestrator.execution.run import Progress
 from orchestrator.execution.schedule import Schedule
 from orchestrator.routing.binding import BoundRoute
 from orchestrator.routing.figures import text_figures
-from orchestrator.types import BudgetRequest, GenerationParameters, Limits, Message, OnInfeasible, TextQuery
+from orchestrator.types import BudgetRequest, Done, GenerationParameters, Limits, Message, OnInfeasible, TextQuery
 from tests.fakes.live import Live, live_gateway, until
 
 DEADLINE_S = 120.0
@@ -160,8 +160,8 @@ class Fleet:
         )
 
 
-def _unsure(_expert: str, margin: float | None) -> float | None:
-    return margin
+def _unsure(_expert: str, done: Done) -> float | None:
+    return done.margin_fraction
 
 
 def _runs(weights: Sequence[float], seed: int, tokens: int) -> int:

@@ -31,8 +31,9 @@ def outcomes(reference: Table, test: Table) -> Mapping[str, Outcome]:
         raise TypeError("texts have heads of texts")
     log_odds_qe = logit(np.clip(model.heads.predict_many(prompts), LEAST, 1 - LEAST))
     predictions = predict(model.links, RouteTable.of(model.routes, model.experts), costs, log_odds_qe=log_odds_qe)
-    confidence_qe = np.array(
-        [[model.heads.confidence(e, float(margin)) for e, margin in enumerate(margin_e)] for margin_e in test.margin_qe]
+    tokens_qe = test.completion_tokens_qe.astype(np.float64)
+    confidence_qe = np.column_stack(
+        [one.chances(test.margin_qe[:, e], tokens_qe[:, e]) for e, one in enumerate(model.heads.confidences)]
     )
     table = ReplayTable.of(model.routes, _evidence(test).as_classes(confidence_qe), costs)
     found = {}
@@ -44,4 +45,6 @@ def outcomes(reference: Table, test: Table) -> Mapping[str, Outcome]:
 
 def _evidence(table: Table) -> TextEvidence:
     prompts = tuple(question.prompt for question in table.questions)
-    return TextEvidence(table.experts, prompts, table.correct_qe, np.clip(table.margin_qe, 0, 1), table.given_eq)
+    tokens_qe = table.completion_tokens_qe.astype(np.float64)
+    margin_qe = np.clip(table.margin_qe, 0, 1)
+    return TextEvidence(table.experts, prompts, table.correct_qe, margin_qe, table.given_eq, tokens_qe)

@@ -12,7 +12,7 @@ from optimizer.errors import EvidenceError
 from optimizer.evidence.answers import Evidence
 from optimizer.evidence.replay import Costs, replay
 from optimizer.evidence.standard import Standard, Trial, best_single, figures_of
-from optimizer.learning.families import Family, cascades, chain_experts, fanouts, singles
+from optimizer.learning.families import Family, agreements, cascades, chain_experts, fanouts, singles
 from optimizer.learning.learn import LearnSettings, learn
 from optimizer.learning.simulate import POLICIES, Policy, baselines, routes_of, run_model, run_oracle
 from optimizer.routes.route import Fusion, Route
@@ -53,7 +53,8 @@ def test_parallel_experts_add_joules_and_wait_for_the_slowest(evidence: Evidence
 
 def families_of(trial: Trial) -> list[Family]:
     fusions = (Fusion.NONE, Fusion.GEOMETRIC, Fusion.PRODUCT)
-    return [*singles(trial), *fanouts(trial, max_experts=3), *cascades(trial, fusions=fusions, sizes=(2, 3, 4))]
+    chains = cascades(trial, fusions=fusions, sizes=(2, 3, 4))
+    return [*singles(trial), *fanouts(trial, max_experts=3), *chains, *agreements(trial)]
 
 
 def test_a_familys_figures_are_those_of_its_routes_replayed(evidence: Evidence, costs: Costs) -> None:
@@ -66,6 +67,18 @@ def test_a_familys_figures_are_those_of_its_routes_replayed(evidence: Evidence, 
         assert family.figures.energy_j[k] == pytest.approx(outcome.energy_j)
         low = figures_of(outcome.correct_q[:, None], outcome.energy_q[:, None], trial.rival_q).low[0]
         assert family.figures.low[k] <= low + 1e-12
+
+
+def test_agreement_is_what_the_least_threshold_of_a_vote_of_two_asks_for(evidence: Evidence, costs: Costs) -> None:
+    trial = Trial(evidence, costs, 3)
+    family = next(f for f in agreements(trial) if f.route_of(0).experts == ("e0", "e1", "e3"))
+    ran = replay(family.route_of(0), evidence, costs)
+    agree_q = evidence.outputs_eqc[0].argmax(axis=1) == evidence.outputs_eqc[1].argmax(axis=1)
+    np.testing.assert_array_equal(ran.stages_q == 1, agree_q)
+    # Side by side they cost both and wait for the slower; where they disagree the third comes on top.
+    both_j, both_ms = costs.energy_e[:2].sum(), costs.latency_e[:2].max()
+    np.testing.assert_allclose(ran.outcome.energy_q, np.where(agree_q, both_j, both_j + costs.energy_e[3]))
+    np.testing.assert_allclose(ran.outcome.latency_q, np.where(agree_q, both_ms, both_ms + costs.latency_e[3]))
 
 
 def test_a_bound_is_no_better_than_the_notch_before(evidence: Evidence, costs: Costs) -> None:

@@ -29,14 +29,14 @@ def arm(expert: str, quality: float, joules_per_token: float, **fields: Any) -> 
     return FakeArm(expert, task="chat", energy_j=3 * joules_per_token, quality_fraction=quality, text=text, **fields)
 
 
-def says(text: str, *, margin: float | None = None, wait: asyncio.Event | None = None) -> Behaviour:
+def says(text: str, *, margin: float | None = None, wait: asyncio.Event | None = None, tokens: int = 3) -> Behaviour:
     """An answer at the joules that the profile tells."""
 
     async def behave(turn: Turn) -> None:
         if wait is not None:
             await wait.wait()
         turn.say(text)
-        usage = common.Usage(prompt_tokens=3, completion_tokens=3)
+        usage = common.Usage(prompt_tokens=3, completion_tokens=tokens)
         fields: dict[str, Any] = {} if margin is None else {"margin_fraction": margin}
         turn.done(text=text, finish_reason=common.FINISH_REASON_STOP, usage=usage, **fields)
 
@@ -252,14 +252,21 @@ def prompts() -> list[str]:
     return [text for pair in zip(sums, towns, strict=True) for text in pair]
 
 
-def evidence(right: Mapping[str, float], *, seed: int) -> Tensors:
-    """Answers of an expert that is right with these chances on sums and on towns, and knows when it is."""
+def evidence(right: Mapping[str, float], *, seed: int, told_by: str = "margin") -> Tensors:
+    """Answers of an expert that is right with these chances on sums and on towns.
+
+    What tells whether it is: its margins, the length of its answers, or nothing of its own.
+    """
     draw = np.random.default_rng(seed)
     kinds = ["sums", "towns"] * (QUERIES // 2)
     correct = np.array([draw.random() < right[kind] for kind in kinds], dtype=np.float32)
     margin = np.clip(np.where(correct > 0.5, draw.normal(0.9, 0.05, QUERIES), draw.normal(0.3, 0.1, QUERIES)), 0, 1)
     given, ends = written([f"right {q}" if correct[q] else f"wrong {q} {seed}" for q in range(QUERIES)])
     tokens = np.full(QUERIES, 3, dtype=np.int32)
+    if told_by != "margin":
+        margin = np.full(QUERIES, 0.6)
+    if told_by == "length":
+        tokens = np.where(correct > 0.5, 3, 12).astype(np.int32)
     return {
         "correct": correct,
         "completion_tokens": tokens,
@@ -336,3 +343,58 @@ async def test_a_cascade_stops_where_the_small_one_is_sure_and_goes_on_where_it_
     joules = unsure.model_extra["energy"]["energy_joules"]
     assert joules == pytest.approx(sum(a["joules"] for a in unsure.model_extra["routing"]["attempts"]))
     assert "".join(piece or "" for piece in pieces) == "the large answer"
+
+
+@pytest.mark.parametrize("told_by", ["length", "nothing"])
+async def test_a_cascade_goes_on_where_the_small_ones_answer_is_too_long(
+    live: Live, openai: AsyncOpenAI, told_by: str
+) -> None:
+    mixed = [
+        arm("calc", 0.6, 0.001, text_evidence=evidence({"sums": 0.6, "towns": 0.6}, seed=1, told_by=told_by)),
+        arm("wise", 0.97, 0.1, text_evidence=evidence({"sums": 0.97, "towns": 0.97}, seed=2)),
+    ]
+
+    async def small(turn: Turn) -> None:
+        short = "short" in turn.work.text.messages[-1].content
+        await says("the small answer", margin=0.6, tokens=3 if short else 12)(turn)
+
+    by_expert = {"calc": small, "wise": says("the large answer", margin=0.9)}
+    async with live.node(arms=mixed, behaviour=says("?"), by_expert=by_expert, reference=reference()):
+        await until(lambda: learned(live), timeout_s=30)
+        model = learned(live)
+        assert model is not None
+        short, long = await ask(openai, "what is 12 plus 19, short"), await ask(openai, "what is 12 plus 19")
+    told = [reply.choices[0].message.content for reply in (short, long)]
+    # The control: where nothing tells a right answer from a wrong one, there is no cascade to choose.
+    assert told == (["the small answer", "the large answer"] if told_by == "length" else ["the large answer"] * 2)
+    cascading = [route.name for route in model.routes if route.stages == (("calc",), ("wise",))]
+    assert bool(cascading) == (told_by == "length")
+
+
+async def test_two_small_ones_that_agree_are_believed_and_the_large_one_is_asked_where_they_do_not(
+    live: Live, openai: AsyncOpenAI
+) -> None:
+    right = {"sums": 0.6, "towns": 0.6}, {"sums": 0.7, "towns": 0.7}, {"sums": 0.97, "towns": 0.97}
+    mixed = [
+        arm("calc", 0.6, 0.001, text_evidence=evidence(right[0], seed=1, told_by="nothing")),
+        arm("duke", 0.7, 0.002, text_evidence=evidence(right[1], seed=3, told_by="nothing")),
+        arm("wise", 0.97, 0.1, text_evidence=evidence(right[2], seed=2)),
+    ]
+
+    async def duke(turn: Turn) -> None:
+        agrees = "easy" in turn.work.text.messages[-1].content
+        await says(" 31 " if agrees else "32", margin=0.6)(turn)
+
+    by_expert = {"calc": says("31.", margin=0.6), "duke": duke, "wise": says("33", margin=0.9)}
+    async with live.node(arms=mixed, behaviour=says("?"), by_expert=by_expert, reference=reference()):
+        await until(lambda: learned(live), timeout_s=30)
+        easy = await ask(openai, "what is 12 plus 19, easy", explain=True)
+        hard = await ask(openai, "what is 12 plus 19")
+    assert easy.choices[0].message.content.strip(" .") == "31"
+    assert hard.choices[0].message.content == "33"
+    experts = [[name.partition("@")[0] for name in one.model_extra["routing"]["experts"]] for one in (easy, hard)]
+    assert (sorted(experts[0]), sorted(experts[1])) == (["calc", "duke"], ["calc", "duke", "wise"])
+    # What `edgewise why` prints: both side by side, then the third below a threshold.
+    chosen = easy.model_extra["explanation"]["chosen"]
+    assert chosen.startswith("calc:v1@fake-1+duke:v1@fake-1 >")
+    assert chosen.endswith("> wise:v1@fake-1 (vote)")
