@@ -1,12 +1,12 @@
 """What cascades earn beside a gate over models: on the answers of the text experts that ship, and on a public table.
 
 ``skills``: the 5,040 reference questions, all of one task, with margins, lengths and answers as the experts gave them;
-joules *modelled* from the tokens of each answer. ``zeroeval``: a public table whose only signal is the length of answers
-(the evaluation data; without it that part is not run). Everything is cross-fitted by `optimizer.study`: cascades are
-found, calibrated and priced on training folds and judged on prompts that nothing had seen.
+joules *modelled* from the tokens of each answer. ``zeroeval``: a public table whose only signal is the length of
+answers (the evaluation data; without it that part is not run). Everything is cross-fitted by `optimizer.study`:
+cascades are found, calibrated and priced on training folds and judged on prompts that nothing had seen.
 
-``models_alone`` is the same gate without cascades, ``static_cascades`` the best lottery of models and cascades that looks
-at no prompt. ``drawn`` is the control: the same tables with every signal dealt anew among the prompts.
+``models_alone`` is the same gate without cascades, ``static_cascades`` the best lottery of models and cascades that
+looks at no prompt. ``drawn`` is the control: the table with every signal dealt anew among the prompts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 
 from optimizer.routes.texts import normalised
 from optimizer.study.outcome import bootstrap, interval
-from optimizer.study.record import StudySettings
-from optimizer.study.study import Study, run_study
+from optimizer.study.record import Study, StudySettings
+from optimizer.study.study import run_study
 from optimizer.study.summary import summarise
 from optimizer.study.table import Table
 from tests.bench.bench_routing_quality import load
