@@ -12,6 +12,8 @@ from orchestrator.study.errors import StudyError
 _STYLES = {
     "oracle": ("#9a9a9a", ":", 1.2),
     "edgewise": ("#0b6e4f", "-", 2.6),
+    "models_alone": ("#0b6e4f", ":", 1.7),
+    "static_cascades": ("#7a9e3b", "--", 1.4),
     "task_lookup": ("#c8553d", "--", 1.7),
     "static_mixture": ("#5b7db1", "--", 1.4),
     "tfidf_ridge": ("#8e6c8a", "-.", 1.2),
@@ -39,6 +41,8 @@ def save_plot(summary: dict[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7.2, 4.6), layout="constrained")
     for policy, (color, line, width) in _STYLES.items():
         rows = [row for row in summary["rows"] if row.policy == policy]
+        if not rows:
+            continue
         joules, quality = [row.j_per_query for row in rows], [row.quality * 100.0 for row in rows]
         axes.plot(joules, quality, color=color, linestyle=line, linewidth=width, label=policy.replace("_", " "))
         if policy == "edgewise":

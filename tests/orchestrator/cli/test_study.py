@@ -14,6 +14,7 @@ import yaml
 from optimizer.study.record import CURVES, POLICIES
 from orchestrator.cli.main import run
 from tests.optimizer.gate.needed import needs_native
+from tests.optimizer.study.cascading import cascading_table
 from tests.optimizer.study.toy import toy_table
 from tests.orchestrator.study.test_tables import write_arms, write_table
 
@@ -71,6 +72,28 @@ def test_eval_gives_the_promised_keys(edgewise: Call, files: tuple[Path, Path], 
     assert found["joules_at_best_single_quality"]["edgewise"] < 0.3
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert "fold 1 of 5" in ended.err
+
+
+def test_eval_with_cascades_names_them_and_sets_them_beside_the_gate_without(edgewise: Call, tmp_path: Path) -> None:
+    drawn = cascading_table(120)
+    told = [
+        {
+            "prompt_id": f"p{q}",
+            "prompt": drawn.texts[q],
+            "model": model,
+            "quality": drawn.quality_qm[q, m],
+            "confidence": drawn.signals["confidence"][q, m],
+        }
+        for q in range(120)
+        for m, model in enumerate(drawn.models)
+    ]
+    arms = write_arms(tmp_path, "small,n,10,0,1,0,1", "large,n,100,0,10,0,1")
+    plot = tmp_path / "plot.png"
+    ended = edgewise("eval", "--table", write_table(tmp_path, told), "--arms", arms, "--cascades", "--plot", plot)
+    assert ended.code == 0, ended.err
+    assert "Cascades to choose from: small >confidence " in ended.out
+    assert {"models_alone", "static_cascades"} <= {line.split()[0] for line in ended.out.splitlines() if line.split()}
+    assert plot.exists()
 
 
 def test_eval_as_a_table_names_policies_and_is_quiet_when_asked(edgewise: Call, files: tuple[Path, Path]) -> None:
