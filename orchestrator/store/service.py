@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import queue
 import threading
 import time
@@ -26,12 +27,9 @@ MAX_BATCH = 512
 # at most so long. On a slow disk that halves the syncs; on a fast one nobody notices.
 LINGER_FRACTION = 0.5
 MAX_LINGER_S = 0.005
-# Where so many others wait for the store or run and will come to it, a step waits until this part of them has come,
-# and so long at most: a transaction, a sync and two wake-ups of threads then serve all of them, and at such a load a
-# request waits longer for a core than for this.
-CROWD = 8
-CROWD_FRACTION = 0.5
-CROWD_S = 0.008
+# While others run whose steps will come, transactions begin so far apart: each of them costs a sync and two wake-ups of
+# threads, however many it serves. The first after a pause, and who runs alone, never waits.
+APART_S = 0.008
 
 Step = Callable[[Desk], Any]
 
@@ -111,7 +109,7 @@ class GroupCommitStore:
         self._pause = pause
         self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
         self._gathered: list[_Waiting] = []
-        self._unanswered = 0
+        self._handed_over_s = -math.inf
         self._gathering: asyncio.TimerHandle | None = None
         self._broken: StoreError | None = None
         self._closed = False
@@ -136,16 +134,16 @@ class GroupCommitStore:
             future.set_exception(StoreFailed())
             return future
         self._gathered.append(_Waiting(step, future))
-        crowd = self._unanswered + others
-        self._unanswered += 1
-        if crowd < CROWD or len(self._gathered) >= CROWD_FRACTION * crowd:
+        left_s = self._handed_over_s + APART_S - loop.time()
+        if not others or left_s <= 0.0:
             self._hand_over()
         elif self._gathering is None:
-            self._gathering = loop.call_later(CROWD_S, self._hand_over)
+            self._gathering = loop.call_later(left_s, self._hand_over)
         return future
 
     def _hand_over(self) -> None:
         """Give what was gathered to the thread."""
+        self._handed_over_s = asyncio.get_running_loop().time()
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
@@ -209,7 +207,6 @@ class GroupCommitStore:
             loop.call_soon_threadsafe(self._answer, batch, answers)
 
     def _answer(self, batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:
-        self._unanswered -= len(batch)
         for waiting, answer in zip(batch, answers, strict=True):
             if waiting.future.done():
                 continue
