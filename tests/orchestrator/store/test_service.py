@@ -67,7 +67,8 @@ async def test_while_others_run_steps_share_transactions(in_place: bool) -> None
     count = 20
     running = [store.run(putting(number), others=count - 1 - number) for number in range(count)]
     assert await asyncio.gather(*running) == list(range(count))
-    # The first, which did not know, and the others together as soon as the last has come; a thread may be late for the first.
+    # The first, which nobody preceded, and the others together as soon as the last has come; a thread may be late
+    # for the first.
     assert store.commits <= 2
     await store.close()
 
