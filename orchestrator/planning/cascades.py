@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.deciding.model import TaskModel
-from optimizer.heads.texts import bounded_logit
+from optimizer.fitting.logistic import logit
+from optimizer.heads.texts import TextHeads, bounded_logit
 from optimizer.routes.route import Route
 from optimizer.selection.arms import Arm
 from optimizer.selection.problem import Problem
@@ -41,7 +42,8 @@ def with_cascades(problem: Problem, model: TaskModel | None, quality_qe: Floats 
     rows = [r for r, one in enumerate(model.routes) if len(one.stages) > 1 and set(one.experts) <= set(cheapest)]
     if not rows:
         return problem
-    quality_qr, reach_qrs = model.links.estimate_many(bounded_logit(quality_qe))
+    log_odds_qe = bounded_logit(quality_qe) if isinstance(model.heads, TextHeads) else logit(quality_qe)
+    quality_qr, reach_qrs = model.links.estimate_many(log_odds_qe)
     arms, joules = [], []
     for r in rows:
         members = {expert: problem.arms[cheapest[expert]] for expert in model.routes[r].experts}
