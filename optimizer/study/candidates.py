@@ -11,8 +11,8 @@ Shape letters: q prompts, m models, p prices, k candidates.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +36,8 @@ MOST = 12
 _COVERAGE = 0.8
 # Standard errors by which a cascade must gain.
 _HURDLE = 1.0
+# Standard errors by which a signal must predict better on unseen prompts than what was foreseen does alone.
+_TELLING = 2.0
 _FOLDS = 5
 _PRICES = 6
 # More prompts than this are not looked at to choose by.
@@ -104,7 +106,7 @@ def pick(bench: Bench, *, seed: int, most: int = MOST) -> list[Candidate]:
 
     Cost: 4 s for 4,000 prompts or more, 19 models and three signals.
     """
-    found = [one for start in _starts(bench) for one in _candidates(bench, start, seed=seed)]
+    found = [one for start in _starts(bench, seed=seed) for one in _candidates(bench, start, seed=seed)]
     queries = len(bench.table.texts)
     rows_q = np.random.default_rng(seed).permutation(queries)[:_SAMPLE]
     standing = _Standing.of(bench, rows_q)
@@ -123,8 +125,8 @@ def pick(bench: Bench, *, seed: int, most: int = MOST) -> list[Candidate]:
     return taken
 
 
-def _starts(bench: Bench) -> Iterator[Start]:
-    """First stages whose answers nearly always have their signal."""
+def _starts(bench: Bench, *, seed: int) -> Iterator[Start]:
+    """First stages whose answers nearly always have their signal, and whose signal says something."""
     table, firsts = bench.table, bench.used[:-1]
     signals = [*table.signals] or ([FORESEEN] if table.answers_qm is None else [])
     alone = [((m, m) if signal == AGREEMENT else (m,), signal) for signal in signals for m in firsts]
@@ -132,8 +134,26 @@ def _starts(bench: Bench) -> Iterator[Start]:
     for members, signal in [*alone, *pairs]:
         start = start_of(table, members, signal, bench.quality_qm)
         answered_q = np.isfinite(start.quality_q)
-        if answered_q.any() and np.isfinite(start.value_q[answered_q]).mean() >= _COVERAGE:
+        covered = answered_q.any() and np.isfinite(start.value_q[answered_q]).mean() >= _COVERAGE
+        if covered and (signal == FORESEEN or _tells(start, table.tasks, seed=seed)):
             yield start
+
+
+def _tells(start: Start, tasks: Sequence[str], *, seed: int) -> bool:
+    """Whether the signal predicts an answer's quality better than what was foreseen does alone, on unseen prompts."""
+    folds, known_q = min(_FOLDS, len(tasks)), np.isfinite(start.value_q) & np.isfinite(start.quality_q)
+    silent = replace(start, value_q=np.where(np.isfinite(start.value_q), 0.0, np.nan))
+    loss_2q = [
+        _loss(unseen_chance(one, tasks, folds=folds, seed=seed)[known_q], start.quality_q[known_q])
+        for one in (silent, start)
+    ]
+    gain_q = loss_2q[0] - loss_2q[1]
+    return bool(gain_q.mean() > _TELLING * gain_q.std() / np.sqrt(len(gain_q)))
+
+
+def _loss(chance_q: Floats, quality_q: Floats) -> Floats:
+    kept_q = np.clip(chance_q, 1e-6, 1.0 - 1e-6)
+    return -(quality_q * np.log(kept_q) + (1.0 - quality_q) * np.log(1.0 - kept_q))
 
 
 def _candidates(bench: Bench, start: Start, *, seed: int) -> Iterator[Candidate]:

@@ -1,8 +1,8 @@
 """What cascades earn beside a gate over models: on the answers of the text experts that ship, and on a public table.
 
 ``skills``: the 5,040 reference questions, all of one task, with margins, lengths and answers as the experts gave them;
-joules *modelled* from the tokens of each answer. ``zeroeval``: a public table whose only signal is the length of
-answers (the evaluation data; without it that part is not run). Everything is cross-fitted by `optimizer.study`:
+joules *modelled* from the tokens of each answer. ``zeroeval`` (with ``--zeroeval`` and the evaluation data): a public
+table whose only signal is the length of answers. Everything is cross-fitted by `optimizer.study`:
 cascades are found, calibrated and priced on training folds and judged on prompts that nothing had seen.
 
 ``models_alone`` is the same gate without cascades, ``static_cascades`` the best lottery of models and cascades that
@@ -11,9 +11,8 @@ looks at no prompt. ``drawn`` is the control: the table with every signal dealt 
 
 from __future__ import annotations
 
-import os
+import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from optimizer.study.study import run_study
 from optimizer.study.summary import summarise
 from optimizer.study.table import Table
 from tests.bench.bench_routing_quality import load
-from tests.bench.harness import Bar, Row, main
+from tests.bench.harness import Bar, Row, evaluation_data, main
 from tests.bench.skills_table import Table as Answers
 from tests.bench.skills_table import evidence_tables
 
@@ -33,24 +32,17 @@ BARS = (
     Bar("skills.gain_points", 0.0, ">="),
     Bar("skills.gain_points_low", -0.3, ">="),
     Bar("skills.drawn.gain_points_low", -0.3, ">="),
+    Bar("skills.drawn.cascades", 0, "<="),
 )
 _SHOWN = ("edgewise", "models_alone", "static_cascades", "static_mixture", "oracle")
 
 
 def run() -> list[Row]:
-    """Study each table as it is, and with its signals dealt anew."""
-    tables = {"skills": skills(evidence_tables()[0])}
-    data = os.environ.get("EDGEWISE_EVAL_DATA")
-    if data and Path(data).is_dir():
-        tables["zeroeval"] = load(Path(data), "zeroeval")
-    else:
-        print("zeroeval: not run, EDGEWISE_EVAL_DATA is not set")
-    rows: list[Row] = []
-    for name, table in tables.items():
-        rows += _studied(name, table)
-        if name == "skills":
-            rows += _studied(f"{name}.drawn", drawn(table))
-    return rows
+    """Study the answers as they are, and with their signals dealt anew; or the public table alone."""
+    if "--zeroeval" in sys.argv:
+        return _studied("zeroeval", load(evaluation_data(), "zeroeval"))
+    table = skills(evidence_tables()[0])
+    return _studied("skills", table) + _studied("skills.drawn", drawn(table))
 
 
 def skills(answers: Answers) -> Table:
@@ -95,6 +87,7 @@ def _studied(name: str, table: Table) -> list[Row]:
         "cascades": len(summary["cascades"]),
     }
     rows = [*_gains(name, study), *_proven(name, summary)]
+    rows.append(Row(f"{name}.cascades", len(summary["cascades"]), "cascades"))
     rows += [
         Row(f"{name}.quality.{row.policy}", row.quality, "fraction", _at(row))
         for row in summary["rows"]
