@@ -253,5 +253,6 @@ def _shares_table(shares: Shares) -> Any:
             buys + (", the best use of the next joule" if one.next else ""),
         )
     more = f"{100 * shares.gap_fraction:.2g} points more"
-    rows.caption = f"{percent(shares.quality_fraction)} of the mean query; no other prices of the grid reach {more}"
+    quality = f"{percent(shares.quality_fraction)} of the mean query"
+    rows.caption = f"{quality}; no other prices of the grid reach {more} ({shares.solver})"
     return rows

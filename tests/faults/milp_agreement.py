@@ -1,8 +1,8 @@
 """The selection solver against every set and an independent MILP, in full.
 
-``python -m tests.faults.milp_agreement [--problems N]`` (part of ``make faults``, about five minutes of one core): 500
+``python -m tests.faults.milp_agreement [--problems N]`` (part of ``make faults``, about ten minutes of one core): 500
 random problems per utility and mode, the same as in `tests/property/test_selection.py`, of which the default run takes
-25 each to the MILP. Every answer is certified too. The controls put greedy in the exact solver's place,
+25 to 100 each to the MILP. Every answer is certified too. The controls put greedy in the exact solver's place,
 which must be caught for every utility and mode.
 """
 
