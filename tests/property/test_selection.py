@@ -1,7 +1,7 @@
 """The selection solver against every set, against a MILP, and its certificate against liars.
 
-The default run solves 500 problems per utility and mode, 100 of each also as a MILP, of any-right 25. All 500 as a MILP are a step of
-`make faults` (`tests/faults/milp_agreement.py`); EDGEWISE_MILP_EVERY=1 does the same here.
+The default run solves 500 problems per utility and mode, 100 of each also as a MILP, of any-right 25. All 500 as a MILP
+are a step of `make faults` (`tests/faults/milp_agreement.py`); EDGEWISE_MILP_EVERY=1 does the same here.
 """
 
 from __future__ import annotations
