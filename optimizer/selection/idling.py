@@ -107,7 +107,8 @@ def choose_nodes(problem: Problem, stays: Mapping[str, Stay], *, search: Search 
     Raises:
         ProblemError: No energy limit.
 
-    Cost: one solve and check per box of nodes, a handful usually, `MAX_BOXES` at worst.
+    Cost: one solve and check per box of nodes, a handful usually, `MAX_BOXES` at worst; mode ``routed``, 12 arms on
+        4 nodes and 1,000 queries, 0.6 s (2026-11-28, beside other work).
     """
     if limit_of(problem) is None:
         raise ProblemError("idle joules count within an energy limit; the problem has none.")

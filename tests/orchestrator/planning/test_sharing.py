@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 
 import pytest
 
 from optimizer.selection.arms import Arm
-from orchestrator.planning import allocating
+from orchestrator.longrun import Share
+from orchestrator.planning import allocating, sharing
 from orchestrator.planning.make import PlanRejected
 from orchestrator.planning.sharing import Party, Shareout, share_out
 from orchestrator.planning.snapshot import Snapshot
@@ -32,8 +34,8 @@ def test_the_joules_go_where_they_buy_most() -> None:
     assert parts["chat"].quality_fraction == pytest.approx(0.9)
     assert parts["maths"].energy_j < 1.2
     assert 0.75 * parts["chat"].energy_j + 0.25 * parts["maths"].energy_j <= 1.76
-    assert (parts["chat"].points_per_j, parts["chat"].next) == (0.0, False)
-    assert (parts["maths"].points_per_j, parts["maths"].next) == (pytest.approx(5.0), True)
+    assert [parts[task].points_per_j for task in ("chat", "maths")] == pytest.approx([0.0, 5.0])
+    assert [parts[task].next for task in ("chat", "maths")] == [False, True]
     assert 0.0 <= parts["maths"].gap_fraction < 0.005
     assert parts["maths"].solver == allocating.CONVEX
 
@@ -52,6 +54,20 @@ def test_watts_are_joules_per_request_at_the_rates_of_the_moment() -> None:
 def test_a_budget_below_the_cheapest_answers_is_refused_and_says_what_would_do() -> None:
     with pytest.raises(PlanRejected, match="take 1 J"):
         share_out(Shareout((CHAT, MATHS), 0.9, per_request=True))
+
+
+def test_rows_of_plans_are_made_anew_where_arms_have_changed() -> None:
+    def parts(party: Party, worked_out: int) -> Mapping[str, Share]:
+        with mock.patch.object(sharing, "_worked_out", wraps=sharing._worked_out) as work:
+            found = share_out(Shareout((party, MATHS), 1.76, per_request=True))
+        assert work.call_count == worked_out
+        return found
+
+    share_out(Shareout((CHAT, MATHS), 1.76, per_request=True))
+    assert parts(a_party("chat", (1.0, 0.5), (2.04, 0.9), rate_per_s=3.0), 0)["chat"].energy_j == pytest.approx(2.0)
+    assert parts(a_party("chat", (1.0, 0.5), (2.2, 0.9), rate_per_s=3.0), 1)["chat"].energy_j < 2.0
+    assert parts(a_party("chat", (1.0, 0.5), (2.2, 0.6), rate_per_s=3.0), 1)["chat"].quality_fraction <= 0.6
+    share_out(Shareout((CHAT, MATHS), 1.76, per_request=True))
 
 
 def test_without_cvxpy_the_parts_are_the_same_and_say_so() -> None:
