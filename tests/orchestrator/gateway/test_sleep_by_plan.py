@@ -35,7 +35,7 @@ async def test_a_node_that_two_tasks_share_stays_and_theirs_alone_sleeps(tmp_pat
                 await held.wait()
             return await beside(work, snapshot)
 
-        planner.beside = slow  # type: ignore[method-assign]
+        planner.beside = slow  # type: ignore[method-assign, assignment]
         await until(lambda: planner.needed() == {"hub", "sleeper"} and bool(planner._resting))
         for _ in range(3):
             assert (await live.gateway.vigil.look()).sleep == ()
