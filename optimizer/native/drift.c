@@ -29,14 +29,8 @@ static void search_anew(Standing *p) {
     p->tokens = s->tokens;
 }
 
-/* False where the tree has to be built anew. */
-static bool hold_on(Standing *p) {
-    if (!rewalk(p)) return false;
-    p->s.closed = p->highest;
-    return p->opens == 0 || reopen(p);
-}
-
-/* The same with the best set made better first, where the tree does not show at once that it still is the best. */
+/* False where the tree has to be built anew. The best set is made better first, where the tree does not show at once that
+ * it still is the best; only where that succeeds can another walk close more. */
 static bool follow(Standing *p) {
     Search *s = &p->s;
     const bool was_in = s->best[p->drifted];
@@ -44,13 +38,16 @@ static bool follow(Standing *p) {
     const bool kept = !s->overflow && s->tokens <= 4 * p->tokens + 512;
     const bool fits = revalue(s, p->drifted);
     if (kept) keep_dominated(p);
-    if (kept && fits && rewalk(p) && p->opens == 0) {
-        s->closed = p->highest;
-        return true;
+    bool walked = kept && fits && rewalk(p);
+    if (!walked || p->opens) {
+        const double before = s->incumbent;
+        /* Where the arm was not in the set, only the arm can have become better than one that is. */
+        improve(s, was_in ? -1 : p->drifted);
+        if (kept && (!fits || s->incumbent > before)) walked = rewalk(p);
     }
-    /* Where the arm was not in the set, only the arm can have become better than one that is. */
-    improve(s, was_in ? -1 : p->drifted);
-    return kept && hold_on(p);
+    if (!walked) return false;
+    s->closed = p->highest;
+    return p->opens == 0 || reopen(p);
 }
 
 /* Written so that what is not a number fails too. */
