@@ -255,7 +255,10 @@ Event = (
 
 @dataclass(frozen=True)
 class Welcome:
-    """The node is taken; `epoch` names the session, `gateways` are HOST:PORT of all replicas."""
+    """The node is taken; `epoch` names the session, `gateways` are HOST:PORT of all replicas.
+
+    `spread_s` is as in `Spread`.
+    """
 
     epoch: int
     heartbeat_s: float
@@ -263,6 +266,14 @@ class Welcome:
     wanted_digests: tuple[str, ...]
     gateway_version: str
     gateways: tuple[str, ...] = ()
+    spread_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Over how many seconds nodes that lose the stream are to come back."""
+
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -377,6 +388,7 @@ class PersonalOrder:
 
 Command = (
     Welcome
+    | Spread
     | Rejected
     | Work
     | NextTurn

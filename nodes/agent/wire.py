@@ -316,6 +316,8 @@ def _command(command: fleet.NodeCommand) -> m.Command | None:
             return m.Cancel(command.cancel.work_id)
         case "welcome":
             return _welcome(command.welcome)
+        case "spread":
+            return m.Spread(command.spread.seconds)
         case "drain":
             return m.Drain(command.drain.reason)
         case "suspend":
@@ -349,6 +351,7 @@ def _welcome(welcome: fleet.Welcome) -> m.Welcome:
         wanted_digests=tuple(welcome.wanted_digests),
         gateway_version=welcome.gateway_version,
         gateways=tuple(welcome.gateways),
+        spread_s=welcome.spread_s,
     )
 
 
