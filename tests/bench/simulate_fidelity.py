@@ -39,6 +39,7 @@ CALIBRATION_LOAD = 0.1
 LEAST_MS, MOST_MS, MS_PER_TOKEN = 40.0, 200.0, 0.25
 WARM_UP_S = 5.0
 DEADLINE_S = 10.0
+BY_MACHINE = ("share_m", "energy_j_m")
 # Runs of the simulator for one real run; their median stands against it.
 SIMULATED = 5
 
@@ -60,6 +61,7 @@ MACHINES = (
     Machine("laptop-2", 1.0, 35.0, 6.0),
     Machine("desktop-1", 0.6, 90.0, 30.0),
 )
+NAMES = [machine.name for machine in MACHINES]
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,17 @@ class Recording:
 
 @dataclass(frozen=True)
 class Seen:
-    """One real run or simulated run, after the warm-up; `load_fraction` is the machine's CPU meanwhile."""
+    """One real run or simulated run, after the warm-up; `load_fraction` is the machine's CPU meanwhile.
+
+    Of each machine (m): its share of the answers, and its mean joules of one; NaN where it gave none.
+    """
 
     answered_fraction: float
     p50_ms: float
     p95_ms: float
     energy_j: float
+    share_m: tuple[float, ...]
+    energy_j_m: tuple[float, ...]
     hop_ms: float = 0.0
     load_fraction: float = 0.0
 
@@ -169,10 +176,20 @@ async def real_run(recorded: dict[str, Recording], at_s_q: Floats) -> Seen:
     p50_ms, p95_ms = np.quantile(answered[:, 0], (0.5, 0.95))
     hop_ms = float(np.median(answered[:, 0] - answered[:, 1]))
     share = len(answered) / len(counted)
-    return Seen(share, float(p50_ms), float(p95_ms), float(answered[:, 2].mean()), hop_ms, load_fraction)
+    machines = _by_machine(answered[:, 3].astype(np.intp), answered[:, 2])
+    energy_j = float(answered[:, 2].mean())
+    return Seen(share, float(p50_ms), float(p95_ms), energy_j, *machines, hop_ms=hop_ms, load_fraction=load_fraction)
 
 
-async def _ask_all(stub: gateway_pb2_grpc.GatewayAsyncStub, at_s_q: Floats) -> list[tuple[float, float, float]]:
+def _by_machine(machine_q: NDArray[np.intp], energy_j_q: Floats) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Share of the answers and mean joules of each machine."""
+    count_m = np.bincount(machine_q, minlength=len(MACHINES))
+    joules_m = np.bincount(machine_q, energy_j_q, minlength=len(MACHINES))
+    mean_j_m = np.divide(joules_m, count_m, out=np.full(len(MACHINES), np.nan), where=count_m > 0)
+    return tuple((count_m / count_m.sum()).tolist()), tuple(mean_j_m.tolist())
+
+
+async def _ask_all(stub: gateway_pb2_grpc.GatewayAsyncStub, at_s_q: Floats) -> list[tuple[float, ...]]:
     started_s = time.monotonic()
     asked = []
     for at_s in at_s_q.tolist():
@@ -187,18 +204,19 @@ def _request() -> gateway_pb2.InferRequest:
     return gateway_pb2.InferRequest(task=TASK, inputs=[tensor])
 
 
-async def _ask(stub: gateway_pb2_grpc.GatewayAsyncStub) -> tuple[float, float, float]:
-    """Milliseconds of the client, those of node and queue, and joules; NaN where no answer came."""
+async def _ask(stub: gateway_pb2_grpc.GatewayAsyncStub) -> tuple[float, ...]:
+    """Milliseconds of the client, those of node and queue, joules, and the machine; NaN where no answer came."""
     started_s = time.monotonic()
     try:
         reply = await stub.Infer(_request(), timeout=DEADLINE_S)
     except grpc.aio.AioRpcError as error:
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            return np.nan, np.nan, np.nan
+            return np.nan, np.nan, np.nan, np.nan
         raise
     elapsed_ms = (time.monotonic() - started_s) * 1e3
     told = np.frombuffer(reply.outputs[0].data, np.float32)[:2]
-    return elapsed_ms, float(told.sum()) * SCALE_MS, reply.energy.energy_j
+    machine = NAMES.index(reply.routing.attempts[-1].arm.rpartition("@")[2])
+    return elapsed_ms, float(told.sum()) * SCALE_MS, reply.energy.energy_j, machine
 
 
 # ---- the simulated run
@@ -208,17 +226,34 @@ def simulated_run(world: World, at_s_q: Floats, *, queueing: bool = True) -> See
     """The median of several simulations under these arrivals."""
     runs = [_simulated(world, at_s_q, seed, queueing=queueing) for seed in range(SIMULATED)]
     names = ("answered_fraction", "p50_ms", "p95_ms", "energy_j")
-    return Seen(*(float(np.median([getattr(run, name) for run in runs])) for name in names))
+    figures = {name: float(np.median([getattr(run, name) for run in runs])) for name in names}
+    share_m, energy_j_m = (np.nanmean([getattr(run, name) for run in runs], axis=0) for name in BY_MACHINE)
+    return Seen(**figures, share_m=tuple(share_m.tolist()), energy_j_m=tuple(energy_j_m.tolist()))
 
 
 def _simulated(world: World, at_s_q: Floats, seed: int, *, queueing: bool) -> Seen:
     load = Load(at_s_q, np.zeros(len(at_s_q), dtype=np.intp), seed, queueing=queueing)
-    ends = simulate(world, load).ends
+    outcome = simulate(world, load)
+    ends = outcome.ends
     counted_q = at_s_q >= WARM_UP_S
     answered_q = counted_q & ends.answered_q
     p50_ms, p95_ms = np.quantile(ends.ms_q[answered_q], (0.5, 0.95))
     share = float(answered_q.sum() / counted_q.sum())
-    return Seen(share, float(p50_ms), float(p95_ms), float(ends.energy_j_q[answered_q].mean()))
+    counts_m = np.array([machine.answered for machine in outcome.machines])
+    joules_m = np.array([machine.active_j for machine in outcome.machines])
+    mean_j_m = np.divide(joules_m, counts_m, out=np.full(len(MACHINES), np.nan), where=counts_m > 0)
+    share_m = tuple((counts_m / counts_m.sum()).tolist())
+    energy_j = float(ends.energy_j_q[answered_q].mean())
+    return Seen(share, float(p50_ms), float(p95_ms), energy_j, share_m, tuple(mean_j_m.tolist()))
+
+
+def energy_errors_of_machines(real: Sequence[Seen], world: World) -> list[float]:
+    """How far joules per answer would be if the simulator had sent the real run's shares to each machine.
+
+    What is left of `errors` without this is where requests went, and not what a request takes.
+    """
+    told_j_m = np.array([node.device.experts[0].energy_j for node in world.nodes])
+    return [abs(float(np.dot(seen.share_m, told_j_m)) / seen.energy_j - 1.0) for seen in real]
 
 
 def errors(real: Sequence[Seen], modelled: Sequence[Seen], name: str) -> list[float]:
