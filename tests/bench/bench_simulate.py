@@ -12,6 +12,7 @@ process says ``not run`` (77). In full about 45 minutes.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sys
 import time
@@ -160,8 +161,8 @@ def _rows(load: float, real: list[Seen], modelled: list[Seen], unqueued: list[Se
     return [Row(f"{prefix}{name}_load_{load:g}", _median(values), "fraction", sizes) for name, values in found.items()]
 
 
-def _rounded(values: tuple[float, ...]) -> list[float]:
-    return [round(value, 3) for value in values]
+def _rounded(values: tuple[float, ...]) -> list[float | None]:
+    return [round(value, 3) if math.isfinite(value) else None for value in values]
 
 
 def run() -> list[Row]:

@@ -86,6 +86,8 @@ class RayHouse:
     def __enter__(self) -> Self:
         self.fleet.__enter__()
         try:
+            compiling = [sys.executable, "-m", "compileall", "-q", "nodes", "kernels", "proto"]
+            subprocess.run(compiling, cwd=REPOSITORY, env=self.environment(), check=True, timeout=START_S)
             self.fleet.start_gateway()
             self.fleet.start_agent(PLAIN)
             self.cluster = self.start_cluster(self.folder / "cluster")
