@@ -6,7 +6,8 @@ control is the same simulator without queues, which must miss.
 
 ``--quick`` takes a tenth of the requests, and one real run of 20 s at each load; its rows have names of their own and
 meet no bar but the route's. The closeness needs EDGEWISE_EVAL_DATA; without it everything else is measured and the
-process says ``not run`` (77). In full about 45 minutes.
+process says ``not run`` (77). In full about 45 minutes. ``--closeness`` leaves the speed out: about 20 minutes, on a
+machine where nothing else runs.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from tests.bench.harness import NOT_RUN, Bar, Row, evaluation_data, main, record
 from tests.bench.route_decision import route_us
 from tests.bench.simulate_fidelity import LOADS, Seen
 
-QUICK = "--quick" in sys.argv
+QUICK, CLOSENESS = "--quick" in sys.argv, "--closeness" in sys.argv
 ROUTE_BAR = Bar("route_3000_arms_us", 300.0, "<=")
-BARS = (
+SPEED_BARS = (
     ROUTE_BAR,
     Bar("simulated_1000_nodes_1000000_requests_s", 600.0, "<="),
     Bar("simulated_10000_nodes_100000_requests_s", 600.0, "<="),
+)
+CLOSENESS_BARS = (
     *(Bar(f"p95_error_load_{load:g}", 0.15, "<=") for load in LOADS),
     *(Bar(f"energy_error_load_{load:g}", 0.05, "<=") for load in LOADS),
     *(Bar(f"p95_error_without_queues_load_{load:g}", 0.15, ">=") for load in LOADS),
@@ -167,8 +170,8 @@ def _rounded(values: tuple[float, ...]) -> list[float | None]:
 
 def run() -> list[Row]:
     """All rows."""
-    rows = [route_row()]
-    for nodes, requests in SIZES:
+    rows = [] if CLOSENESS else [route_row()]
+    for nodes, requests in () if CLOSENESS else SIZES:
         rows += speed(nodes, requests // 10 if QUICK else requests)
     if not os.environ.get("EDGEWISE_EVAL_DATA"):
         if "--no-record" not in sys.argv:
@@ -181,5 +184,11 @@ def run() -> list[Row]:
     return rows + closeness(runs=REAL_RUNS, seconds=REAL_S)
 
 
+def _bars() -> tuple[Bar, ...]:
+    if QUICK:
+        return () if CLOSENESS else (ROUTE_BAR,)
+    return CLOSENESS_BARS if CLOSENESS else (*SPEED_BARS, *CLOSENESS_BARS)
+
+
 if __name__ == "__main__":
-    main(stem="simulate", run=run, bars=(ROUTE_BAR,) if QUICK else BARS)
+    main(stem="simulate", run=run, bars=_bars())
