@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.processes import Fleet
-from tests.faults.join_storm import Size, join_storm
+from tests.faults.join_storm import join_storm
+from tests.faults.join_storm_found import Size
 
 pytestmark = [pytest.mark.system, pytest.mark.faults]
 
