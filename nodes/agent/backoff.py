@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import dataclass
 
 BASE_S = 0.2
 # After the fifth failure. With what connecting takes, a node is back within 7 s of its gateway.
 CAP_S = 6.4
 # A gateway that asks for more than this has something else in mind.
 MOST_SPREAD_S = 30.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What a gateway says: over how many seconds nodes that lose the stream are to come back."""
+
+    seconds: float
 
 
 def full_jitter_s(failures: int, rng: random.Random, *, spread_s: float = 0.0) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from nodes.agent.backoff import Spread as Spread
 from nodes.agent.model_messages import ChunkWanted as ChunkWanted
 from nodes.agent.model_messages import ModelChunk as ModelChunk
 from nodes.agent.model_messages import ModelOrder as ModelOrder
@@ -255,10 +256,7 @@ Event = (
 
 @dataclass(frozen=True)
 class Welcome:
-    """The node is taken; `epoch` names the session, `gateways` are HOST:PORT of all replicas.
-
-    `spread_s` is as in `Spread`.
-    """
+    """The node is taken in session `epoch`; `gateways` are HOST:PORT of all replicas, `spread_s` as in `Spread`."""
 
     epoch: int
     heartbeat_s: float
@@ -267,13 +265,6 @@ class Welcome:
     gateway_version: str
     gateways: tuple[str, ...] = ()
     spread_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Over how many seconds nodes that lose the stream are to come back."""
-
-    seconds: float
 
 
 @dataclass(frozen=True)
