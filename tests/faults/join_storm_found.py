@@ -106,7 +106,7 @@ class Found:
         return {
             "nodes": self.size.all_nodes,
             "storms": self.size.storms,
-            "requests": self.back.requests,
+            "requests": sum(one.requests for one in (self.back, self.strangers, self.elsewhere)),
             "failed": self.failed,
             **self.back.figures(),
             **{
