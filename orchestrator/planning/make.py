@@ -55,13 +55,18 @@ def _end_with_parent() -> None:
         os._exit(0)
 
 
+def learned(snapshot: Snapshot) -> TaskModel | None:
+    """What the task's evidence teaches; what is the same as last time is not learned again."""
+    return _LEARNING.model(snapshot)
+
+
 def make_plan(snapshot: Snapshot) -> Planned:
     """A certified plan.
 
     Raises:
         PlanRejected: Nothing may be active, or the certificate does not hold.
     """
-    model = _LEARNING.model(snapshot)
+    model = learned(snapshot)
     quality_qe = None if model is None or snapshot.evidence is None else _estimates(snapshot.evidence, model)
     whole = plan_problem(snapshot, model, quality_qe)
     kept = [n for n, arm in enumerate(snapshot.arms) if arm.node not in snapshot.resting]
