@@ -13,13 +13,14 @@ import onnx
 import onnxruntime
 import pytest
 
+from kernels.native.library import available
 from nodes.agent import messages as m
 from nodes.engines.contract import Job, JobResult
 from nodes.errors import EngineError
 from nodes.personal import graph, shared
 from nodes.personal.delta import Delta, fold, nothing, shapes
 from nodes.personal.expert import DELTA, Judgement, LocalExpert, Shelf
-from nodes.personal.forms import FOLDED, SHARED, chosen, measured
+from nodes.personal.forms import COMPILED, FOLDED, SHARED, chosen, measured
 from nodes.personal.gate import HIDDEN, Gate, closed
 from nodes.personal.gathering import MOST_ROWS, Gathering
 from nodes.personal.network import Floats, Network, parameters
@@ -114,13 +115,22 @@ async def test_the_form_is_the_one_that_is_faster_here() -> None:
         async def infer(self, job: Job) -> JobResult:
             return replace(await super().infer(job), compute_ms=self.times_ms[job.arm])
 
-    slow = Timed({FOLDED: 0.030, SHARED: 0.040})
+    slow = Timed({FOLDED: 0.030, SHARED: 0.040, COMPILED: 0.031})
     assert not (await measured(slow, network, weights)).shared
-    assert (await measured(Timed({FOLDED: 0.030, SHARED: 0.032}), network, weights)).shared
-    assert slow.sessions == {}
+    assert (await measured(Timed({FOLDED: 0.030, SHARED: 0.032, COMPILED: 0.031}), network, weights)).shared
+    assert slow.models == {}
     real = await measured(HostEngine(), network, weights)
     assert real.shared_ms > 0.0
-    assert real.shared == chosen(real.shared_ms, real.folded_ms).shared
+    assert (real.compiled_ms is not None) == available()
+
+
+def test_what_is_folded_runs_where_it_is_faster() -> None:
+    assert chosen({SHARED: 0.040, FOLDED: 0.030, COMPILED: 0.020}).compiled
+    assert not chosen({SHARED: 0.040, FOLDED: 0.030, COMPILED: 0.031}).compiled
+    assert not chosen({SHARED: 0.040, FOLDED: 0.030}).compiled
+    # Sharing is worth a tenth against the faster of both.
+    assert chosen({SHARED: 0.032, FOLDED: 0.030}).shared
+    assert not chosen({SHARED: 0.032, FOLDED: 0.030, COMPILED: 0.020}).shared
 
 
 async def test_no_user_gets_a_copy_of_weights_that_are_large() -> None:
