@@ -35,7 +35,7 @@ LEAST_JUDGED = 2
 # What the instant head gains, each of all corrections left out, by so many standard deviations, a delta gains as well:
 # its last layer can be that head. Source: 35 tuning users (habits, mild ones, none, wrong labels) at 100 and 300
 # corrections; with one standard deviation, which is what puts the head itself in service, some with mild ones lose.
-SHOWN_Z = 3.0
+SHOWN_Z = 2.0
 
 Rights = NDArray[np.bool_]
 
