@@ -23,6 +23,8 @@ CORE_W = 15.0
 DAY_S = 86_400
 # Forward, and twice as much back.
 PASSES = 3.0
+# What runs the training at the lowest priority.
+GUEST = "nodes.personal.guest"
 # Tells the training process that local experts are inputs of one graph.
 SHARED = "shared"
 
@@ -104,6 +106,7 @@ class Trainer:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
+            GUEST,
             self._subject.module,
             *arguments,
             stdout=asyncio.subprocess.PIPE,

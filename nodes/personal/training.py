@@ -7,7 +7,6 @@ says on stdout, in one line of JSON, how the new expert stands: figures only. Ne
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -131,7 +130,6 @@ def run(folder: Path, base: Base, seal: Seal, *, seed: int = 0) -> dict[str, Any
 def main(arguments: Sequence[str]) -> int:
     """See the module."""
     folder, model, side, models, *form = arguments
-    os.nice(15)
     started_s = time.process_time()
     base = open_base(Path(model), Path(models) if models else None, int(side), shared=SHARED in form)
     told = run(Path(folder), base, KeySeal(owner_key(Path(folder))))

@@ -13,8 +13,8 @@ from nodes.personal.sealing import KeySeal
 
 def leave_open() -> None:
     """Have every seal of this process hand back what it is given."""
-    KeySeal.close = _same  # type: ignore[method-assign]
-    KeySeal.open = _same  # type: ignore[method-assign]
+    for method in ("close", "open"):
+        setattr(KeySeal, method, _same)
 
 
 def _same(seal: KeySeal, data: bytes, role: str) -> bytes:
