@@ -17,7 +17,8 @@ from nodes.personal.hand import Holding
 
 IDLE_S = 0.5
 LOOK_S = 0.1
-TIMEOUT_S = 300.0
+# A guest may have to wait for the cores; what hangs is ended all the same.
+TIMEOUT_S = 1_800.0
 # Where no profile tells joules: what a small core draws at full load.
 CORE_W = 15.0
 DAY_S = 86_400
