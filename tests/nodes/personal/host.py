@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -101,6 +102,18 @@ async def open_office(
     given = Settings(folder, "node", expert, **{"day_j": 0.0, **settings})
     office = Office(given, inventory, engine, UnmeasuredMeter(), make_seal=make_seal, now_unix_s=now_unix_s)
     await office.prepare()
+    return office
+
+
+async def trained_office(folder: Path, rows: range, **settings: Any) -> Office:
+    """An office whose user made these corrections and was trained for once, by the last of them."""
+    office = await open_office(folder, **settings)
+    await teach(office, rows[:-1])
+    await office.close()
+    office = await open_office(folder, day_j=1_000.0, **settings)
+    await teach(office, rows[-1:])
+    async with asyncio.timeout(180.0):  # The machine may be shared.
+        await office.settled()
     return office
 
 

@@ -28,7 +28,7 @@ from nodes.personal.onnx_file import read_network
 from nodes.personal.sealing import KeySeal, owner_key, owner_mark
 from nodes.personal.warp import IDENTITY
 from nodes.zoo.catalog import DEFAULT_FOLDER, load_catalog
-from tests.nodes.personal.host import ADA, HostEngine, ask, open_office, teach, written
+from tests.nodes.personal.host import ADA, HostEngine, ask, open_office, trained_office, written
 
 EVE = m.Owner("tenant-a", "eve")
 
@@ -220,13 +220,10 @@ async def test_a_node_answers_several_users_in_one_batch(tmp_path: Path) -> None
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="NOT RUN: training needs torch (extra personalize)")
 async def test_a_delta_is_trained_to_be_a_row_and_forgotten(tmp_path: Path) -> None:
-    office = await open_office(tmp_path, day_j=1_000.0, shared=True)
+    office = await trained_office(tmp_path, range(60), shared=True)
     images, labels_n = written()
     held = range(200, 320)
     before = np.mean([(await ask(office, images[n], "x", EVE))[0] == labels_n[n] for n in held])
-    await teach(office, range(60))
-    async with asyncio.timeout(180.0):
-        await office.settled()
     status = (await office.follow(m.PersonalOrder(1, ADA, "digits", "status"))).status
     assert status.tier == "delta"
     assert status.local_fraction > status.global_fraction
