@@ -1,7 +1,7 @@
 """Who the personal benchmark is about: a global expert trained on MNIST, its stored samples, and users it never met.
 
 Two cohorts of ten synthetic writers (slant, turn, width, height, stroke, own symbols), made of MNIST digits that the
-global expert has not seen, no digit in both: *tuning* writers, on whom every constant of the method was chosen, and
+global expert has not seen, no digit in both: *tuning* writers, on whom constants of the method were chosen, and
 *judged* writers, on whom none was. One new site (optdigits) is judged with them. Where there is no evaluation data, the
 world is a small one: the LeNet-5 that ships, and writers made of the scikit-learn digits that it has not seen.
 Shapes: n samples, h and w pixels.
