@@ -101,7 +101,9 @@ def _terms(config: GatewayConfig) -> Terms:
 async def _open_store(config: GatewayConfig, metrics: Metrics) -> Store:
     if config.ledger.store == "memory":
         return InlineStore(MemoryDesk())
-    return GroupCommitStore(await asyncio.to_thread(_open_desk, config, metrics))
+    # A file of ours may be quick enough to be written between two requests; a server may keep us waiting for seconds.
+    in_place = config.ledger.store == "sqlite"
+    return GroupCommitStore(await asyncio.to_thread(_open_desk, config, metrics), in_place=in_place)
 
 
 def _open_desk(config: GatewayConfig, metrics: Metrics) -> Desk:

@@ -29,7 +29,7 @@ async def pages(store: Store, since_unix_s: float, until_unix_s: float) -> Async
                 # A bad row of the past is for its reader, not for those who spend now.
                 return error
 
-        found = await store.run(step)
+        found = await store.run(step, aside=True)
         if isinstance(found, StoreCorrupt):
             raise found
         if not found:

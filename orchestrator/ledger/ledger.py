@@ -111,7 +111,7 @@ class Ledger:
             desk.prune(now_unix_s - terms.keep_s, rows=PRUNE_ROWS)
             return desk.expire(now_unix_s, charge=terms.charge_orphans)
 
-        for meter, amount in (await self.store.run(step)).items():
+        for meter, amount in (await self.store.run(step, aside=True)).items():
             log.warning("ledger.orphans", scope=meter.scope, unit=meter.unit, held=amount, charged=terms.charge_orphans)
         if terms.shared:
             self.quotas = dict(await self.store.run(lambda desk: desk.quotas()))
@@ -170,7 +170,7 @@ class Ledger:
             await self._postings.pay_owed()
         if not self._wallet.assign(wants):
             await self._hold(wants)
-        self._top_up(wants)
+            self._top_up(wants)
         self._open += 1
         return Reservation(spender, task, energy_j, tokens, wants, allowance.names)
 
@@ -201,7 +201,7 @@ class Ledger:
         except BaseException:
             self._give_back(drawn)
             # The store may hold the rest all the same: then it lies ready for others.
-            holding.add_done_callback(lambda done: self._added(done, rest))
+            holding.add_done_callback(lambda done: self._give_back(rest) if _held(done) else None)
             raise
         if short is not None:
             self._give_back(drawn)
@@ -220,26 +220,28 @@ class Ledger:
             now_unix_s=self._now(),
         )
 
-    def _top_up(self, meters: Amounts) -> None:
-        """Have the store hold more ahead, unless that is under way; nobody waits for it."""
+    def _short_ahead(self, meters: Amounts) -> dict[Meter, float]:
+        """What should be held ahead and is not, nor asked for already; asked for from now on."""
         if not self._wallet.low(meters):
-            return
+            return {}
         missing = {m: amount for m, amount in self._wallet.missing(meters).items() if m not in self._topping}
+        self._topping |= missing.keys()
+        return missing
+
+    def _top_up(self, meters: Amounts) -> None:
+        """Have the store hold more ahead; nobody waits for it."""
+        missing = self._short_ahead(meters)
         if missing:
-            self._topping |= missing.keys()
-            self._reserving(missing).add_done_callback(lambda done: self._topped(done, missing))
+            self._reserving(missing, aside=True).add_done_callback(lambda done: self._topped(_held(done), missing))
 
-    def _topped(self, done: asyncio.Future[Short | None], amounts: Amounts) -> None:
+    def _topped(self, held: bool, amounts: Amounts) -> None:
         self._topping -= amounts.keys()
-        self._added(done, amounts)
-
-    def _reserving(self, amounts: Amounts) -> asyncio.Future[Short | None]:
-        holding = self.store.run(lambda desk: desk.reserve(self._holder, amounts), others=self._open)
-        return self._postings.follow(holding)
-
-    def _added(self, done: asyncio.Future[Short | None], amounts: Amounts) -> None:
-        if not done.cancelled() and done.exception() is None and done.result() is None:
+        if held:
             self._give_back(amounts)
+
+    def _reserving(self, amounts: Amounts, *, aside: bool = False) -> asyncio.Future[Short | None]:
+        holding = self.store.run(lambda desk: desk.reserve(self._holder, amounts), others=self._open, aside=aside)
+        return self._postings.follow(holding)
 
     def _give_back(self, amounts: Amounts) -> None:
         """To what lies free; to the store where its window has ended."""
@@ -278,12 +280,19 @@ class Ledger:
             self._postings.write_behind(posting)
             return None
         meters = [meter for meter in reservation.amounts if meter.unit != DAY_TOKENS]
+        missing = self._short_ahead(reservation.amounts)
+        topped: list[Short | None] = []
 
         def step(desk: Desk) -> float:
             desk.settle(posting)
+            if missing:
+                topped.append(desk.reserve(self._holder, missing))
             return min((desk.left(meter) for meter in meters), default=math.inf)
 
-        return self._postings.keep([posting], step, others=self._open)
+        settling = self._postings.keep([posting], step, others=self._open)
+        if missing:
+            settling.add_done_callback(lambda _: self._topped(topped == [None], missing))
+        return settling
 
     def correct(self, reservation: Reservation, record: Settlement, *, charge_j: float, beyond_j: float = 0.0) -> None:
         """Charge what a request that was settled took beyond what was said then; negative where it took less.
@@ -365,3 +374,8 @@ class Ledger:
         await self.store.run(lambda desk: desk.put_quota(scope, quota))
         quotas = {name: kept for name, kept in self.quotas.items() if name != scope}
         self.quotas = quotas if quota is None else {**quotas, scope: quota}
+
+
+def _held(done: asyncio.Future[Short | None]) -> bool:
+    """Whether the store holds what it was asked to."""
+    return not done.cancelled() and done.exception() is None and done.result() is None

@@ -21,6 +21,8 @@ log = structlog.get_logger("ledger")
 # What no budget depends on is written so long after its end at most, or so many at a time.
 BEHIND_S = 0.1
 BEHIND_ROWS = 256
+# What the store can write on the caller's stack.
+BRIEF_ROWS = 16
 T = TypeVar("T")
 
 
@@ -48,7 +50,9 @@ class Postings:
             step: Writes them and tells something; None writes them.
             others: How many more will soon come of what runs already.
         """
-        settling: asyncio.Future[Any] = self._store.run(step or _writing(postings), others=others)
+        settling: asyncio.Future[Any] = self._store.run(
+            step or _writing(postings), others=others, aside=len(postings) > BRIEF_ROWS
+        )
         self._background.add(settling)
         settling.add_done_callback(partial(self._settled, postings))
         return settling
@@ -92,7 +96,7 @@ class Postings:
         """
         owed, self.owed = self.owed, []
         try:
-            await self._store.run(_writing(owed))
+            await self._store.run(_writing(owed), aside=True)
         except StoreError:
             self.owed = owed + self.owed
             raise

@@ -32,7 +32,8 @@ class Books:
 
     def limit(self, meter: Meter) -> float:
         """The meter's limit; infinite where its scope has none."""
-        return self.quotas.get(meter.scope, Quota()).limit(meter.unit)
+        quota = self.quotas.get(meter.scope)
+        return math.inf if quota is None else quota.limit(meter.unit)
 
     def left(self, meter: Meter) -> float:
         """What could still be reserved; negative after an overshoot."""

@@ -70,7 +70,7 @@ class Quota:
 
     def limit(self, unit: str) -> float:
         """The amount per window; infinite where there is no limit."""
-        return dict(self.limits()).get(unit, math.inf)
+        return next((amount for name, amount in self.limits() if name == unit), math.inf)
 
 
 @dataclass(frozen=True)

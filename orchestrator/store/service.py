@@ -1,16 +1,19 @@
 """Many callers, one desk: steps that come together share one transaction and one disk sync.
 
-`Store` is what the gateway uses. Over a desk that blocks (SQLite, PostgreSQL) a thread of its own takes whatever has
-come while the last transaction was being synced; over the desk in memory steps run at once, on the caller's stack.
+`Store` is what the gateway uses. Over a desk that blocks, what has come is one transaction: on the caller's stack where
+the disk is so fast that waking a thread would take longer, in a thread of the store's own where it is not, where the
+desk is a server somewhere, or for what takes long. Over the desk in memory steps run at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -26,12 +29,15 @@ MAX_BATCH = 512
 # at most so long. On a slow disk that halves the syncs; on a fast one nobody notices.
 LINGER_FRACTION = 0.5
 MAX_LINGER_S = 0.005
-# Where so many others wait for the store or run and will come to it, a step waits until this part of them has come,
-# and so long at most: a transaction, a sync and two wake-ups of threads then serve all of them, and at such a load a
-# request waits longer for a core than for this.
-CROWD = 8
-CROWD_FRACTION = 0.5
-CROWD_S = 0.008
+# While others run whose steps will come, transactions begin so far apart: each of them costs a sync, however many it
+# serves. The first after a pause, and who runs alone, never waits.
+APART_S = 0.008
+# Transactions run in place as long as the quickest of so many is prompt, and they are not dreadful on average: that
+# tells a slow disk from a busy processor, which makes some of them wait. A slow disk is tried again after a pause that
+# doubles as long as it stays slow.
+WINDOW = 8
+PROMPT_S, DREADFUL_S = 0.003, 0.03
+PAUSE_S, MOST_PAUSE_S = 10.0, 640.0
 
 Step = Callable[[Desk], Any]
 
@@ -43,12 +49,13 @@ class Store(Protocol):
     def durable(self) -> bool:
         """Whether what was run survives the process."""
 
-    def run(self, step: Callable[[Desk], T], *, others: int = 0) -> asyncio.Future[T]:
+    def run(self, step: Callable[[Desk], T], *, others: int = 0, aside: bool = False) -> asyncio.Future[T]:
         """The result of a step, once it is kept.
 
         Args:
             step: What to do.
             others: How many more will soon come of what runs already.
+            aside: It takes long: milliseconds instead of microseconds.
 
         Raises (the future):
             StoreError: Nothing of the step is kept.
@@ -73,7 +80,13 @@ class InlineStore:
         """As the desk says."""
         return self._desk.durable
 
-    def run(self, step: Callable[[Desk], T], *, others: int = 0) -> asyncio.Future[T]:  # noqa: ARG002 (never waits)
+    def run(
+        self,
+        step: Callable[[Desk], T],
+        *,
+        others: int = 0,  # noqa: ARG002 (never waits)
+        aside: bool = False,  # noqa: ARG002 (nothing takes long)
+    ) -> asyncio.Future[T]:
         """Run it now."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
@@ -96,27 +109,33 @@ class _Waiting:
 
 
 class GroupCommitStore:
-    """For a desk that blocks: a thread owns it.
+    """For a desk that blocks.
 
     After a failure that is not for want of space every further step fails: what the disk did not take once is not
     tried again as if nothing had happened.
 
     Args:
         desk: The desk; this store closes it.
+        in_place: Whether short transactions may run on the caller's stack, as long as they are prompt; else, and for
+            the others, a thread is used.
         pause: Waits so many seconds, in the store's thread.
     """
 
-    def __init__(self, desk: Desk, *, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, desk: Desk, *, in_place: bool = False, pause: Callable[[float], None] = time.sleep) -> None:
         self._desk = desk
         self._pause = pause
         self._queue: queue.SimpleQueue[list[_Waiting] | None] = queue.SimpleQueue()
         self._gathered: list[_Waiting] = []
-        self._unanswered = 0
         self._gathering: asyncio.TimerHandle | None = None
+        self._aside = not in_place
+        self._prompt = Promptness()
+        self._handed_over_s = -math.inf
+        # Steps that the thread has and that are not answered.
+        self._with_thread = 0
         self._broken: StoreError | None = None
         self._closed = False
         self._linger_s = 0.0
-        # How many times steps were handed over for the transaction that runs.
+        # How many times steps were handed over for the transaction that runs in the thread.
         self._came = 0
         self.commits = 0
         self.steps = 0
@@ -128,7 +147,7 @@ class GroupCommitStore:
         """As the desk says."""
         return self._desk.durable
 
-    def run(self, step: Callable[[Desk], T], *, others: int = 0) -> asyncio.Future[T]:
+    def run(self, step: Callable[[Desk], T], *, others: int = 0, aside: bool = False) -> asyncio.Future[T]:
         """Run it in the next transaction. A caller that is cancelled does not take its step back."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -136,22 +155,30 @@ class GroupCommitStore:
             future.set_exception(StoreFailed())
             return future
         self._gathered.append(_Waiting(step, future))
-        crowd = self._unanswered + others
-        self._unanswered += 1
-        if crowd < CROWD or len(self._gathered) >= CROWD_FRACTION * crowd:
-            self._hand_over()
+        left_s = self._handed_over_s + APART_S - loop.time()
+        if aside or not others or left_s <= 0.0:
+            self._hand_over(aside=aside)
         elif self._gathering is None:
-            self._gathering = loop.call_later(CROWD_S, self._hand_over)
+            self._gathering = loop.call_later(left_s, self._hand_over)
         return future
 
-    def _hand_over(self) -> None:
-        """Give what was gathered to the thread."""
+    def _hand_over(self, *, aside: bool = False) -> None:
+        """Run what was gathered, or give it to the thread."""
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
-        if self._gathered:
-            self._queue.put(self._gathered)
-            self._gathered = []
+        batch, self._gathered = self._gathered, []
+        if not batch:
+            return
+        now_s = self._handed_over_s = asyncio.get_running_loop().time()
+        if aside or self._aside or self._with_thread or not self._prompt.at(now_s):
+            self._with_thread += len(batch)
+            self._queue.put(batch)
+            return
+        started_s = time.monotonic()
+        answers = self._serve(batch)
+        self._prompt.took(time.monotonic() - started_s, now_s)
+        _answer(batch, answers)
 
     async def close(self) -> None:
         """Finish what was begun, then leave the desk."""
@@ -162,6 +189,23 @@ class GroupCommitStore:
             await asyncio.to_thread(self._thread.join)
             self._desk.close()
 
+    def _serve(self, batch: Sequence[_Waiting]) -> Sequence[Any]:
+        """One transaction of them all; their results, or the error for each."""
+        error = self._broken
+        if error is None:
+            try:
+                results = transact(self._desk, [waiting.step for waiting in batch])
+            except StoreError as told:
+                error = told
+                self._broken = None if isinstance(told, StoreFull) else told
+            else:
+                self.commits += 1
+                self.steps += len(batch)
+                return results
+        return [error] * len(batch)
+
+    # ---- in the thread
+
     def _work(self) -> None:
         going = True
         while going:
@@ -169,9 +213,12 @@ class GroupCommitStore:
             if not batch:
                 continue
             started_s = time.monotonic()
-            self._serve(batch)
+            answers = self._serve(batch)
             took_s = time.monotonic() - started_s
             self._linger_s = min(LINGER_FRACTION * took_s, MAX_LINGER_S) if self._came > 1 else 0.0
+            # The loop may be gone: then nobody waits any more.
+            with contextlib.suppress(RuntimeError):
+                batch[0].future.get_loop().call_soon_threadsafe(self._answered, batch, answers)
 
     def _take(self) -> tuple[list[_Waiting], bool]:
         """Whatever has come, at least one; False when that was the last."""
@@ -191,32 +238,45 @@ class GroupCommitStore:
                 return batch, True
         return batch, False
 
-    def _serve(self, batch: Sequence[_Waiting]) -> None:
-        results: Sequence[Any] = ()
-        error = self._broken
-        if error is None:
-            try:
-                results = transact(self._desk, [waiting.step for waiting in batch])
-                self.commits += 1
-                self.steps += len(batch)
-            except StoreError as told:
-                error = told
-                self._broken = None if isinstance(told, StoreFull) else told
-        answers = results or [error] * len(batch)
-        loop = batch[0].future.get_loop()
-        # The loop may be gone: then nobody waits any more.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._answer, batch, answers)
+    def _answered(self, batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:
+        self._with_thread -= len(batch)
+        _answer(batch, answers)
 
-    def _answer(self, batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:
-        self._unanswered -= len(batch)
-        for waiting, answer in zip(batch, answers, strict=True):
-            if waiting.future.done():
-                continue
-            if isinstance(answer, StoreError):
-                waiting.future.set_exception(answer)
-            else:
-                waiting.future.set_result(answer)
+
+class Promptness:
+    """Whether transactions are prompt enough to be run in place."""
+
+    def __init__(self) -> None:
+        self._last_s: deque[float] = deque(maxlen=WINDOW)
+        self._pause_s = PAUSE_S
+        self._until_s = -math.inf
+
+    def at(self, now_s: float) -> bool:
+        """Whether the next may run in place."""
+        return now_s >= self._until_s
+
+    def took(self, transaction_s: float, now_s: float) -> None:
+        """One ran in place."""
+        last_s = self._last_s
+        last_s.append(transaction_s)
+        if len(last_s) < WINDOW:
+            return
+        if min(last_s) > PROMPT_S or sum(last_s) > WINDOW * DREADFUL_S:
+            self._until_s = now_s + self._pause_s
+            self._pause_s = min(2.0 * self._pause_s, MOST_PAUSE_S)
+            last_s.clear()
+        else:
+            self._pause_s = PAUSE_S
+
+
+def _answer(batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:
+    for waiting, answer in zip(batch, answers, strict=True):
+        if waiting.future.done():
+            continue
+        if isinstance(answer, StoreError):
+            waiting.future.set_exception(answer)
+        else:
+            waiting.future.set_result(answer)
 
 
 def transact(desk: Desk, steps: Sequence[Step]) -> list[Any]:

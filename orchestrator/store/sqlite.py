@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import apsw
 
@@ -22,6 +22,7 @@ from orchestrator.store.files import before_migration, copy_store, locked, set_a
 from orchestrator.store.memory import judge
 from orchestrator.store.records import Amounts, Balance, Claim, Claimed, Key, Meter, Posting, Quota, Settlement, Short
 from orchestrator.store.schema import VERSION, bring_up_to_date, version_of
+from orchestrator.store.sqlite_batch import Batch, Write
 
 BUSY_MS = 2000
 # Versions in which a write to a WAL that was just reset can corrupt the database; two branches were mended.
@@ -76,8 +77,6 @@ class SqliteDesk:
         if not is_safe(apsw.sqlite_lib_version()):
             raise StoreUnsafe(apsw.sqlite_lib_version())
         self._path = path
-        # Settlements of the transaction that runs, not inserted yet.
-        self._records: list[rows_of.Row] = []
         self._lock = None if vfs else locked(path)
         if self._lock is not None:
             path.touch(mode=0o600)
@@ -107,6 +106,7 @@ class SqliteDesk:
         if 0 < found < VERSION and not vfs:
             copy_store(self._path, before_migration(self._path, found), every_row=False)
         bring_up_to_date(connection, found)
+        self._batch = Batch(connection)
 
     @_translated
     def _load(self) -> None:
@@ -127,21 +127,20 @@ class SqliteDesk:
 
     # ---- transactions
 
-    @_translated
     def begin(self) -> None:
-        """See the contract."""
-        self._connection.execute("BEGIN IMMEDIATE")
+        """See the contract. Nothing is asked of SQLite until a step reads or writes a table of its own."""
 
     @_translated
     def commit(self) -> None:
         """See the contract."""
-        self._write_records()
         self._write_touched()
-        self._connection.execute("COMMIT")
+        self._batch.write()
+        if self._connection.in_transaction:
+            self._connection.execute("COMMIT")
 
     def rollback(self) -> None:
         """Forget what happened since `begin`, in the file and in memory."""
-        self._records.clear()
+        self._batch.clear()
         with contextlib.suppress(apsw.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
@@ -157,26 +156,27 @@ class SqliteDesk:
             os.close(self._lock)
             self._lock = None
 
-    def _write_records(self) -> None:
-        """Insert the settlements of this transaction, several with one statement: after each of SQLite's steps this
-        thread must get the interpreter back from the one that serves requests."""
-        records, self._records = self._records, []
-        for first in range(0, len(records), rows_of.MOST_INSERTED):
-            chunk = records[first : first + rows_of.MOST_INSERTED]
-            self._connection.execute(rows_of.insert_settlements(len(chunk)), [field for row in chunk for field in row])
+    def _open(self) -> None:
+        """Have a transaction of SQLite that has seen all writes so far."""
+        if not self._connection.in_transaction:
+            self._connection.execute("BEGIN IMMEDIATE")
+        self._batch.write()
+
+    def _execute(self, query: str, bindings: Sequence[Any] = ()) -> apsw.Cursor:
+        """In the transaction that runs, after whatever was to be written before."""
+        self._open()
+        return self._connection.execute(query, bindings)
 
     def _write_touched(self) -> None:
-        books, execute = self._books, self._connection.execute
+        books, add = self._books, self._batch.add
         for meter in books.touched_spent:
-            row = rows_of.spent_row(meter, books.spent[meter], books.assumed.get(meter, 0.0))
-            execute("INSERT OR REPLACE INTO spent VALUES(?,?,?,?,?,?)", row)
+            add(Write.SPEND, rows_of.spent_row(meter, books.spent[meter], books.assumed.get(meter, 0.0)))
         for holder, meter in books.touched_held:
             amount = books.held.get(meter, {}).get(holder)
             if amount is None:
-                name = (holder, *meter)
-                execute("DELETE FROM held WHERE holder = ? AND scope = ? AND unit = ? AND window = ?", name)
+                add(Write.UNHOLD, (holder, *meter))
             else:
-                execute("INSERT OR REPLACE INTO held VALUES(?,?,?,?,?,?)", rows_of.sealed(holder, *meter, amount))
+                add(Write.HOLD, rows_of.sealed(holder, *meter, amount))
         books.touched_spent.clear()
         books.touched_held.clear()
 
@@ -186,32 +186,29 @@ class SqliteDesk:
         """See the contract."""
         return self._books.reserve(holder, wants)
 
-    @_translated
     def settle(self, posting: Posting) -> None:
         """See the contract."""
         self._books.post(posting.holder, posting.releases, posting.spends)
         if posting.record is not None:
-            self._records.append(rows_of.settlement_row(posting.record))
+            self._batch.add(Write.SETTLE, rows_of.settlement_row(posting.record))
         if posting.claim is not None:
             self._close_claim(posting.claim, posting.result)
 
     def _close_claim(self, claim: Claim, result: bytes | None) -> None:
         if result is None:
-            name = (claim.tenant, claim.request_id)
-            self._connection.execute("DELETE FROM claims WHERE tenant = ? AND request_id = ?", name)
+            self._batch.add(Write.UNCLAIM, (claim.tenant, claim.request_id))
         else:
             self._keep_claim(claim, result)
 
     def _keep_claim(self, claim: Claim, result: bytes | None) -> None:
-        row = rows_of.claim_row(claim, result)
-        self._connection.execute("INSERT OR REPLACE INTO claims VALUES(?,?,?,?,?,?)", row)
+        self._batch.add(Write.CLAIM, rows_of.claim_row(claim, result))
 
     @_translated
     def renew(self, holder: str, until_unix_s: float) -> None:
         """See the contract."""
         self._books.renew(holder, until_unix_s)
         row = rows_of.sealed(holder, float(until_unix_s))
-        self._connection.execute("INSERT OR REPLACE INTO leases VALUES(?,?,?)", row)
+        self._execute("INSERT OR REPLACE INTO leases VALUES(?,?,?)", row)
 
     @_translated
     def expire(self, now_unix_s: float, *, charge: bool) -> Mapping[Meter, float]:
@@ -219,7 +216,7 @@ class SqliteDesk:
         before = set(self._books.leases)
         ended = self._books.expire(now_unix_s, charge=charge)
         for holder in before - self._books.leases.keys():
-            self._connection.execute("DELETE FROM leases WHERE holder = ?", (holder,))
+            self._execute("DELETE FROM leases WHERE holder = ?", (holder,))
         return ended
 
     def left(self, meter: Meter) -> float:
@@ -239,11 +236,11 @@ class SqliteDesk:
         """See the contract."""
         if quota is None:
             self._books.quotas.pop(scope, None)
-            self._connection.execute("DELETE FROM quotas WHERE scope = ?", (scope,))
+            self._execute("DELETE FROM quotas WHERE scope = ?", (scope,))
             return
         self._books.quotas[scope] = quota
         row = rows_of.quota_row(scope, quota)
-        self._connection.execute("INSERT OR REPLACE INTO quotas VALUES(?,?,?,?,?,?)", row)
+        self._execute("INSERT OR REPLACE INTO quotas VALUES(?,?,?,?,?,?)", row)
 
     # ---- keys and requests
 
@@ -255,7 +252,7 @@ class SqliteDesk:
     def put_key(self, key: Key) -> None:
         """See the contract."""
         self._keys[key.key_id] = key
-        self._connection.execute("INSERT OR REPLACE INTO keys VALUES(?,?,?,?,?,?,?,?)", rows_of.key_row(key))
+        self._execute("INSERT OR REPLACE INTO keys VALUES(?,?,?,?,?,?,?,?)", rows_of.key_row(key))
 
     @_translated
     def claim(self, claim: Claim, now_unix_s: float) -> tuple[Claimed, bytes]:
@@ -268,7 +265,7 @@ class SqliteDesk:
 
     def _find(self, tenant: str, request_id: str) -> tuple[Claim, bytes | None] | None:
         query = "SELECT * FROM claims WHERE tenant = ? AND request_id = ?"
-        for row in self._connection.execute(query, (tenant, request_id)):
+        for row in self._execute(query, (tenant, request_id)):
             *fields, result = rows_of.opened("claims", row)
             return Claim(*fields), result
         return None
@@ -278,15 +275,14 @@ class SqliteDesk:
     @_translated
     def page(self, after: int, *, since_unix_s: float, until_unix_s: float, rows: int) -> list[tuple[int, Settlement]]:
         """See the contract."""
-        self._write_records()
         bounds = (after, since_unix_s, until_unix_s, rows)
-        found = self._connection.execute(rows_of.SELECT_SETTLEMENTS, bounds)
+        found = self._execute(rows_of.SELECT_SETTLEMENTS, bounds)
         return [(row[0], rows_of.settlement_of(row[1:])) for row in found]
 
     @_translated
     def prune(self, before_unix_s: float, *, rows: int) -> int:
         """See the contract."""
-        self._write_records()
+        self._open()
         execute = self._connection.execute
         for meter in self._books.prune(before_unix_s):
             execute("DELETE FROM spent WHERE scope = ? AND unit = ? AND window = ?", meter)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.store.errors import StoreCorrupt
@@ -32,8 +31,6 @@ CREATE TABLE IF NOT EXISTS settlements(number INTEGER PRIMARY KEY, at_unix_s REA
 SETTLEMENT_COLUMNS = (
     "at_unix_s, request_id, tenant, key_id, task, outcome, arms, energy_j, provenance, reserved_j, tokens, sum"
 )
-# Settlements of one statement; each number of them is a statement of its own in SQLite's cache.
-MOST_INSERTED = 16
 SELECT_SETTLEMENTS = (
     f"SELECT number, {SETTLEMENT_COLUMNS} FROM settlements"  # noqa: S608
     " WHERE number > ? AND at_unix_s >= ? AND at_unix_s < ? ORDER BY number LIMIT ?"
@@ -83,13 +80,6 @@ def settlement_of(row: Row) -> Settlement:
         StoreCorrupt: It is not what was written.
     """
     return Settlement(*opened("settlements", row))
-
-
-@cache
-def insert_settlements(count: int) -> str:
-    """The statement that inserts so many."""
-    values = ",".join(["(?,?,?,?,?,?,?,?,?,?,?,?)"] * count)
-    return f"INSERT INTO settlements({SETTLEMENT_COLUMNS}) VALUES {values}"  # noqa: S608
 
 
 def quota_row(scope: str, quota: Quota) -> Row:

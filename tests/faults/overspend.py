@@ -65,7 +65,10 @@ class Tally:
 async def overspend(folder: Path, *, seconds: float, seed: int, stop: bool = True) -> Tally:
     """Spend for so long; without `stop` the engine runs on beyond its reservation."""
     ledger = Ledger(
-        GroupCommitStore(SqliteDesk(folder / "ledger.db")), Terms(), holder="one", clock_unix_s=lambda: 86_400.0 * 9e3
+        GroupCommitStore(SqliteDesk(folder / "ledger.db"), in_place=True),
+        Terms(),
+        holder="one",
+        clock_unix_s=lambda: 86_400.0 * 9e3,
     )
     await ledger.start()
     tally, chance = Tally(LIMIT_J_PER_S * seconds), random.Random(seed)

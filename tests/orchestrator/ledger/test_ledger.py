@@ -269,7 +269,7 @@ async def test_the_store_is_told_how_many_run() -> None:
     told: list[int] = []
 
     class Listening(InlineStore):
-        def run(self, step: Callable[[Desk], T], *, others: int = 0) -> asyncio.Future[T]:
+        def run(self, step: Callable[[Desk], T], *, others: int = 0, aside: bool = False) -> asyncio.Future[T]:
             told.append(others)
             return super().run(step)
 

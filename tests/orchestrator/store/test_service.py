@@ -15,7 +15,7 @@ from orchestrator.store.contract import Desk
 from orchestrator.store.errors import StoreFailed, StoreFull
 from orchestrator.store.memory import MemoryDesk
 from orchestrator.store.records import Quota
-from orchestrator.store.service import CROWD, CROWD_FRACTION, CROWD_S, GroupCommitStore, InlineStore
+from orchestrator.store.service import APART_S, PROMPT_S, WINDOW, GroupCommitStore, InlineStore, Promptness
 from orchestrator.store.sqlite import SqliteDesk
 from tests.faults.power import FragileDisk
 
@@ -61,39 +61,95 @@ async def test_steps_that_come_during_a_commit_share_the_next() -> None:
     assert desk.closed
 
 
-async def test_in_a_crowd_steps_share_a_commit() -> None:
-    store = GroupCommitStore(MemoryDesk(undo=True))
-    count = 2 * CROWD
-    running = [store.run(putting(number), others=count - number) for number in range(count)]
+@pytest.mark.parametrize("in_place", [False, True])
+async def test_while_others_run_steps_share_transactions(in_place: bool) -> None:
+    store = GroupCommitStore(MemoryDesk(undo=True), in_place=in_place)
+    count = 20
+    running = [store.run(putting(number), others=count - 1 - number) for number in range(count)]
     assert await asyncio.gather(*running) == list(range(count))
-    # At most: all that came before the first half was there, and the rest.
-    assert store.commits <= 1 + 1 / CROWD_FRACTION
+    # The first, which nobody preceded, and the others together as soon as the last has come; a thread may be late
+    # for the first.
+    assert store.commits <= 2
     await store.close()
 
 
-async def test_without_a_crowd_nobody_waits_for_others() -> None:
-    store = GroupCommitStore(MemoryDesk(undo=True))
+@pytest.mark.parametrize("in_place", [False, True])
+async def test_who_runs_alone_waits_for_nobody(in_place: bool) -> None:
+    store = GroupCommitStore(MemoryDesk(undo=True), in_place=in_place)
     started_s = time.monotonic()
     for number in range(20):
-        assert await store.run(putting(number), others=CROWD - 1) == number
+        assert await store.run(putting(number)) == number
     assert store.commits == 20
-    assert time.monotonic() - started_s < 20 * CROWD_S
+    assert time.monotonic() - started_s < 20 * APART_S
     await store.close()
 
 
-async def test_a_crowd_that_does_not_come_is_waited_for_only_so_long() -> None:
-    store = GroupCommitStore(MemoryDesk(undo=True))
+async def test_others_that_do_not_come_are_waited_for_only_so_long() -> None:
+    store = GroupCommitStore(MemoryDesk(undo=True), in_place=True)
     async with asyncio.timeout(1.0):
         assert await store.run(putting(1), others=1000) == 1
+        assert await store.run(putting(2), others=1000) == 2
     await store.close()
 
 
-async def test_closing_hands_over_what_waits_for_a_crowd() -> None:
+async def test_closing_hands_over_what_waits_for_others() -> None:
     store = GroupCommitStore(MemoryDesk(undo=True))
-    waiting = store.run(putting(1), others=1000)
+    first, waiting = store.run(putting(0)), store.run(putting(1), others=1000)
     await store.close()
-    assert waiting.done()
-    assert waiting.result() == 1
+    assert (await first, waiting.done(), waiting.result()) == (0, True, 1)
+
+
+async def test_prompt_transactions_run_in_place_and_long_ones_aside() -> None:
+    store = GroupCommitStore(MemoryDesk(undo=True), in_place=True)
+    here = threading.get_ident()
+    assert await store.run(lambda _: threading.get_ident()) == here
+    aside = store.run(lambda _: threading.get_ident(), aside=True)
+    # Whatever comes before the thread has answered keeps its place behind it.
+    behind = store.run(lambda _: threading.get_ident())
+    assert here not in {await aside, await behind}
+    assert await store.run(lambda _: threading.get_ident()) == here
+    await store.close()
+
+
+async def test_a_disk_that_is_slow_blocks_nobody_but_those_who_wait_for_it() -> None:
+    class Dragging(MemoryDesk):
+        def commit(self) -> None:
+            time.sleep(2 * PROMPT_S)
+            super().commit()
+
+    store = GroupCommitStore(Dragging(undo=True), in_place=True)
+    here = threading.get_ident()
+    threads = [await store.run(lambda _: threading.get_ident()) for _ in range(WINDOW + 4)]
+    assert set(threads[:WINDOW]) == {here}
+    assert here not in threads[WINDOW:]
+    await store.close()
+
+
+def test_a_slow_disk_is_tried_again_after_pauses_that_grow() -> None:
+    prompt, now_s = Promptness(), 0.0
+    pauses = []
+    for _ in range(8):
+        while prompt.at(now_s):
+            prompt.took(1.0, now_s)
+        since_s = now_s
+        while not prompt.at(now_s):
+            now_s += 1.0
+        pauses.append(now_s - since_s)
+    assert pauses == [10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 640.0]
+
+
+def test_a_busy_processor_is_no_slow_disk() -> None:
+    prompt = Promptness()
+    for number in range(100):
+        prompt.took((4 if number % 4 else 0.1) * PROMPT_S, float(number))
+        assert prompt.at(float(number))
+
+
+def test_a_disk_that_hangs_now_and_then_is_slow() -> None:
+    prompt = Promptness()
+    for number in range(WINDOW):
+        prompt.took(1.0 if number == 3 else 0.1 * PROMPT_S, float(number))
+    assert not prompt.at(float(WINDOW))
 
 
 async def test_nothing_is_answered_before_it_is_kept() -> None:
