@@ -33,7 +33,7 @@ LENT_WINS, LENT_FROM = 10, 60
 INSTANT_WINS, LEAST_WRONG = 1, 2
 LEAST_JUDGED = 2
 # What the instant head gains, each of all corrections left out, by so many standard deviations, a delta gains as well:
-# its last layer can be that head. Source: 35 tuning users (habits, mild ones, none, wrong labels) at 100 and 300
+# its last layer can be that head. Source: 38 tuning users (habits, mild ones, none, wrong labels) at 100 and 300
 # corrections; with one standard deviation, which is what puts the head itself in service, some with mild ones lose.
 SHOWN_Z = 2.0
 
