@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RequestError
-from orchestrator.longrun import NO_LONG_RUN, LongRun
+from orchestrator.longrun import NO_LONG_RUN, LongRun, Share
 from orchestrator.types import BudgetRequest, Limits, OnInfeasible
 from orchestrator.wire import PROFILES
 
@@ -81,6 +81,7 @@ class Budgets:
         self._file = file
         self._merged: dict[tuple[str, bool], BudgetRequest] = {}
         self._long_run: dict[str, LongRun] = {}
+        self._shares: Mapping[str, Share] = {}
         self._set: dict[str, Setting] = _load(file) if file is not None and file.exists() else {}
 
     def configure(self, default: BudgetRequest, by_task: Mapping[str, BudgetRequest], text: BudgetRequest) -> None:
@@ -118,12 +119,33 @@ class Budgets:
         return self._set.get(task, Setting())
 
     def long_run(self, task: str) -> LongRun:
-        """What a task may spend over many requests: set for it, else set for all (each task for itself)."""
+        """What a task may spend over many requests: set for it, else its part of what tasks share, else set for all
+        (each task for itself)."""
         found = self._long_run.get(task)
         if found is None:
-            own = self._setting(task).long_run
-            found = self._long_run[task] = own if own.said else self._setting(ALL_TASKS).long_run
+            share = self.share_of(task)
+            shared = self._setting(ALL_TASKS).long_run if share is None else LongRun(average_energy_j=share.energy_j)
+            found = self._long_run[task] = self._setting(task).long_run if self.has_own_long_run(task) else shared
         return found
+
+    def has_own_long_run(self, task: str) -> bool:
+        """Whether an operator set a long-run budget for this task alone, or that it has none."""
+        return self._setting(task).long_run.said
+
+    @property
+    def shares(self) -> Mapping[str, Share]:
+        """Tasks' parts of the budget that they share."""
+        return self._shares
+
+    def share(self, parts: Mapping[str, Share]) -> None:
+        """Other parts from now on."""
+        if parts or self._shares:
+            self._shares = dict(parts)
+            self._long_run.clear()
+
+    def share_of(self, task: str) -> Share | None:
+        """A task's part; None where it has none, or a long-run budget of its own."""
+        return None if self.has_own_long_run(task) else self._shares.get(task)
 
     def show(self, tasks: list[str]) -> list[TaskBudget]:
         """The budget in force for all tasks, then for each of these and every task that has one of its own."""

@@ -17,7 +17,7 @@ from orchestrator.config_access import Auth as Auth
 from orchestrator.config_access import Section
 from orchestrator.config_access import Tls as Tls
 from orchestrator.places import default_state_dir
-from orchestrator.units import MAX_ENERGY_J
+from orchestrator.units import MAX_ENERGY_J, MAX_POWER_W
 
 Choice = Literal["error", "best_effort", "cheapest"]
 Profile = Literal["eco", "balanced", "best"]
@@ -160,6 +160,30 @@ class Plan(Section):
         return self
 
 
+class Sharing(Section):
+    """One budget of joules for all tasks that have no long-run budget of their own: who gets what a joule buys most."""
+
+    average_energy_j: EnergyLimit | None = Field(
+        default=None, description="Joules of a request, averaged over all these tasks together."
+    )
+    average_power_w: float | None = Field(default=None, ge=0.0, le=MAX_POWER_W, description="Watts of all of them.")
+    fleet_limit: bool = Field(
+        default=False, description="Share what `budget limit fleet` allows, a day's joules as watts over the day."
+    )
+    check_s: float = Field(default=30.0, ge=0.1, le=3600.0, description="How often the parts are worked out anew.")
+
+    @property
+    def on(self) -> bool:
+        """Whether there is anything to share."""
+        return bool(self.average_energy_j or self.average_power_w or self.fleet_limit)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if sum(map(bool, (self.average_energy_j, self.average_power_w, self.fleet_limit))) > 1:
+            raise ValueError("set one of average_energy_j, average_power_w and fleet_limit: tasks share one budget")
+        return self
+
+
 class Guard(Section):
     """Whether the gate must go on proving that it is worth its joules beside the best single expert."""
 
@@ -293,6 +317,7 @@ class GatewayConfig(Section):
     fusion: Fusion = Fusion()
     cache: Cache = Cache()
     plan: Plan = Plan()
+    sharing: Sharing = Sharing()
     guard: Guard = Guard()
     feedback: Feedback = Feedback()
     gate: Gate = Gate()

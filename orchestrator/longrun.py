@@ -31,6 +31,27 @@ NO_LONG_RUN = LongRun()
 
 
 @dataclass(frozen=True)
+class Share:
+    """A task's part of a budget that several tasks share.
+
+    Args:
+        energy_j: Joules per request, averaged over many.
+        quality_fraction: What they are expected to buy.
+        points_per_j: Percentage points that one more joule for each of the task's requests would buy.
+        next: Whether it is the task that would get the next joule.
+        gap_fraction: How much more quality of the mean request another choice of one plan per task could reach at most.
+        solver: What found the parts.
+    """
+
+    energy_j: float
+    quality_fraction: float
+    points_per_j: float
+    next: bool
+    gap_fraction: float
+    solver: str
+
+
+@dataclass(frozen=True)
 class PacingRecord:
     """How a long-run budget stands.
 
@@ -42,6 +63,7 @@ class PacingRecord:
         left_j: May be spent now, the burst allowance included.
         cheapest_j: Mean joules of the cheapest choices; NaN while unknown.
         requests: How many were charged.
+        share: Where the budget is a part of one that several tasks share.
     """
 
     budget: LongRun
@@ -51,6 +73,7 @@ class PacingRecord:
     left_j: float
     cheapest_j: float
     requests: int
+    share: Share | None = None
 
 
 @dataclass(frozen=True)

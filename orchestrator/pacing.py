@@ -56,7 +56,7 @@ class Pacing:
     def _arrive(self, task: str, budget: LongRun, now_s: float) -> Pace:
         pacer = self._pacer(task, budget)
         pacer.arrive(now_s)
-        return Pace(pacer.price_per_j, pacer.headroom_j, _record(budget, pacer))
+        return Pace(pacer.price_per_j, pacer.headroom_j, self._record(task, budget, pacer))
 
     def _pacer(self, task: str, budget: LongRun) -> Pacer:
         known = self._pacers.get(task)
@@ -98,7 +98,19 @@ class Pacing:
             return None
         if self._broken.get(task) == budget:
             return PacingRecord(budget, BROKEN, 0.0, math.nan, math.nan, math.nan, 0)
-        return None if known is None or known[0] != budget else _record(budget, known[1])
+        return None if known is None or known[0] != budget else self._record(task, budget, known[1])
+
+    def _record(self, task: str, budget: LongRun, pacer: Pacer) -> PacingRecord:
+        return PacingRecord(
+            budget=budget,
+            status=pacer.status.value,
+            price_per_j=pacer.price_per_j,
+            burn_ratio=pacer.burn_ratio,
+            left_j=pacer.headroom_j,
+            cheapest_j=pacer.cheapest_j,
+            requests=pacer.state.requests,
+            share=self._budgets.share_of(task),
+        )
 
     def records(self) -> dict[str, PacingRecord]:
         """Of all tasks that have one."""
@@ -123,18 +135,6 @@ class Pacing:
             self._pacers.pop(task, None)
             log.error("pacing.broken", task=task, why=f"{type(error).__name__}: {error}")
             return None
-
-
-def _record(budget: LongRun, pacer: Pacer) -> PacingRecord:
-    return PacingRecord(
-        budget=budget,
-        status=pacer.status.value,
-        price_per_j=pacer.price_per_j,
-        burn_ratio=pacer.burn_ratio,
-        left_j=pacer.headroom_j,
-        cheapest_j=pacer.cheapest_j,
-        requests=pacer.state.requests,
-    )
 
 
 def _charge(pacer: Pacer, decision: Decision) -> Charge | None:

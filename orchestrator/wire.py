@@ -14,7 +14,7 @@ import numpy as np
 
 from edgewise.v1 import common_pb2
 from orchestrator.errors import RequestError
-from orchestrator.longrun import GuardRecord, LongRun, PacingRecord
+from orchestrator.longrun import GuardRecord, LongRun, PacingRecord, Share
 from orchestrator.types import (
     NAME_PATTERN,
     Array,
@@ -249,6 +249,18 @@ def encode_pacing(record: PacingRecord | None) -> common_pb2.Pacing | None:
         left_j=record.left_j,
         cheapest_j=record.cheapest_j,
         requests=record.requests,
+        share=None if record.share is None else _encode_share(record.share),
+    )
+
+
+def _encode_share(share: Share) -> common_pb2.Share:
+    return common_pb2.Share(
+        energy_j=share.energy_j,
+        quality_fraction=share.quality_fraction,
+        points_per_j=share.points_per_j,
+        next=share.next,
+        gap_fraction=share.gap_fraction,
+        solver=share.solver,
     )
 
 
@@ -262,6 +274,18 @@ def decode_pacing(message: common_pb2.Pacing) -> PacingRecord:
         left_j=message.left_j,
         cheapest_j=message.cheapest_j,
         requests=message.requests,
+        share=_decode_share(message.share) if message.HasField("share") else None,
+    )
+
+
+def _decode_share(message: common_pb2.Share) -> Share:
+    return Share(
+        energy_j=message.energy_j,
+        quality_fraction=message.quality_fraction,
+        points_per_j=message.points_per_j,
+        next=message.next,
+        gap_fraction=message.gap_fraction,
+        solver=message.solver,
     )
 
 

@@ -89,7 +89,7 @@ class Link:
             SessionRejected: if the gateway refuses this node for good.
             IdentityProblem: if TLS with the gateway cannot come about.
         """
-        failures, last_why = 0, ""
+        failures, last_why, spread_s = 0, "", 0.0
         while not self._draining.is_set():
             started_s = time.monotonic()
             session, end = await self._one_session()
@@ -106,9 +106,10 @@ class Link:
             if session.joined or session.why != last_why:
                 log.warning("no gateway", gateway=self.target, why=session.why, joined=session.joined)
             last_why = session.why
+            spread_s = session.spread_s if session.joined else spread_s
             settled = session.joined and time.monotonic() - started_s > SETTLED_S
             failures = 0 if settled else failures + 1
-            await self._wait(max(pause_s, full_jitter_s(failures, self._way.rng)))
+            await self._wait(max(pause_s, full_jitter_s(failures, self._way.rng, spread_s=spread_s)))
 
     def drain(self, reason: str, *, timeout_s: float | None) -> None:
         """Finish what runs, take nothing new; `run` returns then."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from nodes.agent.backoff import Spread as Spread
 from nodes.agent.model_messages import ChunkWanted as ChunkWanted
 from nodes.agent.model_messages import ModelChunk as ModelChunk
 from nodes.agent.model_messages import ModelOrder as ModelOrder
@@ -255,7 +256,7 @@ Event = (
 
 @dataclass(frozen=True)
 class Welcome:
-    """The node is taken; `epoch` names the session, `gateways` are HOST:PORT of all replicas."""
+    """The node is taken in session `epoch`; `gateways` are HOST:PORT of all replicas, `spread_s` as in `Spread`."""
 
     epoch: int
     heartbeat_s: float
@@ -263,6 +264,7 @@ class Welcome:
     wanted_digests: tuple[str, ...]
     gateway_version: str
     gateways: tuple[str, ...] = ()
+    spread_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -377,6 +379,7 @@ class PersonalOrder:
 
 Command = (
     Welcome
+    | Spread
     | Rejected
     | Work
     | NextTurn

@@ -15,6 +15,7 @@ from enum import StrEnum
 import structlog
 
 from nodes.agent import messages as m
+from nodes.agent.backoff import checked_spread_s
 from nodes.agent.desk import Desk
 from nodes.agent.order import IncomingOrder
 from nodes.agent.outbox import Outbox, OutboxClosed
@@ -78,6 +79,7 @@ class Session:
         self._drained = False
         self._to_sleep = False
         self.joined = False
+        self.spread_s = 0.0
         self.why = ""
 
     async def run(self) -> SessionEnd:
@@ -148,6 +150,7 @@ class Session:
             return SessionEnd.REFUSED
         self.joined = True
         log.info("joined", gateway=welcome.gateway_version, epoch=welcome.epoch)
+        self.spread_s = checked_spread_s(welcome.spread_s)
         self._told(welcome.gateways)
         reader, writer = self._spawn(self._read(first[1:])), self._spawn(self._write())
         beater, drainer = self._spawn(self._beat_every(_heartbeat_s(welcome))), self._spawn(self._drain())
@@ -200,6 +203,8 @@ class Session:
             case m.ModelsWanted() | m.ModelChunk():
                 if self._models is not None:
                     self._models(command)
+            case m.Spread(seconds):
+                self.spread_s = checked_spread_s(seconds)
             case m.Drain(reason):
                 self.drain(reason or "asked by the gateway")
             case m.Suspend(reason):

@@ -161,22 +161,12 @@ def _hello(hello: m.Hello) -> fleet.Hello:
         concurrency=hello.concurrency,
         queue_limit=hello.queue_limit,
         memory_limit_bytes=hello.memory_limit_bytes,
-        energy_source=_source(hello.energy_source),
+        energy_source=fleet.EnergySource(**asdict(hello.energy_source)),
         personal_experts=hello.personal_experts,
         sleep=None if hello.sleep is None else fleet.SleepOffer(**asdict(hello.sleep)),
         relays_wake=hello.relays_wake,
         accepts_models=hello.accepts_models,
         model_digests=hello.model_digests,
-    )
-
-
-def _source(report: m.SourceReport) -> fleet.EnergySource:
-    return fleet.EnergySource(
-        rate_hz=report.rate_hz,
-        why=report.why,
-        problem=report.problem,
-        cure=report.cure,
-        profile_digest=report.profile_digest,
     )
 
 
@@ -316,6 +306,8 @@ def _command(command: fleet.NodeCommand) -> m.Command | None:
             return m.Cancel(command.cancel.work_id)
         case "welcome":
             return _welcome(command.welcome)
+        case "spread":
+            return m.Spread(command.spread.seconds)
         case "drain":
             return m.Drain(command.drain.reason)
         case "suspend":
@@ -349,6 +341,7 @@ def _welcome(welcome: fleet.Welcome) -> m.Welcome:
         wanted_digests=tuple(welcome.wanted_digests),
         gateway_version=welcome.gateway_version,
         gateways=tuple(welcome.gateways),
+        spread_s=welcome.spread_s,
     )
 
 

@@ -24,3 +24,15 @@ void fill_cheapest(const Search *s, uint8_t *set, const double *order) {
         for (int32_t k = 0; k < s->costs; k++) left[k] -= cost_of(s, chosen, k);
     }
 }
+
+/* The best set with what still fits. Where the search was stopped, that may even add something. */
+Worth fill_up(Search *s, uint8_t *set, const double *order) {
+    Worth worth = {s->incumbent, s->closed > s->incumbent ? s->closed : s->incumbent, true};
+    worth.optimal = worth.bound - worth.objective <= 2.0 * s->tolerance;
+    fill_cheapest(s, set, order);
+    if (worth.optimal) return worth;
+    const double filled = worth_of(s, set);
+    if (filled > worth.objective) worth.objective = filled;
+    if (filled > worth.bound) worth.bound = filled;
+    return worth;
+}

@@ -196,21 +196,31 @@ void complete(Search *s, const Box *b, bool thorough) {
     polish(s, set, left, b->dual[0], -1);
 }
 
-/* The incumbent after one arm has changed: its worth anew, without the arm where it no longer fits, and swaps. */
-void revalue(Search *s, int32_t arm) {
-    uint8_t *set = s->trial;
-    double left[s->costs + 1];
-    const bool was_in = s->best[arm];
+static bool left_of(const Search *s, const uint8_t *set, double *left) {
     bool fits = true;
-    memcpy(set, s->best, (size_t)s->arms);
     for (int32_t k = 0; k < s->costs; k++) {
         left[k] = 1.0 + s->slack;
         for (int32_t i = 0; i < s->arms; i++) left[k] -= set[i] ? cost_of(s, i, k) : 0.0;
         fits = fits && left[k] >= 0.0;
     }
-    if (!fits) put(s, set, left, arm, false);
+    return fits;
+}
+
+/* The incumbent after one arm has changed: its worth anew. False where it no longer fits, and goes without the arm. */
+bool revalue(Search *s, int32_t arm) {
+    double left[s->costs + 1];
+    memcpy(s->trial, s->best, (size_t)s->arms);
+    const bool fits = left_of(s, s->trial, left);
+    if (!fits) s->trial[arm] = 0;
     s->incumbent = -1.0;
-    offer(s, set);
-    /* Where the arm was not in it, only the arm can have become better than one that is. */
-    polish(s, set, left, 0.0, was_in ? -1 : arm);
+    offer(s, s->trial);
+    return fits;
+}
+
+/* Fill and swap the incumbent; the arm that comes in is any, or `only` where that is an arm. */
+void improve(Search *s, int32_t only) {
+    double left[s->costs + 1];
+    memcpy(s->trial, s->best, (size_t)s->arms);
+    left_of(s, s->trial, left);
+    polish(s, s->trial, left, 0.0, only);
 }

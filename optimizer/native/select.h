@@ -114,9 +114,15 @@ bool room_for_all(const Search *s, const Box *b);
 double worth_of(Search *s, const uint8_t *set);
 void complete(Search *s, const Box *b, bool thorough);
 void offer(Search *s, const uint8_t *set);
-void revalue(Search *s, int32_t arm);
+bool revalue(Search *s, int32_t arm);
+void improve(Search *s, int32_t only);
 /* fill.c */
+typedef struct {
+    double objective, bound;
+    bool optimal;
+} Worth;
 void fill_cheapest(const Search *s, uint8_t *set, const double *order);
+Worth fill_up(Search *s, uint8_t *set, const double *order);
 /* proof.c */
 void say(Search *s, int32_t kind, int32_t index);
 int32_t keep_dual(Search *s, const double *dual);

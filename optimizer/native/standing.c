@@ -1,10 +1,5 @@
-/* Entry of the solver that stays: opens an instance, follows the drift of one arm after another, is closed.
- *
- * A drift leaves most of the tree true. Every node keeps its dual vector, which bounds the box in the new problem too,
- * so that only what the drifted arm adds to each bound is worked out anew; boxes that this no longer closes are searched
- * again, and where those are many the search begins anew, from the root's vector. */
+/* The solver that stays: opens an instance, shows its tree, is closed. Drifts are followed in drift.c. */
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,8 +40,8 @@ EXPORT void edgewise_standing_close(Standing *p) {
     free(p);
 }
 
-/* The tree stays ours. */
-static void show(Standing *p, Outcome *out) {
+/* The answer as the search leaves it, in the instance's units. The tree stays ours. */
+EXPORT void edgewise_standing_show(Standing *p, Outcome *out) {
     Search *s = &p->s;
     hand_out(s, out);
     memcpy(p->filled, s->best, (size_t)s->arms);
@@ -55,67 +50,12 @@ static void show(Standing *p, Outcome *out) {
     for (int32_t k = 0; k <= s->costs; k++) out->price[k] = s->dual_count ? s->duals[k] : 0.0;
 }
 
-EXPORT Standing *edgewise_standing_open(const Instance *given, const double *order, Outcome *out) {
+EXPORT Standing *edgewise_standing_open(const Instance *given, const double *order) {
     Standing *p = make(given, order);
     prepare(&p->s, given);
     explore(&p->s, 0);
     p->tokens = p->s.tokens;
     /* The bounds of its nodes are worked out now, not at the first drift. */
     if (!p->s.overflow) rewalk(p);
-    show(p, out);
     return p;
-}
-
-static void search_anew(Standing *p) {
-    Search *s = &p->s;
-    const size_t bytes = sizeof(double) * (size_t)dual_size(s);
-    Box *b = frame(s, 0);
-    memset(b->dual, 0, bytes);
-    if (s->dual_count) memcpy(b->dual, s->duals, bytes);
-    else start_dual(s, b);
-    s->dual_count = 0;
-    s->ins = 0;
-    s->closed = -1.0;
-    s->overflow = false;
-    forget_linear(p);
-    root_box(s);
-    explore(s, 0);
-    p->tokens = s->tokens;
-}
-
-static void change(Standing *p, int32_t arm, const double *worth, const double *cost) {
-    Search *s = &p->s;
-    double *v = row(s->worth, s, arm);
-    memcpy(p->before, v, sizeof(double) * (size_t)s->queries);
-    if (worth) set_worth(s, arm, worth);
-    if (cost) memcpy(s->cost + (int64_t)arm * s->costs, cost, sizeof(double) * (size_t)s->costs);
-    p->drifted = arm;
-    p->fresh[0] = arm;
-    p->freshes = 1;
-}
-
-/* False where the tree has to be built anew. */
-static bool follow(Standing *p) {
-    /* Subtrees that take the place of leaves make the tree larger, drift by drift, than a new one would be. */
-    if (p->s.overflow || p->s.tokens > 4 * p->tokens + 512) return false;
-    keep_dominated(p);
-    if (!rewalk(p)) return false;
-    p->s.closed = p->highest;
-    return p->opens == 0 || reopen(p);
-}
-
-/* Follow the drift of one arm. `worth` and `cost` are its new rows, NULL where they have not changed. Returns the worth of
- * all arms together, from which the caller sees whether the instance's scale still suits it. */
-EXPORT double edgewise_standing_drift(Standing *p, int32_t arm, const double *worth, const double *cost, double order, Outcome *out) {
-    Search *s = &p->s;
-    change(p, arm, worth, cost);
-    p->order[arm] = order;
-    s->explored = s->evaluated = 0;
-    s->stopped = false;
-    revalue(s, arm);
-    if (!follow(p)) search_anew(p);
-    p->drifted = -1;
-    show(p, out);
-    memset(s->trial, 1, (size_t)s->arms);
-    return worth_of(s, s->trial);
 }

@@ -53,6 +53,27 @@ typedef struct {
     int32_t opens;
 } Standing;
 
+/* The drift of one arm in the problem's terms, and the answer to it. */
+typedef struct {
+    /* As long as the instance stays. */
+    const int32_t *eligible;  /* per arm of the instance: which one it is */
+    const uint8_t *allowed;   /* arms of the instance x queries; NULL: every arm is fast enough for every query */
+    const double *weight;     /* queries; NULL with any_right */
+    double scale, limit_j;    /* limit of energy; below 0: none */
+    int32_t binds;            /* energy is the first of the instance's costs */
+    /* The drift. */
+    int32_t arm;              /* of the instance */
+    const double *worth;      /* its new column; NULL: as before */
+    double energy_j;          /* below 0: as before */
+    /* The answer. */
+    int32_t *active;          /* room for every arm */
+    int32_t actives, optimal;
+    double objective, bound, price; /* price: worth of one more joule */
+    int64_t explored;
+} Drift;
+
+enum { FOLLOWED = 0, ANEW = 1, REFUSED = 2 };
+
 /* linear.c */
 int64_t linear_size(const Search *s);
 void forget_linear(Standing *p);

@@ -25,21 +25,15 @@ static void give_back(Intake *to) {
 
 /* What the solver found, with the arms that still fit, in the problem's terms. */
 static void answer(Whole *g, const Intake *in, Search *s) {
-    const double bound = s->closed > s->incumbent ? s->closed : s->incumbent;
-    g->explored = s->explored;
-    g->optimal = bound - s->incumbent <= 2.0 * s->tolerance;
-    /* The first limit is that of energy, where there is one. */
-    if (in->bindings && in->binding[0] == 0) g->price = s->box[0].best_dual[1] * in->scale / g->limit[0];
     double order[s->arms];
     for (int32_t e = 0; e < s->arms; e++) order[e] = g->order[in->eligible[e]];
-    fill_cheapest(s, s->best, order);
-    if (!g->optimal) {
-        /* Where the search was stopped, they may even add something. */
-        const double filled = worth_of(s, s->best);
-        if (filled > s->incumbent) s->incumbent = filled;
-    }
-    g->objective = s->incumbent * in->scale;
-    g->bound = (bound > s->incumbent ? bound : s->incumbent) * in->scale;
+    const Worth worth = fill_up(s, s->best, order);
+    g->explored = s->explored;
+    g->optimal = worth.optimal;
+    g->objective = worth.objective * in->scale;
+    g->bound = worth.bound * in->scale;
+    /* The first limit is that of energy, where there is one. */
+    if (in->bindings && in->binding[0] == 0) g->price = s->box[0].best_dual[1] * in->scale / g->limit[0];
     for (int32_t e = 0; e < s->arms; e++) g->active[in->eligible[e]] = s->best[e];
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,9 +86,8 @@ class Stated:
     order_n: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The best set, in the problem's units.
+class Answer(NamedTuple):
+    """The best set, in the problem's units. A tuple, because it takes a microsecond less to make.
 
     Args:
         active: Arms by index, ascending, with those that still fit.
@@ -183,12 +182,12 @@ def _fields(stated: Stated, settings: Settings) -> _Whole:
         *value_qn.shape,
         len(stated.limit_k),
         stated.any_right,
-        _address(value_qn),
-        None if allowed_qn is None else _address(allowed_qn),
-        _address(stated.weights_q),
-        _address(stated.cost_kn),
-        _address(stated.limit_k),
-        _address(stated.order_n),
+        address(value_qn),
+        None if allowed_qn is None else address(allowed_qn),
+        address(stated.weights_q),
+        address(stated.cost_kn),
+        address(stated.limit_k),
+        address(stated.order_n),
         settings.slack,
         settings.tolerance,
         settings.gap,
@@ -197,7 +196,7 @@ def _fields(stated: Stated, settings: Settings) -> _Whole:
     )
 
 
-def _address(array: NDArray[Any]) -> int:
+def address(array: NDArray[Any]) -> int:
     """Where an array lies. Asking numpy takes five times as long, but is the only way to one that cannot be written."""
     try:
         return ctypes.addressof(ctypes.c_char.from_buffer(array.data))

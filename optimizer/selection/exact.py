@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optimizer.native.select import Found, Instance, Settings, Tree, head, padded, select
-from optimizer.native.whole import Stated, solve_whole, take_in
+from optimizer.native.whole import Answer, Stated, solve_whole, take_in
 from optimizer.selection.filling import filled
 from optimizer.selection.problem import ROUNDING, Mode, Problem
 from optimizer.selection.proof import BRANCH, DOMINATED, DOMINATOR, Proof
@@ -101,9 +101,13 @@ def solve_exact(problem: Problem, search: Search, *, warm: Solution | None = Non
 def _at_once(problem: Problem, search: Search) -> Solution:
     """Nothing is kept, so that nothing has to be made in Python but the answer."""
     answer = solve_whole(_stated(problem), settings_of(search))
-    if answer is None:
-        return Solution(Status.INFEASIBLE, (), 0.0, 0.0, 0)
+    return Solution(Status.INFEASIBLE, (), 0.0, 0.0, 0) if answer is None else solution_in(problem, answer)
+
+
+def solution_in(problem: Problem, answer: Answer) -> Solution:
+    """What the compiled solver found where it answers in the problem's terms; of the problem, only limits are used."""
     status = Status.OPTIMAL if answer.optimal else Status.FEASIBLE
+    # The price is that of the first limit, whichever that is.
     price_per_j = answer.price if problem.limits.energy_j else 0.0
     return Solution(status, answer.active, answer.objective, answer.bound, answer.explored, price_per_j=price_per_j)
 

@@ -17,16 +17,13 @@ import numpy as np
 
 from optimizer.errors import ProblemError
 from optimizer.native.library import available
-from optimizer.native.standing import Standing
+from optimizer.native.standing import ANEW, FOLLOWED, REFUSED, Standing, Terms
 from optimizer.selection.arms import sound
-from optimizer.selection.exact import Search, scaled_problem, settings_of, solution_of
+from optimizer.selection.exact import Search, scaled_problem, settings_of, solution_in, solution_of
 from optimizer.selection.problem import ROUNDING, Mode, Problem
-from optimizer.selection.solution import Solution, Status
+from optimizer.selection.solution import Solution
 from optimizer.selection.solve import solve
 from optimizer.selection.utility import AnyRight, BestOf, Floats, Table
-
-# Worths are compared in units of what all arms together were worth; beyond these factors the units are chosen anew.
-_LEAST_WORTH, _MOST_WORTH = 0.25, 4.0
 
 
 class StandingPlan:
@@ -63,7 +60,7 @@ class StandingPlan:
     def proven(self) -> Solution:
         """The same with a proof for `certify`, where the solver can give one. Cost: a copy of the tree."""
         if self._solution.proof is None and self._live is not None:
-            self._solution = self._answer(self._live, prove=True)
+            self._solution = self._live.proven()
         return self._solution
 
     def drift(self, arm: int, *, worth_q: Floats | None = None, energy_j: float | None = None) -> Solution:
@@ -87,12 +84,16 @@ class StandingPlan:
         """
         worth_q = None if worth_q is None else _column(self._base, worth_q)
         _check(self._base, arm, energy_j)
+        live = self._live
+        followed = ANEW if live is None else live.drift(arm, worth_q, energy_j)
+        if followed == REFUSED or (live is None and worth_q is not None and not _sound(self._base, worth_q)):
+            raise ProblemError("worth_q must be finite and at least 0, and with any-right at most 1.")
         column_q, joules = self._changed.get(arm, (None, None))
         self._changed[arm] = column_q if worth_q is None else worth_q, joules if energy_j is None else energy_j
-        if self._live is not None and self._live.drift(arm, worth_q, energy_j):
-            self._solution = self._answer(self._live, prove=self._search.prove)
-        else:
+        if live is None or followed == ANEW:
             self._solution = self._anew(self._solution)
+        else:
+            self._solution = live.proven() if self._search.prove else live.solution()
         return self._solution
 
     def close(self) -> None:
@@ -115,15 +116,7 @@ class StandingPlan:
         if self._live is None:
             # The tree is what the next warm start begins with.
             return solve(self.problem, replace(self._search, prove=True), warm=before)
-        return self._answer(self._live, prove=self._search.prove)
-
-    def _answer(self, live: _Live, *, prove: bool) -> Solution:
-        """Where the search was stopped, arms that were only added because they fit may add something."""
-        found = live.solution(prove=prove)
-        if found.status is not Status.FEASIBLE:
-            return found
-        objective = self.problem.value(found.active)
-        return replace(found, objective=objective, bound=max(found.bound, objective))
+        return self._live.proven() if self._search.prove else self._live.solution()
 
 
 class _Live:
@@ -131,16 +124,19 @@ class _Live:
 
     def __init__(self, problem: Problem, search: Search) -> None:
         self._problem, self._scaled = problem, scaled_problem(problem)
-        scaled = self._scaled
+        scaled, limit_j = self._scaled, problem.limits.energy_j
         self._place = {arm: e for e, arm in enumerate(scaled.eligible_e)}
-        self._energy_e = np.array([problem.arms[n].energy_j for n in scaled.eligible_e])
-        self._limit_j = problem.limits.energy_j
-        # Energy is the first of the problem's costs, and so the first of the solver's where it binds.
-        self._binds = self._limit_j is not None and bool(scaled.binding_k[0])
-        self._cost_ek = np.ascontiguousarray(scaled.instance.cost_nk)
-        self._allowed_nq = np.ascontiguousarray(problem.allowed_qn.T)
-        self._weighted = not isinstance(problem.utility, AnyRight)
-        self._standing = Standing(scaled.instance, settings_of(search), self._energy_e)
+        terms = Terms(
+            scaled.eligible_e,
+            np.array([problem.arms[n].energy_j for n in scaled.eligible_e]),
+            np.ascontiguousarray(problem.allowed_qn.T[list(scaled.eligible_e)]) if problem.has_latency_limits else None,
+            None if isinstance(problem.utility, AnyRight) else problem.weights_q,
+            scaled.scale,
+            limit_j,
+            # Energy is the first of the problem's costs, and so the first of the solver's where it binds.
+            binds=limit_j is not None and bool(scaled.binding_k[0]),
+        )
+        self._standing = Standing(scaled.instance, settings_of(search), terms)
 
     @classmethod
     def of(cls, problem: Problem, search: Search) -> _Live | None:
@@ -150,55 +146,35 @@ class _Live:
             return None
         return cls(problem, search)
 
-    def solution(self, *, prove: bool) -> Solution:
+    def solution(self) -> Solution:
         """The answer to the problem as it is now."""
-        return solution_of(self._problem, self._scaled, self._standing.found(keep=prove))
+        return solution_in(self._problem, self._standing.answer())
 
-    def drift(self, arm: int, worth_q: Floats | None, energy_j: float | None) -> bool:
-        """Follow the drift; false where the problem has to be taken in anew."""
+    def proven(self) -> Solution:
+        """The same with its proof and tree, copied."""
+        with_tree = solution_of(self._problem, self._scaled, self._standing.found())
+        return replace(self.solution(), proof=with_tree.proof, trace=with_tree.trace)
+
+    def drift(self, arm: int, worth_q: Floats | None, energy_j: float | None) -> int:
+        """Follow the drift; how that ends as `Standing.drift` says."""
         place = self._place.get(arm)
-        if place is None:
-            return not self._becomes_eligible(arm, energy_j)
-        if energy_j is not None and not self._takes(place, energy_j):
-            return False
-        if worth_q is not None:
-            self._put_worth(arm, worth_q)
-        cost = energy_j is not None and self._binds
-        if cost:
-            self._standing.cost_k[:] = self._cost_ek[place]
-        order = float(self._energy_e[place])
-        total = self._standing.drift(place, worth=worth_q is not None, cost=cost, order=order)
-        return _LEAST_WORTH < total < _MOST_WORTH
+        if place is not None:
+            return self._standing.drift(place, worth_q=worth_q, energy_j=energy_j)
+        if worth_q is not None and not _sound(self._problem, worth_q):
+            return REFUSED
+        return ANEW if self._becomes_eligible(arm, energy_j) else FOLLOWED
 
     def close(self) -> None:
         """Free its memory."""
         self._standing.close()
 
-    def _takes(self, place: int, energy_j: float) -> bool:
-        """Note an arm's energy; false where that changes which arms are eligible, or which costs bind."""
-        self._energy_e[place] = energy_j
-        if self._limit_j is None:
-            return True
-        if self._binds:
-            self._cost_ek[place, 0] = energy_j / self._limit_j
-        fits = energy_j <= self._limit_j * (1.0 + ROUNDING)
-        return fits and (self._binds or float(self._energy_e.sum()) <= self._limit_j)
-
     def _becomes_eligible(self, arm: int, energy_j: float | None) -> bool:
         """Whether nothing but its energy kept an arm out, and no longer does."""
-        costs = self._problem.set_costs
-        if energy_j is None or self._limit_j is None or energy_j > self._limit_j * (1.0 + ROUNDING):
+        costs, limit_j = self._problem.set_costs, self._problem.limits.energy_j
+        if energy_j is None or limit_j is None or energy_j > limit_j * (1.0 + ROUNDING):
             return False
         fits_k = costs.cost_kn[1:, arm] <= costs.limit_k[1:] * (1.0 + ROUNDING)
-        return bool(fits_k.all() and self._allowed_nq[arm].any())
-
-    def _put_worth(self, arm: int, worth_q: Floats) -> None:
-        """A column in the solver's units, by the same operations as `scaled_problem`, so that ties stay ties."""
-        row_q = self._standing.worth_q
-        np.multiply(worth_q, self._allowed_nq[arm], out=row_q)
-        if self._weighted:
-            np.multiply(self._problem.weights_q, row_q, out=row_q)
-            np.divide(row_q, self._scaled.scale, out=row_q)
+        return bool(fits_k.all() and self._problem.allowed_qn[:, arm].any())
 
 
 def _with(problem: Problem, changed: dict[int, tuple[Floats | None, float | None]]) -> Problem:
@@ -215,17 +191,20 @@ def _with(problem: Problem, changed: dict[int, tuple[Floats | None, float | None
 
 
 def _column(problem: Problem, worth_q: Floats) -> Floats:
-    """A copy, checked."""
+    """A copy, of the right shape."""
     if isinstance(problem.utility, Table):
         raise ProblemError("A table has no column of one arm.")
     column_q = np.array(worth_q, dtype=np.float64)
     if column_q.shape != (problem.utility.queries,):
         raise ProblemError(f"worth_q must have shape ({problem.utility.queries},), not {column_q.shape}.")
-    highest = 1.0 if isinstance(problem.utility, AnyRight) else np.finfo(np.float64).max
-    # Written so that what is not a number fails too.
-    if not (column_q.min() >= 0.0 and column_q.max() <= highest):
-        raise ProblemError("worth_q must be finite and at least 0, and with any-right at most 1.")
     return column_q
+
+
+def _sound(problem: Problem, worth_q: Floats) -> bool:
+    """Whether a column holds worths. The compiled solver asks the same of an arm that it has."""
+    most = 1.0 if isinstance(problem.utility, AnyRight) else np.finfo(np.float64).max
+    # Written so that what is not a number fails too.
+    return bool(worth_q.min() >= 0.0 and worth_q.max() <= most)
 
 
 def _check(problem: Problem, arm: int, energy_j: float | None) -> None:

@@ -8,6 +8,7 @@ Shape letters: q prompts, m models, t tasks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from optimizer.gate.sentences import SentenceEncoder
 from optimizer.mapping import Mapper, in_turn
+from optimizer.selection.idling import Stay
 from optimizer.study import estimates
 from optimizer.study.estimates import Bench, Estimate, prepare
 from optimizer.study.outcome import Outcome, assemble, bootstrap, interval
@@ -43,6 +45,7 @@ class Point:
         j_per_query: Mean joules.
         ms_p95: 95 % quantile of the milliseconds.
         answered_fraction: Share of the prompts that some model fits.
+        idle_j: Joules per query of the nodes that stay awake for the models that answer; 0 where they do not count.
     """
 
     max_energy_j: float
@@ -53,6 +56,30 @@ class Point:
     j_per_query: float
     ms_p95: float
     answered_fraction: float
+    idle_j: float = 0.0
+
+    @property
+    def total_j(self) -> float:
+        """Joules per query, idling included."""
+        return self.j_per_query + self.idle_j
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where models run, and what their nodes take per query.
+
+    Args:
+        node_m: Node of each model.
+        stays: By node; one that is absent takes nothing.
+    """
+
+    node_m: tuple[str, ...]
+    stays: Mapping[str, Stay]
+
+    def idle_j(self, used_m: Bools) -> float:
+        """Where the nodes of these models are awake, and the others sleep as far as they may."""
+        awake = {node for node, used in zip(self.node_m, used_m, strict=True) if used}
+        return math.fsum(stay.on_j if node in awake or stay.must else stay.off_j for node, stay in self.stays.items())
 
 
 def limit_grid(value_qm: Floats, count: int) -> tuple[float, ...]:
@@ -118,6 +145,7 @@ def sweep_limits(
     folds: int = 5,
     seed: int = 0,
     sentences: SentenceEncoder | None = None,
+    places: Places | None = None,
     mapper: Mapper = in_turn,
 ) -> list[Point]:
     """Judge the gate under every pair (most joules, most milliseconds), cross-fitted.
@@ -128,6 +156,7 @@ def sweep_limits(
         folds: Parts that are judged in turn.
         seed: Of the folds and samples.
         sentences: An encoder from outside, looked at beside the n-grams.
+        places: Has the idle joules of the nodes counted whose models answer.
         mapper: Does the folds, then the pairs.
 
     Raises:
@@ -138,20 +167,22 @@ def sweep_limits(
     fold_q = np.random.default_rng(seed).permutation(np.arange(len(table.texts)) % folds)
     swept = mapper(partial(_swept, _Split(table, fold_q, seed, sentences)), range(folds), "fold")
     order = np.argsort(np.concatenate([np.flatnonzero(fold_q == fold) for fold in range(folds)]))
-    return mapper(partial(_point, swept, order), limits, "limit")
+    return mapper(partial(_point, swept, order, places), limits, "limit")
 
 
 def _swept(split: _Split, fold: int) -> _Swept:
     return split.swept(fold)
 
 
-def _point(swept: Sequence[_Swept], order: Ints, pair: tuple[float, float]) -> Point:
+def _point(swept: Sequence[_Swept], order: Ints, places: Places | None, pair: tuple[float, float]) -> Point:
     parts = [_within(fold, (fold.needed_tm[0] <= pair[0]) & (fold.needed_tm[1] <= pair[1])) for fold in swept]
     outcome = assemble([part[0] for part in parts], order)
     answered_q = np.concatenate([part[1] for part in parts])
     low, high = interval(bootstrap(outcome.quality_q[:, None])[:, 0])
     figures = (outcome.energy_j, outcome.ms_quantile(0.95), float(answered_q.mean()))
-    return Point(*pair, outcome.quality, low, high, *figures)
+    # A node that a model of any fold runs on is awake.
+    idle_j = 0.0 if places is None else places.idle_j(np.any([part[2] for part in parts], axis=0))
+    return Point(*pair, outcome.quality, low, high, *figures, idle_j)
 
 
 def _needed(bench: Bench, value_qm: Floats) -> Floats:
@@ -162,8 +193,8 @@ def _needed(bench: Bench, value_qm: Floats) -> Floats:
     return out_tm
 
 
-def _within(fold: _Swept, fits_tm: Bools) -> tuple[Outcome, Bools]:
-    """The best candidate under limits, chosen on the training prompts."""
+def _within(fold: _Swept, fits_tm: Bools) -> tuple[Outcome, Bools, Bools]:
+    """The best candidate under limits, chosen on the training prompts; who is answered, and which models answer."""
     trained_qm = fits_tm[fold.task_q] & fold.training.choice_qm
     judged_nm = fits_tm[fold.task_n] & fold.judged.choice_qm
     rows = np.arange(len(trained_qm))
@@ -176,22 +207,25 @@ def _within(fold: _Swept, fits_tm: Bools) -> tuple[Outcome, Bools]:
     choice_n = np.where(judged_nm, best.judged_nm, -1.0).argmax(axis=1)
     outcome = Outcome.mixed(choice_n[None], np.ones(1), fold.judged)
     answered_n: Bools = np.asarray(judged_nm.any(axis=1))
-    return Outcome(
+    used_m: Bools = np.isin(np.arange(judged_nm.shape[1]), choice_n[answered_n])
+    within = Outcome(
         outcome.quality_q * answered_n, outcome.joules_q * answered_n, outcome.ms_2q * answered_n, outcome.chance_2q
-    ), answered_n
+    )
+    return within, answered_n, used_m
 
 
 def frontier(points: Sequence[Point]) -> list[Point]:
-    """Points that no other beats in quality, joules limit and milliseconds limit at once."""
+    """Points that no other beats in quality, joules limit, milliseconds limit and idle joules at once."""
 
     def beaten(point: Point) -> bool:
         return any(
             other.quality >= point.quality
             and other.max_energy_j <= point.max_energy_j
             and other.max_latency_ms <= point.max_latency_ms
+            and other.idle_j <= point.idle_j
             and other != point
-            and (other.quality, -other.max_energy_j, -other.max_latency_ms)
-            != (point.quality, -point.max_energy_j, -point.max_latency_ms)
+            and (other.quality, -other.max_energy_j, -other.max_latency_ms, -other.idle_j)
+            != (point.quality, -point.max_energy_j, -point.max_latency_ms, -point.idle_j)
             for other in points
         )
 

@@ -96,6 +96,19 @@ def _print(budgets: Sequence[TaskBudget], session: Session, output: str) -> None
     console(color=session.color).print(rows)
     if any(entry.long_run.limits for entry in budgets):
         console(color=session.color).print(_long_run_table(budgets))
+    _print_shares(budgets, session)
+
+
+def _print_shares(budgets: Sequence[TaskBudget], session: Session) -> None:
+    """What one more joule would buy each task that shares a budget."""
+    from orchestrator.cli.output import console, safe
+    from orchestrator.cli.pacing import rounding_sentence, share_sentence
+
+    shares = {entry.task: entry.pacing.share for entry in budgets if entry.pacing and entry.pacing.share}
+    for task, share in shares.items():
+        console(color=session.color).print(f"{safe(task)}: {share_sentence(share)}")
+    for share in list(shares.values())[:1]:
+        console(color=session.color).print(rounding_sentence(share))
 
 
 def _long_run_table(budgets: Sequence[TaskBudget]) -> Table:

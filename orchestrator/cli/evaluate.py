@@ -119,13 +119,19 @@ def load_encoder(model: Path | None, tokenizer: Path | None) -> SentenceEncoder 
 
 def load_table(session: Session, table: Path, arms: Path) -> Table:
     """The table of the two files, with notes on stderr about what was left out."""
-    from orchestrator.study.arms import read_arms
-    from orchestrator.study.tables import join_arms, read_traffic
+    return load_placed(session, table, arms)[0]
 
-    loaded = join_arms(read_traffic(table, note=session.note), read_arms(arms), note=session.note)
+
+def load_placed(session: Session, table: Path, arms: Path) -> tuple[Table, tuple[str, ...]]:
+    """The same with the node of each model."""
+    from orchestrator.study.arms import read_arms
+    from orchestrator.study.tables import chosen_arms, join_arms, read_traffic
+
+    traffic, listed = read_traffic(table, note=session.note), read_arms(arms)
+    loaded, arm_of = join_arms(traffic, listed, note=session.note), chosen_arms(traffic, listed)
     shape = f"{len(loaded.texts)} prompts, {len(loaded.models)} models, {len(set(loaded.tasks))} tasks"
     session.note(f"{shape}; {loaded.known_qm.mean():.0%} of the cells have an answer")
-    return loaded
+    return loaded, tuple(arm_of[model].node for model in loaded.models)
 
 
 def folds_for(table: Table) -> int:

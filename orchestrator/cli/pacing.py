@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from orchestrator.units import format_energy_j, format_power_w
 
 if TYPE_CHECKING:
-    from orchestrator.client.types import GuardRecord, LongRun, PacingRecord
+    from orchestrator.client.types import GuardRecord, LongRun, PacingRecord, Share
 
 STATUS = {
     "waiting": "too few requests yet",
@@ -49,7 +49,24 @@ def pacing_cells(record: PacingRecord | None) -> tuple[str, str, str, str]:
 def pacing_sentence(record: PacingRecord) -> str:
     """All of it in one line."""
     price, burn, left, status = pacing_cells(record)
-    return f"{budget_text(record.budget)} averaged: {price}, burn ratio {burn}, {left} left now; {status}"
+    text = f"{budget_text(record.budget)} averaged: {price}, burn ratio {burn}, {left} left now; {status}"
+    return text if record.share is None else f"{text}; {share_sentence(record.share)}"
+
+
+def share_sentence(share: Share) -> str:
+    """What a task would make of more of the budget that tasks share."""
+    if share.points_per_j <= 0.0:
+        more = "more joules buy it nothing"
+    else:
+        more = f"+1 J per request buys {share.points_per_j:+.3g} points"
+        more += ", and the next joule comes here" if share.next else ""
+    return f"its part of what tasks share: {more}"
+
+
+def rounding_sentence(share: Share) -> str:
+    """How good all the parts are together."""
+    points = 100.0 * share.gap_fraction
+    return f"Shared by the {share.solver}: no other plans, one per task, are better by more than {points:.2g} points."
 
 
 def guard_sentence(record: GuardRecord) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,12 @@ import click
 
 from orchestrator.cli.context import Session, output_option
 from orchestrator.cli.evaluate import ARMS, ENCODER, TABLE, TOKENIZER, folds_for, load_encoder
+from orchestrator.cli.idle import Idling, NodesReport, idle_options, nodes_report, nodes_text, read_idling
 from orchestrator.cli.params import DURATION, ENERGY
 
 if TYPE_CHECKING:
     from optimizer.gate.sentences import SentenceEncoder
+    from optimizer.selection.idling import NodePlan
     from optimizer.selection.problem import Problem
     from optimizer.selection.solution import Solution, Verdict
     from orchestrator.study.planning import ActiveArm, ClassRecord, Wish
@@ -42,6 +44,7 @@ class PlanReport:
     active: tuple[ActiveArm, ...]
     classes: tuple[ClassRecord, ...]
     shares: Shares | None
+    nodes: NodesReport | None
 
 
 @click.command("plan", short_help="Choose the active arms for your traffic, with a certificate.")
@@ -58,6 +61,7 @@ class PlanReport:
 @click.option("--any-right", is_flag=True, help="Worth is that one of the arms is right, not what the best is worth.")
 @click.option("--fanout", type=click.IntRange(1, 4), default=1, show_default=True, help="Arms per query, with both.")
 @click.option("--gap", type=click.FloatRange(0.0, 0.5), default=0.0, show_default=True, help="Stop this near the best.")
+@idle_options
 @output_option
 @click.pass_obj
 def plan(session: Session, /, *, table: Path, arms: Path, output: str, **asked: Any) -> None:
@@ -65,14 +69,24 @@ def plan(session: Session, /, *, table: Path, arms: Path, output: str, **asked: 
 
     With --max-energy, or without an energy limit, every active arm may run for one query; with --mean-energy one runs,
     chosen per query, and the limit holds on the average. Qualities are estimates by fits that had not seen the prompt;
-    joules are modelled from the arms file.
+    joules are modelled from the arms file. With --nodes the joules of idling count within the limit too, and the plan
+    says which nodes stay awake.
     """
     from optimizer.selection.certify import certify
+    from orchestrator.study.arms import read_arms
 
     wish = _wish(asked)
+    idling = read_idling(session, asked, {arm.node for arm in read_arms(arms)})
+    if idling is not None and all(asked[name] is None for name in ("max_energy", "mean_energy", "min_quality")):
+        raise click.UsageError("--nodes needs --max-energy, --mean-energy or --min-quality: idling counts among joules")
     sentences = load_encoder(asked["encoder"], asked["tokenizer"])
-    problem, solution = _solved(_problem(session, table, arms, wish, sentences=sentences), asked)
-    _print(_report(problem, solution, certify(problem, solution)), session, output)
+    whole = _problem(session, table, arms, wish, sentences=sentences)
+    if idling is None:
+        problem, solution = _solved(whole, asked)
+        report = _report(problem, solution, certify(problem, solution))
+    else:
+        report = _with_nodes(_awake(whole, idling, asked), idling)
+    _print(report, session, output)
 
 
 def _wish(asked: dict[str, Any]) -> Wish:
@@ -157,6 +171,39 @@ def _solved(problem: Problem, asked: dict[str, Any]) -> tuple[Problem, Solution]
     return problem, solution
 
 
+def _awake(problem: Problem, idling: Idling, asked: dict[str, Any]) -> NodePlan:
+    """The nodes and their active set, within the limit or with the fewest joules that reach a least quality.
+
+    Raises:
+        StudyError: No nodes leave an arm that fits, or nothing reaches the quality.
+    """
+    from optimizer.selection.exact import Search
+    from optimizer.selection.idling import choose_nodes, least_energy_awake
+    from optimizer.selection.solution import Status
+    from orchestrator.errors import ExitCode
+    from orchestrator.study.errors import StudyError
+
+    search, least = Search(gap=asked["gap"]), asked["min_quality"]
+    if least is None:
+        found = choose_nodes(problem, idling.stays, search=search)
+    else:
+        found = least_energy_awake(problem, idling.stays, min_quality=least, search=search).plan
+    if found.solution.status is Status.INFEASIBLE:
+        why = "no nodes leave an arm that fits these limits" if least is None else f"nothing reaches {least:g}"
+        cure = "allow more joules; idling of a node that stays awake counts among them"
+        raise StudyError(why, cure, exit_code=ExitCode.BUDGET_INFEASIBLE)
+    return found
+
+
+def _with_nodes(found: NodePlan, idling: Idling) -> PlanReport:
+    """The bound is that of all choices of nodes, and a certificate holds where each of their bounds was checked."""
+    from optimizer.selection.solution import Verdict
+
+    solution = replace(found.solution, bound=found.bound)
+    report = _report(found.problem, solution, Verdict(not found.reasons, found.reasons))
+    return replace(report, nodes=nodes_report(found, idling, report.energy_j))
+
+
 def _report(problem: Problem, solution: Solution, verdict: Verdict) -> PlanReport:
     from optimizer.selection.pricing import best_policy
     from orchestrator.study.planning import active_arms, class_records
@@ -184,6 +231,7 @@ def _report(problem: Problem, solution: Solution, verdict: Verdict) -> PlanRepor
         active=tuple(active_arms(problem, solution)),
         classes=tuple(class_records(problem, solution)),
         shares=shares,
+        nodes=None,
     )
 
 
@@ -199,6 +247,8 @@ def _print(report: PlanReport, session: Session, output: str) -> None:
     screen.print(_classes_table(report))
     if report.shares is not None:
         screen.print(_shares_table(report.shares))
+    if report.nodes is not None:
+        screen.print(nodes_text(report.nodes))
 
 
 def _headline(report: PlanReport) -> str:
@@ -253,5 +303,6 @@ def _shares_table(shares: Shares) -> Any:
             buys + (", the best use of the next joule" if one.next else ""),
         )
     more = f"{100 * shares.gap_fraction:.2g} points more"
-    rows.caption = f"{percent(shares.quality_fraction)} of the mean query; no other prices of the grid reach {more}"
+    quality = f"{percent(shares.quality_fraction)} of the mean query"
+    rows.caption = f"{quality}; no other prices of the grid reach {more} ({shares.solver})"
     return rows

@@ -19,9 +19,10 @@ from orchestrator.cli.evaluate import (
     chosen_workers,
     folds_for,
     load_encoder,
-    load_table,
+    load_placed,
     mapper,
 )
+from orchestrator.cli.idle import idle_options, read_idling
 from orchestrator.cli.params import DURATION, ENERGY
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _LEVEL = 0.003
 @ARMS
 @ENCODER
 @TOKENIZER
+@idle_options
 @WORKERS
 @output_option
 @click.pass_obj
@@ -58,6 +60,7 @@ def sweep(session: Session, /, *, table: Path, arms: Path, output: str, **asked:
 @click.option("--task", default="", help="Write it for one task; without it, the default of all tasks.")
 @click.option("--config", "file", type=FILE, required=True, help="Configuration file to write the limits into.")
 @click.option("--dry-run", is_flag=True, help="Show the point, write nothing.")
+@idle_options
 @WORKERS
 @output_option
 @click.pass_obj
@@ -94,17 +97,20 @@ def tune(
 
 def _swept(session: Session, table: Path, arms: Path, asked: dict[str, Any]) -> list[Point]:
     choice = chosen_workers(asked)
-    from optimizer.study.limits import frontier, limit_grid, sweep_limits
+    from optimizer.study.limits import Places, frontier, limit_grid, sweep_limits
 
     sentences = load_encoder(asked["encoder"], asked["tokenizer"])
-    loaded = load_table(session, table, arms)
+    loaded, node_m = load_placed(session, table, arms)
+    idling = read_idling(session, asked, set(node_m))
+    places = None if idling is None else Places(node_m, idling.stays)
     limits = [
         (energy_j, latency_ms)
         for energy_j in limit_grid(loaded.joules_qm, 9)
         for latency_ms in limit_grid(loaded.ms_qm, 6)
     ]
+    folds = folds_for(loaded)
     with mapper(session, choice) as mapped:
-        points = sweep_limits(loaded, limits, folds=folds_for(loaded), sentences=sentences, mapper=mapped)
+        points = sweep_limits(loaded, limits, folds=folds, sentences=sentences, places=places, mapper=mapped)
     return sorted(frontier(points), key=lambda point: (point.max_latency_ms, point.max_energy_j))
 
 
@@ -134,7 +140,7 @@ def _picked(points: Sequence[Point], min_quality: float | None) -> Point:
         why = f"the best mean quality within these limits is {best:.3f}"
         cure = "ask for less, allow more, or add experts"
         raise StudyError(why, cure, what="quality out of reach", exit_code=ExitCode.BUDGET_INFEASIBLE)
-    return min(good, key=lambda point: (point.j_per_query, point.max_latency_ms))
+    return min(good, key=lambda point: (point.total_j, point.max_latency_ms))
 
 
 def _print(points: Sequence[Point], session: Session, output: str) -> None:
@@ -143,11 +149,14 @@ def _print(points: Sequence[Point], session: Session, output: str) -> None:
     if output == "json":
         print_json([*points])
         return
-    columns = (">max energy", ">max latency", ">quality", ">95 % interval", ">J per request", ">p95", ">answered")
+    columns = [">max energy", ">max latency", ">quality", ">95 % interval", ">J per request", ">p95", ">answered"]
+    idle = any(point.idle_j for point in points)
+    columns += [">idle per request"] if idle else []
     rows = table("Quality within limits per request, on prompts not seen", columns)
     for point in points:
         span = f"{point.quality_low * 100:.1f} – {point.quality_high * 100:.1f} %"
         limits = (energy_or_dash(point.max_energy_j), duration_or_dash(point.max_latency_ms))
         costs = (energy_or_dash(point.j_per_query), duration_or_dash(point.ms_p95))
-        rows.add_row(*limits, percent(point.quality), span, *costs, percent(point.answered_fraction))
+        cells = (*limits, percent(point.quality), span, *costs, percent(point.answered_fraction))
+        rows.add_row(*cells, *([energy_or_dash(point.idle_j)] if idle else []))
     console(color=session.color).print(rows)

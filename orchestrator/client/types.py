@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.longrun import NO_LONG_RUN, GuardRecord, LongRun, PacingRecord
+from orchestrator.longrun import NO_LONG_RUN, GuardRecord, LongRun, PacingRecord, Share
 from orchestrator.types import (
     NO_ACCOUNT,
     Account,
@@ -60,6 +60,7 @@ __all__ = [
     "QuotaStatus",
     "RoutingRecord",
     "SettlementRecord",
+    "Share",
     "TaskBudget",
     "TaskStatus",
     "TensorSpec",

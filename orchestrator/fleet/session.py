@@ -73,6 +73,8 @@ class NodeSession:
         self.throttles: tuple[str, ...] = ()
         self.queued = 0
         self.engine_restarts = 0
+        # What it was told last, see `orchestrator.fleet.spread`.
+        self.spread_s = 0.0
         self.seen_s = clock()
         self.pending: dict[int, Pending] = {}
         self.ended = asyncio.Event()

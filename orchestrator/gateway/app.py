@@ -58,6 +58,7 @@ from orchestrator.gateway.reload import Reloader
 from orchestrator.gateway.service import Service
 from orchestrator.gateway.servicers import AdminServicer, FleetServicer, GatewayServicer
 from orchestrator.gateway.settings import configured_budgets, max_attempts, plan_limits
+from orchestrator.gateway.sharer import Sharer
 from orchestrator.gateway.till import Till, forgetful_ledger
 from orchestrator.identity.handshakes import Handshakes
 from orchestrator.identity.line import join_url, tell_how_to_join
@@ -104,6 +105,7 @@ class Gateway:
     models: ModelDesk
     reloader: Reloader
     vigil: Vigil
+    sharer: Sharer
     identity: Identity | None = None
 
 
@@ -201,8 +203,9 @@ def build(
     keys = KeyRing([], required=required, clock_unix_s=time.time)
     reloader = Reloader(config, service, read or (lambda: config))
     vigil = Vigil(fleet, planner, service.keeper, config.sleep)
-    service.arrived = vigil.count
-    return Gateway(config, service, joiner, planner, keys, models, reloader, vigil, _identity(config, fleet))
+    sharer = Sharer(fleet, planner, budgets=budgets, config=config.sharing, quotas=lambda: till.ledger.quotas)
+    service.arrived += [vigil.arrivals.count, sharer.arrivals.count]
+    return Gateway(config, service, joiner, planner, keys, models, reloader, vigil, sharer, _identity(config, fleet))
 
 
 def _identity(config: GatewayConfig, fleet: Fleet) -> Identity | None:
@@ -257,7 +260,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         keeping.append(asyncio.create_task(copying.run()))
     watching = gateway.planner.gates.watch(config.gate.check_s, gateway.planner.rebind)
     keeping.append(asyncio.create_task(watching))
-    keeping.append(asyncio.create_task(gateway.vigil.run()))
+    keeping += [asyncio.create_task(gateway.vigil.run()), asyncio.create_task(gateway.sharer.run())]
     if identity is not None:
         service.metrics.handshakes = identity.handshakes.counts
         keeping += [asyncio.create_task(identity.sentry.sweep()), asyncio.create_task(identity.follow())]

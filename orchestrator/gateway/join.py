@@ -16,6 +16,7 @@ from orchestrator.artifacts.wire import decode_report as decode_model_report
 from orchestrator.errors import RequestError
 from orchestrator.fleet.fleet import Fleet, Refusal
 from orchestrator.fleet.session import NodeSession
+from orchestrator.fleet.spread import is_stale, spread_s
 from orchestrator.fleet.wire import (
     decode_arms,
     decode_delta,
@@ -152,7 +153,17 @@ class Joiner:
             wanted_digests=self._fleet.wanted_digests(session.hello),
             gateway_version=__version__,
             gateways=self.gateways,
+            spread_s=self._spread_s(session),
         )
+
+    def _spread_s(self, session: NodeSession) -> float:
+        session.spread_s = spread_s(len(self._fleet.sessions))
+        return session.spread_s
+
+    def _tell_spread(self, session: NodeSession) -> None:
+        """Where the fleet has another size than when the node was told; asked when one is heard: not of all at once."""
+        if is_stale(session.spread_s, spread_s(len(self._fleet.sessions))):
+            session.send(fleet_pb2.NodeCommand(spread=fleet_pb2.Spread(seconds=self._spread_s(session))))
 
     async def _read(self, context: Any, session: NodeSession) -> None:
         while (message := await context.read()) is not END:
@@ -187,6 +198,7 @@ class Joiner:
                     session.engine_restarts = event.heartbeat.engine_restarts
                     self._fleet.signalled(session, *decode_signals(event.heartbeat))
                     self._afterwards.take_idle(session, event.heartbeat.idle_energy_j)
+                    self._tell_spread(session)
                 case "evidence":
                     tensors = decode_tensors(event.evidence.tensors, "evidence")
                     self._fleet.take_evidence(event.evidence.digest, tensors)

@@ -116,7 +116,7 @@ class Service:
         self.till = Till(forgetful_ledger()) if till is None else till
         self.personal = PersonalDesk(fleet) if personal is None else personal
         self.keeper = SleepKeeper(fleet, self.till) if keeper is None else keeper
-        self.arrived: Callable[[str], None] = lambda _task: None
+        self.arrived: list[Callable[[str], None]] = []
         self.decider = Decider(
             fleet,
             planner,
@@ -226,7 +226,8 @@ class Service:
             ask: Decides for a budget.
             suits: Whether an arm could serve the query.
         """
-        self.arrived(ticket.task)
+        for count in self.arrived:
+            count(ticket.task)
         try:
             return ask(query.budget)
         except (Unavailable, BudgetInfeasible, RequestError) as cause:

@@ -51,13 +51,18 @@ def _end_with_parent() -> None:
         os._exit(0)
 
 
+def learned(snapshot: Snapshot) -> TaskModel | None:
+    """What the task's evidence teaches; what is the same as last time is not learned again."""
+    return _LEARNING.model(snapshot)
+
+
 def make_plan(snapshot: Snapshot) -> Planned:
     """A certified plan.
 
     Raises:
         PlanRejected: Nothing may be active, or the certificate does not hold.
     """
-    model = _LEARNING.model(snapshot)
+    model = learned(snapshot)
     whole = plan_problem(snapshot, model)
     kept = [n for n, arm in enumerate(snapshot.arms) if arm.node not in snapshot.resting]
     if not kept:

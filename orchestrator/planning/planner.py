@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -27,6 +28,7 @@ from orchestrator.fleet.fleet import Change, Fleet
 from orchestrator.planning.gate_files import GateFiles
 from orchestrator.planning.make import make_plan, plan_problem
 from orchestrator.planning.process import end_process, planning_process
+from orchestrator.planning.sharing import Party
 from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, moved, plan_arms, same_evidence
 from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.fused import FusedQuality
@@ -38,6 +40,9 @@ from orchestrator.routing.turns import vocabularies
 from orchestrator.types import Task
 
 log = structlog.get_logger("planner")
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 # Nodes that join together are planned for together: planning waits until none has come for so long, but not for ever.
 SETTLE_S = 0.15
@@ -277,7 +282,7 @@ class Planner:
             snapshot = self._snapshot(task)
             if snapshot is None or self._same(snapshot, self._made.get(task)):
                 return
-            planned = await self._make(snapshot)
+            planned = await self.beside(make_plan, snapshot)
         except Exception as error:  # the rim: whatever goes wrong in planning, the plan in force stays
             log.warning("plan.kept", task=task, why=str(error) or type(error).__name__)
             return
@@ -303,13 +308,19 @@ class Planner:
             seconds=round(seconds, 3),
         )
 
-    async def _make(self, snapshot: Snapshot) -> Planned:
+    async def beside(self, work: Callable[[Asked], Answer], asked: Asked) -> Answer:
+        """Work in the planning process.
+
+        Raises:
+            TimeoutError: It took too long; the process is given up.
+            BrokenProcessPool: The process has died.
+        """
         if self._executor is None:
             self._executor = self._make_executor()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(PLAN_TIMEOUT_S):
-                return await loop.run_in_executor(self._executor, make_plan, snapshot)
+                return await loop.run_in_executor(self._executor, work, asked)
         except (BrokenProcessPool, TimeoutError):
             end_process(self._executor)
             self._executor = None
@@ -334,8 +345,16 @@ class Planner:
         learned = model.model if isinstance(model, CombinedModel) else model
         if isinstance(learned, TaskModel):
             return plan_problem(snapshot, learned)
-        announced_qn = np.array([[state.arm.quality_fraction for state in self._connected(task)]])
-        return replace(plan_problem(snapshot, None), utility=BestOf(announced_qn))
+        return replace(plan_problem(snapshot, None), utility=BestOf(np.array([self._announced_n(task)])))
+
+    def parties(self, rates_per_s: Mapping[str, float]) -> Iterator[Party]:
+        """The tasks that share a budget, as the planning process needs them; those without arms have no part."""
+        for task, rate_per_s in rates_per_s.items():
+            if task in self._fleet.tasks and (snapshot := self._snapshot(task)) is not None:
+                yield Party(snapshot, self._announced_n(task), rate_per_s)
+
+    def _announced_n(self, task: str) -> tuple[float, ...]:
+        return tuple(state.arm.quality_fraction for state in self._connected(task))
 
     def _snapshot(self, task: str) -> Snapshot | None:
         arms = self._connected(task)

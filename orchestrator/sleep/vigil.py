@@ -9,7 +9,6 @@ a while, unless a request needs it.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from optimizer.errors import OptimizerError
 from optimizer.selection.awake import Vigil as Choice
 from optimizer.selection.awake import Watch, keep_awake
 from optimizer.selection.power import Power, Terms
+from orchestrator.arrivals import Arrivals
 from orchestrator.config import Sleep
 from orchestrator.errors import EdgewiseError
 from orchestrator.fleet.dormitory import Dormitory
@@ -28,9 +28,6 @@ from orchestrator.sleep.keeper import SleepKeeper
 from orchestrator.sleep.types import SleepOffer
 
 log = structlog.get_logger("sleep")
-
-# How fast a change of the rate of requests is followed.
-SMOOTHING = 0.5
 
 
 @dataclass(frozen=True)
@@ -109,12 +106,7 @@ class Vigil:
         self._planner = planner
         self._keeper = keeper
         self._config = config
-        self._rates_per_s: dict[str, float] = {}
-        self._arrivals = Counter[str]()
-
-    def count(self, task: str) -> None:
-        """A request has come."""
-        self._arrivals[task] += 1
+        self.arrivals = Arrivals()
 
     async def run(self) -> None:
         """Look until cancelled; only where the configuration turns it on."""
@@ -127,7 +119,7 @@ class Vigil:
 
     async def look(self) -> Verdict:
         """Choose and act once."""
-        self._follow_rates()
+        self.arrivals.follow(self._fleet.tasks, self._config.check_s)
         powers = powers_of(self._fleet)
         watches = self._watches()
         if not powers or not watches:
@@ -148,7 +140,7 @@ class Vigil:
         found = {}
         for task in list(self._fleet.tasks):
             if (problem := self._planner.problem(task)) is not None:
-                rate_per_s = max(self._rates_per_s.get(task, 0.0), 1.0 / self._config.horizon_s)
+                rate_per_s = max(self.arrivals.rates_per_s.get(task, 0.0), 1.0 / self._config.horizon_s)
                 found[task] = Watch(problem, rate_per_s)
         return found
 
@@ -167,10 +159,3 @@ class Vigil:
             self._keeper.wake(node, "the plan wants it awake")
         for node in verdict.sleep:
             self._keeper.sleep(node, "no plan needs it awake")
-
-    def _follow_rates(self) -> None:
-        counted, self._arrivals = self._arrivals, Counter[str]()
-        for task in self._fleet.tasks:
-            now_per_s = counted[task] / self._config.check_s
-            before_per_s = self._rates_per_s.get(task, now_per_s)
-            self._rates_per_s[task] = before_per_s + SMOOTHING * (now_per_s - before_per_s)

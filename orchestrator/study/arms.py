@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from orchestrator.study.errors import StudyError
-from orchestrator.study.reading import read_columns
+from orchestrator.study.reading import number_at, read_columns
 
 
 @dataclass(frozen=True)
@@ -76,16 +75,5 @@ def _arm(values: Mapping[str, Any], path: Path, row: int) -> Arm:
     model = str(filled.get("model", "")).strip()
     if not model:
         raise StudyError(f"{path.name}: row {row + 1}, column model is empty", "name the model", what="arms refused")
-    numbers = {name: _number(filled.get(name), path, row, name) for name in _NUMBERS}
+    numbers = {name: number_at(path, row, name, filled.get(name), what="arms refused") for name in _NUMBERS}
     return Arm(model=model, node=str(filled["node"]), **numbers)
-
-
-def _number(value: Any, path: Path, row: int, name: str) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0.0 <= number < math.inf:
-        why = f"{path.name}: row {row + 1}, column {name} is {value!r}"
-        raise StudyError(why, "give a number of at least 0", what="arms refused")
-    return number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,22 @@ def read_columns(path: Path, wanted: Iterable[str]) -> Columns:
         return reader(path, [*wanted])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise StudyError(f"{path.name}: {_words(error)}", "write it again, as UTF-8 text") from error
+
+
+def number_at(path: Path, row: int, name: str, value: Any, *, what: str) -> float:
+    """A cell as a number.
+
+    Raises:
+        StudyError: It is none, or below 0; names row and column.
+    """
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0.0 <= number < math.inf:
+        why = f"{path.name}: row {row + 1}, column {name} is {value!r}"
+        raise StudyError(why, "give a number of at least 0", what=what)
+    return number
 
 
 def _words(error: Exception) -> str:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from optimizer.allocation.problem import AllocationProblem, AllocationStatus, ClassPlans
 from optimizer.allocation.rounding import round_to_plans, shadow_prices
-from optimizer.allocation.slopes import allocate_by_slopes
 from optimizer.selection.problem import Problem
 from optimizer.selection.utility import AnyRight, BestOf
+from orchestrator.planning.allocating import allocate
 
 Floats = NDArray[np.float64]
 
@@ -49,11 +49,13 @@ class Shares:
         tasks: Every task's part.
         quality_fraction: Of the mean query.
         gap_fraction: How much more a different choice of prices could reach at most.
+        solver: What found the parts.
     """
 
     tasks: tuple[TaskShare, ...]
     quality_fraction: float
     gap_fraction: float
+    solver: str
 
 
 def share_budget(problem: Problem, active: tuple[int, ...]) -> Shares | None:
@@ -68,7 +70,7 @@ def share_budget(problem: Problem, active: tuple[int, ...]) -> Shares | None:
     """
     assert problem.routing is not None
     asked = AllocationProblem(class_plans(problem, active), problem.routing.mean_energy_j)
-    allocation = allocate_by_slopes(asked)
+    allocation, solver = allocate(asked)
     rounded = round_to_plans(asked, allocation)
     if allocation.status is AllocationStatus.INFEASIBLE or rounded is None:
         return None
@@ -77,7 +79,7 @@ def share_budget(problem: Problem, active: tuple[int, ...]) -> Shares | None:
         TaskShare(one.name, float(one.energy_k[k]), float(one.quality_k[k]), price.points_per_j, price.next)
         for one, k, price in zip(asked.classes, rounded.plan_c, prices, strict=True)
     )
-    return Shares(shares, rounded.quality, rounded.gap)
+    return Shares(shares, rounded.quality, rounded.gap, solver)
 
 
 def class_plans(problem: Problem, active: tuple[int, ...]) -> tuple[ClassPlans, ...]:

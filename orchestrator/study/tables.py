@@ -152,14 +152,19 @@ def join_arms(traffic: Traffic, arms: list[Arm], *, note: Note) -> Table:
     return join_tokens(traffic, arms, note=note)[0]
 
 
+def chosen_arms(traffic: Traffic, arms: list[Arm]) -> dict[str, Arm]:
+    """The arm that counts for each model: the one with the fewest joules at the usual length."""
+    usual = float(np.nanmedian(traffic.tokens_qm)) if np.isfinite(traffic.tokens_qm).any() else OTHERWISE
+    return cheapest_arms(arms, usual)
+
+
 def join_tokens(traffic: Traffic, arms: list[Arm], *, note: Note) -> tuple[Table, Floats]:
     """The table as `join_arms` makes it, and the output tokens of each of its answers, (q, m).
 
     Raises:
         StudyError: No model has an arm.
     """
-    usual = float(np.nanmedian(traffic.tokens_qm)) if np.isfinite(traffic.tokens_qm).any() else OTHERWISE
-    arm_of = cheapest_arms(arms, usual)
+    arm_of = chosen_arms(traffic, arms)
     kept = np.flatnonzero([model in arm_of for model in traffic.models])
     without = [model for model in traffic.models if model not in arm_of]
     if not len(kept):

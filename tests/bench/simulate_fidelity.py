@@ -2,9 +2,11 @@
 
 The agents replay recordings (`tests.fakes.replay_agent`): milliseconds made of the tokens that a public trace says were
 generated (Azure's conversations; 40 to 200 ms), joules made of those and a device's watts. Of a machine's part of the
-trace, shuffled (its hours differ, and profiles are of all of them), every other row is what it announces itself by,
-which is all that the simulator is told; the rows between them it replays. The hop is
-calibrated once, on a run of its own at a load of 0.1: the median of what the client waits beyond queue and service.
+trace, in the order of its times, every other row is what it announces itself by, which is all that the simulator is
+told; the rows between them it replays, in balanced order. A run replays two hundred rows of each machine or so. In any
+order those take 2 to 3 % more or less than was announced, and the fleet, which then sends more to dearer nodes, twice
+that in joules: the draw would count as an error of the simulator. The hop is calibrated once, on a run of its own at a
+load of 0.1: the median of what the client waits beyond queue and service.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ LOADS = (0.3, 0.6, 0.85)
 CALIBRATION_LOAD = 0.1
 LEAST_MS, MOST_MS, MS_PER_TOKEN = 40.0, 200.0, 0.25
 WARM_UP_S = 5.0
+# Long beside what waits on a node at a time, so that waits are as of draws; short beside a run.
+BLOCK = 50
 DEADLINE_S = 10.0
+BY_MACHINE = ("share_m", "energy_j_m")
 # Runs of the simulator for one real run; their median stands against it.
 SIMULATED = 5
 
@@ -60,6 +65,7 @@ MACHINES = (
     Machine("laptop-2", 1.0, 35.0, 6.0),
     Machine("desktop-1", 0.6, 90.0, 30.0),
 )
+NAMES = [machine.name for machine in MACHINES]
 
 
 @dataclass(frozen=True)
@@ -72,12 +78,17 @@ class Recording:
 
 @dataclass(frozen=True)
 class Seen:
-    """One real run or simulated run, after the warm-up; `load_fraction` is the machine's CPU meanwhile."""
+    """One real run or simulated run, after the warm-up; `load_fraction` is the machine's CPU meanwhile.
+
+    Of each machine (m): its share of the answers, and its mean joules of one; NaN where it gave none.
+    """
 
     answered_fraction: float
     p50_ms: float
     p95_ms: float
     energy_j: float
+    share_m: tuple[float, ...]
+    energy_j_m: tuple[float, ...]
     hop_ms: float = 0.0
     load_fraction: float = 0.0
 
@@ -92,16 +103,27 @@ def recordings(data: Path) -> dict[str, Recording]:
         mine_q = tokens_q[k :: len(MACHINES)]
         ms_q = np.clip((LEAST_MS + MS_PER_TOKEN * mine_q) * machine.factor, LEAST_MS, MOST_MS)
         joules_q = machine.active_w * ms_q * 1e-3 * rng.lognormal(0.0, 0.1, len(ms_q))
-        rows = rng.permutation(np.stack([ms_q, joules_q], axis=1))
-        found[machine.name] = Recording(rows[::2], rows[1::2])
+        rows = np.stack([ms_q, joules_q], axis=1)[np.argsort(ms_q, kind="stable")]
+        found[machine.name] = Recording(rows[::2], balanced(rows[1::2], rng))
     return found
+
+
+def balanced(rows: Floats, rng: np.random.Generator) -> Floats:
+    """Rows that rise, in an order in which each block has one row of each of so many equal parts of them; else random.
+
+    As many rows as make no whole block are left out, by the throw of dice.
+    """
+    per_part = len(rows) // BLOCK
+    kept = np.sort(rng.permutation(len(rows))[: per_part * BLOCK])
+    parts = [rng.permutation(part) for part in rows[kept].reshape(BLOCK, per_part, 2)]
+    return np.concatenate([rng.permutation(block) for block in np.stack(parts, axis=1)])
 
 
 def turned(recorded: dict[str, Recording], fraction: float) -> dict[str, Recording]:
     """The same recordings, of which a run replays another part first.
 
     A run sees a few hundred rows of each machine. Were they the same ones in every run, then how far those happen to
-    be from the profile would stay in the median over the runs: the first 250 rows of `orin-1` take 4 % more joules.
+    be from the profile would stay in the median over the runs.
     """
     return {
         name: Recording(one.profile, np.roll(one.replayed, -int(fraction * len(one.replayed)), axis=0))
@@ -169,10 +191,20 @@ async def real_run(recorded: dict[str, Recording], at_s_q: Floats) -> Seen:
     p50_ms, p95_ms = np.quantile(answered[:, 0], (0.5, 0.95))
     hop_ms = float(np.median(answered[:, 0] - answered[:, 1]))
     share = len(answered) / len(counted)
-    return Seen(share, float(p50_ms), float(p95_ms), float(answered[:, 2].mean()), hop_ms, load_fraction)
+    machines = _by_machine(answered[:, 3].astype(np.intp), answered[:, 2])
+    energy_j = float(answered[:, 2].mean())
+    return Seen(share, float(p50_ms), float(p95_ms), energy_j, *machines, hop_ms=hop_ms, load_fraction=load_fraction)
 
 
-async def _ask_all(stub: gateway_pb2_grpc.GatewayAsyncStub, at_s_q: Floats) -> list[tuple[float, float, float]]:
+def _by_machine(machine_q: NDArray[np.intp], energy_j_q: Floats) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Share of the answers and mean joules of each machine."""
+    count_m = np.bincount(machine_q, minlength=len(MACHINES))
+    joules_m = np.bincount(machine_q, energy_j_q, minlength=len(MACHINES))
+    mean_j_m = np.divide(joules_m, count_m, out=np.full(len(MACHINES), np.nan), where=count_m > 0)
+    return tuple((count_m / count_m.sum()).tolist()), tuple(mean_j_m.tolist())
+
+
+async def _ask_all(stub: gateway_pb2_grpc.GatewayAsyncStub, at_s_q: Floats) -> list[tuple[float, ...]]:
     started_s = time.monotonic()
     asked = []
     for at_s in at_s_q.tolist():
@@ -187,18 +219,19 @@ def _request() -> gateway_pb2.InferRequest:
     return gateway_pb2.InferRequest(task=TASK, inputs=[tensor])
 
 
-async def _ask(stub: gateway_pb2_grpc.GatewayAsyncStub) -> tuple[float, float, float]:
-    """Milliseconds of the client, those of node and queue, and joules; NaN where no answer came."""
+async def _ask(stub: gateway_pb2_grpc.GatewayAsyncStub) -> tuple[float, ...]:
+    """Milliseconds of the client, those of node and queue, joules, and the machine; NaN where no answer came."""
     started_s = time.monotonic()
     try:
         reply = await stub.Infer(_request(), timeout=DEADLINE_S)
     except grpc.aio.AioRpcError as error:
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            return np.nan, np.nan, np.nan
+            return np.nan, np.nan, np.nan, np.nan
         raise
     elapsed_ms = (time.monotonic() - started_s) * 1e3
     told = np.frombuffer(reply.outputs[0].data, np.float32)[:2]
-    return elapsed_ms, float(told.sum()) * SCALE_MS, reply.energy.energy_j
+    machine = NAMES.index(reply.routing.attempts[-1].arm.rpartition("@")[2])
+    return elapsed_ms, float(told.sum()) * SCALE_MS, reply.energy.energy_j, machine
 
 
 # ---- the simulated run
@@ -208,17 +241,36 @@ def simulated_run(world: World, at_s_q: Floats, *, queueing: bool = True) -> See
     """The median of several simulations under these arrivals."""
     runs = [_simulated(world, at_s_q, seed, queueing=queueing) for seed in range(SIMULATED)]
     names = ("answered_fraction", "p50_ms", "p95_ms", "energy_j")
-    return Seen(*(float(np.median([getattr(run, name) for run in runs])) for name in names))
+    answered, p50_ms, p95_ms, energy_j = (float(np.median([getattr(run, name) for run in runs])) for name in names)
+    share_m, energy_j_m = (
+        np.ma.masked_invalid([getattr(run, name) for run in runs]).mean(axis=0).filled(np.nan) for name in BY_MACHINE
+    )
+    return Seen(answered, p50_ms, p95_ms, energy_j, tuple(share_m.tolist()), tuple(energy_j_m.tolist()))
 
 
 def _simulated(world: World, at_s_q: Floats, seed: int, *, queueing: bool) -> Seen:
     load = Load(at_s_q, np.zeros(len(at_s_q), dtype=np.intp), seed, queueing=queueing)
-    ends = simulate(world, load).ends
+    outcome = simulate(world, load)
+    ends = outcome.ends
     counted_q = at_s_q >= WARM_UP_S
     answered_q = counted_q & ends.answered_q
     p50_ms, p95_ms = np.quantile(ends.ms_q[answered_q], (0.5, 0.95))
     share = float(answered_q.sum() / counted_q.sum())
-    return Seen(share, float(p50_ms), float(p95_ms), float(ends.energy_j_q[answered_q].mean()))
+    counts_m = np.array([machine.answered for machine in outcome.machines])
+    joules_m = np.array([machine.active_j for machine in outcome.machines])
+    mean_j_m = np.divide(joules_m, counts_m, out=np.full(len(MACHINES), np.nan), where=counts_m > 0)
+    share_m = tuple((counts_m / counts_m.sum()).tolist())
+    energy_j = float(ends.energy_j_q[answered_q].mean())
+    return Seen(share, float(p50_ms), float(p95_ms), energy_j, share_m, tuple(mean_j_m.tolist()))
+
+
+def energy_errors_of_machines(real: Sequence[Seen], world: World) -> list[float]:
+    """How far joules per answer would be if the simulator had sent the real run's shares to each machine.
+
+    What is left of `errors` without this is where requests went, and not what a request takes.
+    """
+    told_j_m = np.array([node.device.experts[0].energy_j for node in world.nodes])
+    return [abs(float(np.dot(seen.share_m, told_j_m)) / seen.energy_j - 1.0) for seen in real]
 
 
 def errors(real: Sequence[Seen], modelled: Sequence[Seen], name: str) -> list[float]:

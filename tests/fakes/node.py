@@ -58,6 +58,7 @@ class Seen:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     suspended: asyncio.Event = field(default_factory=asyncio.Event)
     peers: list[fleet.WakePeer] = field(default_factory=list)
+    spreads_s: list[float] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
 
@@ -258,6 +259,8 @@ class FakeNode:
                 running = self._running.get(command.cancel.work_id)
                 if running is not None:
                     running.cancel()
+            case "spread":
+                self.seen.spreads_s.append(command.spread.seconds)
             case "turn":
                 if (turn := self._turns.get(command.turn.work_id)) is not None:
                     turn.turns.put_nowait(command.turn)

@@ -1,17 +1,22 @@
 """Many agents in one process: ``python -m tests.faults.crowd GATEWAYS PREFIX COUNT [EXPERT]``.
 
-Real agents (`tests.fakes.agents`) on one event loop. SIGUSR1 has those that do not run connect, all at once; SIGUSR2
-ends all their sessions as when a switch loses power; SIGTERM ends the process.
+Real agents (`tests.fakes.agents`) on one event loop. SIGUSR1 has those that do not run connect, all at once; SIGHUP
+breaks all their connections in one moment, as when a switch loses power, and they come back as they see fit; SIGUSR2
+ends them all; SIGTERM ends the process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 
+import psutil
 import uvloop
 
 from nodes.agent.agent import Agent
@@ -31,6 +36,7 @@ class Crowd:
 
     def __init__(self, gateways: str, prefix: str, count: int, experts: Sequence[str] = ()) -> None:
         self._experts = experts
+        self._gateways = gateways.split(",")
         self._configs = [
             parse_config({"gateway": gateways, "name": f"{prefix}-{number}", "concurrency": 4})
             for number in range(count)
@@ -44,6 +50,15 @@ class Crowd:
             self._tasks = {
                 asyncio.ensure_future(_serve(config, seed, self._experts)) for seed, config in enumerate(self._configs)
             }
+
+    def lose(self) -> None:
+        """All connections to gateways break."""
+        for connection in psutil.Process().net_connections("tcp"):
+            # IPv4 goes through sockets of IPv6.
+            peer = f"{connection.raddr.ip.removeprefix('::ffff:')}:{connection.raddr.port}" if connection.raddr else ""
+            if peer in self._gateways:
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fd)) as theirs:
+                    theirs.shutdown(socket.SHUT_RDWR)
 
     def go(self) -> None:
         """All break off."""
@@ -65,6 +80,7 @@ async def run(gateways: str, prefix: str, count: int, *experts: str) -> None:
     """Serve until SIGTERM."""
     crowd, loop = Crowd(gateways, prefix, count, experts), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, crowd.come)
+    loop.add_signal_handler(signal.SIGHUP, crowd.lose)
     loop.add_signal_handler(signal.SIGUSR2, crowd.go)
     loop.add_signal_handler(signal.SIGTERM, crowd.ended.set)
     print("crowd ready", flush=True)

@@ -2,11 +2,18 @@
 
 200 agents in four processes, in this order:
 
-1. *Storms*: 50 of them serve a steady load for one expert. The other 150, which offer another expert of the same task,
-   connect in the same moment; then they break off, and again. Compared are the latencies of the load before each storm
-   and while the nodes join: what the storm does to requests that none of the new nodes answers.
-2. *Rest*: all 200 are connected and nobody asks anything: what the gateway's process takes of a core, and its memory.
-3. *Cold restart*: the gateway is killed and started again; counted from the moment that it listens until all are back.
+1. *Storms*: 50 of them serve a steady load for one expert. The connections of the other 150, which offer another expert
+   of the same task, break in the same moment, as when a switch loses power, and they come back; and again. Compared are
+   the latencies of the load before each storm and while the nodes join: what the storm does to requests that none of
+   the nodes that come answers.
+2. *Strangers*: the 150 have never met this gateway, which therefore could not tell them to spread: all dial in one
+   moment, as when a building gets its power back. Recorded beside, as are
+3. *Elsewhere*: the same 150 strangers join another gateway on the same cores. What they do to the load of the first
+   gateway, which none of them dials, is what sharing two cores with 150 machines does.
+4. *Rest*: all 200 are connected and nobody asks anything: what the gateway's process takes of a core, and its memory.
+5. *Cold restart*: the gateway is killed and started again; counted from the moment that it listens until all are back.
+   The load goes on as soon as a node that serves it is back, until all are; compared are its latencies with those
+   afterwards. Beside it the same with the 50 alone: what a gateway that has just started does by itself.
 
 One line goes to ``tests/faults/results.jsonl``; exit code 1 names what does not hold.
 """
@@ -15,14 +22,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -32,18 +38,9 @@ import psutil
 from orchestrator.client import AsyncClient
 from orchestrator.errors import EdgewiseError
 from tests.fakes.agents import EXPERTS
-from tests.fakes.processes import Fleet, Running, http_get
+from tests.fakes.processes import Fleet, NotReady, Running, http_get
 from tests.faults.campaign import Line, conclude
-from tests.faults.history import p99_ms
-
-REGISTERED_S = 15.0
-REST_CORE_FRACTION = 0.10
-RSS_BYTES = 300e6
-P99_RATIO = 1.5
-# The ratio of a single storm says little on a shared machine.
-RATIO_FROM_STORMS = 3
-# No agent waits longer than this before it dials again.
-RECONNECT_S = 7.0
+from tests.faults.join_storm_found import Found, Size, Storms
 
 # Nodes that join are machines of their own: here they share the gateway's cores, and give way to what is measured.
 # What 150 of them do to connect takes several times the processor time that the gateway takes to have them in.
@@ -55,88 +52,13 @@ ZEROS = np.zeros((1, 8, 8), dtype=np.float32)
 
 
 @dataclass(frozen=True)
-class Size:
-    """How large a run is."""
+class Place:
+    """Crowds that come to a fleet, and how many nodes that fleet has when all are there."""
 
-    crowds: int = 4
-    nodes: int = 50
-    storms: int = 5
-    # Of the load before a storm, and of that beside it.
-    phase_s: float = 4.0
-    rest_s: float = 60.0
-
-    @property
-    def all_nodes(self) -> int:
-        """Together."""
-        return self.crowds * self.nodes
-
-
-@dataclass
-class Found:
-    """What one run showed."""
-
-    size: Size
-    joined_s: list[float] = field(default_factory=list)
-    calm_ms: list[list[float]] = field(default_factory=list)
-    storm_ms: list[list[float]] = field(default_factory=list)
-    # Processor milliseconds of the gateway that each node's coming took beyond the load's own.
-    join_cpu_ms: list[float] = field(default_factory=list)
-    failed: dict[str, int] = field(default_factory=dict)
-    rest_core_fraction: float = 0.0
-    rss_bytes: int = 0
-    registered_s: float = 0.0
-    spread_s: float = 0.0
-    plans: int = 0
-    # What else wants the cores: with more than there are, latencies say more of that than of the storm.
-    machine_load: float = field(default_factory=lambda: os.getloadavg()[0])
-
-    @property
-    def p99_ratio(self) -> float:
-        """99th percentile during a storm over that before it: the median over the storms."""
-        ratios = [p99_ms(storm) / p99_ms(calm) for calm, storm in zip(self.calm_ms, self.storm_ms, strict=True)]
-        return float(np.median(ratios))
-
-    def figures(self) -> dict[str, object]:
-        """What is kept."""
-        return {
-            "nodes": self.size.all_nodes,
-            "storms": self.size.storms,
-            "joined_s_median": round(float(np.median(self.joined_s)), 3),
-            "joined_s_max": round(max(self.joined_s), 3),
-            "requests": sum(map(len, self.calm_ms)) + sum(map(len, self.storm_ms)),
-            "failed": self.failed,
-            "p99_calm_ms": round(p99_ms([ms for one in self.calm_ms for ms in one]), 3),
-            "p99_storm_ms": round(p99_ms([ms for one in self.storm_ms for ms in one]), 3),
-            "p99_ratio_median": round(self.p99_ratio, 3),
-            "join_cpu_ms_median": round(float(np.median(self.join_cpu_ms)), 2),
-            "rest_s": self.size.rest_s,
-            "rest_core_fraction": round(self.rest_core_fraction, 4),
-            "rss_mb": round(self.rss_bytes / 1e6, 1),
-            "registered_s": round(self.registered_s, 3),
-            "rejoin_spread_s": round(self.spread_s, 3),
-            "plans": self.plans,
-            "machine_load": round(self.machine_load, 1),
-        }
-
-    def missed(self) -> list[str]:
-        """One sentence per bar that does not hold."""
-        told = self.figures()
-        checks = (
-            (self.registered_s <= REGISTERED_S, f"all were back {self.registered_s:.1f} s after a cold restart"),
-            (max(self.joined_s) <= REGISTERED_S, f"a storm took {max(self.joined_s):.1f} s to join"),
-            (self.spread_s <= RECONNECT_S + 1.0, f"the last came {self.spread_s:.1f} s after the first"),
-            (
-                self.rest_core_fraction <= REST_CORE_FRACTION,
-                f"at rest the gateway took {self.rest_core_fraction:.3f} of a core",
-            ),
-            (self.rss_bytes <= RSS_BYTES, f"the gateway took {told['rss_mb']} MB"),
-            (not self.failed, f"requests failed: {self.failed}"),
-            (
-                self.size.storms < RATIO_FROM_STORMS or self.p99_ratio <= P99_RATIO,
-                f"p99 in a storm is {self.p99_ratio:.2f} times that before",
-            ),
-        )
-        return [f"join_storm: {sentence}" for holds, sentence in checks if not holds]
+    fleet: Fleet
+    crowds: Sequence[Running]
+    count: int
+    everybody: int
 
 
 def connected(fleet: Fleet) -> int:
@@ -192,23 +114,36 @@ class Asking:
         found.append((time.monotonic() - due_s) * 1e3)
 
 
-async def storm(fleet: Fleet, found: Found, crowds: Sequence[Running], asking: Asking) -> None:
-    """One storm beside the load, and its end."""
-    before, size = connected(fleet), found.size
-    began_s = _cpu_s(fleet)
-    found.calm_ms.append(await asking.run(size.phase_s))
-    calm_s = _cpu_s(fleet) - began_s
+async def storm(place: Place, found: Storms, start: signal.Signals, asking: Asking, phase_s: float) -> None:
+    """One storm beside the load of the fleet.
+
+    Args:
+        place: Who comes, and where.
+        found: Takes what was seen.
+        start: Has them come.
+        asking: The load, of the fleet whose latencies count.
+        phase_s: How long it is looked at before and meanwhile.
+    """
+    began_s, count = _cpu_s(place.fleet), place.count
+    found.calm_ms.append(await asking.run(phase_s))
+    calm_s = _cpu_s(place.fleet) - began_s
     started_unix_s = time.time()
-    tell(crowds, signal.SIGUSR1)
-    everybody = before + size.nodes * len(crowds)
+    tell(place.crowds, start)
     # Nobody asks for the state of all nodes meanwhile: the answer takes the gateway longer than any join.
-    found.storm_ms.append(await asking.run(size.phase_s))
-    spent_s = _cpu_s(fleet) - began_s - 2.0 * calm_s
-    found.join_cpu_ms.append(1e3 * spent_s / (size.nodes * len(crowds)))
-    await asyncio.to_thread(fleet.wait_until, lambda: connected(fleet) == everybody, "joined")
-    found.joined_s.append(max(_joined_unix_s(fleet, size.nodes * len(crowds))) - started_unix_s)
-    tell(crowds, signal.SIGUSR2)
-    await asyncio.to_thread(fleet.wait_until, lambda: connected(fleet) == before, "gone again")
+    found.storm_ms.append(await asking.run(phase_s))
+    spent_s = _cpu_s(place.fleet) - began_s - 2.0 * calm_s
+    found.join_cpu_ms.append(1e3 * spent_s / count)
+    await asyncio.to_thread(place.fleet.wait_until, lambda: connected(place.fleet) == place.everybody, "joined")
+    joined_s = [stamp_s - started_unix_s for stamp_s in _joined_unix_s(place.fleet, count)]
+    if min(joined_s) < 0.0:
+        raise NotReady("a node was never away: there was no storm")
+    found.joined_s.append(max(joined_s))
+
+
+async def _gone(place: Place) -> None:
+    tell(place.crowds, signal.SIGUSR2)
+    left = place.everybody - place.count
+    await asyncio.to_thread(place.fleet.wait_until, lambda: connected(place.fleet) == left, "gone again")
 
 
 def _cpu_s(fleet: Fleet) -> float:
@@ -225,6 +160,20 @@ def _joined_unix_s(fleet: Fleet, count: int) -> list[float]:
     return [datetime.fromisoformat(stamp).timestamp() for stamp in stamps[-count:]]
 
 
+async def elsewhere(found: Found, asking: Asking) -> None:
+    """Strangers who join another gateway on the same cores."""
+    size = found.size
+    with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder)) as other:
+        other.start_gateway()
+        await asyncio.to_thread(other.wait_until, lambda: other.status() is not None, "listening")
+        count = size.nodes * (size.crowds - 1)
+        crowds = await asyncio.to_thread(start_crowds, other, size)
+        place = Place(other, crowds[1:], count, count)
+        for _ in range(size.strange):
+            await storm(place, found.elsewhere, signal.SIGUSR1, asking, size.phase_s)
+            await _gone(place)
+
+
 async def rest(fleet: Fleet, found: Found) -> None:
     """Nobody asks anything."""
     assert fleet.gateway is not None
@@ -237,19 +186,32 @@ async def rest(fleet: Fleet, found: Found) -> None:
     found.rss_bytes = process.memory_info().rss
 
 
-async def cold_restart(fleet: Fleet, found: Found) -> None:
-    """Kill the gateway, start it again, wait for all."""
+async def cold_restart(fleet: Fleet, found: Storms, asking: Asking, *, everybody: int, phase_s: float) -> float:
+    """Kill the gateway, start it again, ask from the first node's return to the last one's.
+
+    Returns the seconds between those two.
+    """
     assert fleet.gateway is not None
-    everybody = found.size.all_nodes
     fleet.gateway.end_group()
     await asyncio.to_thread(fleet.start_gateway)
     url = f"http://{fleet.http_address}/healthz"
     await asyncio.to_thread(fleet.wait_until, lambda: http_get(url)[0] == 200, "listening")
-    found.registered_s = await asyncio.to_thread(
-        fleet.wait_until, lambda: connected(fleet) == everybody, "all registered", timeout_s=60.0
-    )
-    joined = _joined_unix_s(fleet, everybody)
-    found.spread_s = max(joined) - min(joined)
+    listening_unix_s = time.time()
+    await asyncio.to_thread(fleet.wait_until, lambda: _serves(fleet), "somebody who serves")
+    beside_ms = list[float]()
+    # By the log, as in a storm. 60 s: then it is stuck.
+    while len(joined := _joined_unix_s(fleet, everybody)) < everybody and time.time() < listening_unix_s + 60.0:
+        beside_ms += await asking.run(0.5)
+    found.joined_s.append(max(joined) - listening_unix_s if len(joined) == everybody else np.inf)
+    found.storm_ms.append(beside_ms)
+    found.calm_ms.append(await asking.run(phase_s))
+    return max(joined) - min(joined)
+
+
+def _serves(fleet: Fleet) -> bool:
+    """Whether a node of the crowd that answers the load is there, by the gateway's log."""
+    assert fleet.gateway is not None
+    return any(str(event["node"]).startswith("c0-") for event in fleet.gateway.events("node.joined"))
 
 
 async def join_storm(fleet: Fleet, size: Size, *, seed: int = 0) -> Found:
@@ -260,19 +222,39 @@ async def join_storm(fleet: Fleet, size: Size, *, seed: int = 0) -> Found:
     crowds = await asyncio.to_thread(start_crowds, fleet, size)
     tell(crowds[:1], signal.SIGUSR1)
     await asyncio.to_thread(fleet.wait_until, lambda: connected(fleet) == size.nodes, "the first are there")
+    coming = size.nodes * len(crowds[1:])
+    here = Place(fleet, crowds[1:], coming, size.all_nodes)
     async with AsyncClient(fleet.address) as client:
         asking = Asking(client, seed)
         await asking.run(1.0)
+        for _ in range(size.strange):
+            await storm(here, found.strangers, signal.SIGUSR1, asking, size.phase_s)
+            await _gone(here)
+        tell(crowds, signal.SIGUSR1)
+        await asyncio.to_thread(fleet.wait_until, lambda: connected(fleet) == size.all_nodes, "all are there")
         for _ in range(size.storms):
-            await storm(fleet, found, crowds[1:], asking)
+            await storm(here, found.back, signal.SIGHUP, asking, size.phase_s)
+        if size.strange:
+            await elsewhere(found, asking)
+        await rest(fleet, found)
+        assert fleet.gateway is not None
+        found.plans = len(fleet.gateway.events("plan.made"))
         found.failed = dict(asking.failed)
-    tell(crowds, signal.SIGUSR1)
-    await asyncio.to_thread(fleet.wait_until, lambda: connected(fleet) == size.all_nodes, "all are there")
-    await rest(fleet, found)
-    assert fleet.gateway is not None
-    found.plans = len(fleet.gateway.events("plan.made"))
-    await cold_restart(fleet, found)
+        await restarts(fleet, found, crowds[1:], Asking(client, seed))
     return found
+
+
+async def restarts(fleet: Fleet, found: Found, others: Sequence[Running], asking: Asking) -> None:
+    """Cold restarts with all, then with those that serve alone."""
+    size = found.size
+    for _ in range(size.restarts):
+        spread_s = await cold_restart(fleet, found.cold, asking, everybody=size.all_nodes, phase_s=size.phase_s)
+        found.spread_s.append(spread_s)
+    tell(others, signal.SIGUSR2)
+    await asyncio.to_thread(fleet.wait_until, lambda: connected(fleet) == size.nodes, "gone again")
+    for _ in range(size.restarts if size.strange else 0):
+        await cold_restart(fleet, found.alone, asking, everybody=size.nodes, phase_s=size.phase_s)
+    found.cold_failed = dict(asking.failed)
 
 
 def main() -> None:

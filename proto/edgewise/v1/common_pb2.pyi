@@ -373,6 +373,7 @@ class Pacing(_message.Message):
     LEFT_J_FIELD_NUMBER: _builtins.int
     CHEAPEST_J_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
     status: _builtins.str
     """"waiting", "held", "slack", "infeasible" or "broken"."""
     price_per_j: _builtins.float
@@ -386,6 +387,10 @@ class Pacing(_message.Message):
     requests: _builtins.int
     @_builtins.property
     def budget(self) -> Global___LongRunBudget: ...
+    @_builtins.property
+    def share(self) -> Global___Share:
+        """Where the budget is a part of one that several tasks share."""
+
     def __init__(
         self,
         *,
@@ -396,14 +401,56 @@ class Pacing(_message.Message):
         left_j: _builtins.float = ...,
         cheapest_j: _builtins.float = ...,
         requests: _builtins.int = ...,
+        share: Global___Share | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "share", b"share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "burn_ratio", b"burn_ratio", "cheapest_j", b"cheapest_j", "left_j", b"left_j", "price_per_j", b"price_per_j", "requests", b"requests", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "burn_ratio", b"burn_ratio", "cheapest_j", b"cheapest_j", "left_j", b"left_j", "price_per_j", b"price_per_j", "requests", b"requests", "share", b"share", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Pacing: _TypeAlias = Pacing  # noqa: Y015
+
+@_typing.final
+class Share(_message.Message):
+    """A task's part of a budget that several tasks share."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENERGY_J_FIELD_NUMBER: _builtins.int
+    QUALITY_FRACTION_FIELD_NUMBER: _builtins.int
+    POINTS_PER_J_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    GAP_FRACTION_FIELD_NUMBER: _builtins.int
+    SOLVER_FIELD_NUMBER: _builtins.int
+    energy_j: _builtins.float
+    """Joules per request, averaged over many, and the quality that they are expected to buy."""
+    quality_fraction: _builtins.float
+    points_per_j: _builtins.float
+    """Percentage points that one more joule for each of the task's requests would buy."""
+    next: _builtins.bool
+    """Whether it is the task that would get the next joule."""
+    gap_fraction: _builtins.float
+    """How much more quality of the mean request another choice of one plan per task could reach at most."""
+    solver: _builtins.str
+    """What found the parts."""
+    def __init__(
+        self,
+        *,
+        energy_j: _builtins.float = ...,
+        quality_fraction: _builtins.float = ...,
+        points_per_j: _builtins.float = ...,
+        next: _builtins.bool = ...,
+        gap_fraction: _builtins.float = ...,
+        solver: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["energy_j", b"energy_j", "gap_fraction", b"gap_fraction", "next", b"next", "points_per_j", b"points_per_j", "quality_fraction", b"quality_fraction", "solver", b"solver"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Share: _TypeAlias = Share  # noqa: Y015
 
 @_typing.final
 class Guard(_message.Message):

@@ -184,6 +184,7 @@ class NodeCommand(_message.Message):
     KEEP_FIELD_NUMBER: _builtins.int
     SUSPEND_FIELD_NUMBER: _builtins.int
     WAKE_PEER_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
     MODELS_WANTED_FIELD_NUMBER: _builtins.int
     MODEL_CHUNK_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
@@ -208,6 +209,8 @@ class NodeCommand(_message.Message):
     @_builtins.property
     def wake_peer(self) -> Global___WakePeer: ...
     @_builtins.property
+    def spread(self) -> Global___Spread: ...
+    @_builtins.property
     def models_wanted(self) -> Global___ModelsWanted: ...
     @_builtins.property
     def model_chunk(self) -> Global___ModelChunk: ...
@@ -226,15 +229,16 @@ class NodeCommand(_message.Message):
         keep: Global___Keep | None = ...,
         suspend: Global___Suspend | None = ...,
         wake_peer: Global___WakePeer | None = ...,
+        spread: Global___Spread | None = ...,
         models_wanted: Global___ModelsWanted | None = ...,
         model_chunk: Global___ModelChunk | None = ...,
         model: Global___ModelOrder | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model", b"model", "model_chunk", b"model_chunk", "models_wanted", b"models_wanted", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "turn", b"turn", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model", b"model", "model_chunk", b"model_chunk", "models_wanted", b"models_wanted", "personal", b"personal", "rejected", b"rejected", "spread", b"spread", "suspend", b"suspend", "turn", b"turn", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model", b"model", "model_chunk", b"model_chunk", "models_wanted", b"models_wanted", "personal", b"personal", "rejected", b"rejected", "suspend", b"suspend", "turn", b"turn", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "command", b"command", "drain", b"drain", "keep", b"keep", "model", b"model", "model_chunk", b"model_chunk", "models_wanted", b"models_wanted", "personal", b"personal", "rejected", b"rejected", "spread", b"spread", "suspend", b"suspend", "turn", b"turn", "wake_peer", b"wake_peer", "welcome", b"welcome", "work", b"work"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "work", "cancel", "drain", "rejected", "turn", "personal", "keep", "suspend", "wake_peer", "models_wanted", "model_chunk", "model"]  # noqa: Y015
+    _WhichOneofReturnType_command: _TypeAlias = _typing.Literal["welcome", "work", "cancel", "drain", "rejected", "turn", "personal", "keep", "suspend", "wake_peer", "spread", "models_wanted", "model_chunk", "model"]  # noqa: Y015
     _WhichOneofArgType_command: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_command) -> _WhichOneofReturnType_command | None: ...
 
@@ -1095,10 +1099,13 @@ class Welcome(_message.Message):
     WANTED_DIGESTS_FIELD_NUMBER: _builtins.int
     GATEWAY_VERSION_FIELD_NUMBER: _builtins.int
     GATEWAYS_FIELD_NUMBER: _builtins.int
+    SPREAD_S_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     heartbeat_s: _builtins.float
     lease_s: _builtins.float
     gateway_version: _builtins.str
+    spread_s: _builtins.float
+    """See Spread; 0 asks for nothing."""
     @_builtins.property
     def wanted_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1114,14 +1121,38 @@ class Welcome(_message.Message):
         wanted_digests: _abc.Iterable[_builtins.str] | None = ...,
         gateway_version: _builtins.str = ...,
         gateways: _abc.Iterable[_builtins.str] | None = ...,
+        spread_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "gateway_version", b"gateway_version", "gateways", b"gateways", "heartbeat_s", b"heartbeat_s", "lease_s", b"lease_s", "wanted_digests", b"wanted_digests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "gateway_version", b"gateway_version", "gateways", b"gateways", "heartbeat_s", b"heartbeat_s", "lease_s", b"lease_s", "spread_s", b"spread_s", "wanted_digests", b"wanted_digests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
+
+@_typing.final
+class Spread(_message.Message):
+    """The fleet has grown or shrunk. Where the stream breaks, wait a moment drawn evenly from so many seconds before dialling
+    again: a fleet that loses its gateway must not come back in one moment.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Spread: _TypeAlias = Spread  # noqa: Y015
 
 @_typing.final
 class Rejected(_message.Message):

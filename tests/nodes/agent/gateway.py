@@ -55,6 +55,7 @@ class PlayedSession:
         wanted: Sequence[str] = (),
         heartbeat_s: float = 0.05,
         gateways: Sequence[str] = (),
+        spread_s: float = 0.0,
     ) -> None:
         self.epoch = epoch
         self.send(
@@ -66,6 +67,7 @@ class PlayedSession:
                     wanted_digests=wanted,
                     gateway_version="test",
                     gateways=gateways,
+                    spread_s=spread_s,
                 )
             )
         )

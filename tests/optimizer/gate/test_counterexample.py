@@ -48,6 +48,14 @@ def test_the_naive_gate_loses_its_optimality_on_a_subset() -> None:
     assert cross_entropy(optimal(P_EL[rest]), P_EL[rest]) == pytest.approx(0.955, abs=1e-3)
 
 
+@pytest.mark.parametrize("rest", [[0, 1], [0, 2], [1, 2]])
+def test_the_naive_gate_loses_it_on_every_pair(rest: list[int]) -> None:
+    """The control of the test below: one expert alone leaves nothing to weigh, and every pair shows the loss."""
+    whole_e = optimal(P_EL)
+    restricted_e = whole_e[rest] / whole_e[rest].sum()
+    assert cross_entropy(restricted_e, P_EL[rest]) > cross_entropy(optimal(P_EL[rest]), P_EL[rest]) + 1e-3
+
+
 @needs_native
 def test_our_gate_is_the_same_on_every_subset_of_them() -> None:
     rng = np.random.default_rng(0)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -57,7 +59,8 @@ def test_a_bank_says_what_its_heads_say() -> None:
 def test_leaving_experts_out_changes_nothing_about_the_rest() -> None:
     evidence = make_evidence()
     full = [fit_head(evidence.features_qf, evidence.correct_qe[:, e]) for e in range(4)]
-    for subset in ([0], [1, 3], [3, 0, 2]):
+    subsets = [list(chosen) for size in range(1, 5) for chosen in itertools.permutations(range(4), size)]
+    for subset in subsets:
         refitted = HeadBank.stack([fit_head(evidence.features_qf, evidence.correct_qe[:, e]) for e in subset])
         restricted = HeadBank.stack(full).take(subset)
         np.testing.assert_array_equal(restricted.weights_ef, refitted.weights_ef)

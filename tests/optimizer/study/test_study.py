@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from optimizer.errors import EvidenceError
-from optimizer.study.limits import frontier, limit_grid, sweep_limits
+from optimizer.selection.idling import Stay
+from optimizer.study.limits import Places, frontier, limit_grid, sweep_limits
 from optimizer.study.outcome import bootstrap, interval
 from optimizer.study.study import POLICIES, RIVAL, Study, StudySettings, _Fold, budget_grid, run_study
 from optimizer.study.summary import Against, rows_of, significantly_worse, summarise
@@ -168,6 +169,16 @@ def test_hard_limits_let_in_what_fits_and_nothing_else() -> None:
     assert points[2].quality > 0.85 > 0.7 > points[1].quality
     assert points[4].j_per_query == pytest.approx(1.0)
     assert [p.max_energy_j for p in frontier(points[1:4])] == [1.05, 1.2] or points[3].quality > points[2].quality
+
+
+def test_idle_joules_are_those_of_the_nodes_whose_models_answer() -> None:
+    table = toy_table()
+    stays = {"box": Stay(0.5), "pc": Stay(20.0), "attic": Stay(5.0, 0.1), "hub": Stay(2.0, must=True)}
+    places = Places(("box", "pc", "attic"), stays)
+    cheap, both = sweep_limits(table, [(1.05, 1e6), (1.2, 1e6)], places=places)
+    assert cheap.idle_j == pytest.approx(0.5 + 0.1 + 2.0)
+    assert both.idle_j == pytest.approx(0.5 + 5.0 + 2.0)
+    assert both.total_j == both.j_per_query + both.idle_j
 
 
 def test_grids_of_limits_let_everything_in_at_their_end() -> None:

@@ -172,6 +172,24 @@ def test_long_run_budgets_are_set_and_told(fake: FakeGateway, edgewise: Edgewise
     assert "long run   2 mJ per request averaged" in edgewise("why", "r-1", "--gateway", fake.target).out
 
 
+def test_what_one_more_joule_of_a_shared_budget_buys_is_told(fake: FakeGateway, edgewise: Edgewise) -> None:
+    show = ("budget", "show", "--gateway", fake.target)
+    edgewise("budget", "set", "--gateway", fake.target, "--task", "digits", "--average-energy", "2mJ")
+    assert "tasks share" not in edgewise(*show).out
+    share = fake.admin.budgets["digits"].pacing.share
+    share.energy_j, share.points_per_j, share.next, share.gap_fraction = 2e-3, 0.8, True, 0.002
+    share.solver = "convex program"
+    told = " ".join(edgewise(*show).out.split())
+    assert (
+        "digits: its part of what tasks share: +1 J per request buys +0.8 points, and the next joule comes here" in told
+    )
+    assert "Shared by the convex program: no other plans, one per task, are better by more than 0.2 points." in told
+    share.points_per_j, share.next = 0.0, False
+    assert "more joules buy it nothing" in " ".join(edgewise(*show).out.split())
+    (entry,) = [one for one in edgewise(*show, "-o", "json").json if one["task"] == "digits"]
+    assert entry["pacing"]["share"]["solver"] == "convex program"
+
+
 def test_feedback_is_told_and_whether_it_counted(fake: FakeGateway, edgewise: Edgewise) -> None:
     assert edgewise("feedback", "r-1", "1", "--gateway", fake.target).err == ""
     assert "not part of a comparison" in edgewise("feedback", "r-1", "0", "--gateway", fake.target).err

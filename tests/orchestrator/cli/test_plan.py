@@ -125,3 +125,84 @@ def test_what_cannot_be_meant_is_said(
 ) -> None:
     assert main(["plan", "--table", str(files[0]), "--arms", str(files[1]), *arguments]) == code
     assert told in capfd.readouterr().err
+
+
+# ---- idle watts
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Path:
+    """The pc sleeps now, and idles at ten times the board's watts."""
+    file = tmp_path / "nodes.csv"
+    file.write_text("node,idle_w,sleep_w,wake_s,wake_j,awake\norin,3,1,2,20,yes\npc,22,2,30,600,no\n")
+    return file
+
+
+@pytest.fixture
+def apart(files: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """The small and the middle model on the board, the large one on the pc alone."""
+    kept = [line for line in files[1].read_text().splitlines() if ("large,orin" in line) + (",pc," in line) != 1]
+    large = [line for line in files[1].read_text().splitlines() if line.startswith("large,pc")]
+    arms = tmp_path / "apart.csv"
+    arms.write_text("\n".join([*kept, *large]) + "\n")
+    return files[0], arms
+
+
+def test_idle_watts_change_which_arms_are_active(apart: tuple[Path, Path], nodes: Path) -> None:
+    """At two requests per second the pc idles at 10 J each, of 12; without counting that its large model is taken."""
+    limit = ("--mean-energy", "12J")
+    without = planned(apart, *limit)
+    assert {arm["node"] for arm in without["active"]} == {"orin", "pc"}
+    assert without["nodes"] is None
+    plan = planned(apart, *limit, "--nodes", str(nodes), "--rate", "2")
+    assert plan["certified"], plan["reasons"]
+    assert {arm["node"] for arm in plan["active"]} == {"orin"}
+    assert plan["nodes"]["awake"] == ["orin"]
+    assert plan["nodes"]["idle_j"] == pytest.approx(1.0)
+    assert plan["nodes"]["total_j"] == pytest.approx(plan["energy_j"] + 1.0)
+    assert plan["nodes"]["steps"] == []
+    assert plan["quality_fraction"] < without["quality_fraction"]
+    # At twenty it is one joule.
+    often = planned(apart, *limit, "--nodes", str(nodes), "--rate", "20")
+    assert often["nodes"]["awake"] == ["orin", "pc"]
+    assert [(step["node"], step["step"], step["after_s"]) for step in often["nodes"]["steps"]] == [("pc", "wake", 30.0)]
+
+
+def test_the_fewest_joules_count_idling(apart: tuple[Path, Path], nodes: Path) -> None:
+    plan = planned(apart, "--min-quality", "0.6", "--nodes", str(nodes), "--rate", "2")
+    assert plan["nodes"]["awake"] == ["orin"]
+    assert plan["quality_fraction"] >= 0.6
+    told = run(apart, "--min-quality", "0.6", "--nodes", str(nodes), "--rate", "2").output
+    assert "Nodes awake: orin" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "code", "told"),
+    [
+        ("node,idle_w\npc,5\n", ("--mean-energy", "5J"), 2, "go together"),
+        ("node,idle_w\npc,5\n", ("--rate", "1"), 2, "--nodes needs"),
+        ("node,idle_w\nattic,5\n", ("--rate", "1"), 2, "there is no arm on node 'attic'"),
+        ("node\npc\n", ("--rate", "1"), 2, "column idle_w is missing"),
+        ("node,idle_w\npc,-5\n", ("--rate", "1"), 2, "row 1, column idle_w is '-5'"),
+        ("node,idle_w\npc,\n", ("--rate", "1"), 2, "column idle_w is empty"),
+        ("node,idle_w,sleep_w\npc,5,6\n", ("--rate", "1"), 2, "sleeping cannot take more"),
+        ("node,idle_w,awake\npc,5,perhaps\n", ("--rate", "1"), 2, "write yes or no"),
+        ("node,idle_w\npc,5\npc,6\n", ("--rate", "1"), 2, "there twice"),
+        ("node,idle_w\npc,5\norin,6\n", ("--rate", "1", "--mean-energy", "0.1J"), 7, "idling"),
+    ],
+)
+def test_nodes_that_cannot_be_meant_are_refused(
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    text: str,
+    arguments: tuple[str, ...],
+    code: int,
+    told: str,
+) -> None:
+    file = tmp_path / "nodes.csv"
+    file.write_text(text)
+    paths = ("--table", str(files[0]), "--arms", str(files[1]), "--nodes", str(file))
+    assert main(["plan", *paths, *arguments]) == code
+    assert told in capsys.readouterr().err

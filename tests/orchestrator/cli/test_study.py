@@ -177,6 +177,34 @@ def test_tune_refuses_what_cannot_be_had(edgewise: Call, files: tuple[Path, Path
     assert (tmp_path / "c.yaml").read_text() == "no_such_key: 1\n"
 
 
+def test_idle_watts_change_the_limits_that_tune_picks(edgewise: Call, tmp_path: Path) -> None:
+    """The poet is good and cheap, but on a machine that idles at 50 W; the giant's idles at 1 W."""
+    arms = write_arms(tmp_path, "adder,box,0,1,0,0.01,1", "giant,pc,0,10,0,0.1,1", "poet,attic,0,1.1,0,0.011,1")
+    nodes = tmp_path / "nodes.csv"
+    nodes.write_text("node,idle_w\nbox,0.5\npc,1\nattic,50\n")
+    files = ("--table", write_table(tmp_path, rows(200)), "--arms", arms)
+    tune = (
+        "budget",
+        "tune",
+        *files,
+        "--config",
+        tmp_path / "c.yaml",
+        "--dry-run",
+        "--min-quality",
+        "0.8",
+        "-o",
+        "json",
+    )
+    (without,) = json.loads(edgewise(*tune).out)
+    (counted,) = json.loads(edgewise(*tune, "--nodes", nodes, "--rate", "1").out)
+    assert (without["idle_j"], without["j_per_query"] < 2.0) == (0.0, True)
+    assert counted["idle_j"] < 2.0
+    assert counted["j_per_query"] > 5.0
+    swept = edgewise("budget", "sweep", *files, "--nodes", nodes, "--rate", "1")
+    assert "idle per" in swept.out
+    assert edgewise(*tune, "--nodes", nodes).code == 2
+
+
 def test_without_the_compiled_part_the_cure_is_said(
     edgewise: Call, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2
 from orchestrator.config import Nodes
+from orchestrator.fleet import spread
 from orchestrator.fleet.evidence import tensor_digest
 from orchestrator.gateway import join
 from tests.fakes.arms import FakeArm, tensor_task
@@ -216,6 +217,28 @@ async def test_a_result_that_does_not_decode_fails_at_once_and_another_arm_answe
         ]
         assert reply.timing.total_ms < 90.0
         assert reply.energy.energy_j == pytest.approx(0.03)
+
+
+# ---- how far apart nodes are to come back
+
+
+async def test_nodes_are_told_how_far_apart_to_come_back(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spread, "S_PER_NODE", 1.0)
+    async with live.node(name="one", behaviour=answers(7)) as first:
+        assert first.welcome.spread_s == 1.0
+        async with (
+            live.node(name="two", behaviour=answers(7)) as second,
+            live.node(name="three", behaviour=answers(7)) as third,
+        ):
+            assert (second.welcome.spread_s, third.welcome.spread_s) == (2.0, 3.0)
+            # Those that came before hear of it when they are heard.
+            await until(lambda: first.seen.spreads_s == second.seen.spreads_s == [3.0])
+        await until(lambda: list(states(live).values()).count("offline") == 2)
+        beaten = live.gateway.service.fleet.sessions["one"]
+        seen_s = beaten.seen_s
+        await until(lambda: beaten.seen_s > seen_s)
+        # A third of what it was told is close enough.
+        assert first.seen.spreads_s == [3.0]
 
 
 # ---- draining, falling silent

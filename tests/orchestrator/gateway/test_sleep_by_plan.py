@@ -28,14 +28,14 @@ async def test_a_node_that_two_tasks_share_stays_and_theirs_alone_sleeps(tmp_pat
         live.node(name="hub", arms=[ARM, FakeArm("writer", task="chat")], behaviour=answers_both(3, "b")),
     ):
         planner, fleet = live.gateway.planner, live.gateway.service.fleet
-        make = planner._make
+        beside = planner.beside
 
-        async def slow(snapshot: Any) -> Any:
+        async def slow(work: Any, snapshot: Any) -> Any:
             if snapshot.resting:
                 await held.wait()
-            return await make(snapshot)
+            return await beside(work, snapshot)
 
-        planner._make = slow  # type: ignore[method-assign]
+        planner.beside = slow  # type: ignore[method-assign, assignment]
         await until(lambda: planner.needed() == {"hub", "sleeper"} and bool(planner._resting))
         for _ in range(3):
             assert (await live.gateway.vigil.look()).sleep == ()
