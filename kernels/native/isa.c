@@ -4,6 +4,7 @@
 
 #include "depthwise.h"
 #include "export.h"
+#include "forked.h"
 #include "masked_conv.h"
 
 ConvRun edgewise_conv_for(int32_t isa)
@@ -36,6 +37,21 @@ DepthRun edgewise_depthwise_for(int32_t isa)
 #endif
 #if defined(__aarch64__)
         [ISA_NEON] = edgewise_depthwise_neon,
+#endif
+    };
+    return edgewise_conv_for(isa) ? known[isa] : NULL;
+}
+
+ForkRun edgewise_fork_for(int32_t isa)
+{
+    static const ForkRun known[ISA_COUNT] = {
+        [ISA_PLAIN] = edgewise_fork_plain,
+#if defined(__x86_64__)
+        [ISA_AVX2] = edgewise_fork_avx2,
+        [ISA_AVX512] = edgewise_fork_avx512,
+#endif
+#if defined(__aarch64__)
+        [ISA_NEON] = edgewise_fork_neon,
 #endif
     };
     return edgewise_conv_for(isa) ? known[isa] : NULL;

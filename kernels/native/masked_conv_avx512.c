@@ -2,6 +2,7 @@
 
 #include "depthwise.h"
 #include "export.h"
+#include "forked.h"
 #include "masked_conv.h"
 
 #if defined(__x86_64__)
@@ -21,6 +22,9 @@ BEGIN_TARGET("avx512f,fma")
 #define SPLAT(x, p) __asm__ volatile("vbroadcastss %1, %0" : "=v"(x) : "m"(*(p)))
 #define CONV edgewise_conv_avx512
 #define DEPTHWISE edgewise_depthwise_avx512
+#define FORK edgewise_fork_avx512
+#define FORK_TILES(X) X(14) X(7) X(5) X(3) X(2) X(1)
+#define FORK_GROUPS 4
 #define MOST_GROUPS 3
 #define ROWS_AT_4 2
 #define GROUPS_AT_4 2
@@ -29,6 +33,7 @@ BEGIN_TARGET("avx512f,fma")
     X(1, 1, 2) X(1, 1, 1) X(2, 4, 2) X(2, 4, 1) X(2, 2, 2) X(2, 2, 1) X(2, 1, 2) X(2, 1, 1)
 
 #include "depthwise_body.h"
+#include "forked_body.h"
 #include "masked_conv_body.h"
 
 END_TARGET

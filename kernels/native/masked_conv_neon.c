@@ -2,6 +2,7 @@
 
 #include "depthwise.h"
 #include "export.h"
+#include "forked.h"
 #include "masked_conv.h"
 
 #if defined(__aarch64__)
@@ -20,12 +21,16 @@
 #define SPLAT(x, p) (x = vld1q_dup_f32(p))
 #define CONV edgewise_conv_neon
 #define DEPTHWISE edgewise_depthwise_neon
+#define FORK edgewise_fork_neon
+#define FORK_TILES(X) X(5) X(4) X(2) X(1)
+#define FORK_GROUPS 4
 #define MOST_GROUPS 1
 #define ROWS_AT_4 1
 #define GROUPS_AT_4 1
 #define SHAPES(X) X(1, 4, 1) X(1, 2, 1) X(1, 1, 1)
 
 #include "depthwise_body.h"
+#include "forked_body.h"
 #include "masked_conv_body.h"
 
 #endif

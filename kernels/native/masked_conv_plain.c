@@ -2,6 +2,7 @@
 
 #include "depthwise.h"
 #include "export.h"
+#include "forked.h"
 #include "masked_conv.h"
 
 typedef float Four __attribute__((vector_size(16), aligned(4)));
@@ -25,10 +26,14 @@ INLINE Four most_of(Four a, Four b)
 #define SPLAT(x, p) (x = SET1(*(p)))
 #define CONV edgewise_conv_plain
 #define DEPTHWISE edgewise_depthwise_plain
+#define FORK edgewise_fork_plain
+#define FORK_TILES(X) X(2) X(1)
+#define FORK_GROUPS 2
 #define MOST_GROUPS 1
 #define ROWS_AT_4 1
 #define GROUPS_AT_4 1
 #define SHAPES(X) X(1, 2, 1) X(1, 1, 1)
 
 #include "depthwise_body.h"
+#include "forked_body.h"
 #include "masked_conv_body.h"

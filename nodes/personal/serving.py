@@ -1,4 +1,4 @@
-"""How owners are answered: by the graph that a user's own expert is folded into, by the one that all share, or by GE.
+"""How owners are answered: by what a user's own expert is folded into, by the graph that all share, or by GE.
 
 One event loop. An expert is in the engine or in the rows from `place` until `remove`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nodes.engines.contract import Job, JobResult
 from nodes.errors import EngineError, NodeError
-from nodes.personal import graph, shared
+from nodes.personal import compiled, graph, shared
 from nodes.personal.choosing import Host
 from nodes.personal.delta import Delta, fold
 from nodes.personal.forms import Form, measured
@@ -55,6 +55,7 @@ class Serving:
         self.observed = f"personal/{expert}"
         self._attached: dict[str, str] = {}
         self._rows: dict[str, Mapping[str, Floats]] = {}
+        self._compiled = compiled.known(network)
         self._together = Gathering(engine.infer, f"{self.observed}/shared")
 
     async def open(self, asked: bool | None) -> Network:
@@ -67,7 +68,7 @@ class Serving:
         if asked is None:
             form = await measured(self._engine, self._network, self._weights)
             _tell(form)
-            asked = form.shared
+            asked, self._compiled = form.shared, form.compiled
         self._network = replace(self._network, shared=asked)
         if asked:
             await self._engine.attach(f"{self.observed}/shared", shared.graph(self._network, self._weights))
@@ -93,6 +94,8 @@ class Serving:
 
     def _folded(self, delta: Delta, gate: Gate) -> bytes:
         local = fold(self._network, self._weights, delta)
+        if self._compiled:
+            return compiled.packed(compiled.personal(self._network, self._weights, local, gate))
         return graph.personal(self._network, self._weights, local, gate)
 
     def remove(self, mark: str) -> None:
@@ -118,4 +121,4 @@ class Serving:
 
 
 def _tell(form: Form) -> None:
-    log.info("personal form", shared=form.shared, shared_ms=form.shared_ms, folded_ms=form.folded_ms)
+    log.info("personal form", **asdict(form))

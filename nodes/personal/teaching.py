@@ -86,7 +86,7 @@ def teach(base: Base, own: Looks, folds_n: NDArray[np.int64], *, seed: int) -> T
     last = learn(ground, first, judges_n=nobody_n, recipe=schedule.last, seed=seed + 1)
     gate = gates.discriminate(own.seen_ng, base.replay.seen_ng, start=gate)
     gate, drop = _calibrated(base, gate, fold(base.network, base.weights, last))
-    verdict = judge_delta(gate, own, judged_n, right_n, drop=drop)
+    verdict = judge_delta(gate, own, judged_n, right_n, drop=drop, base=base)
     return Taught(last, verdict, judged_n, schedule.first.samples + schedule.last.samples)
 
 

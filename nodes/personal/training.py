@@ -7,7 +7,6 @@ says on stdout, in one line of JSON, how the new expert stands: figures only. Ne
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -21,8 +20,7 @@ from numpy.typing import NDArray
 from nodes.personal.base import Base, Looks, looks, prior, split
 from nodes.personal.delta import fold
 from nodes.personal.expert import DELTA, INSTANT, LocalExpert, Shelf
-from nodes.personal.instant import InstantHead, residual
-from nodes.personal.judging import LENT_FROM, LENT_WINS, STAYS_Z, beats, judge_instant, route
+from nodes.personal.judging import LENT_FROM, LENT_WINS, STAYS_Z, beats, judge_instant, route, taught_head
 from nodes.personal.keeping import JUDGED_EVERY, Corrections
 from nodes.personal.network import Weights
 from nodes.personal.onnx_file import read_network
@@ -74,10 +72,10 @@ def still_better(base: Base, current: LocalExpert, own: Looks, serials_n: NDArra
         now_n = route(current.gate, own, local_n)
     elif current.tier == INSTANT:
         # As it would be now, each correction left out of what judges it.
-        head = InstantHead(base.prior)
-        for feature_f, lack_c in zip(own.features_nf, residual(own.probabilities_nc, own.labels_n), strict=True):
-            head.update(feature_f, lack_c)
-        now_n, lent = judge_instant(base, head, own).right_n, -LENT_WINS if len(own) >= LENT_FROM else 0
+        now_n, lent = (
+            judge_instant(base, taught_head(base, own), own).right_n,
+            -LENT_WINS if len(own) >= LENT_FROM else 0,
+        )
     else:
         return False
     return beats(now_n[judged_n], new_n[judged_n], z=STAYS_Z, lent=lent)
@@ -132,7 +130,6 @@ def run(folder: Path, base: Base, seal: Seal, *, seed: int = 0) -> dict[str, Any
 def main(arguments: Sequence[str]) -> int:
     """See the module."""
     folder, model, side, models, *form = arguments
-    os.nice(15)
     started_s = time.process_time()
     base = open_base(Path(model), Path(models) if models else None, int(side), shared=SHARED in form)
     told = run(Path(folder), base, KeySeal(owner_key(Path(folder))))

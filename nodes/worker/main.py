@@ -154,7 +154,8 @@ def _locked(rules: Rules) -> str:
     from nodes.worker.lockdown import lock
 
     with contextlib.suppress(ImportError):
-        import nodes.worker.chains  # noqa: F401
+        import nodes.worker.chains
+        import nodes.worker.forks  # noqa: F401
         from kernels.native.library import available
 
         available()

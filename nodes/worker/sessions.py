@@ -1,6 +1,7 @@
 """Loaded models of the worker: verified bytes, one thread a run, on the runtime that the arm names and no other.
 
-``.onnx`` files run in ONNX Runtime, ``.npz`` files as pruned chains in our own kernels, ``.engine`` files in TensorRT.
+``.onnx`` files run in ONNX Runtime, ``.npz`` files as pruned chains in our own kernels, ``.engine`` files in TensorRT,
+archives from memory as users' own networks in our own kernels.
 Needs Python 3.10, numpy and the runtime; nothing else of this project but its neighbours in `nodes.worker` and, for
 chains, `kernels`.
 """
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 from nodes.worker.providers import LoadRefused, one_thread, session_on
 from nodes.worker.staging import Staging
 
-__all__ = ["LoadRefused", "Sessions", "read_verified", "session_of", "verified"]
+__all__ = ["LoadRefused", "Model", "Sessions", "model_of", "read_verified", "session_of", "verified"]
 
 CHAIN_SUFFIX, ENGINE_SUFFIX = ".npz", ".engine"
+# What comes from memory has no name; an archive is a user's own network, see `nodes.worker.forks`.
+ARCHIVE_START = b"PK\x03\x04"
 
 
 class Model(Protocol):
@@ -69,7 +72,7 @@ class Sessions:
         about = compiled or {}
         for name, digest in about.get("beside", {}).items():
             read_verified(file.parent / name, digest)
-        loaded = _model(data, file, about.get("runtime", ""))
+        loaded = model_of(data, file, about.get("runtime", ""))
         if about.get("batches"):
             loaded = _any_batch(loaded, about["batches"])
         self._by_arm[arm] = loaded
@@ -126,12 +129,17 @@ def _any_batch(model: Model, batches: tuple[int, int]) -> Model:
     return AnyBatch(model, least=batches[0], most=batches[1])
 
 
-def _model(content: bytes, file: Path, runtime: str) -> Model:
+def model_of(content: bytes, file: Path, runtime: str) -> Model:
+    """A model that can run, from a file's bytes; without a name for what comes from memory."""
     # Imported for those who have one: the kernels or TensorRT may not be there, and nobody else needs them.
     if file.suffix == CHAIN_SUFFIX:
         from nodes.worker.chains import ChainModel
 
         return ChainModel(content)
+    if not file.name and content[: len(ARCHIVE_START)] == ARCHIVE_START:
+        from nodes.worker.forks import ForkModel
+
+        return ForkModel(content)
     if file.suffix == ENGINE_SUFFIX:
         from nodes.worker.tensorrt.running import EngineModel
 

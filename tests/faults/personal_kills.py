@@ -13,16 +13,23 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from nodes.personal.expert import CURRENT, DELTA, Judgement, LocalExpert, Shelf, decode, encode
 from nodes.personal.gate import closed
+from nodes.personal.judging import verdict
 from nodes.personal.keeping import Corrections
 from nodes.personal.sealing import KeySeal, Unsealed, owner_key
+from nodes.personal.text.decoder import encoded
 from nodes.zoo.catalog import DEFAULT_FOLDER, load_catalog
+from nodes.zoo.language.catalog import TEXT_FOLDER, load_text_catalog
 from tests.faults.campaign import Line, conclude
 
 KILLS = 100
@@ -30,6 +37,7 @@ PROMOTIONS_S = 0.3
 # A big expert, so that a kill is likely to come while it is written.
 PADDING = 100_000
 CORRECTIONS = 48
+TEXT_EXPERT, TEXT_STEPS, TEXT_GENERIC = "skills-dates", 4, 40
 
 
 def _expert(version: int, digest: str) -> LocalExpert:
@@ -73,9 +81,8 @@ def kill_promotion(folder: Path, chance: random.Random, *, in_place: bool = Fals
 
 
 def taught_folder(folder: Path) -> Path:
-    """A user with corrections and an expert in service."""
-    seal = KeySeal(owner_key(folder))
-    kept = Corrections(folder, seal)
+    """A user with corrections of pictures."""
+    kept = Corrections(folder, KeySeal(owner_key(folder)))
     held_out = load_catalog().held_out
     for image, label in list(zip(held_out.inputs, held_out.labels_n, strict=True))[:CORRECTIONS]:
         # A hand of its own: everything is turned on its side.
@@ -83,15 +90,39 @@ def taught_folder(folder: Path) -> Path:
     return folder
 
 
-def kill_training(folder: Path, chance: random.Random, *, longest_s: float) -> str:
+def taught_text_folder(folder: Path) -> Path:
+    """A user with corrections of texts, who wants every answer with a point behind it."""
+    kept = Corrections(folder, KeySeal(owner_key(folder)))
+    for case in load_text_catalog().test[:CORRECTIONS]:
+        kept.add(encoded(case.prompt), 0, f"{case.answer}.")
+    return folder
+
+
+def picture_training(folder: Path) -> list[str]:
+    """The command that trains a user of pictures."""
+    model = DEFAULT_FOLDER / load_catalog().expert("digits-lenet5").file
+    return [sys.executable, "-m", "nodes.personal.training", str(folder), str(model), "8", ""]
+
+
+def text_training(folder: Path) -> list[str]:
+    """The command that trains a user of texts: shortly, and what it makes is promoted every time."""
+    return [sys.executable, "-m", "tests.faults.personal_kills", "--train-text", str(folder)]
+
+
+def train_text(folder: Path) -> None:
+    """The real training of a text expert, with few steps and questions, whose verdict is always yes."""
+    from nodes.personal.text import learning, training
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning, "Recipe", partial(learning.Recipe, steps=TEXT_STEPS))
+        patch.setattr(training, "GENERIC", TEXT_GENERIC)
+        patch.setattr(training, "verdict", lambda *given, **named: replace(verdict(*given, **named), promoted=True))
+        training.main([str(folder), str(TEXT_FOLDER.resolve() / f"{TEXT_EXPERT}.onnx"), ""])
+
+
+def kill_training(command: list[str], folder: Path, chance: random.Random, *, longest_s: float) -> str:
     """What is found after the kill of a training: "whole" (old or new expert, all corrections), else what is not."""
-    card = load_catalog().expert("digits-lenet5")
-    model = DEFAULT_FOLDER / card.file
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nodes.personal.training", str(folder), str(model), "8", ""],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(chance.uniform(0.0, longest_s))
     process.kill()
     process.wait()
@@ -126,27 +157,26 @@ def campaign(kills: int) -> list[Line]:
     if find_spec("torch") is None:
         print("not run: personal_kill_training needs torch (extra personalize)")
         return lines
-    outcomes = Counter()
+    return [
+        *lines,
+        _trainings("personal_kill_training", taught_folder, picture_training, kills),
+        _trainings("personal_kill_text_training", taught_text_folder, text_training, kills),
+    ]
+
+
+def _trainings(name: str, taught: Callable[[Path], Path], command: Callable[[Path], list[str]], kills: int) -> Line:
+    """Kills of one user's trainings, one after the other, anywhere in a training or shortly behind it."""
+    chance, outcomes, versions = random.Random(1), Counter[str](), set[bytes]()
     with tempfile.TemporaryDirectory() as folder:
-        user, started_s = taught_folder(Path(folder) / "user"), time.monotonic()
-        kill_training(user, random.Random(0), longest_s=0.0)
-        longest_s = _training_s(user) if started_s else 0.0
+        user = taught(Path(folder) / "user")
+        started_s = time.monotonic()
+        subprocess.run(command(user), check=True, stdout=subprocess.DEVNULL)
+        longest_s = 1.2 * (time.monotonic() - started_s)
         for _ in range(kills):
-            outcomes[kill_training(user, chance, longest_s=1.2 * longest_s)] += 1
-    missed = [] if outcomes == {"whole": kills} else [f"personal_kill_training: {outcomes}"]
-    return [*lines, Line("personal_kill_training", kills, {"outcomes": dict(outcomes)}, missed)]
-
-
-def _training_s(folder: Path) -> float:
-    """How long a training takes that nobody kills."""
-    model = DEFAULT_FOLDER / load_catalog().expert("digits-lenet5").file
-    started_s = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", "nodes.personal.training", str(folder), str(model), "8", ""],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    return time.monotonic() - started_s
+            outcomes[kill_training(command(user), user, chance, longest_s=longest_s)] += 1
+            versions.add((user / CURRENT).read_bytes() if (user / CURRENT).exists() else b"")
+    missed = [] if outcomes == {"whole": kills} else [f"{name}: {outcomes}"]
+    return Line(name, kills, {"outcomes": dict(outcomes), "versions": len(versions)}, missed)
 
 
 def main() -> None:
@@ -155,10 +185,14 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=KILLS)
     parser.add_argument("--no-record", action="store_true")
     parser.add_argument("--promote", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--train-text", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--in-place", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.promote is not None:
         promote_forever(options.promote, in_place=options.in_place)
+    if options.train_text is not None:
+        train_text(options.train_text)
+        return
     lines = campaign(options.kills)
     conclude(lines, keep=not options.no_record)
 

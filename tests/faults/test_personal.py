@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import random
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from tests.faults.personal_kills import kill_promotion, kill_training, taught_folder
+from nodes.personal.expert import CURRENT
+from tests.faults.personal_kills import (
+    kill_promotion,
+    kill_training,
+    picture_training,
+    taught_folder,
+    taught_text_folder,
+    text_training,
+)
 
 pytestmark = [pytest.mark.system, pytest.mark.faults]
 
@@ -21,4 +30,16 @@ def test_a_killed_promotion_leaves_a_whole_expert(tmp_path: Path) -> None:
 @pytest.mark.skipif(find_spec("torch") is None, reason="NOT RUN: training needs torch (extra personalize)")
 def test_a_killed_training_leaves_what_was_there(tmp_path: Path) -> None:
     chance, user = random.Random(4), taught_folder(tmp_path / "user")
-    assert [kill_training(user, chance, longest_s=4.0) for _ in range(3)] == ["whole"] * 3
+    command = picture_training(user)
+    assert [kill_training(command, user, chance, longest_s=4.0) for _ in range(3)] == ["whole"] * 3
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="NOT RUN: training needs torch (extra personalize)")
+def test_a_killed_training_of_a_text_expert_leaves_what_was_there(tmp_path: Path) -> None:
+    chance, user = random.Random(5), taught_text_folder(tmp_path / "user")
+    command = text_training(user)
+    assert kill_training(command, user, chance, longest_s=0.0) == "whole"
+    assert not (user / CURRENT).exists()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert (user / CURRENT).exists()
+    assert kill_training(command, user, chance, longest_s=4.0) == "whole"

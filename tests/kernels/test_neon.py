@@ -63,3 +63,24 @@ def test_whole_programs_agree_on_every_instruction_set_here(tmp_path: Path) -> N
     assert set(found) == {isa.name.lower() for isa in Isa if runs(isa)}
     assert max(found.values()) <= 1e-5
     assert subprocess.run([check, "spoil"], capture_output=True).returncode == 1
+
+
+@pytest.mark.skipif(
+    not (shutil.which(CROSS) and shutil.which(EMULATOR)), reason=f"not run: {CROSS} or {EMULATOR} is not installed"
+)
+def test_layers_of_forked_classifiers_are_right_on_neon_under_emulation(tmp_path: Path) -> None:
+    found = results([EMULATOR, str(built(CROSS, tmp_path / "check", "-static", check="check_fork.c"))])
+    assert set(found) == {"plain", "neon"}
+    assert max(found.values()) <= 1e-4
+
+
+@pytest.mark.skipif(compiler() is None or not available(), reason="not run: no C compiler")
+def test_layers_of_forked_classifiers_agree_on_every_instruction_set_here(tmp_path: Path) -> None:
+    """What the emulator runs, run here; and the control: it fails where a number is spoilt in between."""
+    cc = compiler()
+    assert cc is not None
+    check = str(built(cc, tmp_path / "check", check="check_fork.c"))
+    found = results([check])
+    assert set(found) == {isa.name.lower() for isa in Isa if runs(isa)}
+    assert max(found.values()) <= 1e-4
+    assert subprocess.run([check, "spoil"], capture_output=True).returncode == 1

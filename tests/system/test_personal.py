@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ pytestmark = pytest.mark.system
 PATIENT = Budget(max_latency_ms=5000.0)
 WRITER = Writer(slant=0.5, rotation=-0.2, width=0.8, habits={7: "bar", 4: "mirror"})
 CORRECTED = 40
+UNSEALED = (sys.executable, "-m", "tests.fakes.unsealed_node")
+CANARY_USER = "canary-user-name"
+CANARY = (
+    np.frombuffer(b"canary-5f3a91c7e2d84b06-of-a-user" * 8, np.uint8)[:64].astype(np.float32).reshape(1, 8, 8) / 255.0
+)
+SECRETS = [CANARY.astype(np.float32).tobytes(), CANARY_USER.encode()]
 
 
 @pytest.fixture(scope="module")
@@ -117,15 +124,44 @@ def test_requests_that_ran_elsewhere_are_kept_at_home(client: Client, written: A
 
 
 def test_nothing_of_a_user_is_on_disk_or_in_logs_in_the_clear(client: Client, folder: Path, fleet: Fleet) -> None:
-    canary = np.frombuffer(b"canary-5f3a91c7e2d84b06-of-a-user" * 8, np.uint8)[:64]
-    image = (canary.astype(np.float32) / 255.0).reshape(1, 8, 8)
-    answer = client.infer(image, budget=PATIENT, user="canary-user-name")
+    plant(client, request_id="known-to-the-disk-77b0")
+    assert scan(folder, SECRETS) == []
+    # The control: the scan sees what the gateway does write of a request, in its database and its log.
+    kept = {file.name for file in scan(folder, [b"known-to-the-disk-77b0"])}
+    assert any(name.endswith("gateway.log") for name in kept)
+    assert any(".db" in name or name.endswith("-wal") for name in kept), kept
+    client.personal(CANARY_USER, "forget")
+    assert scan(folder, SECRETS) == []
+
+
+def test_the_scan_notices_a_node_that_does_not_seal(tmp_path: Path) -> None:
+    """The control: the same fleet, sealing switched off on its node, and the same picture."""
+    users = tmp_path / "users"
+    flags = ("--profiling-s", "0.1", "--personal", str(users), "--personal-expert", "digits-lenet5")
+    plan = NodePlan("home", "laptop-cpu", ("digits-lenet5",), (*flags, "--personal-day-j", "0"))
+    (tmp_path / "fleet").mkdir()
+    with Fleet(tmp_path / "fleet") as fleet:
+        fleet.start_gateway()
+        fleet.start_process("home", [*UNSEALED, *plan.arguments(fleet.address), "--log", "json"])
+        fleet.wait_ready()
+        with fleet.client() as client:
+            plant(client, request_id="not-sealed")
+            found = scan(tmp_path, SECRETS)
+            client.personal(CANARY_USER, "forget")
+            after = scan(tmp_path, SECRETS)
+    # One input waits, one was corrected; all of it lies with the user, and nothing beside it even here.
+    assert len(found) >= 2
+    assert all(file.is_relative_to(users) for file in found)
+    assert after == []
+
+
+def plant(client: Client, *, request_id: str) -> None:
+    """A user's picture that was corrected, and the same one waiting for it."""
+    answer = client.infer(CANARY, budget=PATIENT, user=CANARY_USER, request_id=request_id)
     client.correct(answer.request_id, "3")
-    again = client.infer(image, budget=PATIENT, user="canary-user-name")
-    assert again.request_id
-    assert scan(folder, [image.tobytes(), b"canary-user-name"]) == []
-    client.personal("canary-user-name", "forget")
-    assert scan(folder, [image.tobytes(), b"canary-user-name"]) == []
+    assert client.infer(CANARY, budget=PATIENT, user=CANARY_USER).request_id
+    # What is kept is written after the answer; a further correction waits for it.
+    assert client.personal(CANARY_USER, "status").corrections == 1
 
 
 def test_a_users_texts_are_kept_corrected_and_forgotten(texts: Fleet, text_folder: Path) -> None:

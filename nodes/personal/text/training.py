@@ -10,7 +10,6 @@ right is being the very text that the user wants. Shapes: n questions, g numbers
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -172,7 +171,6 @@ def run(folder: Path, scene: Scene, seal: Seal, *, seed: int = 0) -> dict[str, A
 def main(arguments: Sequence[str]) -> int:
     """See the module."""
     folder, model, models = arguments
-    os.nice(15)
     started_s = time.process_time()
     scene = open_scene(Path(model), Path(models) if models else None)
     told = run(Path(folder), scene, KeySeal(owner_key(Path(folder))))

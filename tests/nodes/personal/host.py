@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -9,7 +10,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from deploy.demo.writer import Writer
@@ -22,6 +22,7 @@ from nodes.inventory import load_inventory
 from nodes.personal.choosing import Settings
 from nodes.personal.office import Office
 from nodes.personal.sealing import KeySeal, Seal
+from nodes.worker.sessions import Model, model_of
 from nodes.zoo.catalog import load_catalog
 
 EXPERT = "digits-lenet5"
@@ -43,13 +44,13 @@ class PlainSeal:
 
 
 class HostEngine:
-    """ONNX Runtime without a process around it."""
+    """What a worker runs, without a process around it."""
 
     def __init__(self) -> None:
         self.events = EngineEvents()
         self.state = EngineState.READY
         self.restarts = self.running = self.queued = 0
-        self.sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self.models: dict[str, Model] = {}
         self.batches: list[tuple[str, int]] = []
 
     async def load(self, arms: Sequence[ArmSpec]) -> None:
@@ -58,25 +59,23 @@ class HostEngine:
             await self.attach(arm.key, arm.model_file.read_bytes())
 
     async def attach(self, arm: str, model: bytes) -> None:
-        self.sessions[arm] = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        self.models[arm] = model_of(model, Path(""), "")
 
     def detach(self, arm: str) -> None:
-        self.sessions.pop(arm, None)
+        self.models.pop(arm, None)
 
     async def infer(self, job: Job) -> JobResult:
         job.on_start()
-        session = self.sessions[job.arm]
-        names = [output.name for output in session.get_outputs()]
         started_s = perf_counter()
-        found = session.run(names, dict(job.inputs))
+        found = self.models[job.arm].run(job.inputs)
         self.batches.append((job.arm, len(next(iter(job.inputs.values())))))
-        return JobResult(dict(zip(names, found, strict=True)), 0.0, (perf_counter() - started_s) * 1e3)
+        return JobResult(found, 0.0, (perf_counter() - started_s) * 1e3)
 
     def generate(self, job: TextJob) -> AsyncGenerator[TextPiece | TextEnd]:
         raise EngineError("tensors only")
 
     async def close(self) -> None:
-        self.sessions.clear()
+        self.models.clear()
 
 
 @cache
@@ -103,6 +102,18 @@ async def open_office(
     given = Settings(folder, "node", expert, **{"day_j": 0.0, **settings})
     office = Office(given, inventory, engine, UnmeasuredMeter(), make_seal=make_seal, now_unix_s=now_unix_s)
     await office.prepare()
+    return office
+
+
+async def trained_office(folder: Path, rows: range, **settings: Any) -> Office:
+    """An office whose user made these corrections and was trained for once, by the last of them."""
+    office = await open_office(folder, **settings)
+    await teach(office, rows[:-1])
+    await office.close()
+    office = await open_office(folder, day_j=1_000.0, **settings)
+    await teach(office, rows[-1:])
+    async with asyncio.timeout(180.0):  # The machine may be shared.
+        await office.settled()
     return office
 
 

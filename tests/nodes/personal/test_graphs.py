@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,15 @@ import onnx
 import onnxruntime
 import pytest
 
-from nodes.personal import graph, protobuf
+from kernels.errors import KernelError, ShapeError
+from kernels.native.library import available
+from nodes.personal import compiled, graph, protobuf
 from nodes.personal.delta import Delta, fold, shapes
 from nodes.personal.gate import HIDDEN, Gate, closed
 from nodes.personal.network import macs, parameters
 from nodes.personal.onnx_file import NotPersonal, read_network
 from nodes.personal.warp import IDENTITY
+from nodes.worker.sessions import model_of
 from nodes.zoo.catalog import DEFAULT_FOLDER, load_catalog
 
 CHAINS = ("digits-tinyconv", "digits-conv8", "digits-lenet5", "digits-wide")
@@ -69,6 +73,47 @@ def test_the_gate_decides_between_global_and_local_weights(expert: str, images: 
         probabilities, by_local = opened.run(None, one)
         np.testing.assert_allclose(probabilities, changed[row : row + 1], atol=1e-5)
         assert by_local.item()
+
+
+@pytest.mark.skipif(not available(), reason="NOT RUN: no compiled library")
+@pytest.mark.parametrize("expert", CHAINS)
+def test_the_compiled_form_answers_as_the_graph(expert: str, images: np.ndarray) -> None:
+    """As the worker loads it; the gate is between its samples. The control: other weights give other answers."""
+    network, weights = read_network(_model(expert), 8)
+    assert compiled.known(network)
+    rng = np.random.default_rng(1)
+    arrays = {n: rng.normal(0, 0.05, s).astype(np.float32) for n, s in shapes(network, weights).items()}
+    local = fold(network, weights, Delta(arrays, IDENTITY))
+    plain, _, seen_ng = _session(graph.observed(network, weights)).run(None, {"image": images})
+    first_fh = rng.normal(0, 1, (seen_ng.shape[1], HIDDEN)).astype(np.float32)
+    gate = Gate(first_fh, np.zeros(HIDDEN, np.float32), np.ones(HIDDEN, np.float32), 0.0)
+    gate = replace(gate, threshold=-float(np.median(gate.score(seen_ng))))
+    model = model_of(compiled.packed(compiled.personal(network, weights, local, gate)), Path(""), "")
+    told = model.run({"image": images})
+    assert 10 <= told["local"].sum() <= 30
+    session = _session(graph.personal(network, weights, local, gate))
+    for row in range(len(images)):
+        probabilities, by_local = session.run(None, {"image": images[row : row + 1]})
+        np.testing.assert_allclose(told["probabilities"][row], probabilities[0], atol=1e-5)
+        assert told["local"][row] == by_local
+    alone = model_of(compiled.packed(compiled.plain(network, weights)), Path(""), "").run({"image": images})
+    np.testing.assert_allclose(alone["probabilities"], plain, atol=1e-5)
+    assert np.abs(alone["probabilities"] - told["probabilities"]).max() > 0.01
+
+
+@pytest.mark.skipif(not available(), reason="NOT RUN: no compiled library")
+def test_what_the_worker_cannot_run_is_refused() -> None:
+    network, weights = read_network(_model("digits-lenet5"), 8)
+    whole = compiled.packed(compiled.plain(network, weights))
+    model = model_of(whole, Path(""), "")
+    for wrong in ({"picture": np.zeros((1, 8, 8), np.float32)}, {"image": np.zeros((1, 8, 9), np.float32)}):
+        with pytest.raises(ShapeError):
+            model.run(wrong)
+    for cut in (whole[:100], whole[: len(whole) // 2], b"PK\x03\x04"):
+        with pytest.raises(KernelError, match="not a forked classifier"):
+            model_of(cut, Path(""), "")
+    grouped = replace(network, stages=(network.first, replace(network.stages[1], groups=2), *network.stages[2:]))
+    assert not compiled.known(grouped)
 
 
 def test_lenet_has_the_published_size() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
@@ -41,6 +41,7 @@ from tests.nodes.personal.host import ADA, PlainSeal
 
 EXPERT = "skills-dates"
 EVE = m.Owner("tenant-a", "eve")
+AT_ONCE = 4
 NEEDS_TORCH = pytest.mark.skipif(find_spec("torch") is None, reason="NOT RUN: needs torch (extra personalize)")
 
 
@@ -94,6 +95,15 @@ async def ask(office: TextOffice, question: str, request_id: str, owner: m.Owner
             text += item.text
     assert note is not None
     return text, note.by
+
+
+async def ask_all(office: TextOffice, questions: Sequence[str], owner: m.Owner = ADA) -> list[tuple[str, str]]:
+    """All of them in turn, some at once: steps of the batch serve several."""
+    told: list[tuple[str, str]] = []
+    for at in range(0, len(questions), AT_ONCE):
+        some = enumerate(questions[at : at + AT_ONCE], start=at)
+        told += await asyncio.gather(*(ask(office, question, f"{owner.user}{n}", owner) for n, question in some))
+    return told
 
 
 async def correct(office: TextOffice, request_id: str, answer: str, owner: m.Owner = ADA) -> m.PersonalReport:
@@ -284,7 +294,8 @@ async def test_a_users_own_format_is_learned_judged_served_and_forgotten(
     await office.close()
     office = await open_office(tmp_path, engine, day_j=10_000.0)
     held = dates(40, seed=2)
-    before = [await ask(office, question, "h", EVE) for question, _, _ in held]
+    asked = [question for question, _, _ in held]
+    before = await ask_all(office, asked, EVE)
     await office.follow(m.PersonalOrder(1, ADA, "skills", "train"))
     async with asyncio.timeout(300.0):
         await office.settled()
@@ -292,13 +303,12 @@ async def test_a_users_own_format_is_learned_judged_served_and_forgotten(
     assert (status.tier, status.corrections) == ("delta", 60)
     assert status.local_fraction > status.global_fraction
     assert status.generic_drop_fraction <= 0.001
-    after = [await ask(office, question, f"h{n}") for n, (question, _, _) in enumerate(held)]
+    after = await ask_all(office, asked)
     gained = [is_right(text, wanted) for (text, _), (_, _, wanted) in zip(after, held, strict=True)]
     assert not any(is_right(text, wanted) for (text, _), (_, _, wanted) in zip(before, held, strict=True))
     assert np.mean(gained) > 0.5
     generic = load_text_catalog().test[:120]
-    theirs = [await ask(office, one.prompt, f"g{n}", EVE) for n, one in enumerate(generic)]
-    mine = [await ask(office, one.prompt, f"m{n}") for n, one in enumerate(generic)]
+    theirs, mine = [await ask_all(office, [one.prompt for one in generic], owner) for owner in (EVE, ADA)]
     lost = sum(
         is_right(plain, one.answer) and not is_right(own, one.answer)
         for (plain, _), (own, _), one in zip(theirs, mine, generic, strict=True)

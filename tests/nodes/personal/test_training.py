@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,19 +11,16 @@ from numpy.typing import NDArray
 
 from nodes.agent import messages as m
 from nodes.personal.office import Office
-from tests.nodes.personal.host import ADA, ask, correct, open_office, teach, written
+from tests.nodes.personal.host import ADA, ask, correct, open_office, teach, trained_office, written
 
 pytestmark = pytest.mark.skipif(find_spec("torch") is None, reason="NOT RUN: training needs torch (extra personalize)")
 
 
 async def test_a_delta_is_trained_when_idle_and_beats_the_global_expert(tmp_path: Path) -> None:
-    office = await open_office(tmp_path, day_j=1_000.0)
+    office = await trained_office(tmp_path, range(60))
     images, labels_n = written()
     held = range(200, 320)
     before = np.mean([(await ask_plain(office, images[n])) == labels_n[n] for n in held])
-    await teach(office, range(60))
-    async with asyncio.timeout(180.0):  # Several trainings on the way; the machine may be shared.
-        await office.settled()
     status = (await office.follow(m.PersonalOrder(1, ADA, "digits", "status"))).status
     assert status.tier == "delta"
     assert status.training_energy_j > 0.0
