@@ -240,7 +240,7 @@ class FakeNode:
             return found
 
     async def _read(self) -> None:
-        while (message := await self._call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+        while (message := await self._next()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
             for command in message.commands:
                 self._obey(command)
             for turn in message.turns:
@@ -248,6 +248,13 @@ class FakeNode:
             async with self.seen.changed:
                 self.seen.changed.notify_all()
         self.seen.ended.set()
+
+    async def _next(self) -> Any:
+        """The gateway's next message; nothing more ever comes of one that died."""
+        try:
+            return await self._call.read()
+        except grpc.aio.AioRpcError:
+            return await asyncio.Future()
 
     def _obey(self, command: fleet.NodeCommand) -> None:
         match command.WhichOneof("command"):
