@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import structlog
 
 from deploy.demo.writer import Writer
@@ -22,6 +22,7 @@ from nodes.engines.contract import Job, JobResult
 from nodes.inventory import load_inventory
 from nodes.personal.choosing import Settings
 from nodes.personal.office import Office
+from nodes.worker.sessions import Model, model_of
 from nodes.zoo.catalog import load_catalog
 
 EXPERT = "digits-lenet5"
@@ -54,28 +55,26 @@ class Handwriting:
 
 
 class _Engine:
-    """ONNX Runtime in this process, as an office needs it."""
+    """What a worker runs, in this process, as an office needs it."""
 
     running = queued = 0
 
     def __init__(self) -> None:
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._models: dict[str, Model] = {}
 
     async def attach(self, arm: str, model: bytes) -> None:
         """Load a model."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self._sessions[arm] = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._models[arm] = model_of(model, Path(), "")
 
     def detach(self, arm: str) -> None:
         """Forget it."""
-        self._sessions.pop(arm, None)
+        self._models.pop(arm, None)
 
     async def infer(self, job: Job) -> JobResult:
         """Run it."""
-        session = self._sessions[job.arm]
-        names = [output.name for output in session.get_outputs()]
-        return JobResult(dict(zip(names, session.run(names, dict(job.inputs)), strict=True)), 0.0, 0.0)
+        started_s = time.perf_counter()
+        outputs = self._models[job.arm].run(job.inputs)
+        return JobResult(outputs, 0.0, (time.perf_counter() - started_s) * 1e3)
 
 
 def correct_a_user() -> Handwriting:
