@@ -91,6 +91,7 @@ class Desk:
         self._profiles = profiles or {}
         self._personal = personal
         self._personal_texts = personal_texts
+        self._offices = tuple(office for office in (personal, personal_texts) if office is not None)
         self._resident = resident
         self._runs: dict[int, _Run] = {}
         self._open_tasks: set[asyncio.Task[None]] = set()
@@ -118,6 +119,8 @@ class Desk:
         else:
             run = _Run(work, arm, time.monotonic() + work.deadline_ms * 1e-3, turns=turns.turns_of(work))
             self._runs[work.work_id] = run
+            for office in self._offices:
+                office.heard()
             run.task = self._spawn(self._serve(run))
 
     def turn(self, work_id: int, turn: Turn) -> None:
@@ -148,14 +151,7 @@ class Desk:
                     self._spawn(self._resident.manage(key, command.verb, ttl_s=command.ttl_s))
 
     async def _keep(self, command: m.Keep) -> None:
-        office = next(
-            (
-                one
-                for one in (self._personal, self._personal_texts)
-                if one is not None and one.arm.expert == command.expert
-            ),
-            None,
-        )
+        office = next((one for one in self._offices if one.arm.expert == command.expert), None)
         if office is None:
             return
         try:
@@ -165,8 +161,7 @@ class Desk:
             log.warning("input not kept", why=type(error).__name__)
 
     async def _follow(self, order: m.PersonalOrder) -> None:
-        offices = [office for office in (self._personal, self._personal_texts) if office is not None]
-        office = next((office for office in offices if office.arm.task == order.task), None)
+        office = next((office for office in self._offices if office.arm.task == order.task), None)
         if office is None:
             report = m.PersonalReport(order.order_id, "PERSONAL_OFF", "This node keeps no personal experts for it.")
         else:

@@ -91,6 +91,10 @@ class House(ABC, Generic[H]):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def heard(self) -> None:
+        """Work of any kind has come to the node; trainings stand back."""
+        self._trainer.heard()
+
     async def keep(self, owner: m.Owner, request_id: str, image: NDArray[Any]) -> None:
         """Keep an input that ran elsewhere."""
         mark = owner_mark(owner.tenant, owner.user)

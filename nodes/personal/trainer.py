@@ -1,4 +1,4 @@
-"""When a delta is trained, and at whose expense: one at a time, when nothing else runs, within a day's joules."""
+"""When a delta is trained, and at whose expense: one at a time, while nothing else runs, within a day's joules."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from typing import Any
 import structlog
 
 from nodes.personal.hand import Holding
+from nodes.personal.pause import Pause
 
 IDLE_S = 0.5
 LOOK_S = 0.1
-# A guest may have to wait for the cores; what hangs is ended all the same.
-TIMEOUT_S = 1_800.0
+# A guest waits while the node serves; what hangs is ended all the same.
+TIMEOUT_S = 7_200.0
 # Where no profile tells joules: what a small core draws at full load.
 CORE_W = 15.0
 DAY_S = 86_400
@@ -64,6 +65,7 @@ class Trainer:
         self._day_j = day_j
         self._sample_j = sample_j
         self._busy = busy
+        self._pause = Pause(busy)
         self._now_unix_s = now_unix_s
         # Whether what is learned must fit a row of the graph that all users share; known once that was measured.
         self.shared = False
@@ -72,6 +74,10 @@ class Trainer:
         self._spent_j = 0.0
         # Without torch there is only the instant tier.
         self.able = find_spec("torch") is not None
+
+    def heard(self) -> None:
+        """The node has work: a training that runs stops until it has none."""
+        self._pause.heard()
 
     def wants(self, hand: Holding) -> bool:
         """Whether a training of this user is to begin; says in `hand.state` why not."""
@@ -113,6 +119,7 @@ class Trainer:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )
+        pausing = asyncio.create_task(self._pause.accompany(process))
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 out, _ = await process.communicate()
@@ -120,6 +127,7 @@ class Trainer:
         except (TimeoutError, ValueError):
             return {}
         finally:
+            pausing.cancel()
             if process.returncode is None:
                 process.kill()
                 await process.wait()
