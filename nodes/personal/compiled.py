@@ -1,6 +1,6 @@
 """A user's classifier for the compiled kernels: network, gate and choice in one call, where they know all its layers.
 
-Small networks feel every node of a graph, and the gate adds nine; here it takes less than a microsecond.
+Small networks feel every node of a graph, and the gate adds nine; here they are a part of the one call.
 """
 
 from __future__ import annotations

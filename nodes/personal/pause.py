@@ -51,7 +51,7 @@ class Pause:
         self._slice_until_s = -math.inf
 
     def heard(self) -> None:
-        """Work has come; a guest stops at once. Cost: below a microsecond, some for the first of many."""
+        """Work has come; a guest stops at once."""
         now_s = self._heard_s = self._clock()
         if self._guest is not None and self._stopped_s is None and now_s >= self._slice_until_s:
             self._stop(self._guest, now_s)
