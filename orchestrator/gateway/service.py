@@ -272,7 +272,8 @@ class Service:
             self._settle(ticket, entry)
             return
         ticket.tokens = end.prompt_tokens + end.completion_tokens
-        reply = TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings, entry.account)
+        profile = "" if entry.limits is None else entry.limits.profile
+        reply = TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings, entry.account, profile)
         kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
         yield reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
 
