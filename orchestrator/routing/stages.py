@@ -10,7 +10,6 @@ bound.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -58,9 +57,10 @@ class Stages:
 
     def fresh(self) -> Stages:
         """The same stages, of which nothing is known yet."""
-        other = copy(self)
-        other._latency_kg = np.zeros_like(self._latency_kg)
-        other._service_kgf = np.zeros_like(self._service_kgf)
+        other = Stages.__new__(Stages)
+        other.__dict__.update(self.__dict__)
+        other._latency_kg = np.zeros(self._latency_kg.shape)
+        other._service_kgf = np.zeros(self._service_kgf.shape)
         return other
 
     def take(self, typical_ms_n: Floats, bound_ms_n: Floats) -> None:

@@ -8,7 +8,6 @@ out, so that one query is a handful of array operations.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -55,6 +54,8 @@ class RouteTable:
         # Routes that may stop before their end: what is expected of them hangs on the query.
         self._staged = np.flatnonzero([len(route.arms) > 1 for route in bound])
         self._is_long = len(bound) >= LONG_ROUTES
+        # Where every route is one arm: which. Then nothing is added up over stages or arms side by side.
+        self._arm_r = self._arms_rsf[:, 0, 0].copy() if shape[1:] == (1, 1) else None
         self.experts_r = np.array([route.experts for route in bound], dtype=np.intp)
         self.most_experts = int(self.experts_r.max(initial=0))
         self._fusions = np.array([route.route.fusion.value for route in bound])
@@ -81,7 +82,9 @@ class RouteTable:
 
     def priced(self, figures: Figures) -> RouteTable:
         """The same routes on other figures, such as those of one text. Cost: 20 µs."""
-        other = copy(self)
+        # What `copy` does, without looking for other ways to do it: every text has its own.
+        other = RouteTable.__new__(RouteTable)
+        other.__dict__.update(self.__dict__)
         other._board = figures
         other._stages = self._stages.fresh()
         other._forget()
@@ -159,7 +162,7 @@ class RouteTable:
         self._follow_latency()
         self._follow_availability()
         available_r = self._available
-        if self._is_long:
+        if self._is_long or self._arm_r is not None:
             expected_kr = self._expected(estimate.reach_rs)
         else:
             # Not every stage runs: expected figures weigh it by the chance that it is reached.
@@ -181,8 +184,8 @@ class RouteTable:
         return self._qualities[1]
 
     def _expected(self, reach_ms: Floats) -> Floats:
-        """Joules and milliseconds as of a short table: most routes of a long one are single experts on their many
-        nodes, and a first stage always runs."""
+        """Joules and milliseconds where most routes are single experts on their many nodes: a first stage always
+        runs."""
         expected_krs = self._expected_krs
         expected_kr = expected_krs[:, :, 0].copy()
         if len(self._staged):
@@ -252,7 +255,11 @@ class RouteTable:
 
     def _energies(self, routes: Indices | slice) -> tuple[Floats, Floats]:
         """Expected joules of each stage of these routes, and the bound of each route."""
-        board, arms_rsf, mask_rsf = self._board, self._arms_rsf[routes], self._mask_rsf[routes]
+        board = self._board
+        if self._arm_r is not None:
+            arm_r = self._arm_r[routes]
+            return board.energy_j_n[arm_r][:, None], board.energy_bound_j_n[arm_r]
+        arms_rsf, mask_rsf = self._arms_rsf[routes], self._mask_rsf[routes]
         bound_rsf = np.where(mask_rsf > 0, board.energy_bound_j_n[arms_rsf], 0.0)
         return (board.energy_j_n[arms_rsf] * mask_rsf).sum(axis=2), bound_rsf.sum(axis=(1, 2))
 
@@ -270,12 +277,22 @@ class RouteTable:
 
     def _follow_all_latencies(self) -> None:
         board = self._board
+        if self._arm_r is not None:
+            self._follow_lone_latencies(board, self._arm_r)
+            return
         if self._latency_version != board.latency_changes.version:
             self._stages.take(board.service_ms_n, board.service_bound_ms_n)
         latency_krs = self._stages.latencies((board.wait_ms_n, board.wait_bound_ms_n) if board.loaded else None)
         self._expected_krs[1] = latency_krs[0]
         self._latency_bound_r = latency_krs[1].sum(axis=1)
         self._price_turns(1, self._latency_bound_r)
+
+    def _follow_lone_latencies(self, board: Figures, arm_r: Indices) -> None:
+        typical_r, bound_r = board.service_ms_n[arm_r], board.service_bound_ms_n[arm_r]
+        if board.loaded:
+            typical_r += board.wait_ms_n[arm_r]
+            bound_r += board.wait_bound_ms_n[arm_r]
+        self._expected_krs[1, :, 0], self._latency_bound_r = typical_r, bound_r
 
     def _price_turns(self, k: int, bound_r: Floats) -> None:
         """Joules (k = 0) or milliseconds (1) of texts that are written in turns, where what one text costs is known."""
@@ -335,6 +352,9 @@ class RouteTable:
             self._available[routes] = self._availability(routes)
 
     def _availability(self, routes: Indices | slice) -> Bools:
+        if self._arm_r is not None:
+            arm_r = self._arm_r[routes]
+            return np.asarray(self._board.available_n[arm_r] & ~self._board.full_n[arm_r])
         arms_rsf = self._arms_rsf[routes]
         open_rsf = self._board.available_n[arms_rsf] & ~self._board.full_n[arms_rsf]
         return np.asarray((open_rsf | self._absent_rsf[routes]).all(axis=(1, 2)))
