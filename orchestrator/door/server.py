@@ -167,7 +167,8 @@ class _Connection(asyncio.Protocol):
             raise _Refused(400)
         self._due_s = None
         # Afterwards the parser has forgotten what the head said of it.
-        self._coming = Turn(self, self._scope(), keeps=bool(self._parser.should_keep_alive()))
+        keeps = bool(self._parser.should_keep_alive())
+        self._coming = Turn(self, self._scope(), keeps=keeps, expects=b"expect" in names)
         if self._exchange is None:
             self._begin(self._coming)
         elif len(self._queue) < MAX_AHEAD:

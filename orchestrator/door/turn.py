@@ -51,9 +51,10 @@ class Turn:
         connection: Where it came from.
         scope: See ASGI.
         keeps: Whether its client wants the connection kept.
+        expects: Whether its client waits to be told to go on before it sends the body.
     """
 
-    def __init__(self, connection: Link, scope: dict[str, Any], *, keeps: bool) -> None:
+    def __init__(self, connection: Link, scope: dict[str, Any], *, keeps: bool, expects: bool = False) -> None:
         self.scope = scope
         self.keeps = keeps
         self.received = self.started = self.finished = False
@@ -65,7 +66,7 @@ class Turn:
         self._on_gone: Callable[[], None] | None = None
         self._waiting: asyncio.Future[None] | None = None
         scope[TURN] = self
-        self._continue = any(name == b"expect" for name, _ in scope["headers"])
+        self._continue = expects
         self._chunked = False
 
     # ---- what comes

@@ -170,13 +170,14 @@ class TextRunner:
             TimeoutError: Time ran out.
         """
         panel, progress = course.panel, course.progress
-        whole_j = sum(float(course.figures.energy_bound_j_n[index]) for index in arms)
         missing = {index: self._board.states[index].arm.expert for index in arms}
-        missing = {index: expert for index, expert in missing.items() if expert not in panel.answered}
-        started_s, allowed_j = time.monotonic(), progress.allowed_j
+        if panel.answered:
+            missing = {index: expert for index, expert in missing.items() if expert not in panel.answered}
         if len(missing) == 1:
             await self._hear_one(course, next(iter(missing)), stage)
             return
+        whole_j = sum(float(course.figures.energy_bound_j_n[index]) for index in arms)
+        started_s, allowed_j = time.monotonic(), progress.allowed_j
         tasks = {}
         for index in missing:
             own_j = float(course.figures.energy_bound_j_n[index])

@@ -66,6 +66,8 @@ ANYWHERE = Placement()
 def placement_of(query: Query | TextQuery) -> Placement:
     """Where a query may run, and on which operating points."""
     most = query.max_mass if isinstance(query, Query) else WHOLE
+    if not query.allowed_nodes and not query.required_tags and most >= WHOLE:
+        return ANYWHERE
     return Placement(query.allowed_nodes, query.required_tags, most)
 
 
