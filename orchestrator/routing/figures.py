@@ -62,7 +62,7 @@ class TextFigures:
 
     Args:
         prompt_tokens_n: Of the prompt as each arm counts, typically.
-        turns: What the text costs where several arms write it.
+        turns: What the text costs where several arms write it; None where no arm writes in turns.
         cached_tokens_n: Of these, what each arm has kept from before, typically: in its joules and milliseconds they
             do not count. In no bound: a node may have forgotten, and a promise holds all the same.
     """
@@ -80,7 +80,7 @@ class TextFigures:
     loaded: bool
     prompt_tokens_n: Floats
     cached_tokens_n: Floats
-    turns: TurnRates
+    turns: TurnRates | None = None
     energy_changes: Changes = UNCHANGED
     latency_changes: Changes = UNCHANGED
     wait_changes: Changes = UNCHANGED
@@ -102,6 +102,7 @@ class _Asked:
         self._query = query
         self._read: dict[bool, tuple[int, int, Chain]] = {}
         self.max_tokens = query.parameters.max_tokens
+        self.greedy = not query.parameters.temperature
 
     def by(self, arm: Arm) -> tuple[int, int, Chain]:
         """Bytes, messages and the chain of what an arm reads."""
@@ -128,7 +129,6 @@ def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
         board.loaded,
         np.zeros(len(board.states)),
         np.zeros(len(board.states)),
-        TurnRates.empty(len(board.states), everyone=not query.parameters.temperature),
     )
     asked = _Asked(query)
     for state in board.states:
@@ -164,9 +164,12 @@ def _price(figures: TextFigures, board: ArmBoard, state: ArmState, asked: _Asked
 
 def _price_turns(figures: TextFigures, board: ArmBoard, state: ArmState, asked: _Asked) -> None:
     """The same of a text that the arm writes in turns with others."""
-    turns, track, n = figures.turns, state.text, state.index
+    track, n = state.text, state.index
     if state.arm.text is None:
         return
+    if figures.turns is None:
+        figures.turns = TurnRates.empty(len(board.states), everyone=asked.greedy)
+    turns = figures.turns
     profile, prompt_tokens = track.profile(state.arm.text), float(figures.prompt_tokens_n[n])
     mean, high = completions(profile, asked.max_tokens)
     together = track.factor(1 + board.nodes[state.arm.node].pending)
@@ -192,7 +195,7 @@ def covering(figures: TextFigures, arms: int) -> TextFigures:
     more = arms - len(figures.energy_j_n)
     if more <= 0:
         return figures
-    grown = replace(figures, turns=figures.turns.grown(more))
+    grown = replace(figures, turns=None if figures.turns is None else figures.turns.grown(more))
     for name, value in vars(figures).items():
         if isinstance(value, np.ndarray):
             setattr(grown, name, np.pad(value, (0, more)))

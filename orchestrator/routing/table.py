@@ -129,7 +129,7 @@ class RouteTable:
     def load_ms(self) -> Floats | None:
         """Milliseconds (r) in which each route loads experts that are not in memory; None where all are."""
         load_ms_n = self._board.load_ms_n
-        if not load_ms_n.any():
+        if not np.count_nonzero(load_ms_n):
             return None
         return np.asarray((load_ms_n[self._arms_rsf] * self._mask_rsf).max(axis=2).sum(axis=1))
 
