@@ -48,7 +48,7 @@ Answer = TypeVar("Answer")
 SETTLE_S = 0.15
 MAX_SETTLE_S = 1.0
 # Binding takes the longer the more arms there are, and every node that comes or goes asks for it. It takes at most this
-# part of the event loop; where it takes less than BIND_AT_ONCE_S, nothing is put off.
+# part of the event loop; only what goes beyond BIND_AT_ONCE_S, all of a burst together, is put off.
 BIND_FRACTION = 0.1
 BIND_AT_ONCE_S = 0.001
 PLAN_TIMEOUT_S = 60.0
@@ -119,6 +119,7 @@ class Planner:
         self._resting = frozenset[str]()
         self._numbers = itertools.count(1)
         self._wanted = asyncio.Event()
+        # When what binding has taken so far is its part of the time.
         self._bind_from_s = 0.0
         self._binding: asyncio.TimerHandle | None = None
         fleet.subscribe(self._on_change)
@@ -163,7 +164,7 @@ class Planner:
             if task not in self._standing or not self._fleet.board.has_arms(task):
                 # The first arms of a task serve at once, and the last ones' end is known at once.
                 self._rebind(task)
-        left_s = self._bind_from_s - time.monotonic()
+        left_s = self._bind_from_s - BIND_AT_ONCE_S / BIND_FRACTION - time.monotonic()
         if left_s <= 0.0:
             self.rebind()
         elif self._binding is None:
@@ -174,12 +175,11 @@ class Planner:
         if self._binding is not None:
             self._binding.cancel()
             self._binding = None
-        started_s = time.monotonic()
+        started_s = time.thread_time()
         for task in self._fleet.tasks:
             self._rebind(task)
-        ended_s = time.monotonic()
-        took_s = ended_s - started_s
-        self._bind_from_s = ended_s + took_s / BIND_FRACTION if took_s > BIND_AT_ONCE_S else 0.0
+        took_s = time.thread_time() - started_s
+        self._bind_from_s = max(self._bind_from_s, time.monotonic()) + took_s / BIND_FRACTION
 
     def _rebind(self, task: str) -> None:
         arms = self._fleet.board.arms(task)
@@ -188,7 +188,7 @@ class Planner:
             return
         known, plan = self._last.get(task, (None, None))
         if plan is not None and known == self._fleet.tasks[task]:
-            table = plan.table(arms, self._fleet.board)
+            table = plan.table(arms, self._fleet.board, self._table(task))
             if table.bound:
                 self._standing[task] = Standing(self._gated(task, plan), table)
                 return
@@ -197,7 +197,13 @@ class Planner:
     def _install(self, task: str, plan: Plan) -> None:
         self._last[task] = self._fleet.tasks[task], plan
         if arms := self._fleet.board.arms(task):
-            self._standing[task] = Standing(self._gated(task, plan), plan.table(arms, self._fleet.board))
+            table = plan.table(arms, self._fleet.board, self._table(task))
+            self._standing[task] = Standing(self._gated(task, plan), table)
+
+    def _table(self, task: str) -> RouteTable | None:
+        """The routes in force, also those of a plan before: they stay where a new plan has the same."""
+        standing = self._standing.get(task)
+        return None if standing is None else standing.table
 
     def _gated(self, task: str, plan: Plan) -> Plan:
         """The plan with the heads of the task's gate file, if it has one that knows its experts."""
