@@ -26,10 +26,11 @@ from optimizer.selection.utility import BestOf
 from orchestrator.fleet.arms import ArmState
 from orchestrator.fleet.fleet import Change, Fleet
 from orchestrator.planning.gate_files import GateFiles
+from orchestrator.planning.gathering import Gathering
 from orchestrator.planning.make import make_plan, plan_problem
 from orchestrator.planning.process import end_process, planning_process
 from orchestrator.planning.sharing import Party
-from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, moved, plan_arms, same_evidence
+from orchestrator.planning.snapshot import Planned, Snapshot, moved, plan_arms, same_evidence
 from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.fused import FusedQuality
 from orchestrator.routing.gated import gated
@@ -107,6 +108,7 @@ class Planner:
         self._limits = limits
         self._observe_s = observe_s
         self._make_executor = executor
+        self._gathering = Gathering(fleet.evidence)
         self._average_j = average_j
         self.gates = GateFiles() if gates is None else gates
         # What feedback has shown of votes and judges; it outlives every plan.
@@ -366,14 +368,13 @@ class Planner:
         arms = self._connected(task)
         if not arms:
             return None
-        evidence = gather_evidence(self._fleet.tasks[task], arms, self._fleet.evidence)
         hellos = [session.hello for session in self._fleet.sessions.values()]
         hellos += [sleeper.hello for sleeper in self._fleet.dormitory.sleepers.values()]
         limits_bytes = {hello.node: hello.memory_limit_bytes for hello in hellos if hello.memory_limit_bytes}
         return Snapshot(
             task=task,
             arms=plan_arms(arms, self._fleet.board),
-            evidence=evidence,
+            evidence=self._gathering.of(self._fleet.tasks[task], arms),
             energy_limit_j=self._limits.max_active_energy_j,
             max_active=self._limits.max_active,
             memory_limit_bytes=limits_bytes,
