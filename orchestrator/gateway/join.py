@@ -39,10 +39,8 @@ log = structlog.get_logger("fleet")
 END = grpc.aio.EOF  # type: ignore[attr-defined]
 HELLO_TIMEOUT_S = 10.0
 SWEEP_S = 0.5
-# Taking a node in costs the event loop about a millisecond, and what it leaves behind a quarter of one; where many come
-# or go at once, requests go on in between.
+# Taking a node in costs the event loop about a millisecond; where many come at once, requests go on in between.
 TURN_S = 0.005
-PARTING_S = 0.001
 
 
 class Afterwards(Protocol):
@@ -144,12 +142,19 @@ class Joiner:
         finally:
             # At once: what the node owes goes elsewhere.
             self._fleet.leave(session)
-            async with self._partings:
-                await asyncio.sleep(PARTING_S)
-            for task in (writer, reader, ended):
-                task.cancel()
-            await asyncio.gather(writer, reader, ended, return_exceptions=True)
-            log.info("node.left", node=session.name)
+            try:
+                await self._parting()
+            finally:
+                for task in (writer, reader, ended):
+                    task.cancel()
+                await asyncio.gather(writer, reader, ended, return_exceptions=True)
+                log.info("node.left", node=session.name)
+
+    async def _parting(self) -> None:
+        """Returns for one node after the other, each in a turn of the event loop of its own: where a switch fails,
+        requests go on while what its nodes leave behind is put away."""
+        async with self._partings:
+            await asyncio.sleep(0.0)
 
     def _welcome(self, session: NodeSession) -> fleet_pb2.Welcome:
         return fleet_pb2.Welcome(

@@ -29,6 +29,7 @@ from orchestrator.planning.gate_files import GateFiles
 from orchestrator.planning.gathering import Gathering
 from orchestrator.planning.make import make_plan, plan_problem
 from orchestrator.planning.process import end_process, planning_process
+from orchestrator.planning.settling import Settling
 from orchestrator.planning.sharing import Party
 from orchestrator.planning.snapshot import Planned, Snapshot, moved, plan_arms, same_evidence
 from orchestrator.routing.combined import CombinedModel
@@ -45,9 +46,6 @@ log = structlog.get_logger("planner")
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
-# Nodes that join together are planned for together: planning waits until none has come for so long, but not for ever.
-SETTLE_S = 0.15
-MAX_SETTLE_S = 1.0
 # Binding takes the longer the more arms there are, and every node that comes or goes asks for it. It takes at most this
 # part of the event loop; only what goes beyond BIND_AT_ONCE_S, all of a burst together, is put off.
 BIND_FRACTION = 0.1
@@ -121,6 +119,7 @@ class Planner:
         self._resting = frozenset[str]()
         self._numbers = itertools.count(1)
         self._wanted = asyncio.Event()
+        self._settling = Settling(self._bereft)
         # When what binding has taken so far is its part of the time.
         self._bind_from_s = 0.0
         self._binding: asyncio.TimerHandle | None = None
@@ -177,11 +176,11 @@ class Planner:
         if self._binding is not None:
             self._binding.cancel()
             self._binding = None
-        started_s = time.thread_time()
+        started_s = time.monotonic()
         for task in self._fleet.tasks:
             self._rebind(task)
-        took_s = time.thread_time() - started_s
-        self._bind_from_s = max(self._bind_from_s, time.monotonic()) + took_s / BIND_FRACTION
+        took_s = time.monotonic() - started_s
+        self._bind_from_s = max(self._bind_from_s, started_s) + took_s / BIND_FRACTION
 
     def _rebind(self, task: str) -> None:
         arms = self._fleet.board.arms(task)
@@ -243,22 +242,18 @@ class Planner:
         try:
             while True:
                 await self._change()
-                await self._quiet()
+                await self._settling.settle(self._wanted)
                 for task in list(self._fleet.tasks):
                     await self._plan(task)
         finally:
             if self._executor is not None:
                 end_process(self._executor)
 
-    async def _quiet(self) -> None:
-        """Returns when nothing has changed for a moment, or a storm of changes has lasted long enough."""
-        until_s = time.monotonic() + MAX_SETTLE_S
-        while True:
-            self._wanted.clear()
-            await asyncio.sleep(SETTLE_S)
-            if not self._wanted.is_set() or time.monotonic() >= until_s:
-                self._wanted.clear()
-                return
+    def _bereft(self) -> bool:
+        """Whether a plan in force has lost a node that it needs."""
+        fleet = self._fleet
+        needed = {node for standing in self._standing.values() for node in standing.plan.needed or ()}
+        return not needed <= fleet.sessions.keys() | fleet.dormitory.sleepers.keys()
 
     async def _change(self) -> None:
         """Returns when something changed: the fleet, what its arms really cost, or what a request may cost."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2
 from orchestrator.config import Nodes
@@ -291,3 +292,21 @@ async def test_a_lease_that_runs_out_ends_the_session_and_the_node_may_come_back
         await node.vanish()
         async with live.node(behaviour=answers(7)):
             assert (await infer(live, digit())).label == "7"
+
+
+async def test_nodes_that_are_lost_together_are_gone_at_once_and_put_away_one_by_one(live: Live) -> None:
+    """What a node leaves behind takes the event loop longer than its going: requests run in between."""
+    turns = live.gateway.joiner._partings
+    nodes = [live.node(name=f"n{number}", behaviour=answers(7)) for number in range(5)]
+    for node in nodes:
+        await node.join()
+    with capture_logs() as told:
+
+        def left() -> list[str]:
+            return [event["node"] for event in told if event["event"] == "node.left"]
+
+        async with turns:
+            await asyncio.gather(*(node.vanish() for node in nodes))
+            await until(lambda: set(states(live).values()) == {"offline"})
+            assert not left()
+        await until(lambda: len(left()) == len(nodes))
