@@ -13,9 +13,9 @@ import gc
 # New objects that have outlived their function when the collector goes through them: a third of a millisecond.
 NEW_OBJECTS = 1_000
 # After so many such looks it goes through what they left once more: about a millisecond ...
-LOOKS = 5
+LOOKS = 2
 # ... and after so many of those through everything, which takes 50 ms for 100,000 objects: once in 50 million.
-LATER_LOOKS = 10_000
+LATER_LOOKS = 20_000
 
 
 def collect_in_slices() -> None:
