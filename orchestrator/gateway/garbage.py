@@ -14,7 +14,7 @@ import gc
 NEW_OBJECTS = 1_000
 # After so many such looks it goes through what they left once more: about a millisecond ...
 LOOKS = 2
-# ... and after so many of those through everything, which takes 50 ms for 100,000 objects: once in 50 million.
+# ... and after so many of those through everything, which takes 50 ms for 100,000 objects: once in 60 million.
 LATER_LOOKS = 20_000
 
 
