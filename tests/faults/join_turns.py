@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from orchestrator.client import AsyncClient
 from tests.fakes.processes import Fleet
 from tests.faults.campaign import Line, conclude
@@ -106,7 +104,8 @@ def figures(found: list[Storm], wide: list[Storm]) -> dict[str, object]:
 def missed(found: list[Storm], wide: list[Storm]) -> list[str]:
     """One sentence per bar that does not hold."""
     longest_ms = max(longest(found, "longest_ms"))
-    ours_ms, wide_ms = (float(np.median(longest(one, "garbage_longest_ms"))) for one in (found, wide))
+    # Not every storm fills what a wide look waits for.
+    ours_ms, wide_ms = (max(longest(one, "garbage_longest_ms")) for one in (found, wide))
     checks = (
         (longest_ms <= LONGEST_MS, f"a turn of the event loop took {longest_ms:.1f} ms of a processor"),
         (
