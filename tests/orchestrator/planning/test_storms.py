@@ -94,7 +94,10 @@ async def planned_for(bench: Bench, *nodes: str) -> None:
     await bench.idle()
 
 
-async def test_a_node_whose_arms_wait_for_the_next_plan_changes_no_route(bench: Bench) -> None:
+async def test_a_node_whose_arms_wait_for_the_next_plan_changes_no_route(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner_module, "BIND_AT_ONCE_S", 60.0)
     await planned_for(bench, "n1", "n2")
     bench.executor.held = []
     table = bench.standing().table
