@@ -7,7 +7,7 @@ out, so that one query is a handful of array operations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from optimizer.deciding.choose import Offer
 from optimizer.deciding.model import Estimate
-from optimizer.routes.route import Fusion
+from optimizer.routes.route import Fusion, Route
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.changes import Changes
-from orchestrator.routing.binding import BoundRoute
+from orchestrator.routing.binding import BoundRoute, Footing
 from orchestrator.routing.figures import Figures, TextFigures
 from orchestrator.routing.stages import Stages
 from orchestrator.routing.turns import MIXTURE
@@ -38,37 +38,49 @@ MOST_CHANGED_FRACTION = 0.1
 class RouteTable:
     """Bound routes of one task as arrays; immutable but for what it caches of the board."""
 
-    def __init__(self, bound: Sequence[BoundRoute], board: ArmBoard) -> None:
+    def __init__(self, bound: Sequence[BoundRoute], board: ArmBoard, footing: Footing | None = None) -> None:
         self.bound = tuple(bound)
+        # What it was made for; as long as that is the same, so is the table.
+        self.footing = footing
         self._board: Figures = board
         self.model_m = np.array([route.model_index for route in bound], dtype=np.intp)
-        stages = max((len(route.arms) for route in bound), default=1)
-        places = max((len(stage) for route in bound for stage in route.arms), default=1)
+        # What bindings of one model route have in common is asked of that route.
+        self._routes = {route.model_index: route.route for route in bound}
+        self.experts_r = self._of_each(lambda route: len(route.experts))
+        self.most_experts = int(self.experts_r.max(initial=0))
+        stages = max((len(route.stages) for route in self._routes.values()), default=1)
+        places = max((len(stage) for route in self._routes.values() for stage in route.stages), default=1)
         shape = (len(bound), stages, places)
         self._arms_rsf = np.zeros(shape, dtype=np.intp)
         self._mask_rsf = np.zeros(shape)
-        for r, route in enumerate(bound):
-            self._place(r, route)
+        firsts = [route.arms[0][0] for route in bound]
+        self._arms_rsf[:, 0, 0], self._mask_rsf[:, 0, 0] = firsts, 1.0
+        for r in np.flatnonzero(self.experts_r > 1).tolist():
+            self._place(r, self.bound[r])
         self._absent_rsf = self._mask_rsf == 0
         self._stages = Stages([route.arms for route in self.bound], board, shape[1:])
         # Routes that may stop before their end: what is expected of them hangs on the query.
-        self._staged = np.flatnonzero([len(route.arms) > 1 for route in bound])
+        self._staged = np.flatnonzero(self._of_each(lambda route: len(route.stages) > 1))
         self._is_long = len(bound) >= LONG_ROUTES
         # Where every route is one arm: which. Then nothing is added up over stages or arms side by side.
         self._arm_r = self._arms_rsf[:, 0, 0].copy() if shape[1:] == (1, 1) else None
-        self.experts_r = np.array([route.experts for route in bound], dtype=np.intp)
-        self.most_experts = int(self.experts_r.max(initial=0))
-        self._fusions = np.array([route.route.fusion.value for route in bound])
-        self._uses = {
-            expert: np.array([route.route.experts == (expert,) for route in bound], dtype=bool)
-            for expert in {expert for route in bound for expert in route.route.experts}
-        }
-        self._in_turns = np.flatnonzero([route.route.fusion is Fusion.TOKEN for route in bound])
+        self._in_turns = np.flatnonzero(self._of_each(lambda route: route.fusion is Fusion.TOKEN))
         self._weight_rf = self._weights(places)
-        self.mixing = np.array([_mixes(route, board) for route in bound], dtype=bool)
-        self._alone = frozenset(route.route.experts[0] for route in bound if route.route.is_single)
+        self.mixing = np.array([_mixes(board, arm) for arm in firsts], dtype=bool) & (self.experts_r == 1)
+        self._alone: dict[str, list[int]] = {}
+        for m, route in self._routes.items():
+            if route.is_single:
+                self._alone.setdefault(route.experts[0], []).append(m)
+        self._uses: dict[str, Bools] = {}
         self._uses_none = np.zeros(len(bound), dtype=bool)
         self._forget()
+
+    def _of_each(self, value: Callable[[Route], int]) -> Indices:
+        """A value of each bound route (r) that is the same for all bindings of a model route."""
+        value_m = np.zeros(max(self._routes, default=-1) + 1, dtype=np.intp)
+        for m, route in self._routes.items():
+            value_m[m] = value(route)
+        return value_m.take(self.model_m)
 
     def _forget(self) -> None:
         shape = self._arms_rsf.shape
@@ -145,11 +157,15 @@ class RouteTable:
 
     def uses(self, expert: str) -> Bools:
         """Routes that run this expert and no other."""
-        return self._uses.get(expert, self._uses_none)
+        if expert not in self._alone:
+            return self._uses_none
+        if expert not in self._uses:
+            self._uses[expert] = np.isin(self.model_m, self._alone[expert])
+        return self._uses[expert]
 
     def fused_as(self, *kinds: Fusion) -> Bools:
         """Routes with one of these fusions."""
-        return np.isin(self._fusions, [kind.value for kind in kinds])
+        return self._of_each(lambda route: route.fusion in kinds).astype(bool)
 
     def offer(self, estimate: Estimate, allowed_r: Bools | None = None) -> Offer:
         """What every bound route promises for a query now.
@@ -366,7 +382,7 @@ class RouteTable:
         return np.asarray(present_rsf.all(axis=(1, 2)) & full_rsf.any(axis=(1, 2)))
 
 
-def _mixes(route: BoundRoute, board: Figures) -> bool:
-    """Whether this is one arm that mixes experts of its own node token by token."""
-    text = board.states[route.arms[0][0]].arm.text
-    return route.route.is_single and text is not None and MIXTURE in text.capabilities
+def _mixes(board: ArmBoard, arm: int) -> bool:
+    """Whether an arm by itself mixes experts of its own node token by token."""
+    text = board.states[arm].arm.text
+    return text is not None and MIXTURE in text.capabilities
