@@ -274,7 +274,7 @@ class Service:
         ticket.tokens = end.prompt_tokens + end.completion_tokens
         reply = TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings, entry.account)
         kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
-        yield reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
+        yield reply if kept is None else replace(reply, account=entry.account.after(await kept))
 
     async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
         query = self.placements.bind(query, ticket.payer.spender)

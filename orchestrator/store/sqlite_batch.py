@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COLUMNS = 12
 # Rows of one statement: of the smallest of these that holds them all, the rest are empty. Each is a statement of its
 # own in SQLite's cache.
-SIZES = (4, 8, 16, 32, 64)
+SIZES = (4, 6, 8, 12, 16, 20, 24, 32, 48, 64)
 
 
 class Write(IntEnum):
