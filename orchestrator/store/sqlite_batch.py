@@ -80,7 +80,7 @@ class Batch:
 
     def add(self, kind: Write, row: Row) -> None:
         """One more row, of at most `COLUMNS` fields."""
-        self._rows.append((int(kind), *row, *_PADDING[len(row) + 1 :]))
+        self._rows.append((kind, *row, *_PADDING[len(row) + 1 :]))
 
     def clear(self) -> None:
         """Forget what waits."""
