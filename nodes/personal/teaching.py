@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 
 from nodes.personal import gate as gates
 from nodes.personal.base import Base, Looks
-from nodes.personal.delta import Delta, fold, nothing
+from nodes.personal.delta import fold, nothing
 from nodes.personal.gate import Gate
-from nodes.personal.judging import BOUND_FRACTION, Verdict, judge_delta, route
+from nodes.personal.judging import BOUND_FRACTION, judge_delta, route
 from nodes.personal.keeping import JUDGED_EVERY
 from nodes.personal.learning import Lesson, Recipe, Samples, answer, as_tensors, learn, prepare, stem
 from nodes.personal.network import Weights
+from nodes.personal.promotion import Taught
 
-# Fewer corrections are left to the instant tier.
-LEAST_CORRECTIONS = 20
 # From so many corrections on there is more to learn, and less to be made up by shifted copies.
 MANY_FROM = 150
 
@@ -43,22 +42,6 @@ FEW = Schedule(
     Recipe(steps=20, replay_batch=12, learning_rate=1.2e-2), Recipe(steps=28, batch=28, replay_batch=12), copies=3
 )
 MANY = Schedule(Recipe(steps=20, batch=32, learning_rate=1.5e-2), Recipe(steps=38, batch=40), copies=2)
-
-
-@dataclass(frozen=True, eq=False)
-class Taught:
-    """A delta, and how it stands.
-
-    Attributes:
-        verdict: Its gate; its judgement on the corrections at `judged_n`.
-        judged_n: Which corrections judged.
-        samples: Forward and backward passes of one sample that this took.
-    """
-
-    delta: Delta
-    verdict: Verdict
-    judged_n: Rights
-    samples: int
 
 
 def teach(base: Base, own: Looks, folds_n: NDArray[np.int64], *, seed: int) -> Taught:

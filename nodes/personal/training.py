@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,13 @@ from numpy.typing import NDArray
 from nodes.personal.base import Base, Looks, looks, prior, split
 from nodes.personal.delta import fold
 from nodes.personal.expert import DELTA, INSTANT, LocalExpert, Shelf
-from nodes.personal.judging import LENT_FROM, LENT_WINS, STAYS_Z, beats, judge_instant, route, taught_head
+from nodes.personal.judging import LENT_FROM, LENT_WINS, judge_instant, route, taught_head
 from nodes.personal.keeping import JUDGED_EVERY, Corrections
 from nodes.personal.network import Weights
 from nodes.personal.onnx_file import read_network
+from nodes.personal.promotion import LEAST_CORRECTIONS, TOO_FEW, Taught, outdone, put_in_service
 from nodes.personal.sealing import KeySeal, Seal, owner_key
 from nodes.personal.trainer import SHARED
-
-if TYPE_CHECKING:
-    from nodes.personal.teaching import Taught
 
 
 def promote(base: Base, shelf: Shelf, own: Looks, serials_n: NDArray[np.int64], *, seed: int = 0) -> dict[str, Any]:
@@ -37,48 +35,29 @@ def promote(base: Base, shelf: Shelf, own: Looks, serials_n: NDArray[np.int64], 
     Args:
         serials_n: How many corrections came before each of these.
     """
-    from nodes.personal.teaching import LEAST_CORRECTIONS, teach
+    from nodes.personal.teaching import teach
 
     if len(own) < LEAST_CORRECTIONS:
-        return {"promoted": False, "why": "too few corrections"}
+        return dict(TOO_FEW)
     taught = teach(base, own, serials_n % JUDGED_EVERY, seed=seed)
-    judgement = taught.verdict.judgement
-    told = {"judged": judgement.judged, "local": judgement.local_fraction, "samples": taught.samples}
-    current = shelf.current()
-    if not taught.verdict.promoted:
-        return {"promoted": False, "why": "not better than the global expert on judged corrections", **told}
-    if current is not None and still_better(base, current, own, serials_n, taught):
-        return {"promoted": False, "why": "not as good as the expert in service", **told}
-    version = shelf.promote_delta(
-        taught.delta,
-        gate=taught.verdict.gate,
-        judgement=judgement,
-        learned=len(own),
-        learned_until=int(serials_n.max()) + 1,
+    return put_in_service(
+        shelf, taught, serials_n, stays=lambda current: still_better(base, current, own, serials_n, taught)
     )
-    return {"promoted": True, "version": version, **told}
 
 
 def still_better(base: Base, current: LocalExpert, own: Looks, serials_n: NDArray[np.int64], taught: Taught) -> bool:
     """Whether the expert in service is better than the new one on judged corrections that neither learned."""
     from nodes.personal.teaching import right
 
-    new_n = np.zeros(len(own), np.bool_)
-    new_n[taught.judged_n] = taught.verdict.right_n
-    judged_n, lent = taught.judged_n, 0
     if current.tier == DELTA and current.delta is not None:
-        judged_n = judged_n & (serials_n >= current.learned_until)
+        fresh_n = taught.judged_n & (serials_n >= current.learned_until)
         local_n = right(base, fold(base.network, base.weights, current.delta), own)
-        now_n = route(current.gate, own, local_n)
-    elif current.tier == INSTANT:
+        return outdone(taught, route(current.gate, own, local_n), fresh_n)
+    if current.tier == INSTANT:
         # As it would be now, each correction left out of what judges it.
-        now_n, lent = (
-            judge_instant(base, taught_head(base, own), own).right_n,
-            -LENT_WINS if len(own) >= LENT_FROM else 0,
-        )
-    else:
-        return False
-    return beats(now_n[judged_n], new_n[judged_n], z=STAYS_Z, lent=lent)
+        now_n = judge_instant(base, taught_head(base, own), own).right_n
+        return outdone(taught, now_n, taught.judged_n, lent=-LENT_WINS if len(own) >= LENT_FROM else 0)
+    return False
 
 
 def open_base(model: Path, models: Path | None, side: int, *, shared: bool = False) -> Base:
@@ -118,7 +97,7 @@ def run(folder: Path, base: Base, seal: Seal, *, seed: int = 0) -> dict[str, Any
     """Train for one user's folder."""
     corrections = Corrections(folder, seal).all()
     if not corrections:
-        return {"promoted": False, "why": "too few corrections"}
+        return dict(TOO_FEW)
     images = np.concatenate([one.image for one in corrections])
     labels_n = np.array([one.label for one in corrections])
     own = _look(base.network, base.weights, images, labels_n)

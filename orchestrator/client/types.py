@@ -96,6 +96,7 @@ class Generated:
     """The end of a generation: the whole text and what it cost.
 
     `finish_reason` is "stop", "length" or "budget": its joules or milliseconds ran out, what is there stands.
+    `cached_tokens` of the prompt were not read anew, for an earlier text began alike; None where nobody says.
     """
 
     request_id: str
@@ -106,6 +107,7 @@ class Generated:
     energy: Energy
     routing: RoutingRecord
     timing: Timings
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True)

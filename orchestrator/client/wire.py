@@ -201,6 +201,7 @@ def _event(event: gateway_pb2.GenerateEvent) -> own.TextDelta | own.Generated:
         energy=decode_energy(done.energy),
         routing=_routing(done.routing),
         timing=_timing(done.timing),
+        cached_tokens=done.usage.cached_tokens if done.usage.HasField("cached_tokens") else None,
     )
 
 

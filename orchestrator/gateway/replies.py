@@ -45,7 +45,11 @@ def encode_text_reply(reply: TextReply) -> gateway_pb2.GenerateDone:
     return gateway_pb2.GenerateDone(
         request_id=reply.request_id,
         finish_reason=FINISH_REASON_NUMBERS.get(end.finish_reason, common_pb2.FINISH_REASON_UNSPECIFIED),
-        usage=common_pb2.Usage(prompt_tokens=end.prompt_tokens, completion_tokens=end.completion_tokens),
+        usage=common_pb2.Usage(
+            prompt_tokens=end.prompt_tokens,
+            completion_tokens=end.completion_tokens,
+            cached_tokens=end.cached_tokens,
+        ),
         energy=encode_energy(reply.energy),
         routing=encode_routing(reply.routing),
         timing=encode_timings(reply.timings),

@@ -125,7 +125,10 @@ def failures(rows: Sequence[Row], bars: Sequence[Bar]) -> list[str]:
 
 
 def main(*, stem: str, run: Callable[[], list[Row]], bars: Sequence[Bar]) -> None:
-    """Run, print, record, check; ends the process."""
+    """Run, print, record, check; ends the process. With ``--help`` it only tells what the benchmark says of itself."""
+    if {"-h", "--help"} & set(sys.argv):
+        print(sys.modules["__main__"].__doc__)
+        raise SystemExit(0)
     rows = run()
     width = max(len(row.metric) for row in rows)
     for row in rows:

@@ -35,7 +35,8 @@ from nodes.personal.learning import (
     trainable,
 )
 from nodes.personal.network import Floats
-from nodes.personal.teaching import Taught, teach
+from nodes.personal.promotion import Taught
+from nodes.personal.teaching import teach
 from nodes.personal.training import still_better
 from tests.bench.personal_users import World
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +14,7 @@ from kernels.chain.reference import classify
 from kernels.errors import ShapeError
 from kernels.native.library import Isa, available, runs
 from tests.kernels.chains import random_chain, random_residual, random_separable
+from tests.kernels.threads import assert_undisturbed
 
 pytestmark = pytest.mark.skipif(not available(), reason="not run: no compiled library")
 SETS = [
@@ -54,17 +54,7 @@ def test_given_masks_are_used_instead(isa: Isa) -> None:
 
 
 def test_threads_do_not_disturb_each_other() -> None:
-    chain = Chain(random_chain(PLAN, inputs=1, side=8))
-    images = pictures(40, 1, 8)
-    alone = chain(images)[0]
-    results: dict[int, np.ndarray] = {}
-    threads = [threading.Thread(target=lambda k=k: results.update({k: chain(images)[0]})) for k in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for found in results.values():
-        np.testing.assert_array_equal(found, alone)
+    assert_undisturbed(Chain(random_chain(PLAN, inputs=1, side=8)), pictures(40, 1, 8))
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,7 @@ from kernels.forked.plan import ForkPlan, Gate, Layer
 from kernels.forked.reference import apply, classify, enlarged, score
 from kernels.masked_conv.layout import Floats
 from kernels.native.library import Isa, available, runs
+from tests.kernels.threads import assert_undisturbed
 
 pytestmark = pytest.mark.skipif(not available(), reason="not run: no compiled library")
 SETS = [
@@ -97,16 +97,7 @@ def test_without_a_gate_the_first_set_answers(isa: Isa) -> None:
 
 
 def test_threads_do_not_disturb_each_other() -> None:
-    fork, images = Fork(LENET), pictures(40, 1, 28)
-    alone = fork(images)[0]
-    results: dict[int, Floats] = {}
-    threads = [threading.Thread(target=lambda k=k: results.update({k: fork(images)[0]})) for k in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for found in results.values():
-        np.testing.assert_array_equal(found, alone)
+    assert_undisturbed(Fork(LENET), pictures(40, 1, 28))
 
 
 def test_what_does_not_fit_is_refused() -> None:

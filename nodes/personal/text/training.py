@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from nodes.personal import gate as gates
 from nodes.personal.base import Looks
 from nodes.personal.delta import Delta
-from nodes.personal.expert import Shelf
-from nodes.personal.judging import FEW_Z, STAYS_Z, Verdict, beats, calibrated, route, verdict
+from nodes.personal.expert import LocalExpert, Shelf
+from nodes.personal.judging import FEW_Z, calibrated, route, verdict
 from nodes.personal.keeping import JUDGED_EVERY, Corrections
+from nodes.personal.promotion import LEAST_CORRECTIONS, TOO_FEW, Taught, outdone, put_in_service
 from nodes.personal.sealing import KeySeal, Seal, owner_key
 from nodes.personal.text.decoder import DecoderFile, decoded, read_decoder
 from nodes.personal.warp import IDENTITY
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from nodes.personal.text.learning import Pair
     from nodes.zoo.language.network import Decoder
 
-LEAST_CORRECTIONS = 20
 # Generic questions that the gate learns from and thresholds are set on: those of the catalogue, evenly taken.
 GENERIC = 600
 
@@ -58,14 +58,6 @@ class Scene:
     replay: Looks
     stored: Looks
     stored_pairs: tuple[Pair, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Taught:
-    delta: Delta
-    verdict: Verdict
-    judged_n: Rights
-    samples: int
 
 
 def open_scene(model: Path, models: Path | None) -> Scene:
@@ -98,29 +90,17 @@ def promote(
 ) -> dict[str, Any]:
     """Train and, where the result may answer, put it in service; how that went."""
     if len(pairs) < LEAST_CORRECTIONS:
-        return {"promoted": False, "why": "too few corrections"}
+        return dict(TOO_FEW)
     own = seen_as(scene.file, pairs, right(scene, None, pairs))
     taught = _teach(scene, pairs, own, serials_n % JUDGED_EVERY == JUDGED_EVERY - 1, seed=seed)
-    judgement = taught.verdict.judgement
-    told = {"judged": judgement.judged, "local": judgement.local_fraction, "samples": taught.samples}
-    current = shelf.current()
-    if not taught.verdict.promoted:
-        return {"promoted": False, "why": "not better than the global expert on judged corrections", **told}
-    if current is not None and current.delta is not None:
-        fresh_n = taught.judged_n & (serials_n >= current.learned_until)
+
+    def still_better(current: LocalExpert) -> bool:
+        if current.delta is None:
+            return False
         now_n = route(current.gate, own, right(scene, current.delta, pairs))
-        new_n = np.zeros(len(pairs), np.bool_)
-        new_n[taught.judged_n] = taught.verdict.right_n
-        if beats(now_n[fresh_n], new_n[fresh_n], z=STAYS_Z):
-            return {"promoted": False, "why": "not as good as the expert in service", **told}
-    version = shelf.promote_delta(
-        taught.delta,
-        gate=taught.verdict.gate,
-        judgement=judgement,
-        learned=len(pairs),
-        learned_until=int(serials_n.max()) + 1,
-    )
-    return {"promoted": True, "version": version, **told}
+        return outdone(taught, now_n, taught.judged_n & (serials_n >= current.learned_until))
+
+    return put_in_service(shelf, taught, serials_n, stays=still_better)
 
 
 def right(scene: Scene, delta: Delta | None, pairs: Sequence[Pair]) -> Rights:
@@ -132,7 +112,7 @@ def right(scene: Scene, delta: Delta | None, pairs: Sequence[Pair]) -> Rights:
     return np.array([is_right(given, pair.answer) for given, pair in zip(told, pairs, strict=True)], np.bool_)
 
 
-def _teach(scene: Scene, pairs: Sequence[Pair], own: Looks, judges_n: Rights, *, seed: int) -> _Taught:
+def _teach(scene: Scene, pairs: Sequence[Pair], own: Looks, judges_n: Rights, *, seed: int) -> Taught:
     from nodes.personal.text.learning import Recipe, learn
 
     recipe = Recipe()
@@ -149,7 +129,7 @@ def _teach(scene: Scene, pairs: Sequence[Pair], own: Looks, judges_n: Rights, *,
     stored_n = right(scene, final, scene.stored_pairs)
     gate = _gate(scene, own, stored_n, seed=seed)
     stands = verdict(scene, gate, judged=own[judges_n], right_n=right_n, stored_n=stored_n, z=FEW_Z)
-    return _Taught(final, stands, judges_n, 2 * recipe.samples)
+    return Taught(final, stands, judges_n, 2 * recipe.samples)
 
 
 def _gate(scene: Scene, own: Looks, stored_n: Rights, *, seed: int) -> gates.Gate:
@@ -162,7 +142,7 @@ def run(folder: Path, scene: Scene, seal: Seal, *, seed: int = 0) -> dict[str, A
 
     kept = Corrections(folder, seal).all()
     if not kept:
-        return {"promoted": False, "why": "too few corrections"}
+        return dict(TOO_FEW)
     pairs = [Pair(decoded(one.image), one.answer) for one in kept]
     shelf = Shelf(folder, seal, model_digest=scene.model_digest)
     return promote(scene, shelf, pairs, np.array([one.serial for one in kept]), seed=seed)

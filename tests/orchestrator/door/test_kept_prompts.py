@@ -8,7 +8,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from edgewise.v1 import common_pb2 as common
-from orchestrator.client import AsyncClient
+from orchestrator.client import AsyncClient, Generated, Message
 from tests.fakes.arms import FakeArm
 from tests.fakes.live import Live
 from tests.fakes.turn import Behaviour, Turn
@@ -90,6 +90,17 @@ async def test_a_reply_in_pieces_tells_it_too(live: Live, openai: AsyncOpenAI) -
         usage = [chunk.usage async for chunk in stream if chunk.usage][-1]
     assert usage.prompt_tokens_details is not None
     assert usage.prompt_tokens_details.cached_tokens == len(STORY) // 4
+
+
+@pytest.mark.parametrize("tells", [True, False])
+async def test_the_client_over_grpc_is_told_too(live: Live, *, tells: bool) -> None:
+    async with live.node(arms=[ARM], behaviour=keeps(tells=tells)), AsyncClient(live.address) as client:
+        cached = []
+        for _ in range(2):
+            events = [event async for event in client.generate([Message("user", STORY)], user="ada")]
+            assert isinstance(events[-1], Generated)
+            cached.append(events[-1].cached_tokens)
+    assert cached == ([0, len(STORY) // 4] if tells else [None, None])
 
 
 async def test_of_another_user_nothing_is_known(live: Live, openai: AsyncOpenAI) -> None:
