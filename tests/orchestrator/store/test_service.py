@@ -76,11 +76,12 @@ async def test_while_others_run_steps_share_transactions(in_place: bool) -> None
 @pytest.mark.parametrize("in_place", [False, True])
 async def test_who_runs_alone_waits_for_nobody(in_place: bool) -> None:
     store = GroupCommitStore(MemoryDesk(undo=True), in_place=in_place)
-    started_s = time.monotonic()
     for number in range(20):
-        assert await store.run(putting(number)) == number
+        running = store.run(putting(number))
+        # Handed over at once; the control is the test of those that wait, below.
+        assert store._gathering is None
+        assert await running == number
     assert store.commits == 20
-    assert time.monotonic() - started_s < 20 * APART_S
     await store.close()
 
 
