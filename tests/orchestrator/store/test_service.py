@@ -99,11 +99,12 @@ async def test_a_step_waits_by_how_many_run_and_never_long(others: int, wait_s: 
     await store.run(putting(0), others=others)
     store._handed_over_s = asyncio.get_running_loop().time() + 60.0
     waiting = store.run(putting(1), others=others)
-    assert store._gathering is not None
-    assert store._gathering.when() - store._handed_over_s == pytest.approx(wait_s)
+    timer = store._gathering
+    assert timer is not None
+    assert timer.when() - store._handed_over_s == pytest.approx(wait_s)
     # Whoever ends last takes along all that wait.
     assert await store.run(putting(2)) == 2
-    assert (waiting.done(), store._gathering, store.commits) == (True, None, 2)
+    assert (waiting.done(), timer.cancelled(), store.commits) == (True, True, 2)
     await store.close()
 
 
