@@ -31,7 +31,7 @@ MAX_LINGER_S = 0.005
 # A transaction costs a sync, however many steps it serves: while others run whose steps will come, it begins so long
 # after the one before for each of them, at most so long after it. The first after a pause, who runs alone, and who is
 # the last to end, never waits.
-PER_OTHER_S, APART_S = 0.004, 0.016
+PER_OTHER_S, APART_S = 0.008, 0.016
 # Transactions run in place as long as the quickest of so many is prompt, and they are not dreadful on average: that
 # tells a slow disk from a busy processor, which makes some of them wait. A slow disk is tried again after a pause that
 # doubles as long as it stays slow.
