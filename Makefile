@@ -49,6 +49,7 @@ faults: $(STAMP)
 	@EDGEWISE_WHOLE_CORPUS=1 $(BIN)/python -m pytest tests/system/test_hostile_models.py
 	@$(BIN)/python -m tests.faults.ray_campaign || test $$? -eq 77
 	@$(BIN)/python -m tests.faults.join_storm
+	@$(BIN)/python -m tests.faults.join_turns
 	@$(BIN)/python -m tests.faults.replicas || test $$? -eq 77
 
 bench: $(STAMP)

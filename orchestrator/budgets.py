@@ -17,7 +17,7 @@ from typing import Any
 from orchestrator.errors import RequestError
 from orchestrator.longrun import NO_LONG_RUN, LongRun, Share
 from orchestrator.types import BudgetRequest, Limits, OnInfeasible
-from orchestrator.wire import PROFILES
+from orchestrator.wire import NO_BUDGET, PROFILES
 
 ALL_TASKS = ""
 
@@ -91,7 +91,8 @@ class Budgets:
 
     def resolve(self, task: str, request: BudgetRequest, deadline_s: float) -> Limits:
         """The limits that hold for one request; the call's deadline bounds the milliseconds."""
-        wanted = merge(request, self._for(task))
+        standing = self._for(task)
+        wanted = standing if request is NO_BUDGET else merge(request, standing)
         latency_ms = deadline_s * 1000.0
         if wanted.max_latency_ms is not None:
             latency_ms = min(latency_ms, wanted.max_latency_ms)

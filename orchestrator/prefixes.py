@@ -13,6 +13,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from orchestrator.text_request import Message
 
@@ -30,6 +31,7 @@ _SECRET = secrets.token_bytes(32)
 Chain = tuple[bytes, ...]
 
 
+@lru_cache(maxsize=1024)
 def scope_of(tenant: str, user: str) -> str:
     """What stands for a tenant's user on the wire."""
     named = len(tenant).to_bytes(4, "big") + tenant.encode() + user.encode()

@@ -29,6 +29,7 @@ from optimizer.errors import OptimizerError
 from optimizer.online.median import RunningMedian
 
 Floats = NDArray[np.float64]
+Sizes = tuple[float, ...]
 
 # Weight of a run after n later ones: FORGETTING ** n; about 300 runs count.
 FORGETTING = 0.997
@@ -79,7 +80,7 @@ class Usage:
             raise OptimizerError("rates_k must be finite numbers that are not negative, at least one above 0.")
         if not 0.0 < coverage < 1.0:
             raise OptimizerError("coverage must be above 0 and below 1.")
-        self._rates_k = rates
+        self._set_rates(rates)
         # A rate of 0 was not measured, rather than known: it may still become something.
         self._scale_k = np.where(rates > 0, rates, rates[rates > 0].min() * 1e-2)
         self._coverage = coverage
@@ -92,7 +93,7 @@ class Usage:
         self._residuals: deque[float] = deque(maxlen=WINDOW)
         self._sizes = RunningMedian(WINDOW)
         self._by_level: dict[int, RunningMedian] = {}
-        self._run: list[tuple[Floats, float, int]] = []
+        self._run: list[tuple[Sizes, float, int]] = []
         self.count = 0
 
     @property
@@ -107,7 +108,7 @@ class Usage:
 
     def forecast(self, sizes_k: Sequence[float], *, concurrency: int = 1) -> Forecast:
         """The cost of a run of these sizes, in the order of the rates after the fixed part."""
-        mean = float(self._rates_k @ _counts(sizes_k)) * self.factor(concurrency)
+        mean = self._priced(sizes_k) * self.factor(concurrency)
         low, high = self._band()
         return Forecast(mean, max(0.0, mean * (1.0 + low)), mean * (1.0 + high))
 
@@ -119,26 +120,36 @@ class Usage:
             cost: What it took; a figure that is not finite or not positive is passed over.
             concurrency: Runs at the same time, this one included.
         """
-        counts_k = _counts(sizes_k)
-        predicted = float(self._rates_k @ counts_k)
+        sizes_k = tuple(sizes_k)
+        predicted = self._priced(sizes_k)
         if not (math.isfinite(cost) and cost > 0.0 and predicted > 0.0):
             return False
         level = _level(concurrency)
         factor = self.factor(concurrency) if level > 1 else 1.0
         residual = cost / (predicted * factor) - 1.0
-        if self._changed(counts_k, cost, level, residual):
+        if self._changed(sizes_k, cost, level, residual):
             self._restart()
             return True
-        self._take(counts_k, cost, level, predicted, residual)
+        self._take(sizes_k, cost, level, predicted, residual)
         return False
 
-    def _take(self, counts_k: Floats, cost: float, level: int, predicted: float, residual: float) -> None:
+    def _priced(self, sizes_k: Sequence[float]) -> float:
+        """What the rates say of a run alone: so few numbers are sooner added up one by one than as arrays."""
+        fixed, *rates = self._rates
+        for rate, size in zip(rates, sizes_k, strict=True):
+            fixed += rate * size
+        return fixed
+
+    def _take(self, sizes_k: Sizes, cost: float, level: int, predicted: float, residual: float) -> None:
         self.count += 1
         if level > 1:
             # How much company costs is a matter of the factor alone; the rates are those of running alone.
-            self._by_level.setdefault(level, RunningMedian(WINDOW)).append(cost / predicted)
+            ratios = self._by_level.get(level)
+            if ratios is None:
+                ratios = self._by_level[level] = RunningMedian(WINDOW)
+            ratios.append(cost / predicted)
         else:
-            self._learn(counts_k / predicted, residual)
+            self._learn(np.array((1.0, *sizes_k)) / predicted, residual)
         self._residuals.append(residual)
         self._sizes.append(abs(residual))
 
@@ -149,34 +160,38 @@ class Usage:
         noise = max(typical, 1e-3) ** 2 / weight
         gain_k = self._spread_kk @ share_k
         gain_k /= share_k @ gain_k + noise
-        self._rates_k = np.maximum(0.0, self._rates_k + gain_k * residual)
+        self._set_rates(np.maximum(0.0, self._rates_k + gain_k * residual))
         spread_kk = (self._spread_kk - np.outer(gain_k, share_k @ self._spread_kk)) / FORGETTING
         # What nothing was learned about for long does not become less certain than it was at the start.
         most_k = (PRIOR_SIGMA * np.maximum(self._scale_k, self._rates_k)) ** 2
         shrink_k = np.sqrt(np.minimum(1.0, most_k / np.maximum(np.diag(spread_kk), 1e-300)))
         self._spread_kk = spread_kk * np.outer(shrink_k, shrink_k)
 
-    def _changed(self, counts_k: Floats, cost: float, level: int, residual: float) -> bool:
+    def _set_rates(self, rates_k: Floats) -> None:
+        self._rates_k = rates_k
+        self._rates: list[float] = rates_k.tolist()
+
+    def _changed(self, sizes_k: Sizes, cost: float, level: int, residual: float) -> bool:
         beyond = abs(residual) > RUN_BEYOND and self.count >= RUN
         same = beyond and (not self._run or (residual > 0) == (self._run[-1][1] > 0))
         signed = math.copysign(cost, residual)
         if not same:
-            self._run = [(counts_k, signed, level)] if beyond else []
+            self._run = [(sizes_k, signed, level)] if beyond else []
         else:
-            self._run.append((counts_k, signed, level))
+            self._run.append((sizes_k, signed, level))
         return len(self._run) >= RUN
 
     def _restart(self) -> None:
         """Begin again with the row of runs that told the change."""
         run = self._run
-        ratios = [abs(signed) / float(self._rates_k @ counts_k) for counts_k, signed, _ in run]
-        self._rates_k = self._rates_k * float(np.median(ratios))
+        ratios = [abs(signed) / self._priced(sizes_k) for sizes_k, signed, _ in run]
+        self._set_rates(self._rates_k * float(np.median(ratios)))
         self._scale_k = np.maximum(self._scale_k, self._rates_k)
         self._begin()
         self.changes += 1
-        for counts_k, signed, level in run:
-            predicted = float(self._rates_k @ counts_k)
-            self._take(counts_k, abs(signed), level, predicted, abs(signed) / predicted - 1.0)
+        for sizes_k, signed, level in run:
+            predicted = self._priced(sizes_k)
+            self._take(sizes_k, abs(signed), level, predicted, abs(signed) / predicted - 1.0)
 
     def _band(self) -> tuple[float, float]:
         """Relative residuals between which the next one lies with the stated probability."""
@@ -187,10 +202,6 @@ class Usage:
             reach = max(self._prior_error, float(np.abs(held).max()) if held.size else 0.0)
             return -reach, reach
         return float(held[held.size - rank]), float(held[rank - 1])
-
-
-def _counts(sizes_k: Sequence[float]) -> Floats:
-    return np.asarray((1.0, *sizes_k), dtype=np.float64)
 
 
 def _level(concurrency: int) -> int:

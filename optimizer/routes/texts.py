@@ -37,7 +37,7 @@ class Ballot:
 
     Args:
         route: What is followed.
-        answers: (expert, normalised text, confidence), in the order of arrival.
+        answers: (expert, text, confidence), in the order of arrival; texts are normalised where several are compared.
     """
 
     route: Route
@@ -46,7 +46,8 @@ class Ballot:
     def add(self, expert: str, text: str, confidence: float | None) -> None:
         """Take one answer."""
         known = UNKNOWN_CONFIDENCE if confidence is None else confidence
-        self.answers.append((expert, normalised(text), known))
+        alone = self.route.is_single
+        self.answers.append((expert, text if alone else normalised(text), known))
 
     def result(self) -> tuple[str, float]:
         """The expert whose answer stands, and how sure the route is of it. Needs an answer."""

@@ -19,12 +19,33 @@ FUSIONS = ("auto", "none", "vote", "judge", "token")
 FUSION_KEYS = ("mode", "max_experts", "continue_on_loss")
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 DEFAULT_TASK = "chat"
+MESSAGE_EXTRAS = frozenset({"name", "tool_calls", "tool_call_id"})
 MAX_PARTS = 256
 MAX_TOOLS = 128
 MAX_INPUTS = 64
 MAX_COMPLETION_LOGPROBS = 5
 # What OpenAI knows and the wire to the nodes does not carry: better refused than silently left out.
 NOT_CARRIED = ("audio", "modalities", "functions", "function_call", "prediction", "web_search_options")
+REFUSED = frozenset({"best_of", *NOT_CARRIED})
+# Fields that say how text is to be generated; most requests have few of them or none.
+PARAMETERS = frozenset(
+    {
+        "max_completion_tokens",
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "seed",
+        "stop",
+        "tools",
+        "tool_choice",
+        "response_format",
+        "logprobs",
+        "top_logprobs",
+    }
+)
+AS_USUAL = GenerationParameters(max_tokens=requests.DEFAULT_MAX_TOKENS)
+NAME_HEADERS = {"allowed_nodes": "x-edgewise-allowed-nodes", "required_tags": "x-edgewise-required-tags"}
+NO_NAMES: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -112,17 +133,20 @@ def embeddings_request(body: Mapping[str, Any], setting: Setting) -> TextQuery:
 
 
 def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, chat: bool) -> Asked:
-    _refuse_not_carried(fields)
+    if not REFUSED.isdisjoint(fields.value):
+        _refuse_not_carried(fields)
     expert, named = from_model(fields.text("model", most_chars=256) or AUTO)
     allowance = from_body(fields.inner("budget")).over(from_headers(setting.headers)).over(named)
-    parameters = _parameters(fields, chat=chat)
+    parameters = AS_USUAL if PARAMETERS.isdisjoint(fields.value) else _parameters(fields, chat=chat)
     fusion, max_experts, continue_on_loss = _fusion(fields)
     user = fields.text("user") or ""
     needs = requests.capabilities_needed(parameters)
-    if any(_has_images(message) for message in messages):
-        needs |= {"images"}
-    if any(_has_tools(message) for message in messages):
-        needs |= {"tools"}
+    for message in messages:
+        if _has_images(message):
+            needs |= {"images"}
+        if _has_tools(message):
+            needs |= {"tools"}
+    stream = fields.flag("stream")
     query = TextQuery(
         request_id=requests.request_id(_request_id(setting.headers)),
         task=_task(fields, expert, setting),
@@ -139,13 +163,13 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
         required_tags=_names(fields, setting, "required_tags", requests.MAX_TAGS),
         max_ttft_ms=allowance.max_ttft_ms,
         max_tpot_ms=allowance.max_tpot_ms,
-        whole=not fields.flag("stream"),
+        whole=not stream,
         user=user,
         prefix_scope=scope_of(setting.tenant, user),
     )
     options = fields.inner("stream_options")
     include_usage = options is not None and options.flag("include_usage")
-    return Asked(query, chat, fields.flag("stream"), include_usage, fields.flag("explain"), _n(fields, setting))
+    return Asked(query, chat, stream, include_usage, fields.flag("explain"), _n(fields, setting))
 
 
 def _n(fields: Fields, setting: Setting) -> int:
@@ -197,7 +221,9 @@ def _deadline_s(allowance: Allowance, setting: Setting) -> float:
 def _names(fields: Fields, setting: Setting, name: str, most: int) -> frozenset[str]:
     given = fields.texts(name, most)
     if not given:
-        header = setting.headers.get(f"x-edgewise-{name.replace('_', '-')}", "")
+        header = setting.headers.get(NAME_HEADERS[name])
+        if header is None:
+            return NO_NAMES
         given = tuple(part.strip() for part in header.split(",") if part.strip())
     return requests.named(name, given, most)
 
@@ -289,6 +315,8 @@ def _message(fields: Fields, number: int, given: Any) -> Message:
     if role is None:
         raise RequestError("FIELD_REQUIRED", f"{path}.role must be one of {', '.join(ROLES)}.", field=f"{path}.role")
     content, parts = _content(inner)
+    if parts is None and MESSAGE_EXTRAS.isdisjoint(given):
+        return Message(role, content)
     extra = {key: given[key] for key in ("name", "tool_calls", "tool_call_id") if given.get(key) is not None}
     if parts is not None:
         extra["content"] = parts

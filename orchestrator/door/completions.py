@@ -72,8 +72,9 @@ class Completions:
 
     def _key(self, exchange: Exchange, body: dict[str, Any], asked: Asked) -> bytes | None:
         """Where an answer to this is kept; None where it is none that may be given again."""
-        control = exchange.headers.get("cache-control", "")
-        if self._cache is None or not is_fixed(asked.query) or asked.n > 1 or asked.explain or "no-store" in control:
+        if self._cache is None or not is_fixed(asked.query) or asked.n > 1 or asked.explain:
+            return None
+        if "no-store" in exchange.headers.get("cache-control", ""):
             return None
         if any(exchange.headers.get(name) for name in ID_HEADERS):
             return None
@@ -146,9 +147,8 @@ class Completions:
             }
         }
 
-    def _headers(self, asked: Asked, reply: TextReply) -> dict[str, str]:
-        profile = self._service.budgets.resolve(asked.query.task.name, asked.query.budget, 1.0).profile
-        costs = telling.cost_headers(reply.energy, reply.routing, reply.timings, profile=profile)
+    def _headers(self, reply: TextReply) -> dict[str, str]:
+        costs = telling.cost_headers(reply.energy, reply.routing, reply.timings, profile=reply.profile)
         return {"x-edgewise-request-id": reply.request_id, **costs}
 
     def _pieces(self, asked: Asked, payer: Payer) -> AsyncGenerator[tuple[int, Delta | TextReply]]:
@@ -165,7 +165,7 @@ class Completions:
                 {**self._document(asked, reply)["choices"][0], "index": number} for number, reply in enumerate(answers)
             ]
         self._keep(key, asked, whole)
-        await exchange.reply_json(200, document, self._headers(asked, whole))
+        await exchange.reply_json(200, document, self._headers(whole))
 
     async def _replies(self, asked: Asked, payer: Payer) -> list[TextReply]:
         if asked.n == 1:

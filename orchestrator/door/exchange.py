@@ -7,9 +7,8 @@ import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import structlog
 
@@ -28,12 +27,29 @@ EVENTS = "text/event-stream; charset=utf-8"
 log = structlog.get_logger("http")
 
 
-# Where a server's scope says how to be told that the client has left: a function that takes what to call then.
-ON_GONE = "edgewise.on_gone"
+# Where the scope of our own server holds the `OwnTurn`.
+TURN = "edgewise.turn"
 
 
 class ClientGone(Exception):
     """Nobody waits for the reply any more."""
+
+
+class OwnTurn(Protocol):
+    """What our own server lets be done beside ASGI, so that the usual request needs no timer, no second task and no
+    message for each part of its reply."""
+
+    def whole(self) -> bytes | None:
+        """The body, where all of it is here in one piece; None where it must be received. Asked before `receive`."""
+        ...
+
+    async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """A whole reply at once; the length of its body is told here."""
+        ...
+
+    def tell(self, on_gone: Callable[[], None] | None) -> None:
+        """Call this when the client leaves, or nothing any more."""
+        ...
 
 
 class _Leaving:
@@ -58,6 +74,7 @@ class Exchange:
         receive: See ASGI.
         send: See ASGI.
         limit_bytes: Most bytes of a body.
+        headers: By name in lower case; of a header that comes twice, the last one.
     """
 
     scope: Scope
@@ -65,11 +82,11 @@ class Exchange:
     send: Send
     limit_bytes: int
     started: bool = False
+    headers: Mapping[str, str] = field(init=False)
 
-    @cached_property
-    def headers(self) -> Mapping[str, str]:
-        """By name in lower case; of a header that comes twice, the last one."""
-        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
+    def __post_init__(self) -> None:
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
+        self._turn: OwnTurn | None = self.scope.get(TURN)
 
     def parameter(self, name: str) -> str:
         """A part of the path."""
@@ -85,6 +102,11 @@ class Exchange:
         declared = self.headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > self.limit_bytes:
             raise self._too_large()
+        whole = None if self._turn is None else self._turn.whole()
+        if whole is not None:
+            if len(whole) > self.limit_bytes:
+                raise self._too_large()
+            return whole
         try:
             with Window(BODY_S):
                 return await self._read()
@@ -136,8 +158,13 @@ class Exchange:
         self, status: int, data: bytes, *, kind: str = JSON, headers: Mapping[str, str] | None = None
     ) -> None:
         """Send a whole reply."""
-        await self.start(status, {"content-type": kind, "content-length": str(len(data)), **(headers or {})})
-        await self.write(data)
+        told = {"content-type": kind, **(headers or {})}
+        if self._turn is None:
+            await self.start(status, {**told, "content-length": str(len(data))})
+            await self.write(data)
+        else:
+            self.started = True
+            await self._turn.answer(status, told, data)
 
     async def reply_json(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
         """Send a whole reply in JSON."""
@@ -149,13 +176,13 @@ class Exchange:
         Raises:
             ClientGone: It is.
         """
-        on_gone = self.scope.get(ON_GONE)
-        if on_gone is None:
+        turn = self._turn
+        if turn is None:
             await self._watched(work)
             return
         # Our own server says when its client leaves: no second task is needed that waits for it.
         leaving = _Leaving()
-        on_gone(leaving)
+        turn.tell(leaving)
         try:
             await work
         except asyncio.CancelledError:
@@ -163,7 +190,7 @@ class Exchange:
                 raise
             raise ClientGone from None
         finally:
-            on_gone(None)
+            turn.tell(None)
 
     async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
         doing = asyncio.ensure_future(work)

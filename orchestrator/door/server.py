@@ -27,6 +27,7 @@ MAX_HEADERS = 100
 # Requests of one connection that may come before their turn.
 MAX_AHEAD = 64
 MAX_CONNECTIONS = 4096
+ASGI = {"version": "3.0", "spec_version": "2.3"}
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 log = structlog.get_logger("http")
@@ -74,6 +75,11 @@ class _Connection(asyncio.Protocol):
         self._server = server
         self._parser = httptools.HttpRequestParser(self)
         self._transport: Any = None
+        self._loop = asyncio.get_running_loop()
+        self._client: tuple[Any, ...] | None = None
+        self._server_address: tuple[Any, ...] | None = None
+        # When a connection that says nothing is closed; one timer looks, whatever came and went since it was set.
+        self._due_s: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         # The request that is answered, those that came before their turn, and the one that is still coming.
         self._exchange: Turn | None = None
@@ -88,6 +94,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._client = _address(transport, "peername")
+        self._server_address = _address(transport, "sockname")
         if len(self._server.connections) >= MAX_CONNECTIONS:
             self._refuse(503)
             return
@@ -96,7 +104,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._server.connections.discard(self)
-        self._stop_waiting()
+        self._due_s = None
+        if self._timer is not None:
+            self._timer.cancel()
         self._writable.set()
         if self._exchange is not None:
             self._exchange.gone()
@@ -137,26 +147,28 @@ class _Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
+        self._head_bytes = self._field_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name.lower(), value))
+        self._field_bytes += len(name) + len(value)
         if len(self._headers) > MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES + HIGH_WATER:
             raise _Refused(431)
 
     def on_headers_complete(self) -> None:
-        names = [name for name, _ in self._headers]
-        if sum(len(name) + len(value) for name, value in self._headers) + len(self._url) > MAX_HEAD_BYTES:
+        if self._field_bytes + len(self._url) > MAX_HEAD_BYTES:
             raise _Refused(431)
+        names = [name for name, _ in self._headers]
         # Two ways to say where a body ends are one too many, as are two lengths.
         if (b"transfer-encoding" in names and b"content-length" in names) or names.count(b"content-length") > 1:
             raise _Refused(400)
-        self._stop_waiting()
+        self._due_s = None
         # Afterwards the parser has forgotten what the head said of it.
-        self._coming = Turn(self, self._scope(), keeps=bool(self._parser.should_keep_alive()))
+        keeps = bool(self._parser.should_keep_alive())
+        self._coming = Turn(self, self._scope(), keeps=keeps, expects=b"expect" in names)
         if self._exchange is None:
             self._begin(self._coming)
         elif len(self._queue) < MAX_AHEAD:
@@ -178,7 +190,7 @@ class _Connection(asyncio.Protocol):
         path, _, query = self._url.partition(b"?")
         return {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "asgi": ASGI,
             "http_version": self._parser.get_http_version(),
             "method": self._parser.get_method().decode("ascii"),
             "scheme": "http",
@@ -187,8 +199,8 @@ class _Connection(asyncio.Protocol):
             "query_string": query,
             "root_path": "",
             "headers": self._headers,
-            "client": self._transport.get_extra_info("peername")[:2],
-            "server": self._transport.get_extra_info("sockname")[:2],
+            "client": self._client,
+            "server": self._server_address,
             "state": {},
         }
 
@@ -196,7 +208,7 @@ class _Connection(asyncio.Protocol):
 
     def _begin(self, exchange: Turn) -> None:
         self._exchange = exchange
-        self.task = asyncio.ensure_future(self._answer(exchange))
+        self.task = self._loop.create_task(self._answer(exchange))
 
     async def _answer(self, exchange: Turn) -> None:
         try:
@@ -272,13 +284,29 @@ class _Connection(asyncio.Protocol):
         self._wait(PART_S)
 
     def _wait(self, seconds: float) -> None:
-        self._stop_waiting()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._transport.close)
-
-    def _stop_waiting(self) -> None:
-        if self._timer is not None:
+        """Close after so long, unless something comes. A request on a kept connection costs no timer of its own."""
+        due_s = self._due_s = self._loop.time() + seconds
+        if self._timer is not None and self._timer.when() > due_s:
             self._timer.cancel()
             self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(due_s, self._look)
+
+    def _look(self) -> None:
+        """Whether the time is up; where it was put off since, look again then."""
+        self._timer = None
+        if self._due_s is None:
+            return
+        if self._due_s <= self._loop.time():
+            self._transport.close()
+        else:
+            self._timer = self._loop.call_at(self._due_s, self._look)
+
+
+def _address(transport: asyncio.BaseTransport, which: str) -> tuple[Any, ...] | None:
+    """Host and port; None where the other side has left already."""
+    found = transport.get_extra_info(which)
+    return found[:2] if found else None
 
 
 class _Refused(Exception):

@@ -21,19 +21,16 @@ def parse(data: bytes) -> tuple[dict[str, Any], bool]:
     Raises:
         RequestError: MALFORMED_MESSAGE, DUPLICATE_KEY, INVALID_TEXT.
     """
-    reader = _Reader()
     try:
         text = data.decode()
-        value = json.loads(
-            text, object_pairs_hook=reader.pairs, parse_constant=reader.constant, parse_float=reader.number
-        )
+        value, finite = _READER.read(text)
     except (UnicodeDecodeError, ValueError, RecursionError):
         raise RequestError("MALFORMED_MESSAGE", "The body is not valid JSON in UTF-8.") from None
     if not isinstance(value, dict):
         raise RequestError("MALFORMED_MESSAGE", "The body must be a JSON object.")
     if "\\u" in text and _has_surrogate(value):
         raise RequestError("INVALID_TEXT", "The body holds half of a surrogate pair, which is no text.")
-    return value, reader.finite
+    return value, finite
 
 
 def refuse_not_finite(finite: bool) -> None:
@@ -43,26 +40,37 @@ def refuse_not_finite(finite: bool) -> None:
 
 
 class _Reader:
-    """Hooks of one parse."""
+    """A decoder and what its hooks see; one for all bodies, as nothing is awaited while one is read."""
 
     def __init__(self) -> None:
-        self.finite = True
+        self._finite = True
+        self._decoder = json.JSONDecoder(
+            object_pairs_hook=self._pairs, parse_constant=self._constant, parse_float=self._number
+        )
 
-    def constant(self, _: str) -> float:
-        self.finite = False
+    def read(self, text: str) -> tuple[Any, bool]:
+        """What a text holds, and whether all of its numbers are finite."""
+        self._finite = True
+        return self._decoder.decode(text), self._finite
+
+    def _constant(self, _: str) -> float:
+        self._finite = False
         return math.nan
 
-    def number(self, text: str) -> float:
+    def _number(self, text: str) -> float:
         value = float(text)
         if math.isinf(value):
-            self.finite = False
+            self._finite = False
         return value
 
-    def pairs(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def _pairs(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
         if len(made) != len(pairs):
             raise RequestError("DUPLICATE_KEY", "An object of the body has a key twice.")
         return made
+
+
+_READER = _Reader()
 
 
 def _has_surrogate(value: Any) -> bool:

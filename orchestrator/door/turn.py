@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from orchestrator.door.exchange import ON_GONE
+from orchestrator.door.exchange import TURN
 
 # Bytes of a body that lie unread.
 HIGH_WATER = 262_144
@@ -51,9 +51,10 @@ class Turn:
         connection: Where it came from.
         scope: See ASGI.
         keeps: Whether its client wants the connection kept.
+        expects: Whether its client waits to be told to go on before it sends the body.
     """
 
-    def __init__(self, connection: Link, scope: dict[str, Any], *, keeps: bool) -> None:
+    def __init__(self, connection: Link, scope: dict[str, Any], *, keeps: bool, expects: bool = False) -> None:
         self.scope = scope
         self.keeps = keeps
         self.received = self.started = self.finished = False
@@ -64,8 +65,8 @@ class Turn:
         self._held = self._gone = self._told = False
         self._on_gone: Callable[[], None] | None = None
         self._waiting: asyncio.Future[None] | None = None
-        scope[ON_GONE] = self.tell
-        self._continue = any(name == b"expect" for name, _ in scope["headers"])
+        scope[TURN] = self
+        self._continue = expects
         self._chunked = False
 
     # ---- what comes
@@ -101,6 +102,13 @@ class Turn:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
+    def whole(self) -> bytes | None:
+        """The body, where all of it is here in one piece; None where it must be received. Asked before `receive`."""
+        if not self.received or self._told or self._gone or self._continue or len(self._body) > 1:
+            return None
+        body: bytes = self._part()["body"]
+        return body
+
     async def receive(self) -> dict[str, Any]:
         """See ASGI."""
         if self._continue and not self.started:
@@ -128,14 +136,27 @@ class Turn:
     async def send(self, message: dict[str, Any]) -> None:
         """See ASGI. The head waits for the first part of the body, so that a short reply is one write."""
         if message["type"] == "http.response.start":
-            self.head = self._make_head(message["status"], message.get("headers", ()))
+            fields = [(name.lower(), value) for name, value in message.get("headers", ())]
+            sized = any(name == b"content-length" for name, _ in fields)
+            lines = [name + b": " + value.replace(b"\r", b" ").replace(b"\n", b" ") for name, value in fields]
+            self.head = self._make_head(message["status"], lines, sized=sized)
             return
         more, body = message.get("more_body", False), message.get("body", b"")
-        if self.scope["method"] == "HEAD":
-            body = b""
-        elif self._chunked:
+        if self._chunked:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
-        data, self.head = self.head + body, b""
+        await self._write(body, more=more)
+
+    async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """A whole reply at once; the length of its body is told here."""
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        if any("\n" in line or "\r" in line for line in lines):
+            lines = [line.replace("\r", " ").replace("\n", " ") for line in lines]
+        encoded = "\r\n".join([*lines, f"content-length: {len(body)}"]).encode("latin-1", "replace")
+        self.head = self._make_head(status, [encoded], sized=True)
+        await self._write(body, more=False)
+
+    async def _write(self, body: bytes, *, more: bool) -> None:
+        data, self.head = self.head + (b"" if self.scope["method"] == "HEAD" else body), b""
         self.started = True
         self.finished = not more
         if self._gone:
@@ -144,15 +165,11 @@ class Turn:
         if self.finished:
             self._wake()
 
-    def _make_head(self, status: int, headers: Any) -> bytes:
-        lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Status')}\r\n".encode()]
-        sized = False
-        for name, value in headers:
-            sized = sized or name.lower() == b"content-length"
-            lines.append(name + b": " + value.replace(b"\r", b" ").replace(b"\n", b" ") + b"\r\n")
+    def _make_head(self, status: int, lines: list[bytes], *, sized: bool) -> bytes:
         self._chunked = not sized and self.scope["http_version"] == "1.1" and self.scope["method"] != "HEAD"
+        told = [b"HTTP/1.1 %d %b" % (status, REASONS.get(status, "Status").encode()), *lines]
         if self._chunked:
-            lines.append(b"transfer-encoding: chunked\r\n")
+            told.append(b"transfer-encoding: chunked")
         if self._connection.ending or not self.keeps or not self.received:
-            lines.append(b"connection: close\r\n")
-        return b"".join([*lines, b"\r\n"])
+            told.append(b"connection: close")
+        return b"\r\n".join(told) + b"\r\n\r\n"

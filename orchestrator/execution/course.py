@@ -13,6 +13,9 @@ from orchestrator.routing.figures import TextFigures
 from orchestrator.types import Done, TextQuery
 
 BUDGET, LENGTH = "budget", "length"
+# Of how text is to be generated: what is told where it is said at all, and what where it is a number.
+SAID = ("embed", "tools_json", "tool_choice_json", "response_format_json")
+NUMBERS = ("temperature", "top_p", "seed", "top_logprobs")
 
 
 @dataclass(frozen=True)
@@ -76,15 +79,17 @@ def fill(work: fleet_pb2.Work, query: TextQuery, tokens: int, node: str = "") ->
     if query.owner is not None and query.home == node:
         work.owner.CopyFrom(encode_owner(query.owner))
     parameters = query.parameters
+    text = work.text
     for message in query.messages:
-        work.text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)
-    work.text.whole, work.text.prefix_scope = query.whole, query.prefix_scope
-    sent = work.text.parameters
-    sent.max_tokens, sent.embed = tokens, parameters.embed
-    sent.stop.extend(parameters.stop)
-    sent.tools_json, sent.tool_choice_json = parameters.tools_json, parameters.tool_choice_json
-    sent.response_format_json = parameters.response_format_json
-    for name in ("temperature", "top_p", "seed", "top_logprobs"):
-        value = getattr(parameters, name)
-        if value is not None:
+        text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)
+    text.whole, text.prefix_scope = query.whole, query.prefix_scope
+    sent = text.parameters
+    sent.max_tokens = tokens
+    if parameters.stop:
+        sent.stop.extend(parameters.stop)
+    for name in SAID:
+        if value := getattr(parameters, name):
+            setattr(sent, name, value)
+    for name in NUMBERS:
+        if (value := getattr(parameters, name)) is not None:
             setattr(sent, name, value)

@@ -273,8 +273,7 @@ class Ensembles:
 
     def _rates(self, text: Ensemble, member: Member) -> Rates:
         turns, n = text.course.figures.turns, member.index
-        excess = float(turns.excess_kn[0, n])
-        if excess == float("inf"):
+        if turns is None or (excess := float(turns.excess_kn[0, n])) == float("inf"):
             return Rates(0.0, 0.0, 0.0)
         return Rates(
             *(float(joules_kn[0, n]) * excess for joules_kn in (turns.fixed_kn, turns.heard_kn, turns.written_kn))

@@ -111,7 +111,7 @@ class Progress:
         """
         recent = self.attempts[self.told_from :]
         told_j = math.fsum(a.energy.energy_j for a in recent if not math.isnan(a.energy.energy_j))
-        if any(map(_untold, recent)) and math.isfinite(self.reserved_j):
+        if math.isfinite(self.reserved_j) and any(map(_untold, recent)):
             return max(self.written_off_j + told_j, self.reserved_j)
         return self.written_off_j + told_j
 

@@ -64,29 +64,23 @@ class TextRunner:
         whole_ms = progress.limits.max_latency_ms if progress.decision.within else query.deadline_s * 1000.0
         course = Course(query, progress, figures, panel, progress.started_s + whole_ms / 1000.0)
         try:
-            async for piece in self._until_answered(course, decide):
-                course.delivered = True
-                yield piece
+            for _ in range(self.max_attempts):
+                try:
+                    pieces = await self._follow(course)
+                    if pieces is None:
+                        break
+                    async for piece in pieces:
+                        course.delivered = True
+                        yield piece
+                    return
+                except AttemptFailed as failure:
+                    if course.delivered or failure.final or not self._reroute(progress, decide):
+                        break
+            if course.delivered or not panel.answered:
+                raise why_exhausted(progress.attempts)
         except TimeoutError:
             if course.delivered or not panel.answered:
                 raise DeadlineExceeded(whole_ms) from None
-            for piece in _standing(course):
-                yield piece
-
-    async def _until_answered(self, course: Course, decide: Decide) -> AsyncIterator[Delta | TextEnd]:
-        for _ in range(self.max_attempts):
-            bound = course.progress.decision.route
-            if bound is None:
-                break
-            try:
-                async for piece in self._follow(course, bound):
-                    yield piece
-                return
-            except AttemptFailed as failure:
-                if course.delivered or failure.final or not self._reroute(course.progress, decide):
-                    break
-        if course.delivered or not course.panel.answered:
-            raise why_exhausted(course.progress.attempts)
         for piece in _standing(course):
             yield piece
 
@@ -97,30 +91,29 @@ class TextRunner:
         progress.decision = decision
         return True
 
-    async def _follow(self, course: Course, bound: BoundRoute) -> AsyncIterator[Delta | TextEnd]:
-        """The route's stages; the last one streams where a single expert's answer stands."""
+    async def _follow(self, course: Course) -> AsyncIterator[Delta | TextEnd] | None:
+        """The route's stages; gives what streams: a last stage whose single expert's answer stands, or a text that
+        several write. None where what was held back is all there is."""
+        bound = course.progress.decision.route
+        if bound is None:
+            return None
         last = len(bound.arms) - 1
         judged = bound.route.fusion is Fusion.JUDGE
         course.panel.follow(bound.route)
         if bound.route.fusion is Fusion.TOKEN:
-            async for piece in self._ensembles.write(course, bound):
-                yield piece
-            return
+            return self._ensembles.write(course, bound)
         for stage, arms in enumerate(bound.arms):
             if stage and not self._affordable(course, arms):
                 break
             if stage == last and judged and stage:
                 await self._judge(course, arms[0], stage)
             elif stage == last and len(arms) == 1 and bound.route.fusion is Fusion.NONE and not course.query.whole:
-                async for piece in self._stream(course, arms[0], stage):
-                    yield piece
-                return
+                return self._stream(course, arms[0], stage)
             else:
                 await self._hear(course, arms, stage)
             if self._stands(course, bound, stage):
                 break
-        for piece in _standing(course):
-            yield piece
+        return None
 
     def _stands(self, course: Course, bound: BoundRoute, stage: int) -> bool:
         ballot = course.panel.ballot
@@ -177,13 +170,14 @@ class TextRunner:
             TimeoutError: Time ran out.
         """
         panel, progress = course.panel, course.progress
-        whole_j = sum(float(course.figures.energy_bound_j_n[index]) for index in arms)
         missing = {index: self._board.states[index].arm.expert for index in arms}
-        missing = {index: expert for index, expert in missing.items() if expert not in panel.answered}
-        started_s, allowed_j = time.monotonic(), progress.allowed_j
+        if panel.answered:
+            missing = {index: expert for index, expert in missing.items() if expert not in panel.answered}
         if len(missing) == 1:
             await self._hear_one(course, next(iter(missing)), stage)
             return
+        whole_j = sum(float(course.figures.energy_bound_j_n[index]) for index in arms)
+        started_s, allowed_j = time.monotonic(), progress.allowed_j
         tasks = {}
         for index in missing:
             own_j = float(course.figures.energy_bound_j_n[index])

@@ -64,7 +64,7 @@ class Ticket:
 
 @dataclass(frozen=True)
 class TextReply:
-    """The end of a text query."""
+    """The end of a text query; `profile` is the one that it was routed by."""
 
     request_id: str
     end: TextEnd
@@ -72,6 +72,7 @@ class TextReply:
     routing: RoutingRecord
     timings: Timings
     account: Account = NO_ACCOUNT
+    profile: str = ""
 
 
 def make_reply(

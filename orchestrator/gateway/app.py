@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import socket
 import time
@@ -47,6 +46,7 @@ from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.fleet import Change, Fleet
 from orchestrator.gateway.account_servicers import AccountsServicer
 from orchestrator.gateway.channel import server_options
+from orchestrator.gateway.garbage import collect_in_slices
 from orchestrator.gateway.guard import GuardedServer
 from orchestrator.gateway.http import Guarded, http_app
 from orchestrator.gateway.join import Joiner
@@ -347,10 +347,7 @@ async def _run(gateway: Gateway) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, gateway.reloader.signalled)
-    # What lives as long as the process is not searched for garbage again and again; the journal alone holds
-    # hundreds of thousands of objects.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    collect_in_slices()
     async with listening(gateway) as address:
         events.info(
             "gateway.listening",

@@ -33,6 +33,11 @@ class Placement:
     required_tags: frozenset[str] = frozenset()
     max_mass: float = WHOLE
 
+    @property
+    def anywhere(self) -> bool:
+        """Whether nothing is excluded."""
+        return not self.allowed_nodes and not self.required_tags and self.max_mass >= WHOLE
+
     def within(self, other: Placement) -> Placement:
         """Where both allow it.
 
@@ -61,6 +66,8 @@ ANYWHERE = Placement()
 def placement_of(query: Query | TextQuery) -> Placement:
     """Where a query may run, and on which operating points."""
     most = query.max_mass if isinstance(query, Query) else WHOLE
+    if not query.allowed_nodes and not query.required_tags and most >= WHOLE:
+        return ANYWHERE
     return Placement(query.allowed_nodes, query.required_tags, most)
 
 
@@ -93,7 +100,7 @@ class Placements:
         """
         query = _scoped(query, spender)
         bound = self.of(spender)
-        if bound == ANYWHERE:
+        if bound.anywhere:
             return query
         if isinstance(query, Query) and query.user:
             raise RequestError(
@@ -142,7 +149,7 @@ def place_of(query: Query, board: ArmBoard) -> Place:
     Raises:
         RequestError: see `placed`.
     """
-    if placement_of(query) == ANYWHERE:
+    if placement_of(query).anywhere:
         return Place()
     return place(query, placed(query, board), board)
 
@@ -156,6 +163,8 @@ def placed(query: Query | TextQuery, board: ArmBoard) -> list[ArmState]:
     where, arms = placement_of(query), board.arms(query.task.name)
     if query.expert is not None:
         arms = [state for state in arms if state.arm.expert == query.expert]
+    if where.anywhere:
+        return arms
     fitting = [state for state in arms if where.allows(state.arm)]
     if arms and where.max_mass < min((state.arm.mass for state in arms), default=0.0):
         text = (
@@ -173,10 +182,11 @@ def placed(query: Query | TextQuery, board: ArmBoard) -> list[ArmState]:
 
 def place(query: Query | TextQuery, fitting: Sequence[ArmState], board: ArmBoard) -> Place:
     """The arms of a query's task by whether they fit, given those that do of those that can be asked now."""
-    kept, where = _indices(fitting), placement_of(query)
-    unfit = _indices(board.arms(query.task.name)) - kept
-    of_task = (state for state in board.states if state.arm.task == query.task.name)
-    unfit |= _indices(state for state in of_task if not where.allows(state.arm))
+    where = placement_of(query)
+    unfit = _indices(board.arms(query.task.name)) - _indices(fitting)
+    if not where.anywhere:
+        of_task = (state for state in board.states if state.arm.task == query.task.name)
+        unfit |= _indices(state for state in of_task if not where.allows(state.arm))
     unfit = unfit if query.expert is None or fitting else frozenset()
     return Place(tuple(fitting), unfit, texts=isinstance(query, TextQuery))
 

@@ -136,12 +136,15 @@ class Doorman:
 
     def admit_request(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """An HTTP request, whatever its verb; raises as `admit_call`. False where the table has no such path."""
-        headers = tuple(headers)
-        shown = [value for name, value in headers if name.lower() == b"authorization"]
-        if path == PAGE:
-            shown = [_bearer(value) for value in shown]
+        shown, hosts = [], []
+        for name, value in headers:
+            match name.lower():
+                case b"authorization":
+                    shown.append(value if path != PAGE else _bearer(value))
+                case b"host":
+                    hosts.append(value)
         if not self.keys.required:
-            _check_host([value for name, value in headers if name.lower() == b"host"])
+            _check_host(hosts)
         if not self.keys.required and len(shown) == 1 and OURS not in shown[0]:
             # OpenAI's clients cannot do without a key: where none is asked for, one that cannot be ours is none.
             shown = []

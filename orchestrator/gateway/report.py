@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2, gateway_pb2
@@ -9,6 +10,19 @@ from orchestrator.fleet.arms import ArmState
 from orchestrator.gateway.service import Service
 from orchestrator.types import Arm, EnergySource, Provenance, Residency, Task
 from orchestrator.wire import PROVENANCE_NUMBERS, encode_certificate, encode_guard, encode_pacing, encode_spec
+
+# Nodes that are told of in one go; a thousand would hold up requests for tens of milliseconds.
+AT_ONCE = 16
+
+
+async def encode_nodes(service: Service) -> list[admin_pb2.NodeStatus]:
+    """All nodes by name, each as of its moment: requests go on in between."""
+    found: list[admin_pb2.NodeStatus] = []
+    for name in sorted(service.fleet.known):
+        if found and len(found) % AT_ONCE == 0:
+            await asyncio.sleep(0.0)
+        found.append(encode_node(service, name))
+    return found
 
 
 def encode_node(service: Service, name: str) -> admin_pb2.NodeStatus:

@@ -141,14 +141,15 @@ class RandomIds:
     """Unguessable ids of 128 bits, drawn many at a time: one system call for 256 of them."""
 
     def __init__(self) -> None:
-        self._pool = b""
+        self._ready: list[str] = []
 
     def take(self) -> str:
         """32 hexadecimal digits."""
-        if len(self._pool) < RANDOM_ID_BYTES:
-            self._pool = os.urandom(256 * RANDOM_ID_BYTES)
-        drawn, self._pool = self._pool[:RANDOM_ID_BYTES], self._pool[RANDOM_ID_BYTES:]
-        return drawn.hex()
+        if not self._ready:
+            drawn = os.urandom(256 * RANDOM_ID_BYTES)
+            starts = range(0, len(drawn), RANDOM_ID_BYTES)
+            self._ready = [drawn[start : start + RANDOM_ID_BYTES].hex() for start in starts]
+        return self._ready.pop()
 
 
 _fresh_ids = RandomIds()

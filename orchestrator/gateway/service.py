@@ -36,7 +36,7 @@ from orchestrator.gateway.accounts import (
 from orchestrator.gateway.decider import Decider
 from orchestrator.gateway.final_joules import FinalJoules
 from orchestrator.gateway.idle_joules import IdleJoules
-from orchestrator.gateway.placement import ANYWHERE, Place, Placements, among_known, place_of, placement_of
+from orchestrator.gateway.placement import Place, Placements, among_known, place_of, placement_of
 from orchestrator.gateway.till import Till, forgetful_ledger
 from orchestrator.journal import Entry, Journal
 from orchestrator.metrics import Metrics
@@ -209,7 +209,7 @@ class Service:
 
     def _placed(self, query: Query | TextQuery, again: Decide) -> Decide:
         """What is decided again keeps to where the query may run."""
-        return again if placement_of(query) == ANYWHERE else among_known(again, self.fleet.board)
+        return again if placement_of(query).anywhere else among_known(again, self.fleet.board)
 
     async def _asked(
         self,
@@ -258,11 +258,15 @@ class Service:
         try:
             async with self.admission.enter(query.deadline_s):
                 ticket.wait_s = time.monotonic() - ticket.started_s
-                async for piece in self._generate(query, ticket):
+                query, pieces = await self._generate(query, ticket)
+                async for piece in pieces:
                     if isinstance(piece, TextEnd):
                         end = piece
                     else:
                         yield piece
+            if end is not None and query.owner is not None:
+                # Where the key's work is bound to nodes, so is the copy of the question.
+                self.personal.answered(query.owner, query, end.personal)
         except BaseException as error:
             self._settle(ticket, self.conclude(ticket, _outcome(error, ticket)))
             raise
@@ -272,11 +276,13 @@ class Service:
             self._settle(ticket, entry)
             return
         ticket.tokens = end.prompt_tokens + end.completion_tokens
-        reply = TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings, entry.account)
+        profile = "" if entry.limits is None else entry.limits.profile
+        reply = TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings, entry.account, profile)
         kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
         yield reply if kept is None else replace(reply, account=entry.account.after(await kept))
 
-    async def _generate(self, query: TextQuery, ticket: Ticket) -> AsyncIterator[Delta | TextEnd]:
+    async def _generate(self, query: TextQuery, ticket: Ticket) -> tuple[TextQuery, AsyncIterator[Delta | TextEnd]]:
+        """The query as its tenant may ask it, and what comes of it."""
         query = self.placements.bind(query, ticket.payer.spender)
         if query.user:
             query = self.personal.claim(query, ticket.payer.spender.tenant)
@@ -299,11 +305,7 @@ class Service:
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
         panel = Panel(texts.confidence_of(ticket.plan) if ticket.plan else texts.as_told)
-        async for piece in self._text_runner.run(query, progress, again, panel=panel, figures=demand.figures):
-            if isinstance(piece, TextEnd) and query.owner is not None:
-                # Where the key's work is bound to nodes, so is the copy of the question.
-                self.personal.answered(query.owner, query, piece.personal)
-            yield piece
+        return query, self._text_runner.run(query, progress, again, panel=panel, figures=demand.figures)
 
     def answered_from_cache(self, query: TextQuery, payer: Payer) -> None:
         """A request was answered without any work: it is in journal, metrics and log, and cost nothing."""

@@ -23,7 +23,7 @@ from orchestrator.gateway.replies import (
     pack_events,
     unpack_events,
 )
-from orchestrator.gateway.report import encode_node, encode_task, encode_task_info
+from orchestrator.gateway.report import encode_nodes, encode_task, encode_task_info
 from orchestrator.gateway.requests import check_user, decode_generate, decode_infer
 from orchestrator.gateway.service import Service
 from orchestrator.ledger.spenders import fingerprint
@@ -166,10 +166,11 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         service = self._service
         service.publish()
         outcomes, energy_j = service.metrics.totals()
+        nodes = await encode_nodes(service)
         return admin_pb2.GetStatusResponse(
             version=__version__,
             uptime_s=time.monotonic() - service.started_s,
-            nodes=[encode_node(service, name) for name in sorted(service.fleet.known)],
+            nodes=nodes,
             tasks=[encode_task(service, task) for _, task in sorted(service.fleet.tasks.items())],
             outcomes=[admin_pb2.OutcomeCount(outcome=name, requests=count) for name, count in outcomes],
             energy_j=energy_j,

@@ -26,10 +26,12 @@ from optimizer.selection.utility import BestOf
 from orchestrator.fleet.arms import ArmState
 from orchestrator.fleet.fleet import Change, Fleet
 from orchestrator.planning.gate_files import GateFiles
+from orchestrator.planning.gathering import Gathering
 from orchestrator.planning.make import make_plan, plan_problem
 from orchestrator.planning.process import end_process, planning_process
+from orchestrator.planning.settling import Settling
 from orchestrator.planning.sharing import Party
-from orchestrator.planning.snapshot import Planned, Snapshot, gather_evidence, moved, plan_arms, same_evidence
+from orchestrator.planning.snapshot import Planned, Snapshot, moved, plan_arms, same_evidence
 from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.fused import FusedQuality
 from orchestrator.routing.gated import gated
@@ -44,11 +46,8 @@ log = structlog.get_logger("planner")
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
-# Nodes that join together are planned for together: planning waits until none has come for so long, but not for ever.
-SETTLE_S = 0.15
-MAX_SETTLE_S = 1.0
 # Binding takes the longer the more arms there are, and every node that comes or goes asks for it. It takes at most this
-# part of the event loop; where it takes less than BIND_AT_ONCE_S, nothing is put off.
+# part of the event loop; only what goes beyond BIND_AT_ONCE_S, all of a burst together, is put off.
 BIND_FRACTION = 0.1
 BIND_AT_ONCE_S = 0.001
 PLAN_TIMEOUT_S = 60.0
@@ -107,6 +106,7 @@ class Planner:
         self._limits = limits
         self._observe_s = observe_s
         self._make_executor = executor
+        self._gathering = Gathering(fleet.evidence)
         self._average_j = average_j
         self.gates = GateFiles() if gates is None else gates
         # What feedback has shown of votes and judges; it outlives every plan.
@@ -119,6 +119,8 @@ class Planner:
         self._resting = frozenset[str]()
         self._numbers = itertools.count(1)
         self._wanted = asyncio.Event()
+        self._settling = Settling(self._bereft)
+        # When what binding has taken so far is its part of the time.
         self._bind_from_s = 0.0
         self._binding: asyncio.TimerHandle | None = None
         fleet.subscribe(self._on_change)
@@ -163,7 +165,7 @@ class Planner:
             if task not in self._standing or not self._fleet.board.has_arms(task):
                 # The first arms of a task serve at once, and the last ones' end is known at once.
                 self._rebind(task)
-        left_s = self._bind_from_s - time.monotonic()
+        left_s = self._bind_from_s - BIND_AT_ONCE_S / BIND_FRACTION - time.monotonic()
         if left_s <= 0.0:
             self.rebind()
         elif self._binding is None:
@@ -177,9 +179,8 @@ class Planner:
         started_s = time.monotonic()
         for task in self._fleet.tasks:
             self._rebind(task)
-        ended_s = time.monotonic()
-        took_s = ended_s - started_s
-        self._bind_from_s = ended_s + took_s / BIND_FRACTION if took_s > BIND_AT_ONCE_S else 0.0
+        took_s = time.monotonic() - started_s
+        self._bind_from_s = max(self._bind_from_s, started_s) + took_s / BIND_FRACTION
 
     def _rebind(self, task: str) -> None:
         arms = self._fleet.board.arms(task)
@@ -188,7 +189,7 @@ class Planner:
             return
         known, plan = self._last.get(task, (None, None))
         if plan is not None and known == self._fleet.tasks[task]:
-            table = plan.table(arms, self._fleet.board)
+            table = plan.table(arms, self._fleet.board, self._table(task))
             if table.bound:
                 self._standing[task] = Standing(self._gated(task, plan), table)
                 return
@@ -197,7 +198,13 @@ class Planner:
     def _install(self, task: str, plan: Plan) -> None:
         self._last[task] = self._fleet.tasks[task], plan
         if arms := self._fleet.board.arms(task):
-            self._standing[task] = Standing(self._gated(task, plan), plan.table(arms, self._fleet.board))
+            table = plan.table(arms, self._fleet.board, self._table(task))
+            self._standing[task] = Standing(self._gated(task, plan), table)
+
+    def _table(self, task: str) -> RouteTable | None:
+        """The routes in force, also those of a plan before: they stay where a new plan has the same."""
+        standing = self._standing.get(task)
+        return None if standing is None else standing.table
 
     def _gated(self, task: str, plan: Plan) -> Plan:
         """The plan with the heads of the task's gate file, if it has one that knows its experts."""
@@ -235,22 +242,18 @@ class Planner:
         try:
             while True:
                 await self._change()
-                await self._quiet()
+                await self._settling.settle(self._wanted)
                 for task in list(self._fleet.tasks):
                     await self._plan(task)
         finally:
             if self._executor is not None:
                 end_process(self._executor)
 
-    async def _quiet(self) -> None:
-        """Returns when nothing has changed for a moment, or a storm of changes has lasted long enough."""
-        until_s = time.monotonic() + MAX_SETTLE_S
-        while True:
-            self._wanted.clear()
-            await asyncio.sleep(SETTLE_S)
-            if not self._wanted.is_set() or time.monotonic() >= until_s:
-                self._wanted.clear()
-                return
+    def _bereft(self) -> bool:
+        """Whether a plan in force has lost a node that it needs."""
+        fleet = self._fleet
+        needed = {node for standing in self._standing.values() for node in standing.plan.needed or ()}
+        return not needed <= fleet.sessions.keys() | fleet.dormitory.sleepers.keys()
 
     async def _change(self) -> None:
         """Returns when something changed: the fleet, what its arms really cost, or what a request may cost."""
@@ -360,14 +363,13 @@ class Planner:
         arms = self._connected(task)
         if not arms:
             return None
-        evidence = gather_evidence(self._fleet.tasks[task], arms, self._fleet.evidence)
         hellos = [session.hello for session in self._fleet.sessions.values()]
         hellos += [sleeper.hello for sleeper in self._fleet.dormitory.sleepers.values()]
         limits_bytes = {hello.node: hello.memory_limit_bytes for hello in hellos if hello.memory_limit_bytes}
         return Snapshot(
             task=task,
             arms=plan_arms(arms, self._fleet.board),
-            evidence=evidence,
+            evidence=self._gathering.of(self._fleet.tasks[task], arms),
             energy_limit_j=self._limits.max_active_energy_j,
             max_active=self._limits.max_active,
             memory_limit_bytes=limits_bytes,

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
 from optimizer.deciding.model import TaskModel
 from optimizer.evidence.answers import Evidence
 from optimizer.evidence.texts import TextEvidence
 from optimizer.selection.arms import Arm as PlanArm
 from orchestrator.fleet.arms import ArmBoard, ArmState
-from orchestrator.fleet.evidence import EvidenceStore
-from orchestrator.planning.text_evidence import gather_text
-from orchestrator.types import CertificateRecord, Provenance, Task
+from orchestrator.types import CertificateRecord, Provenance
 
 
 @dataclass(frozen=True)
@@ -95,40 +92,12 @@ def moved(arms: tuple[PlanArm, ...], planned: tuple[PlanArm, ...], fraction: flo
     return False
 
 
-def gather_evidence(task: Task, states: list[ArmState], store: EvidenceStore) -> Evidence | TextEvidence | None:
-    """The evidence of a task's experts, as far as it has come."""
-    return gather_text(task, states, store) if task.text else gather_tensors(task, states, store)
-
-
-def gather_tensors(task: Task, states: list[ArmState], store: EvidenceStore) -> Evidence | None:
-    """The reference set with the answers of every expert whose answers have come and fit to it; None where there are
-    none. What one expert sent amiss leaves it out and spoils nothing for the others."""
-    reference = store.get(task.reference_digest)
-    if reference is None or "inputs" not in reference or "labels" not in reference:
-        return None
-    shape = (len(reference["labels"]), len(task.labels))
-    answers: dict[str, NDArray[np.float64]] = {}
-    for state in states:
-        sent = store.get(state.arm.evidence_digest)
-        outputs = None if sent is None else sent.get("outputs")
-        if outputs is not None and outputs.shape == shape and np.isfinite(outputs).all() and (outputs >= 0).all():
-            answers[state.arm.expert] = np.asarray(outputs, dtype=np.float64)
-    if not answers:
-        return None
-    experts = tuple(sorted(answers))
-    inputs = np.asarray(reference["inputs"], dtype=np.float64)
-    return Evidence(
-        experts=experts,
-        features_qf=inputs.reshape(len(inputs), -1),
-        labels_q=np.asarray(reference["labels"], dtype=np.int64),
-        outputs_eqc=np.stack([answers[expert] for expert in experts]),
-    )
-
-
 def same_evidence(mine: Evidence | TextEvidence | None, theirs: Evidence | TextEvidence | None) -> bool:
     """Whether learning again could change anything."""
+    if mine is theirs:
+        return True
     if mine is None or theirs is None or type(mine) is not type(theirs):
-        return mine is theirs
+        return False
     return all(_equal(getattr(mine, field.name), getattr(theirs, field.name)) for field in fields(mine))
 
 

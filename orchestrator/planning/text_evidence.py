@@ -14,9 +14,11 @@ import numpy as np
 
 from optimizer.errors import EvidenceError
 from optimizer.evidence.texts import TextEvidence
-from orchestrator.fleet.arms import ArmState
 from orchestrator.fleet.evidence import EvidenceStore
 from orchestrator.types import Array, Task
+
+# Experts, each with the digest of what it sent.
+Sent = tuple[tuple[str, str], ...]
 
 
 class Answers(NamedTuple):
@@ -28,19 +30,19 @@ class Answers(NamedTuple):
     tokens_q: Array | None
 
 
-def gather_text(task: Task, states: list[ArmState], store: EvidenceStore) -> TextEvidence | None:
+def gather_text(task: Task, sent: Sent, store: EvidenceStore) -> TextEvidence | None:
     """The prompts with the answers of every expert whose answers have come and fit to them; None where there are none.
-    What one expert sent amiss leaves it out and spoils nothing for the others."""
+    Arguments as of `gather_tensors`."""
     reference = store.get(task.reference_digest)
     prompts = None if reference is None else texts_of(reference, "prompts", "prompt_ends")
     if not prompts:
         return None
     answers: dict[str, Answers] = {}
-    for state in states:
-        sent = store.get(state.arm.evidence_digest)
-        found = None if sent is None else _answers(sent, len(prompts))
+    for expert, digest in sent:
+        tensors = store.get(digest)
+        found = None if tensors is None else _answers(tensors, len(prompts))
         if found is not None:
-            answers[state.arm.expert] = found
+            answers[expert] = found
     if not answers:
         return None
     experts = tuple(sorted(answers))

@@ -6,7 +6,7 @@ Shape letter: n arms, in the order of the board.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,11 +17,14 @@ from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, TYPICAL_COMPLETION_TOKENS, completions
 from orchestrator.prefixes import Chain, Conversation
 from orchestrator.residency import missing_j
-from orchestrator.routing.turns import TurnRates
+from orchestrator.routing.turns import TurnRates, vocabulary
 from orchestrator.text_profile import SINGLE_TURN
 from orchestrator.types import Arm, Provenance, TextQuery
 
 Floats = NDArray[np.float64]
+
+# Of one text, whose figures stay as they are.
+UNCHANGED = Changes()
 
 
 class Figures(Protocol):
@@ -59,7 +62,7 @@ class TextFigures:
 
     Args:
         prompt_tokens_n: Of the prompt as each arm counts, typically.
-        turns: What the text costs where several arms write it.
+        turns: What the text costs where several arms write it; None where no arm writes in turns.
         cached_tokens_n: Of these, what each arm has kept from before, typically: in its joules and milliseconds they
             do not count. In no bound: a node may have forgotten, and a promise holds all the same.
     """
@@ -77,11 +80,11 @@ class TextFigures:
     loaded: bool
     prompt_tokens_n: Floats
     cached_tokens_n: Floats
-    turns: TurnRates
-    energy_changes: Changes = field(default_factory=Changes)
-    latency_changes: Changes = field(default_factory=Changes)
-    wait_changes: Changes = field(default_factory=Changes)
-    available_changes: Changes = field(default_factory=Changes)
+    turns: TurnRates | None = None
+    energy_changes: Changes = UNCHANGED
+    latency_changes: Changes = UNCHANGED
+    wait_changes: Changes = UNCHANGED
+    available_changes: Changes = UNCHANGED
 
 
 def conversation_of(query: TextQuery, arm: Arm) -> Conversation:
@@ -99,6 +102,7 @@ class _Asked:
         self._query = query
         self._read: dict[bool, tuple[int, int, Chain]] = {}
         self.max_tokens = query.parameters.max_tokens
+        self.greedy = not query.parameters.temperature
 
     def by(self, arm: Arm) -> tuple[int, int, Chain]:
         """Bytes, messages and the chain of what an arm reads."""
@@ -125,7 +129,6 @@ def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
         board.loaded,
         np.zeros(len(board.states)),
         np.zeros(len(board.states)),
-        TurnRates.empty(len(board.states), everyone=not query.parameters.temperature),
     )
     asked = _Asked(query)
     for state in board.states:
@@ -149,7 +152,28 @@ def _price(figures: TextFigures, board: ArmBoard, state: ArmState, asked: _Asked
     figures.service_ms_n[n] = track.typically_ms((HOP_MS + profile.cost_ms(read_tokens, mean)) * together)
     bound_ms = track.at_most_ms((HOP_MS + profile.cost_ms(prompt_tokens * TOKENS_MARGIN, high)) * together)
     figures.service_bound_ms_n[n] = max(bound_ms, figures.service_ms_n[n])
-    turns, whole_ms = figures.turns, (HOP_MS + profile.cost_ms(prompt_tokens, mean)) * together
+    if state.arm.energy.provenance is not Provenance.UNMEASURED:
+        typical, bound = board.energy_factors(n)
+        load_j = missing_j(state.arm.residency)
+        figures.energy_j_n[n] = load_j + profile.cost_j(read_tokens, mean) * typical
+        bound_j = load_j + profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
+        figures.energy_bound_j_n[n] = max(bound_j, figures.energy_j_n[n])
+    if vocabulary(state.arm):
+        _price_turns(figures, board, state, asked)
+
+
+def _price_turns(figures: TextFigures, board: ArmBoard, state: ArmState, asked: _Asked) -> None:
+    """The same of a text that the arm writes in turns with others."""
+    track, n = state.text, state.index
+    if state.arm.text is None:
+        return
+    if figures.turns is None:
+        figures.turns = TurnRates.empty(len(board.states), everyone=asked.greedy)
+    turns = figures.turns
+    profile, prompt_tokens = track.profile(state.arm.text), float(figures.prompt_tokens_n[n])
+    mean, high = completions(profile, asked.max_tokens)
+    together = track.factor(1 + board.nodes[state.arm.node].pending)
+    whole_ms = (HOP_MS + profile.cost_ms(prompt_tokens, mean)) * together
     slower = track.typically_ms(whole_ms) / whole_ms * together
     turns.tokens_bn[:, n] = mean, high
     turns.fixed_kn[1, n] = profile.cost_ms(prompt_tokens, 0.0) * slower + figures.wait_ms_n[n]
@@ -158,11 +182,7 @@ def _price(figures: TextFigures, board: ArmBoard, state: ArmState, asked: _Asked
     turns.excess_kn[1, n] = max(1.0, track.at_most_ms(whole_ms) / track.typically_ms(whole_ms))
     if state.arm.energy.provenance is not Provenance.UNMEASURED:
         typical, bound = board.energy_factors(n)
-        load_j = missing_j(state.arm.residency)
-        figures.energy_j_n[n] = load_j + profile.cost_j(read_tokens, mean) * typical
-        bound_j = load_j + profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
-        figures.energy_bound_j_n[n] = max(bound_j, figures.energy_j_n[n])
-        turns.fixed_kn[0, n] = load_j + profile.cost_j(prompt_tokens, 0.0) * typical
+        turns.fixed_kn[0, n] = missing_j(state.arm.residency) + profile.cost_j(prompt_tokens, 0.0) * typical
         turns.heard_kn[0, n] = profile.prefill_j_per_token * typical
         turns.written_kn[0, n] = profile.decode_j_per_token * typical
         turns.excess_kn[0, n] = TOKENS_MARGIN * bound / typical
@@ -175,7 +195,7 @@ def covering(figures: TextFigures, arms: int) -> TextFigures:
     more = arms - len(figures.energy_j_n)
     if more <= 0:
         return figures
-    grown = replace(figures, turns=figures.turns.grown(more))
+    grown = replace(figures, turns=None if figures.turns is None else figures.turns.grown(more))
     for name, value in vars(figures).items():
         if isinstance(value, np.ndarray):
             setattr(grown, name, np.pad(value, (0, more)))

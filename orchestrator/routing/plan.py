@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from optimizer.deciding.choose import Price
 from optimizer.deciding.model import TaskModel
 from orchestrator.fleet.arms import ArmBoard, ArmState
-from orchestrator.routing.binding import bind
+from orchestrator.routing.binding import bind, footing
 from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.model import QualityModel
 from orchestrator.routing.table import RouteTable
@@ -46,15 +46,23 @@ class Plan:
         model = self.model.model if isinstance(self.model, CombinedModel) else self.model
         return model.experts[model.best_single] if isinstance(model, TaskModel) else None
 
-    def table(self, arms: list[ArmState], board: ArmBoard) -> RouteTable:
+    def table(self, arms: list[ArmState], board: ArmBoard, before: RouteTable | None = None) -> RouteTable:
         """The plan's routes on these arms, those outside the active set left out.
 
         An arm that joined since waits for the next plan. Where none of the active arms is left, all may run: an answer
         from an unplanned arm is better than none.
+
+        Args:
+            arms: Of the plan's task.
+            board: Where they are.
+            before: The table so far; returned where a new one would be the same, as when the arms that came wait.
         """
         active = self.active
         allowed = arms if active is None else [state for state in arms if state.arm.name in active]
-        return RouteTable(bind(self.model.routes, allowed or arms, board), board)
+        stands = footing(self.model.routes, allowed or arms, board)
+        if before is not None and before.footing == stands:
+            return before
+        return RouteTable(bind(self.model.routes, allowed or arms, board), board, stands)
 
     def price(self, profile: str, table: RouteTable) -> Price:
         """The profile's price; a pinned route becomes the first of its bindings (fewest joules)."""

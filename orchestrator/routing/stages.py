@@ -10,7 +10,6 @@ bound.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -43,24 +42,29 @@ class Stages:
         self._arms_gf = np.zeros((different, places), dtype=np.intp)
         self._mask_gf = np.zeros((different, places))
         self._serial_g = np.zeros(different, dtype=bool)
+        self._arms_gf[:, 0], self._mask_gf[:, 0] = [stage[0] for stage in row_of], 1.0
         for stage, g in row_of.items():
-            self._arms_gf[g, : len(stage)] = stage
-            self._mask_gf[g, : len(stage)] = 1.0
-            nodes = [board.states[index].arm.node for index in stage]
-            # Arms that share a node may wait for each other: count their times one after the other.
-            self._serial_g[g] = len(set(nodes)) < len(nodes)
+            if len(stage) > 1:
+                self._arms_gf[g, : len(stage)] = stage
+                self._mask_gf[g, : len(stage)] = 1.0
+                nodes = [board.states[index].arm.node for index in stage]
+                # Arms that share a node may wait for each other: count their times one after the other.
+                self._serial_g[g] = len(set(nodes)) < len(nodes)
         # One row more than there are stages: what an absent stage takes.
         self._row_rs = np.full((len(placed), stages), different, dtype=np.intp)
+        self._row_rs[:, 0] = [row_of[route[0]] for route in placed]
         for r, route in enumerate(placed):
-            self._row_rs[r, : len(route)] = [row_of[stage] for stage in route]
+            if len(route) > 1:
+                self._row_rs[r, : len(route)] = [row_of[stage] for stage in route]
         self._latency_kg = np.zeros((2, different + 1))
         self._service_kgf = np.zeros((2, *self._arms_gf.shape))
 
     def fresh(self) -> Stages:
         """The same stages, of which nothing is known yet."""
-        other = copy(self)
-        other._latency_kg = np.zeros_like(self._latency_kg)
-        other._service_kgf = np.zeros_like(self._service_kgf)
+        other = Stages.__new__(Stages)
+        other.__dict__.update(self.__dict__)
+        other._latency_kg = np.zeros(self._latency_kg.shape)
+        other._service_kgf = np.zeros(self._service_kgf.shape)
         return other
 
     def take(self, typical_ms_n: Floats, bound_ms_n: Floats) -> None:

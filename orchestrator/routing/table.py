@@ -7,8 +7,7 @@ out, so that one query is a handful of array operations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from copy import copy
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 
 from optimizer.deciding.choose import Offer
 from optimizer.deciding.model import Estimate
-from optimizer.routes.route import Fusion
+from optimizer.routes.route import Fusion, Route
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.changes import Changes
-from orchestrator.routing.binding import BoundRoute
+from orchestrator.routing.binding import BoundRoute, Footing
 from orchestrator.routing.figures import Figures, TextFigures
 from orchestrator.routing.stages import Stages
 from orchestrator.routing.turns import MIXTURE
@@ -39,35 +38,49 @@ MOST_CHANGED_FRACTION = 0.1
 class RouteTable:
     """Bound routes of one task as arrays; immutable but for what it caches of the board."""
 
-    def __init__(self, bound: Sequence[BoundRoute], board: ArmBoard) -> None:
+    def __init__(self, bound: Sequence[BoundRoute], board: ArmBoard, footing: Footing | None = None) -> None:
         self.bound = tuple(bound)
+        # What it was made for; as long as that is the same, so is the table.
+        self.footing = footing
         self._board: Figures = board
         self.model_m = np.array([route.model_index for route in bound], dtype=np.intp)
-        stages = max((len(route.arms) for route in bound), default=1)
-        places = max((len(stage) for route in bound for stage in route.arms), default=1)
+        # What bindings of one model route have in common is asked of that route.
+        self._routes = {route.model_index: route.route for route in bound}
+        self.experts_r = self._of_each(lambda route: len(route.experts))
+        self.most_experts = int(self.experts_r.max(initial=0))
+        stages = max((len(route.stages) for route in self._routes.values()), default=1)
+        places = max((len(stage) for route in self._routes.values() for stage in route.stages), default=1)
         shape = (len(bound), stages, places)
         self._arms_rsf = np.zeros(shape, dtype=np.intp)
         self._mask_rsf = np.zeros(shape)
-        for r, route in enumerate(bound):
-            self._place(r, route)
+        firsts = [route.arms[0][0] for route in bound]
+        self._arms_rsf[:, 0, 0], self._mask_rsf[:, 0, 0] = firsts, 1.0
+        for r in np.flatnonzero(self.experts_r > 1).tolist():
+            self._place(r, self.bound[r])
         self._absent_rsf = self._mask_rsf == 0
         self._stages = Stages([route.arms for route in self.bound], board, shape[1:])
         # Routes that may stop before their end: what is expected of them hangs on the query.
-        self._staged = np.flatnonzero([len(route.arms) > 1 for route in bound])
+        self._staged = np.flatnonzero(self._of_each(lambda route: len(route.stages) > 1))
         self._is_long = len(bound) >= LONG_ROUTES
-        self.experts_r = np.array([route.experts for route in bound], dtype=np.intp)
-        self.most_experts = int(self.experts_r.max(initial=0))
-        self._fusions = np.array([route.route.fusion.value for route in bound])
-        self._uses = {
-            expert: np.array([route.route.experts == (expert,) for route in bound], dtype=bool)
-            for expert in {expert for route in bound for expert in route.route.experts}
-        }
-        self._in_turns = np.flatnonzero([route.route.fusion is Fusion.TOKEN for route in bound])
+        # Where every route is one arm: which. Then nothing is added up over stages or arms side by side.
+        self._arm_r = self._arms_rsf[:, 0, 0].copy() if shape[1:] == (1, 1) else None
+        self._in_turns = np.flatnonzero(self._of_each(lambda route: route.fusion is Fusion.TOKEN))
         self._weight_rf = self._weights(places)
-        self.mixing = np.array([_mixes(route, board) for route in bound], dtype=bool)
-        self._alone = frozenset(route.route.experts[0] for route in bound if route.route.is_single)
+        self.mixing = np.array([_mixes(board, arm) for arm in firsts], dtype=bool) & (self.experts_r == 1)
+        self._alone: dict[str, list[int]] = {}
+        for m, route in self._routes.items():
+            if route.is_single:
+                self._alone.setdefault(route.experts[0], []).append(m)
+        self._uses: dict[str, Bools] = {}
         self._uses_none = np.zeros(len(bound), dtype=bool)
         self._forget()
+
+    def _of_each(self, value: Callable[[Route], int]) -> Indices:
+        """A value of each bound route (r) that is the same for all bindings of a model route."""
+        value_m = np.zeros(max(self._routes, default=-1) + 1, dtype=np.intp)
+        for m, route in self._routes.items():
+            value_m[m] = value(route)
+        return value_m.take(self.model_m)
 
     def _forget(self) -> None:
         shape = self._arms_rsf.shape
@@ -81,7 +94,9 @@ class RouteTable:
 
     def priced(self, figures: Figures) -> RouteTable:
         """The same routes on other figures, such as those of one text. Cost: 20 µs."""
-        other = copy(self)
+        # What `copy` does, without looking for other ways to do it: every text has its own.
+        other = RouteTable.__new__(RouteTable)
+        other.__dict__.update(self.__dict__)
         other._board = figures
         other._stages = self._stages.fresh()
         other._forget()
@@ -126,7 +141,7 @@ class RouteTable:
     def load_ms(self) -> Floats | None:
         """Milliseconds (r) in which each route loads experts that are not in memory; None where all are."""
         load_ms_n = self._board.load_ms_n
-        if not load_ms_n.any():
+        if not np.count_nonzero(load_ms_n):
             return None
         return np.asarray((load_ms_n[self._arms_rsf] * self._mask_rsf).max(axis=2).sum(axis=1))
 
@@ -142,11 +157,15 @@ class RouteTable:
 
     def uses(self, expert: str) -> Bools:
         """Routes that run this expert and no other."""
-        return self._uses.get(expert, self._uses_none)
+        if expert not in self._alone:
+            return self._uses_none
+        if expert not in self._uses:
+            self._uses[expert] = np.isin(self.model_m, self._alone[expert])
+        return self._uses[expert]
 
     def fused_as(self, *kinds: Fusion) -> Bools:
         """Routes with one of these fusions."""
-        return np.isin(self._fusions, [kind.value for kind in kinds])
+        return self._of_each(lambda route: route.fusion in kinds).astype(bool)
 
     def offer(self, estimate: Estimate, allowed_r: Bools | None = None) -> Offer:
         """What every bound route promises for a query now.
@@ -159,7 +178,7 @@ class RouteTable:
         self._follow_latency()
         self._follow_availability()
         available_r = self._available
-        if self._is_long:
+        if self._is_long or self._arm_r is not None:
             expected_kr = self._expected(estimate.reach_rs)
         else:
             # Not every stage runs: expected figures weigh it by the chance that it is reached.
@@ -181,8 +200,8 @@ class RouteTable:
         return self._qualities[1]
 
     def _expected(self, reach_ms: Floats) -> Floats:
-        """Joules and milliseconds as of a short table: most routes of a long one are single experts on their many
-        nodes, and a first stage always runs."""
+        """Joules and milliseconds where most routes are single experts on their many nodes: a first stage always
+        runs."""
         expected_krs = self._expected_krs
         expected_kr = expected_krs[:, :, 0].copy()
         if len(self._staged):
@@ -252,7 +271,11 @@ class RouteTable:
 
     def _energies(self, routes: Indices | slice) -> tuple[Floats, Floats]:
         """Expected joules of each stage of these routes, and the bound of each route."""
-        board, arms_rsf, mask_rsf = self._board, self._arms_rsf[routes], self._mask_rsf[routes]
+        board = self._board
+        if self._arm_r is not None:
+            arm_r = self._arm_r[routes]
+            return board.energy_j_n[arm_r][:, None], board.energy_bound_j_n[arm_r]
+        arms_rsf, mask_rsf = self._arms_rsf[routes], self._mask_rsf[routes]
         bound_rsf = np.where(mask_rsf > 0, board.energy_bound_j_n[arms_rsf], 0.0)
         return (board.energy_j_n[arms_rsf] * mask_rsf).sum(axis=2), bound_rsf.sum(axis=(1, 2))
 
@@ -270,12 +293,22 @@ class RouteTable:
 
     def _follow_all_latencies(self) -> None:
         board = self._board
+        if self._arm_r is not None:
+            self._follow_lone_latencies(board, self._arm_r)
+            return
         if self._latency_version != board.latency_changes.version:
             self._stages.take(board.service_ms_n, board.service_bound_ms_n)
         latency_krs = self._stages.latencies((board.wait_ms_n, board.wait_bound_ms_n) if board.loaded else None)
         self._expected_krs[1] = latency_krs[0]
         self._latency_bound_r = latency_krs[1].sum(axis=1)
         self._price_turns(1, self._latency_bound_r)
+
+    def _follow_lone_latencies(self, board: Figures, arm_r: Indices) -> None:
+        typical_r, bound_r = board.service_ms_n[arm_r], board.service_bound_ms_n[arm_r]
+        if board.loaded:
+            typical_r += board.wait_ms_n[arm_r]
+            bound_r += board.wait_bound_ms_n[arm_r]
+        self._expected_krs[1, :, 0], self._latency_bound_r = typical_r, bound_r
 
     def _price_turns(self, k: int, bound_r: Floats) -> None:
         """Joules (k = 0) or milliseconds (1) of texts that are written in turns, where what one text costs is known."""
@@ -335,6 +368,9 @@ class RouteTable:
             self._available[routes] = self._availability(routes)
 
     def _availability(self, routes: Indices | slice) -> Bools:
+        if self._arm_r is not None:
+            arm_r = self._arm_r[routes]
+            return np.asarray(self._board.available_n[arm_r] & ~self._board.full_n[arm_r])
         arms_rsf = self._arms_rsf[routes]
         open_rsf = self._board.available_n[arms_rsf] & ~self._board.full_n[arms_rsf]
         return np.asarray((open_rsf | self._absent_rsf[routes]).all(axis=(1, 2)))
@@ -346,7 +382,7 @@ class RouteTable:
         return np.asarray(present_rsf.all(axis=(1, 2)) & full_rsf.any(axis=(1, 2)))
 
 
-def _mixes(route: BoundRoute, board: Figures) -> bool:
-    """Whether this is one arm that mixes experts of its own node token by token."""
-    text = board.states[route.arms[0][0]].arm.text
-    return route.route.is_single and text is not None and MIXTURE in text.capabilities
+def _mixes(board: ArmBoard, arm: int) -> bool:
+    """Whether an arm by itself mixes experts of its own node token by token."""
+    text = board.states[arm].arm.text
+    return text is not None and MIXTURE in text.capabilities

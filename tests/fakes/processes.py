@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -121,10 +121,12 @@ class Fleet:
     Args:
         folder: For state and logs; the test's own.
         settings: Environment of the gateway, e.g. ``{"EDGEWISE_RETRIES__ENABLED": "false"}``.
+        edgewise: Runs the command line of the gateway.
     """
 
     folder: Path
     settings: Mapping[str, str] = field(default_factory=dict)
+    edgewise: Sequence[str] = EDGEWISE
     gateway: Running | None = None
     agents: dict[str, Running] = field(default_factory=dict)
     plans: dict[str, NodePlan] = field(default_factory=dict)
@@ -160,7 +162,7 @@ class Fleet:
             self.settings = settings
         listen = ["--listen", self.address, "--http-listen", self.http_address]
         state = ["--state-dir", str(self.folder / "state"), "--log", "json"]
-        self.gateway = self._start("gateway", [*EDGEWISE, "gateway", *listen, *state], self.settings)
+        self.gateway = self._start("gateway", [*self.edgewise, "gateway", *listen, *state], self.settings)
         return self.gateway
 
     def start_agent(self, plan: NodePlan) -> Running:

@@ -146,14 +146,18 @@ class RemoteEngine:
         body = request_body(job, self._models[job.arm], tokens=reading.asked_tokens, logprobs="logprobs" in able)
         if job.scope and "cache_salt" in able:
             body["cache_salt"] = job.scope
-        async with aclosing(self._server.chat(body)) as events:
-            async for event in events:
-                text = reading.take(event)
-                logprobs = () if job.top_logprobs is None else told_logprobs(event, job.top_logprobs)
-                if text or logprobs:
-                    if first_token_ms is None and not job.whole:
-                        first_token_ms = (time.monotonic() - started_s) * 1e3
-                    yield TextPiece(text, logprobs=logprobs)
+        if job.whole:
+            piece = _piece(job, reading, await self._server.whole_chat(body))
+            if piece is not None:
+                yield piece
+        else:
+            async with aclosing(self._server.chat(body)) as events:
+                async for event in events:
+                    piece = _piece(job, reading, event)
+                    if piece is not None:
+                        if first_token_ms is None:
+                            first_token_ms = (time.monotonic() - started_s) * 1e3
+                        yield piece
         compute_ms = (time.monotonic() - started_s) * 1e3
         yield reading.end(queue_ms=queue_ms, compute_ms=compute_ms, first_token_ms=first_token_ms)
 
@@ -173,6 +177,13 @@ class RemoteEngine:
             await asyncio.gather(self._polling, return_exceptions=True)
         self._slots.refuse_waiting("the engine is closed")
         await self._server.close()
+
+
+def _piece(job: TextJob, reading: Reading, event: dict[str, Any]) -> TextPiece | None:
+    """What an event adds to the text; None where it adds nothing."""
+    text = reading.take(event)
+    logprobs = () if job.top_logprobs is None else told_logprobs(event, job.top_logprobs)
+    return TextPiece(text, logprobs=logprobs) if text or logprobs else None
 
 
 def affordable_tokens(job: TextJob, prompt_bytes: int) -> int:

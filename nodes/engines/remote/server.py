@@ -111,17 +111,13 @@ class Server:
                 raise EngineError("the server's list of models cannot be read") from error
 
     async def chat(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-        """The events of one chat, or its one document; closing the generator closes the connection, which ends the
-        work of most servers.
+        """The events of one chat; closing the generator closes the connection, which ends the work of most servers.
 
         Raises:
             EngineDied: if the server cannot be reached or breaks off.
             EngineBusy, EngineError, InputInvalid: what it said.
         """
         async with self._request("POST", "chat/completions", body) as reply:
-            if not body.get("stream"):
-                yield _document(await reply.body())
-                return
             ended = False
             async with aclosing(reply.lines()) as lines:
                 async for line in lines:
@@ -134,9 +130,16 @@ class Server:
             if not ended:
                 raise EngineDied("the server broke its answer off")
 
+    async def whole_chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The one document of a chat that nobody reads before its end; raises as `chat`."""
+        return await self._whole("chat/completions", body)
+
     async def embed(self, body: dict[str, Any]) -> dict[str, Any]:
         """The document of one request for embeddings; raises as `chat`."""
-        async with self._request("POST", "embeddings", body) as reply:
+        return await self._whole("embeddings", body)
+
+    async def _whole(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        async with self._request("POST", path, body) as reply:
             return _document(await reply.body())
 
     @asynccontextmanager

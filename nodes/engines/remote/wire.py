@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 CONNECT_S = 5.0
@@ -26,16 +24,48 @@ class ConnectionBroken(Exception):
     """The server cannot be reached, broke off, or does not speak HTTP."""
 
 
-@dataclass
 class Connection:
-    """One connection; `used` once it has carried a whole reply."""
+    """One connection; `used` once it has carried a whole reply.
 
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    used: bool = False
+    A server that says nothing for too long breaks whoever reads. One timer looks, whatever was read since it was set:
+    a short text is a handful of readings.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.used = False
+        self._due_s: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def hear(self, reading: Awaitable[bytes]) -> bytes:
+        """What is read.
+
+        Raises:
+            ConnectionBroken: The server says nothing any more.
+        """
+        loop = asyncio.get_running_loop()
+        self._due_s = loop.time() + SILENCE_S
+        if self._timer is None:
+            self._timer = loop.call_at(self._due_s, self._look)
+        try:
+            return await reading
+        finally:
+            self._due_s = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._due_s is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._due_s <= loop.time():
+            self.reader.set_exception(ConnectionBroken("the server says nothing any more"))
+        else:
+            self._timer = loop.call_at(self._due_s, self._look)
 
     def close(self) -> None:
         """Break it off, also in the middle of a reply."""
+        if self._timer is not None:
+            self._timer.cancel()
         self.writer.transport.abort()
 
 
@@ -51,7 +81,7 @@ class Reply:
     def __init__(self, connection: Connection, status: int, headers: Mapping[str, str]) -> None:
         self.status = status
         self.complete = False
-        self._reader = connection.reader
+        self._connection, self._reader = connection, connection.reader
         self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
         length = headers.get("content-length", "")
         self._left = int(length[:12]) if length.isdecimal() else None
@@ -69,13 +99,13 @@ class Reply:
                     yield part
             elif self._left is not None:
                 while self._left:
-                    part = await _soon(self._reader.read(min(self._left, MAX_HEAD_BYTES)))
+                    part = await self._connection.hear(self._reader.read(min(self._left, MAX_HEAD_BYTES)))
                     if not part:
                         raise ConnectionBroken("the reply ended early")
                     self._left -= len(part)
                     yield part
             else:
-                while part := await _soon(self._reader.read(MAX_HEAD_BYTES)):
+                while part := await self._connection.hear(self._reader.read(MAX_HEAD_BYTES)):
                     yield part
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             raise ConnectionBroken("the reply broke off") from error
@@ -83,27 +113,46 @@ class Reply:
 
     async def _chunks(self) -> AsyncGenerator[bytes]:
         while True:
-            head = await _soon(self._reader.readuntil(b"\r\n"))
+            head = await self._connection.hear(self._reader.readuntil(b"\r\n"))
             size = int(head.split(b";")[0], 16)
             if not 0 <= size <= MAX_BODY_BYTES:
                 raise ConnectionBroken("the reply has a chunk without end")
             if size:
-                yield await _soon(self._reader.readexactly(size))
-                await _soon(self._reader.readexactly(2))
+                yield await self._connection.hear(self._reader.readexactly(size))
+                await self._connection.hear(self._reader.readexactly(2))
                 continue
             # Trailers, then an empty line.
-            while await _soon(self._reader.readuntil(b"\r\n")) != b"\r\n":
+            while await self._connection.hear(self._reader.readuntil(b"\r\n")) != b"\r\n":
                 pass
             return
 
     async def body(self) -> bytes:
-        """The whole body."""
+        """The whole body; raises as `parts`."""
+        if self._left is not None and not self._chunked:
+            return await self._rest(self._left)
         parts, size = [], 0
         async for part in self.parts():
             parts.append(part)
             size += len(part)
             if size > MAX_BODY_BYTES:
                 raise ConnectionBroken("the reply is too large")
+        return b"".join(parts)
+
+    async def _rest(self, left: int) -> bytes:
+        """A body of known length."""
+        if left > MAX_BODY_BYTES:
+            raise ConnectionBroken("the reply is too large")
+        parts = []
+        try:
+            while left:
+                part = await self._connection.hear(self._reader.read(left))
+                if not part:
+                    raise ConnectionBroken("the reply ended early")
+                left -= len(part)
+                parts.append(part)
+        except OSError as error:
+            raise ConnectionBroken("the reply broke off") from error
+        self.complete = True
         return b"".join(parts)
 
     async def lines(self) -> AsyncGenerator[str]:
@@ -191,18 +240,10 @@ class Host:
 
 async def _read_head(connection: Connection) -> Reply:
     try:
-        head = await _soon(connection.reader.readuntil(b"\r\n\r\n"))
+        head = await connection.hear(connection.reader.readuntil(b"\r\n\r\n"))
         first, *lines = head.decode("latin-1").strip().split("\r\n")
         status = int(first.split()[1])
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     except (OSError, ValueError, IndexError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
         raise ConnectionBroken("the server does not answer in HTTP") from error
     return Reply(connection, status, headers)
-
-
-async def _soon(reading: Coroutine[Any, Any, bytes]) -> bytes:
-    try:
-        async with asyncio.timeout(SILENCE_S):
-            return await reading
-    except TimeoutError:
-        raise ConnectionBroken("the server says nothing any more") from None

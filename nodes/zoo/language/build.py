@@ -16,7 +16,7 @@ from nodes.worker.text.library import MIXTURE_SUFFIX, Library
 from nodes.zoo.arrays import read_arrays, write_arrays
 from nodes.zoo.digest import tensor_digest
 from nodes.zoo.language.cards import Learned, TextExpertCard
-from nodes.zoo.language.catalog import TextCatalog
+from nodes.zoo.language.catalog import TASK_FILE, TextCatalog, load_text_catalog
 from nodes.zoo.language.export import export_onnx
 from nodes.zoo.language.judging import Answers, answer_all, answers_from, score, scores_by_suite
 from nodes.zoo.language.network import parameters
@@ -50,21 +50,28 @@ class Builder:
         self._files: dict[str, dict[str, Any]] = {}
 
     def build(self) -> None:
-        """Write everything. Cost: a minute or two."""
+        """Write everything; an expert that ships and has no checkpoint here keeps its weights, and is judged again."""
         self._out.mkdir(parents=True, exist_ok=True)
-        names = [name for name in RECIPES if (self._work / f"{name}.npz").exists()]
-        for name in names:
-            self._ship(name)
-        self._ship_mixture(names)
+        shipped = load_text_catalog(self._out).experts if (self._out / TASK_FILE).exists() else ()
+        kept = {card.name: card for card in shipped}
+        for name in RECIPES:
+            if (self._work / f"{name}.npz").exists():
+                self._ship(name)
+            elif name in kept:
+                self._keep(kept[name])
+        self._ship_mixture(list(self._files))
         self._write_task()
 
     def judge_again(self, catalog: TextCatalog) -> None:
         """Ask the experts of a catalogue this version's questions; write questions, evidence and cards, no weights."""
         for card in sorted(catalog.experts, key=lambda card: card.learned is None):
-            kept = ("file", "sha256", "parameters", "recipe")
-            learned = None if card.learned is None else asdict(card.learned)
-            self._judge(card.name, card.variant, {**{name: getattr(card, name) for name in kept}, "learned": learned})
+            self._keep(card)
         self._write_task()
+
+    def _keep(self, card: TextExpertCard) -> None:
+        kept = ("file", "sha256", "parameters", "recipe")
+        learned = None if card.learned is None else asdict(card.learned)
+        self._judge(card.name, card.variant, {**{name: getattr(card, name) for name in kept}, "learned": learned})
 
     def _ship(self, name: str) -> None:
         training = Training(name, RECIPES[name], self._work)
@@ -163,9 +170,7 @@ class Builder:
 
 
 def _recipe(recipe: Recipe) -> dict[str, float | int | str]:
-    plain = {key: value for key, value in asdict(recipe).items() if isinstance(value, int | float)}
-    cuts = ", ".join(f"of {steps} steps until step {until}" for until, steps in recipe.longer_until)
-    return {**plain, **({"schedule": cuts} if cuts else {})}
+    return {key: value for key, value in asdict(recipe).items() if isinstance(value, int | float)}
 
 
 def _memory_bytes(file: Path, weights: int, models: Sequence[Mapping[str, int]]) -> int:

@@ -23,7 +23,6 @@ class Recipe:
         learning_rate: Peak; a short warm-up, then half a cosine to zero.
         seed: Of the weights and the questions.
         plain_until: Step up to which questions begin in few ways only.
-        longer_until: (step, steps), rising: up to that step the schedule was one of so many steps.
     """
 
     suites: tuple[str, ...]
@@ -37,7 +36,6 @@ class Recipe:
     batch_questions: int = 96
     weight_decay: float = 0.01
     plain_until: int = 0
-    longer_until: tuple[tuple[int, int], ...] = ()
     seed: int = 0
 
 
@@ -46,17 +44,6 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "skills-dates": Recipe(("dates", "units"), 96, 4, 3, 1, 256, 2200, 8e-3, plain_until=1400),
         "skills-arithmetic": Recipe(("arithmetic",), 128, 3, 4, 2, 352, 2200, 8e-3, plain_until=1100),
         "skills-strings": Recipe(("strings", "sorting"), 128, 3, 4, 2, 352, 2400, 8e-3, plain_until=700),
-        "skills-general": Recipe(
-            NAMES,
-            192,
-            5,
-            6,
-            2,
-            512,
-            1700,
-            6e-3,
-            plain_until=600,
-            longer_until=((500, 4000), (1000, 2400), (1400, 1500)),
-        ),
+        "skills-general": Recipe(NAMES, 192, 5, 6, 2, 512, 6200, 6e-3, plain_until=600),
     }
 )

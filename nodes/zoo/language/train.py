@@ -78,7 +78,7 @@ class Training:
 
     def _step(self, batch: Batch) -> float:
         progress = self.progress
-        rate = self.recipe.learning_rate * rate_fraction(progress.step, planned_steps(self.recipe, progress.step))
+        rate = self.recipe.learning_rate * rate_fraction(progress.step, self.recipe.steps)
         loss = answer_loss(self.network, batch)
         self.network.zero_grad()
         loss.backward()
@@ -111,11 +111,6 @@ def answer_loss(network: Decoder, batch: Batch) -> torch.Tensor:
     wanted_bt = batch.targets_bt != NO_TARGET
     logits = network.logits(network.hidden(batch.tokens_bt)[wanted_bt])
     return functional.cross_entropy(logits, batch.targets_bt[wanted_bt])
-
-
-def planned_steps(recipe: Recipe, step: int) -> int:
-    """Length of the schedule that a step followed."""
-    return next((steps for until, steps in recipe.longer_until if step < until), recipe.steps)
 
 
 def rate_fraction(step: int, steps: int) -> float:

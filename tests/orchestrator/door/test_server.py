@@ -134,6 +134,21 @@ async def test_what_does_not_come_to_an_end_is_closed(monkeypatch: pytest.Monkey
     assert (await exchange(b"GET / HTTP/1.1\r\n\r\n")).endswith(b"0 /")
 
 
+async def test_a_kept_connection_that_is_used_stays_and_an_idle_one_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IDLE_S", 0.8)
+    async with serving() as (_, port), asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        # All of them together take longer than an idle connection is kept.
+        for _ in range(4):
+            await asyncio.sleep(0.3)
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            assert (await reader.readuntil(b"0 /")).startswith(b"HTTP/1.1 200")
+        began_s = asyncio.get_running_loop().time()
+        assert await reader.read() == b""
+        assert asyncio.get_running_loop().time() - began_s >= 0.5
+        writer.close()
+
+
 async def test_a_client_that_leaves_is_told_at_once() -> None:
     LEFT.clear()
     async with serving() as (server, port):

@@ -97,8 +97,8 @@ async def test_a_gateway_with_a_gate_file_routes_by_it(tmp_path: Path, file: Pat
         (task,) = (await client.status()).tasks
         explained = (await client.explain("last")).routing
     met = halves_met(experts, labels[300:])
-    # Without the file both look alike, and one of them gets everything.
-    assert met > 0.7 if with_file else len(set(experts)) == 1 and met < 0.65
+    # Without the file nothing of a picture says who knows it; how quick the experts seem decides.
+    assert met > 0.7 if with_file else met < 0.65
     digests = {last.routing.gate_sha256, explained.gate_sha256, task.gate_sha256}
     assert len(digests) == 1
     assert [len(digest) for digest in digests] == [64 if with_file else 0]

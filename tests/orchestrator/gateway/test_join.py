@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2
 from orchestrator.config import Nodes
 from orchestrator.fleet import spread
 from orchestrator.fleet.evidence import tensor_digest
-from orchestrator.gateway import join
+from orchestrator.gateway import join, report
 from tests.fakes.arms import FakeArm, tensor_task
 from tests.fakes.behaviours import answers, sends
 from tests.fakes.live import Live, live_gateway, until
 from tests.fakes.node import FakeNode, JoinRefused
-from tests.orchestrator.builders import answers_to, reference_set
+from tests.orchestrator.builders import a_hello, answers_to, joined, reference_set
 from tests.orchestrator.gateway.calls import digit, infer, refusal, tensor, untyped
 
 TWO = (FakeArm("small"), FakeArm("large", energy_j=0.1))
@@ -291,3 +292,49 @@ async def test_a_lease_that_runs_out_ends_the_session_and_the_node_may_come_back
         await node.vanish()
         async with live.node(behaviour=answers(7)):
             assert (await infer(live, digit())).label == "7"
+
+
+async def test_nodes_that_are_lost_together_are_gone_at_once_and_put_away_one_by_one(live: Live) -> None:
+    """What a node leaves behind takes the event loop longer than its going: requests run in between."""
+    turns = live.gateway.joiner._partings
+    nodes = [live.node(name=f"n{number}", behaviour=answers(7)) for number in range(5)]
+    for node in nodes:
+        await node.join()
+    with capture_logs() as told:
+
+        def left() -> list[str]:
+            return [event["node"] for event in told if event["event"] == "node.left"]
+
+        async with turns:
+            await asyncio.gather(*(node.vanish() for node in nodes))
+            await until(lambda: set(states(live).values()) == {"offline"})
+            assert not left()
+        await until(lambda: len(left()) == len(nodes))
+
+
+async def test_what_all_nodes_are_is_told_a_few_at_a_time(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = live.gateway.service
+    for number in range(40):
+        joined(service.fleet, a_hello(f"n{number:02}"))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0.0)
+            turns += 1
+
+    async def turns_of(at_once: int) -> int:
+        nonlocal turns
+        monkeypatch.setattr(report, "AT_ONCE", at_once)
+        turns = 0
+        assert [node.node for node in await report.encode_nodes(service)] == sorted(service.fleet.known)
+        return turns
+
+    counting = asyncio.create_task(count())
+    try:
+        assert await turns_of(8) >= 3
+        # Control: all in one go lets nobody in between.
+        assert await turns_of(1000) == 0
+    finally:
+        counting.cancel()

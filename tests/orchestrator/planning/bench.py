@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.fleet.evidence import tensor_digest
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.session import NodeSession
-from orchestrator.planning import planner as planner_module
+from orchestrator.planning import settling
 from orchestrator.planning.planner import PlanLimits, Planner, Standing
 from orchestrator.types import Array, NodeHello
 from tests.fakes.live import until
@@ -91,7 +91,7 @@ class Bench:
 
     async def idle(self) -> None:
         """Wait until whatever is wanted has been looked at."""
-        await asyncio.sleep(3 * planner_module.SETTLE_S)
+        await asyncio.sleep(3 * settling.SETTLE_S)
         await until(lambda: not self.planner._wanted.is_set())
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.fleet.evidence import tensor_digest
 from orchestrator.planning import planner as planner_module
+from orchestrator.planning import settling
 from orchestrator.planning.make import PlanRejected
 from orchestrator.types import Arm
 from tests.fakes.live import until
@@ -24,7 +25,7 @@ from tests.orchestrator.planning.bench import (
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner_module, "SETTLE_S", 0.005)
+    monkeypatch.setattr(settling, "SETTLE_S", 0.005)
 
 
 # ---- binding, at once

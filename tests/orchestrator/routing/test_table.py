@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from optimizer.deciding.choose import Offer
 from optimizer.routes.route import Fusion
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.routing.binding import bind
@@ -102,6 +103,23 @@ def test_cached_figures_follow_the_board(board: ArmBoard) -> None:
     assert cached.latency_bound_r[0] == pytest.approx(40.0)
     assert cached.available_r.tolist() == [True, False, True, False]
     assert fresh.offer(estimate).energy_r[0] == cached.energy_r[0]
+
+
+def test_routes_of_one_arm_each_promise_what_they_promise_beside_longer_ones(board: ArmBoard) -> None:
+    alone = GivenModel({one("small"): 0.8, one("large"): 0.9})
+    beside = GivenModel({one("small"): 0.8, one("large"): 0.9, cascade("small", "large"): 0.9})
+    tables = [(a_table(board, model), model.estimate(np.zeros(0))) for model in (alone, beside)]
+    for _ in range(4):
+        board.dispatched(0)
+        board.answered(1, service_ms=40.0, energy_j=0.3)
+    board.set_routable("fast", False)
+    # Known before, told by the board since, and priced anew.
+    for kept in (True, False):
+        offers = [(table if kept else table.priced(board)).offer(estimate) for table, estimate in tables]
+        for name in Offer.__slots__:
+            few, many = (getattr(offer, name) for offer in offers)
+            assert few.tolist() == pytest.approx(many[: len(few)].tolist()), name
+    assert offers[0].available_r.tolist() == [True, False, True]
 
 
 def test_a_route_is_available_only_with_all_its_arms(board: ArmBoard) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from nodes.worker.text.model import LanguageModel  # noqa: E402
 from nodes.worker.text.tokens import ANSWER, END  # noqa: E402
 from nodes.zoo.language.answering import greedy_answers  # noqa: E402
 from nodes.zoo.language.batches import NO_TARGET, batches  # noqa: E402
+from nodes.zoo.language.build import Builder  # noqa: E402
+from nodes.zoo.language.catalog import load_text_catalog  # noqa: E402
 from nodes.zoo.language.export import TOLERANCE, export_onnx, macs_per_token  # noqa: E402
 from nodes.zoo.language.judging import answer_all  # noqa: E402
 from nodes.zoo.language.network import Decoder, Shape, parameters  # noqa: E402
 from nodes.zoo.language.settings import Recipe  # noqa: E402
-from nodes.zoo.language.train import Training, planned_steps, rate_fraction  # noqa: E402
+from nodes.zoo.language.train import Training, rate_fraction  # noqa: E402
 from nodes.zoo.language.vocabulary import shipped_tokenizer  # noqa: E402
 from nodes.zoo.skills.suites import Split, judging_questions  # noqa: E402
 
@@ -85,8 +88,31 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, monk
     assert again.progress.questions == whole.progress.questions == RECIPE.steps * RECIPE.batch_questions
 
 
-def test_the_rate_rises_and_falls_and_a_schedule_that_was_cut_says_so() -> None:
+def test_the_rate_rises_and_falls() -> None:
     assert rate_fraction(0, 1000) < rate_fraction(59, 1000) <= 1.0
     assert rate_fraction(999, 1000) < 1e-4
-    cut = dataclasses.replace(RECIPE, longer_until=((2, 90), (5, 40)))
-    assert [planned_steps(cut, step) for step in (0, 2, 4, 5)] == [90, 40, 40, 12]
+
+
+def test_an_expert_without_a_checkpoint_keeps_the_weights_it_ships_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("skills-dates", "skills-arithmetic")
+    monkeypatch.setattr("nodes.zoo.language.build.RECIPES", dict.fromkeys(names, RECIPE))
+    monkeypatch.setattr("nodes.zoo.language.build.QUESTIONS", {Split.VALIDATION: 7, Split.REFERENCE: 7, Split.TEST: 7})
+    work, out = tmp_path / "work", tmp_path / "out"
+    for name in names:
+        training = Training(name, RECIPE, work)
+        training._save()
+        (work / f"{name}.csv").touch()
+    Builder(work, out, lambda _line: None).build()
+    first = {card.name: card for card in load_text_catalog(out).experts}
+    (work / "skills-dates.npz").unlink()
+    changed = Training("skills-arithmetic", dataclasses.replace(RECIPE, seed=1), tmp_path / "again")
+    changed._checkpoint = work / "skills-arithmetic.npz"
+    changed._save()
+    Builder(work, out, lambda _line: None).build()
+    again = {card.name: card for card in load_text_catalog(out).experts}
+    assert again["skills-dates"] == first["skills-dates"]
+    assert again["skills-arithmetic"].sha256 != first["skills-arithmetic"].sha256
+    members = json.loads((out / again["skills-mixture"].file).read_text())["members"]
+    assert {one["sha256"] for one in members} == {again[name].sha256 for name in names}
