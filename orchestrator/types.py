@@ -362,6 +362,10 @@ class Account:
     charged_j: float = 0.0
     left_j: float = math.inf
 
+    def after(self, left_j: float) -> Account:
+        """The same once it is known what is left."""
+        return Account(self.tenant, self.key_id, self.budgets, self.reserved_j, self.charged_j, left_j)
+
 
 NO_ACCOUNT = Account()
 

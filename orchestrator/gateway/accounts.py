@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from optimizer.online.pacing import Charge
 from optimizer.routes.fusion import Fused
@@ -81,7 +81,7 @@ def make_reply(
     """The reply to a query that has ended; `left_j` as of `Account`."""
     output, account = query.task.output, entry.account
     if left_j < math.inf:
-        account = replace(account, left_j=left_j)
+        account = account.after(left_j)
     return Reply(
         request_id=query.request_id,
         outputs={output.name: fused.probabilities_c.astype(output.dtype).reshape(output.one)},

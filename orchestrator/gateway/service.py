@@ -279,7 +279,7 @@ class Service:
         profile = "" if entry.limits is None else entry.limits.profile
         reply = TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings, entry.account, profile)
         kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
-        yield reply if kept is None else replace(reply, account=replace(entry.account, left_j=await kept))
+        yield reply if kept is None else replace(reply, account=entry.account.after(await kept))
 
     async def _generate(self, query: TextQuery, ticket: Ticket) -> tuple[TextQuery, AsyncIterator[Delta | TextEnd]]:
         """The query as its tenant may ask it, and what comes of it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -270,29 +270,27 @@ class Ledger:
         """
         spent = spends(reservation.amounts, charge_j, record.tokens)
         releases = self._wallet.close(reservation.amounts, spent)
-        if reservation.limited:
+        limited = reservation.limited
+        if limited:
             self._open -= 1
             over_j = max(0.0, charge_j - reservation.energy_j)
             self.overshoot_j += over_j
             self.overshoot_max_j = max(self.overshoot_max_j, over_j)
         posting = Posting(self._holder, releases, spent, record, reservation.claim, result)
-        if not reservation.limited and reservation.claim is None:
+        if not limited and reservation.claim is None:
             self._postings.write_behind(posting)
             return None
-        meters = [meter for meter in reservation.amounts if meter.unit != DAY_TOKENS]
-        missing = self._short_ahead(reservation.amounts)
+        missing = self._short_ahead(spent)
         topped: list[Short | None] = []
 
         def step(desk: Desk) -> float:
             desk.settle(posting)
             if missing:
                 topped.append(desk.reserve(self._holder, missing))
-            return min((desk.left(meter) for meter in meters), default=math.inf)
+            return least_left_j(desk, spent)
 
-        settling = self._postings.keep([posting], step, others=self._open)
-        if missing:
-            settling.add_done_callback(lambda _: self._topped(topped == [None], missing))
-        return settling
+        then = (lambda kept: self._topped(kept and topped == [None], missing)) if missing else None
+        return self._postings.keep([posting], step, others=self._open, then=then)
 
     def correct(self, reservation: Reservation, record: Settlement, *, charge_j: float, beyond_j: float = 0.0) -> None:
         """Charge what a request that was settled took beyond what was said then; negative where it took less.
@@ -374,6 +372,15 @@ class Ledger:
         await self.store.run(lambda desk: desk.put_quota(scope, quota))
         quotas = {name: kept for name, kept in self.quotas.items() if name != scope}
         self.quotas = quotas if quota is None else {**quotas, scope: quota}
+
+
+def least_left_j(desk: Desk, meters: Iterable[Meter]) -> float:
+    """The least joules that any of the meters has left; infinite where none counts joules."""
+    least_j = math.inf
+    for meter in meters:
+        if meter.unit != DAY_TOKENS:
+            least_j = min(least_j, desk.left(meter))
+    return least_j
 
 
 def _held(done: asyncio.Future[Short | None]) -> bool:

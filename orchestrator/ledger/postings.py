@@ -38,10 +38,15 @@ class Postings:
         self.owed: list[Posting] = []
         self._behind: list[Posting] = []
         self._flushing: asyncio.TimerHandle | None = None
-        self._background: set[asyncio.Future[Any]] = set()
+        self._followed: set[asyncio.Future[Any]] = set()
 
     def keep(
-        self, postings: Sequence[Posting], step: Callable[[Desk], T] | None = None, *, others: int = 0
+        self,
+        postings: Sequence[Posting],
+        step: Callable[[Desk], T] | None = None,
+        *,
+        others: int = 0,
+        then: Callable[[bool], None] | None = None,
     ) -> asyncio.Future[T]:
         """Write postings down now; done once they are kept.
 
@@ -49,27 +54,31 @@ class Postings:
             postings: All of them or none.
             step: Writes them and tells something; None writes them.
             others: How many more will soon come of what runs already.
+            then: Told whether they are kept, even where the caller has left.
         """
         settling: asyncio.Future[Any] = self._store.run(
-            step or _writing(postings), others=others, aside=len(postings) > BRIEF_ROWS
+            step or _writing(postings),
+            others=others,
+            aside=len(postings) > BRIEF_ROWS,
+            told=partial(self._settled, postings, then),
         )
-        self._background.add(settling)
-        settling.add_done_callback(partial(self._settled, postings))
         return settling
 
     def follow(self, running: asyncio.Future[T]) -> asyncio.Future[T]:
         """Have `drained` wait for it."""
-        self._background.add(running)
-        running.add_done_callback(self._background.discard)
+        self._followed.add(running)
+        running.add_done_callback(self._followed.discard)
         return running
 
-    def _settled(self, postings: Sequence[Posting], settling: asyncio.Future[Any]) -> None:
-        self._background.discard(settling)
-        error = None if settling.cancelled() else settling.exception()
-        if isinstance(error, StoreFull):
-            self.owed += postings
+    def _settled(
+        self, postings: Sequence[Posting], then: Callable[[bool], None] | None, error: StoreError | None
+    ) -> None:
         if error is not None:
+            if isinstance(error, StoreFull):
+                self.owed += postings
             log.error("ledger.not_settled", error=type(error).__name__, owed=len(self.owed))
+        if then is not None:
+            then(error is None)
 
     def write_behind(self, posting: Posting) -> None:
         """Write down, together with others, what no budget depends on."""
@@ -104,10 +113,16 @@ class Postings:
     async def drained(self) -> None:
         """Wait until nothing is on its way."""
         self.flush()
-        while self._background:
-            await asyncio.wait(self._background)
+        # The store keeps to the order of what comes: what was handed over before this is answered before it.
+        self.follow(self._store.run(_writing(()), told=_nobody))
+        while self._followed:
+            await asyncio.wait(self._followed)
             # What the store has just held comes back in callbacks.
             await asyncio.sleep(0)
+
+
+def _nobody(error: StoreError | None) -> None:
+    """Whoever had a step of their own has been told."""
 
 
 def _writing(postings: Sequence[Posting]) -> Callable[[Desk], None]:

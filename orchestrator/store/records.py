@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import NamedTuple
 
 DAY_S = 86_400.0
@@ -70,7 +71,11 @@ class Quota:
 
     def limit(self, unit: str) -> float:
         """The amount per window; infinite where there is no limit."""
-        return next((amount for name, amount in self.limits() if name == unit), math.inf)
+        return self._by_unit.get(unit, math.inf)
+
+    @cached_property
+    def _by_unit(self) -> Mapping[str, float]:
+        return dict(self.limits())
 
 
 @dataclass(frozen=True)
@@ -172,8 +177,7 @@ class Claim:
     until_unix_s: float
 
 
-@dataclass(frozen=True)
-class Posting:
+class Posting(NamedTuple):
     """One step of a holder's books, all of it or nothing: holds given back, amounts spent, what is written down.
 
     `result` is kept under `claim` for whoever calls again; a claim without a result is dropped, so that its id may be

@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from orchestrator.store.contract import Desk
@@ -29,9 +28,10 @@ MAX_BATCH = 512
 # at most so long. On a slow disk that halves the syncs; on a fast one nobody notices.
 LINGER_FRACTION = 0.5
 MAX_LINGER_S = 0.005
-# While others run whose steps will come, transactions begin so far apart: each of them costs a sync, however many it
-# serves. The first after a pause, and who runs alone, never waits.
-APART_S = 0.008
+# A transaction costs a sync, however many steps it serves: while others run whose steps will come, it begins so long
+# after the one before for each of them, at most so long after it. The first after a pause, who runs alone, and who is
+# the last to end, never waits.
+PER_OTHER_S, APART_S = 0.008, 0.016
 # Transactions run in place as long as the quickest of so many is prompt, and they are not dreadful on average: that
 # tells a slow disk from a busy processor, which makes some of them wait. A slow disk is tried again after a pause that
 # doubles as long as it stays slow.
@@ -40,6 +40,9 @@ PROMPT_S, DREADFUL_S = 0.003, 0.03
 PAUSE_S, MOST_PAUSE_S = 10.0, 640.0
 
 Step = Callable[[Desk], Any]
+Told = Callable[[StoreError | None], None]
+# A step, its result to be, and who else is told what became of it.
+_Waiting = tuple[Step, asyncio.Future[Any], Told | None]
 
 
 class Store(Protocol):
@@ -49,13 +52,17 @@ class Store(Protocol):
     def durable(self) -> bool:
         """Whether what was run survives the process."""
 
-    def run(self, step: Callable[[Desk], T], *, others: int = 0, aside: bool = False) -> asyncio.Future[T]:
-        """The result of a step, once it is kept.
+    def run(
+        self, step: Callable[[Desk], T], *, others: int = 0, aside: bool = False, told: Told | None = None
+    ) -> asyncio.Future[T]:
+        """The result of a step, once it is kept. Steps are run and answered in the order in which they came.
 
         Args:
             step: What to do.
             others: How many more will soon come of what runs already.
             aside: It takes long: milliseconds instead of microseconds.
+            told: Called before the result is there, with the error where nothing is kept; also where the caller has
+                left, and then nobody need look at the result.
 
         Raises (the future):
             StoreError: Nothing of the step is kept.
@@ -86,26 +93,20 @@ class InlineStore:
         *,
         others: int = 0,  # noqa: ARG002 (never waits)
         aside: bool = False,  # noqa: ARG002 (nothing takes long)
+        told: Told | None = None,
     ) -> asyncio.Future[T]:
         """Run it now."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             (result,) = transact(self._desk, [step])
         except StoreError as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
+            result = error
+        _answer(future, told, result)
         return future
 
     async def close(self) -> None:
         """Leave the desk."""
         self._desk.close()
-
-
-@dataclass(slots=True)
-class _Waiting:
-    step: Step
-    future: asyncio.Future[Any]
 
 
 class GroupCommitStore:
@@ -147,19 +148,21 @@ class GroupCommitStore:
         """As the desk says."""
         return self._desk.durable
 
-    def run(self, step: Callable[[Desk], T], *, others: int = 0, aside: bool = False) -> asyncio.Future[T]:
+    def run(
+        self, step: Callable[[Desk], T], *, others: int = 0, aside: bool = False, told: Told | None = None
+    ) -> asyncio.Future[T]:
         """Run it in the next transaction. A caller that is cancelled does not take its step back."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         if self._closed:
-            future.set_exception(StoreFailed())
+            _answer(future, told, StoreFailed())
             return future
-        self._gathered.append(_Waiting(step, future))
-        left_s = self._handed_over_s + APART_S - loop.time()
-        if aside or not others or left_s <= 0.0:
+        self._gathered.append((step, future, told))
+        due_s = self._handed_over_s + min(others * PER_OTHER_S, APART_S)
+        if aside or not others or due_s <= loop.time():
             self._hand_over(aside=aside)
         elif self._gathering is None:
-            self._gathering = loop.call_later(left_s, self._hand_over)
+            self._gathering = loop.call_at(due_s, self._hand_over)
         return future
 
     def _hand_over(self, *, aside: bool = False) -> None:
@@ -178,7 +181,7 @@ class GroupCommitStore:
         started_s = time.monotonic()
         answers = self._serve(batch)
         self._prompt.took(time.monotonic() - started_s, now_s)
-        _answer(batch, answers)
+        _answer_all(batch, answers)
 
     async def close(self) -> None:
         """Finish what was begun, then leave the desk."""
@@ -194,7 +197,7 @@ class GroupCommitStore:
         error = self._broken
         if error is None:
             try:
-                results = transact(self._desk, [waiting.step for waiting in batch])
+                results = transact(self._desk, [step for step, _, _ in batch])
             except StoreError as told:
                 error = told
                 self._broken = None if isinstance(told, StoreFull) else told
@@ -218,7 +221,7 @@ class GroupCommitStore:
             self._linger_s = min(LINGER_FRACTION * took_s, MAX_LINGER_S) if self._came > 1 else 0.0
             # The loop may be gone: then nobody waits any more.
             with contextlib.suppress(RuntimeError):
-                batch[0].future.get_loop().call_soon_threadsafe(self._answered, batch, answers)
+                batch[0][1].get_loop().call_soon_threadsafe(self._answered, batch, answers)
 
     def _take(self) -> tuple[list[_Waiting], bool]:
         """Whatever has come, at least one; False when that was the last."""
@@ -240,7 +243,7 @@ class GroupCommitStore:
 
     def _answered(self, batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:
         self._with_thread -= len(batch)
-        _answer(batch, answers)
+        _answer_all(batch, answers)
 
 
 class Promptness:
@@ -269,14 +272,24 @@ class Promptness:
             self._pause_s = PAUSE_S
 
 
-def _answer(batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:
-    for waiting, answer in zip(batch, answers, strict=True):
-        if waiting.future.done():
-            continue
-        if isinstance(answer, StoreError):
-            waiting.future.set_exception(answer)
-        else:
-            waiting.future.set_result(answer)
+def _answer_all(batch: Sequence[_Waiting], answers: Sequence[Any]) -> None:
+    for (_, future, told), answer in zip(batch, answers, strict=True):
+        _answer(future, told, answer)
+
+
+def _answer(future: asyncio.Future[Any], told: Told | None, answer: Any) -> None:
+    error = answer if isinstance(answer, StoreError) else None
+    if told is not None:
+        told(error)
+    if future.done():
+        return
+    if error is None:
+        future.set_result(answer)
+        return
+    future.set_exception(error)
+    if told is not None:
+        # Somebody knows: asyncio need not complain where nobody waits.
+        future.exception()
 
 
 def transact(desk: Desk, steps: Sequence[Step]) -> list[Any]:

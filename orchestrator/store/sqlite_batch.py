@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COLUMNS = 12
 # Rows of one statement: of the smallest of these that holds them all, the rest are empty. Each is a statement of its
 # own in SQLite's cache.
-SIZES = (4, 8, 16, 32, 64)
+SIZES = (4, 6, 8, 12, 16, 20, 24, 32, 48, 64)
 
 
 class Write(IntEnum):
@@ -80,7 +80,7 @@ class Batch:
 
     def add(self, kind: Write, row: Row) -> None:
         """One more row, of at most `COLUMNS` fields."""
-        self._rows.append((int(kind), *row, *_PADDING[len(row) + 1 :]))
+        self._rows.append((kind, *row, *_PADDING[len(row) + 1 :]))
 
     def clear(self) -> None:
         """Forget what waits."""

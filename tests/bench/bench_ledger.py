@@ -3,8 +3,9 @@
 The same gateway three times, each with an agent of its own, in turns in one run; and the same bare server as in the
 gateway's benchmark. ``off`` keeps its books in memory. ``default`` is a gateway as it comes: settlements are written
 behind. ``kept`` has a budget: what a request may take is held before it runs, and its reply waits until its settlement
-is on the disk. A commit of the store on the same disk is timed in the same run, since that is what ``kept`` waits for,
-and as far apart as one caller's requests are: a commit that follows another at once finds warm caches and is quicker.
+is on the disk. That is what ``kept`` waits for, so commits of the store alone are timed as well: on the same disk, in
+turns with the gateways because disks have moods, each of the rows that a gateway writes for one request, and as far
+apart as one caller's requests are, since a commit that follows another at once finds warm caches and is quicker.
 Cores are kept awake where the machine lets us, see `tests.bench.harness.cores_awake`.
 """
 
@@ -14,7 +15,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +38,8 @@ BARS = (
 )
 # A process may be a third slower than another of the same command for as long as it lives: each is started so often,
 # and has so many blocks in each life.
-LIVES, BLOCKS = 3, 4
-COMMITS = 300
+LIVES, BLOCKS = 5, 4
+COMMITS = 100
 COMMIT_EVERY_S = 0.002
 BUDGET_J = 1e6
 OFF = {"EDGEWISE_LEDGER__STORE": "memory"}
@@ -77,33 +78,39 @@ async def _peers() -> AsyncIterator[dict[str, Peer]]:
             yield peers
 
 
-def commit_ms(folder: Path) -> list[float]:
-    """Transactions of one settlement each, on the store alone."""
-    desk, meter, times = SqliteDesk(folder / "ledger.db"), Meter(FLEET, DAY_J, 1), []
+@contextlib.contextmanager
+def commits() -> Iterator[Callable[[], float]]:
+    """The store alone; gives what times a block of commits, each of one settlement that ends a hold: median ms."""
+    meter = Meter(FLEET, DAY_J, 1)
     row = Settlement(1.0, "r" * 32, "", "", "digits", "answered", "x:y@z", 1e-6, "modelled", 2e-6, 0)
-    for _ in range(COMMITS):
-        time.sleep(COMMIT_EVERY_S)
-        started_s = time.perf_counter()
-        transact(desk, [lambda d: d.settle(Posting("bench", {meter: 1e-6}, {meter: 1e-6}, row))])
-        times.append((time.perf_counter() - started_s) * 1e3)
-    desk.close()
-    return times
+    posting = Posting("bench", {meter: 1e-6}, {meter: 1e-6}, row)
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(SqliteDesk(Path(folder) / "ledger.db")) as desk:
+        transact(desk, [lambda d: d.reserve("bench", {meter: 1.0})])
+
+        def block_ms() -> float:
+            times = []
+            for _ in range(COMMITS):
+                time.sleep(COMMIT_EVERY_S)
+                started_s = time.perf_counter()
+                transact(desk, [lambda d: d.settle(posting)])
+                times.append((time.perf_counter() - started_s) * 1e3)
+            return float(np.median(times))
+
+        yield block_ms
 
 
 Blocks = dict[str, list[float]]
 
 
 async def _measure() -> list[Row]:
-    with tempfile.TemporaryDirectory() as folder, cores_awake():
-        commits = commit_ms(Path(folder))
     names = [*KINDS, "engine"]
-    times: Blocks = {name: [] for name in names}
+    times: Blocks = {name: [] for name in (*names, "commit")}
     cpu: Blocks = {name: [] for name in names}
     rate: Blocks = {name: [] for name in names}
     for _ in range(LIVES):
         async with _peers() as peers:
             await _one_life(peers, times, cpu, rate)
-    return _rows(times, cpu, rate, commits)
+    return _rows(times, cpu, rate)
 
 
 async def _one_life(peers: dict[str, Peer], times: Blocks, cpu: Blocks, rate: Blocks) -> None:
@@ -111,10 +118,12 @@ async def _one_life(peers: dict[str, Peer], times: Blocks, cpu: Blocks, rate: Bl
     for peer in peers.values():
         await block_ms(peer.stub, request)
         await throughput(peer.stub, request)
-    with cores_awake():
+    with commits() as commit_ms, cores_awake():
+        commit_ms()
         for _ in range(BLOCKS):
             for name, peer in peers.items():
                 times[name].append(await block_ms(peer.stub, request))
+            times["commit"].append(commit_ms())
         for _ in range(BLOCKS):
             for name, peer in peers.items():
                 before_s = peer.cpu_s()
@@ -122,10 +131,11 @@ async def _one_life(peers: dict[str, Peer], times: Blocks, cpu: Blocks, rate: Bl
                 cpu[name].append((peer.cpu_s() - before_s) / (CALLERS * CALLS_EACH) * 1e3)
 
 
-def _rows(times: Blocks, cpu: Blocks, rate: Blocks, commits: list[float]) -> list[Row]:
+def _rows(times: Blocks, cpu: Blocks, rate: Blocks) -> list[Row]:
     sizes: dict[str, object] = {"lives": LIVES, "blocks": BLOCKS, "callers": CALLERS, "commits": COMMITS}
-    commit = float(np.median(commits))
-    added = [mine - bare - commit for mine, bare in zip(times["kept"], times["engine"], strict=True)]
+    commits = times.pop("commit")
+    turns = zip(times["kept"], times["engine"], commits, strict=True)
+    added = [kept - bare - commit for kept, bare, commit in turns]
     share = [(mine - off) / off for mine, off in zip(cpu["kept"], cpu["off"], strict=True)]
     behind = [(mine - off) / off for mine, off in zip(cpu["default"], cpu["off"], strict=True)]
     rows = []

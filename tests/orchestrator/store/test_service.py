@@ -15,7 +15,7 @@ from orchestrator.store.contract import Desk
 from orchestrator.store.errors import StoreFailed, StoreFull
 from orchestrator.store.memory import MemoryDesk
 from orchestrator.store.records import Quota
-from orchestrator.store.service import APART_S, PROMPT_S, WINDOW, GroupCommitStore, InlineStore, Promptness
+from orchestrator.store.service import APART_S, PER_OTHER_S, PROMPT_S, WINDOW, GroupCommitStore, InlineStore, Promptness
 from orchestrator.store.sqlite import SqliteDesk
 from tests.faults.power import FragileDisk
 
@@ -76,11 +76,12 @@ async def test_while_others_run_steps_share_transactions(in_place: bool) -> None
 @pytest.mark.parametrize("in_place", [False, True])
 async def test_who_runs_alone_waits_for_nobody(in_place: bool) -> None:
     store = GroupCommitStore(MemoryDesk(undo=True), in_place=in_place)
-    started_s = time.monotonic()
     for number in range(20):
-        assert await store.run(putting(number)) == number
+        running = store.run(putting(number))
+        # Handed over at once; the control is the test of those that wait, below.
+        assert store._gathering is None
+        assert await running == number
     assert store.commits == 20
-    assert time.monotonic() - started_s < 20 * APART_S
     await store.close()
 
 
@@ -90,6 +91,44 @@ async def test_others_that_do_not_come_are_waited_for_only_so_long() -> None:
         assert await store.run(putting(1), others=1000) == 1
         assert await store.run(putting(2), others=1000) == 2
     await store.close()
+
+
+@pytest.mark.parametrize(("others", "wait_s"), [(1, PER_OTHER_S), (2, 2 * PER_OTHER_S), (1000, APART_S)])
+async def test_a_step_waits_by_how_many_run_and_never_long(others: int, wait_s: float) -> None:
+    store = GroupCommitStore(MemoryDesk(undo=True), in_place=True)
+    await store.run(putting(0), others=others)
+    store._handed_over_s = asyncio.get_running_loop().time() + 60.0
+    waiting = store.run(putting(1), others=others)
+    timer = store._gathering
+    assert timer is not None
+    assert timer.when() - store._handed_over_s == pytest.approx(wait_s)
+    # Whoever ends last takes along all that wait.
+    assert await store.run(putting(2)) == 2
+    assert (waiting.done(), timer.cancelled(), store.commits) == (True, True, 2)
+    await store.close()
+
+
+async def test_who_else_is_told_is_told_once_and_before_the_result() -> None:
+    told: list[object] = []
+    desk = SlowDesk()
+    store = GroupCommitStore(desk)
+    left = store.run(putting(1), told=told.append)
+    left.cancel()
+    kept = store.run(putting(2), told=lambda error: told.append((error, kept.done())))
+    desk.gate.release(2)
+    assert await kept == 2
+    assert told == [None, (None, False)]
+    desk.error = StoreFull()
+    desk.gate.release(1)
+    with pytest.raises(StoreFull):
+        await store.run(putting(3), told=told.append)
+    assert told[2:] == [desk.error]
+    desk.error = None
+    desk.gate.release(9)
+    await store.close()
+    with pytest.raises(StoreFailed):
+        await store.run(putting(4), told=told.append)
+    assert isinstance(told[3], StoreFailed)
 
 
 async def test_closing_hands_over_what_waits_for_others() -> None:
