@@ -28,10 +28,9 @@ MAX_BATCH = 512
 # at most so long. On a slow disk that halves the syncs; on a fast one nobody notices.
 LINGER_FRACTION = 0.5
 MAX_LINGER_S = 0.005
-# A transaction costs a sync, however many steps it serves: while others run whose steps will come, it begins so long
-# after the one before for each of them, at most so long after it. The first after a pause, who runs alone, and who is
-# the last to end, never waits.
-PER_OTHER_S, APART_S = 0.008, 0.016
+# While others run whose steps will come, transactions begin so far apart: each of them costs a sync, however many it
+# serves. The first after a pause, who runs alone, and who is the last of a crowd to end, never waits.
+APART_S = 0.016
 # Transactions run in place as long as the quickest of so many is prompt, and they are not dreadful on average: that
 # tells a slow disk from a busy processor, which makes some of them wait. A slow disk is tried again after a pause that
 # doubles as long as it stays slow.
@@ -158,7 +157,7 @@ class GroupCommitStore:
             _answer(future, told, StoreFailed())
             return future
         self._gathered.append((step, future, told))
-        due_s = self._handed_over_s + min(others * PER_OTHER_S, APART_S)
+        due_s = self._handed_over_s + APART_S
         if aside or not others or due_s <= loop.time():
             self._hand_over(aside=aside)
         elif self._gathering is None:
