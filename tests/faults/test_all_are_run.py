@@ -7,7 +7,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # Started by campaigns, for what happens in processes of its own.
-PARTS = {"crowd", "ray_cluster", "ray_jobs"}
+PARTS = {"crowd", "ray_cluster", "ray_jobs", "watched_gateway"}
 
 
 def test_make_faults_runs_every_campaign() -> None:
