@@ -7,6 +7,7 @@ more than the last one lost. The control writes in place instead: it must be cau
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import subprocess
 import sys
@@ -120,12 +121,20 @@ def train_text(folder: Path) -> None:
         training.main([str(folder), str(TEXT_FOLDER.resolve() / f"{TEXT_EXPERT}.onnx"), ""])
 
 
-def kill_training(command: list[str], folder: Path, chance: random.Random, *, longest_s: float) -> str:
-    """What is found after the kill of a training: "whole" (old or new expert, all corrections), else what is not."""
+def struck(command: list[str], after_s: float) -> float | None:
+    """Kill a training after so long; seconds that it took where it had ended before."""
+    started_s = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(chance.uniform(0.0, longest_s))
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(after_s)
+        return time.monotonic() - started_s
     process.kill()
     process.wait()
+    return None
+
+
+def found_after(folder: Path) -> str:
+    """What is there after a kill: "whole" (old or new expert, all corrections), else what is not."""
     seal = KeySeal(owner_key(folder))
     kept = Corrections(folder, seal).all()
     if len(kept) < CORRECTIONS:
@@ -165,18 +174,26 @@ def campaign(kills: int) -> list[Line]:
 
 
 def _trainings(name: str, taught: Callable[[Path], Path], command: Callable[[Path], list[str]], kills: int) -> Line:
-    """Kills of one user's trainings, one after the other, anywhere in a training or shortly behind it."""
-    chance, outcomes, versions = random.Random(1), Counter[str](), set[bytes]()
+    """Kills of one user's trainings, one after the other, anywhere in a training or shortly behind it.
+
+    A kill that comes too late is none: `too_late` counts them beside the others, and the next come sooner.
+    """
+    chance, outcomes, versions, too_late = random.Random(1), Counter[str](), set[bytes](), 0
     with tempfile.TemporaryDirectory() as folder:
         user = taught(Path(folder) / "user")
         started_s = time.monotonic()
         subprocess.run(command(user), check=True, stdout=subprocess.DEVNULL)
         longest_s = 1.2 * (time.monotonic() - started_s)
-        for _ in range(kills):
-            outcomes[kill_training(command(user), user, chance, longest_s=longest_s)] += 1
+        while outcomes.total() < kills:
+            took_s = struck(command(user), chance.uniform(0.0, longest_s))
+            if took_s is None:
+                outcomes[found_after(user)] += 1
+            else:
+                too_late, longest_s = too_late + 1, min(longest_s, 1.2 * took_s)
             versions.add((user / CURRENT).read_bytes() if (user / CURRENT).exists() else b"")
     missed = [] if outcomes == {"whole": kills} else [f"{name}: {outcomes}"]
-    return Line(name, kills, {"outcomes": dict(outcomes), "versions": len(versions)}, missed)
+    figures = {"outcomes": dict(outcomes), "versions": len(versions), "too_late": too_late}
+    return Line(name, kills, figures, missed)
 
 
 def main() -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from nodes.personal.expert import CURRENT
 from tests.faults.personal_kills import (
+    found_after,
     kill_promotion,
-    kill_training,
     picture_training,
+    struck,
     taught_folder,
     taught_text_folder,
     text_training,
@@ -31,15 +32,19 @@ def test_a_killed_promotion_leaves_a_whole_expert(tmp_path: Path) -> None:
 def test_a_killed_training_leaves_what_was_there(tmp_path: Path) -> None:
     chance, user = random.Random(4), taught_folder(tmp_path / "user")
     command = picture_training(user)
-    assert [kill_training(command, user, chance, longest_s=4.0) for _ in range(3)] == ["whole"] * 3
+    for _ in range(3):
+        struck(command, chance.uniform(0.0, 4.0))
+        assert found_after(user) == "whole"
 
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="NOT RUN: training needs torch (extra personalize)")
 def test_a_killed_training_of_a_text_expert_leaves_what_was_there(tmp_path: Path) -> None:
     chance, user = random.Random(5), taught_text_folder(tmp_path / "user")
     command = text_training(user)
-    assert kill_training(command, user, chance, longest_s=0.0) == "whole"
+    assert struck(command, 0.0) is None
+    assert found_after(user) == "whole"
     assert not (user / CURRENT).exists()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert (user / CURRENT).exists()
-    assert kill_training(command, user, chance, longest_s=4.0) == "whole"
+    struck(command, chance.uniform(0.0, 4.0))
+    assert found_after(user) == "whole"
