@@ -113,13 +113,23 @@ def _own_stderr() -> Generator[int]:
 
 
 def _pass_on(source: int, target: int, hear: Callable[[bytes], None]) -> None:
-    """Until nobody can write any more. Goes on reading whatever happens: writers would wait for ever."""
+    """Line by line, each in one piece, until nobody can write any more: Python writes to the same place.
+
+    Goes on reading whatever happens: writers would wait for ever.
+    """
     rest = b""
     while chunk := os.read(source, MAX_LINE_BYTES):
-        with suppress(OSError):
-            os.write(target, chunk)
         *lines, rest = (rest + chunk).split(b"\n")
-        rest = rest[-MAX_LINE_BYTES:]
         for line in lines:
+            _write(target, line + b"\n")
             hear(line)
+        if len(rest) > MAX_LINE_BYTES:
+            _write(target, rest)
+            rest = b""
+    _write(target, rest)
     os.close(source)
+
+
+def _write(target: int, data: bytes) -> None:
+    with suppress(OSError):
+        os.write(target, data)
