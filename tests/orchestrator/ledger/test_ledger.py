@@ -17,8 +17,7 @@ from orchestrator.store.contract import Desk
 from orchestrator.store.errors import StoreFull
 from orchestrator.store.memory import MemoryDesk
 from orchestrator.store.records import DAY_J, DAY_TOKENS, FLEET, Claim, Meter, Quota, Settlement
-from orchestrator.store.service import GroupCommitStore, InlineStore, Told
-from tests.orchestrator.store.test_service import SlowDesk
+from orchestrator.store.service import InlineStore, Told
 
 T = TypeVar("T")
 ANNE = Spender("anne", "k1")
@@ -246,74 +245,6 @@ async def test_closing_leaves_nothing_held(bench: Bench) -> None:
     assert bench.balance()[0] > 0.0
     await ledger.close()
     assert bench.balance() == (0.0, 0.5)
-
-
-async def test_a_caller_that_leaves_while_it_waits_loses_nothing() -> None:
-    desk = SlowDesk()
-    ledger = Ledger(GroupCommitStore(desk), Terms(), holder="a", clock_unix_s=Wall())
-    desk.gate.release(3)
-    await ledger.start()
-    await ledger.put_quota(FLEET, Quota(day_j=10.0))
-    waiting = asyncio.ensure_future(ledger.reserve(NOBODY, "digits", energy_j=9.0))
-    await asyncio.sleep(0)
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    desk.gate.release(99)
-    await ledger.store.run(lambda d: None)
-    await ledger.reserve(NOBODY, "digits", energy_j=9.0)
-    await ledger.close()
-    assert [balance.held for balance in desk.balances()] == [pytest.approx(9.0)]
-
-
-async def test_a_caller_that_leaves_before_its_settlement_is_kept_is_charged_all_the_same() -> None:
-    """Also where the disk is full at that moment: what it took is owed and written down later."""
-    desk = SlowDesk()
-    ledger = Ledger(GroupCommitStore(desk), Terms(), holder="a", clock_unix_s=Wall())
-    desk.gate.release(9)
-    await ledger.start()
-    await ledger.put_quota(FLEET, Quota(day_j=10.0))
-    reservation = await ledger.reserve(NOBODY, "digits", energy_j=2.0)
-    await ledger.store.run(lambda d: None)
-    desk.error = StoreFull()
-    waiting = asyncio.ensure_future(settle(ledger, reservation, 1.5))
-    await asyncio.sleep(0)
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    desk.gate.release(99)
-    with pytest.raises(StoreFull):
-        await ledger.store.run(lambda d: None)
-    assert [balance.spent for balance in desk.balances()] == [0.0]
-    desk.error = None
-    await ledger.tick()
-    assert [balance.spent for balance in desk.balances()] == [1.5]
-    await ledger.close()
-
-
-@pytest.mark.parametrize("full", [True, False])
-async def test_what_the_disk_did_not_take_lies_not_ahead(full: bool) -> None:
-    """A settlement that holds more ahead in the same step: either both are kept or neither."""
-    desk = SlowDesk()
-    ledger = Ledger(GroupCommitStore(desk), Terms(), holder="a", clock_unix_s=Wall())
-    desk.gate.release(999)
-    await ledger.start()
-    await ledger.put_quota(FLEET, Quota(day_j=1000.0))
-    first = await ledger.reserve(NOBODY, "digits", energy_j=0.01)
-    await ledger.store.run(lambda d: None)
-    (before,) = desk.balances()
-    # So many that what lies ahead is low: the next settlement asks for more in the same step.
-    for _ in range(20):
-        await ledger.reserve(NOBODY, "digits", energy_j=0.01)
-    desk.error = StoreFull() if full else None
-    kept = ledger.settle(first, record(0.01), charge_j=0.01)
-    assert kept is not None
-    await asyncio.gather(kept, return_exceptions=True)
-    desk.error = None
-    if full:
-        await ledger.tick()
-    (balance,) = desk.balances()
-    assert (balance.held > before.held) is not full
-    assert sum(purse.free + purse.assigned for purse in ledger._wallet.purses.values()) == pytest.approx(balance.held)
-    await ledger.close()
 
 
 async def test_the_store_is_told_how_many_run() -> None:
