@@ -62,7 +62,7 @@ class Fork:
     Raises:
         KernelMissing: The library, or this instruction set, cannot be used here.
 
-    Cost: LeNet-5 26 to 31 us, called from Python (rows `speed.lenet5.us` of the benchmark of personal experts).
+    Cost: LeNet-5 24 to 31 us, called from Python (rows `speed.lenet5.us` of the benchmark of personal experts).
     Accuracy: probabilities within 1e-5 of `reference.classify` (32-bit sums).
     """
 

@@ -39,7 +39,7 @@ log = structlog.get_logger("fleet")
 END = grpc.aio.EOF  # type: ignore[attr-defined]
 HELLO_TIMEOUT_S = 10.0
 SWEEP_S = 0.5
-# Taking a node in costs the event loop about a millisecond; where many come at once, requests go on in between.
+# Where many nodes come at once, requests go on between taking in the one and the next.
 TURN_S = 0.005
 
 

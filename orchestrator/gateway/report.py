@@ -11,7 +11,7 @@ from orchestrator.gateway.service import Service
 from orchestrator.types import Arm, EnergySource, Provenance, Residency, Task
 from orchestrator.wire import PROVENANCE_NUMBERS, encode_certificate, encode_guard, encode_pacing, encode_spec
 
-# Nodes that are told of in one go; a thousand would hold up requests for tens of milliseconds.
+# Nodes that are told of in one go; requests would wait for a thousand.
 AT_ONCE = 16
 
 

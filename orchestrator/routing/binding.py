@@ -48,7 +48,7 @@ class Footing:
 
 
 def footing(routes: tuple[Route, ...], arms: Sequence[ArmState], board: ArmBoard) -> Footing:
-    """What `bind` makes of these. Cost: a tenth of the binding's and of its table's."""
+    """What `bind` makes of these. Cheaper than these, as it makes nothing of single experts."""
     return Footing(routes, tuple(state.arm for state in arms), _longer(routes, _by_expert(arms), board))
 
 

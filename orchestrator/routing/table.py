@@ -93,7 +93,7 @@ class RouteTable:
         self._available = np.zeros(shape[0], dtype=bool)
 
     def priced(self, figures: Figures) -> RouteTable:
-        """The same routes on other figures, such as those of one text. Cost: 20 µs."""
+        """The same routes on other figures, such as those of one text."""
         # What `copy` does, without looking for other ways to do it: every text has its own.
         other = RouteTable.__new__(RouteTable)
         other.__dict__.update(self.__dict__)

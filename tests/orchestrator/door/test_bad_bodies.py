@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.door import exchange
+from orchestrator.door import asking, exchange
 from orchestrator.errors import CATALOGUE, MAX_MESSAGE_CHARS
 from tests.fakes.arms import FakeArm
 from tests.fakes.behaviours import speaks
@@ -109,6 +109,39 @@ async def test_a_body_that_is_wrong(live: Live, body: bytes, reason: str) -> Non
     async with live.node(arms=[ARM], behaviour=speaks("x")):
         refused(await post(live, CHAT, body), reason)
     await still_works(live)
+
+
+# Each alone: the door reads how a text is to be generated only where something of it is said.
+WRONG = {
+    "max_completion_tokens": SECRET,
+    "max_tokens": SECRET,
+    "temperature": SECRET,
+    "top_p": SECRET,
+    "seed": SECRET,
+    "stop": 7,
+    "tools": SECRET,
+    "tool_choice": 7,
+    "response_format": SECRET,
+    "logprobs": SECRET,
+    "top_logprobs": SECRET,
+}
+
+
+async def test_every_way_of_generating_is_read_where_it_is_said_alone(live: Live) -> None:
+    assert WRONG.keys() == asking.PARAMETERS
+    async with live.node(arms=[ARM], behaviour=speaks("x")):
+        for name, value in WRONG.items():
+            error = refused(await post(live, CHAT, said(**{name: value})), "FIELD_OUT_OF_RANGE")
+            assert error["param"] == name
+    await still_works(live)
+
+
+@pytest.mark.parametrize("name", [*asking.NOT_CARRIED, "best_of"])
+async def test_what_the_wire_does_not_carry_is_refused_and_not_left_out(live: Live, name: str) -> None:
+    async with live.node(arms=[ARM], behaviour=speaks("x")):
+        answer = await post(live, CHAT, said(**{name: 7}))
+    assert answer.status == 400
+    assert answer.json["error"]["param"] == name
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-# What the collector may go through at once while many nodes join; it takes about half a microsecond for each.
+# What the collector may go through at once while many nodes join.
 MOST_OBJECTS = 10_000
 
 GROWING = """
