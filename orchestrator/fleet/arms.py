@@ -195,9 +195,10 @@ class ArmBoard:
         """The arms of a task whose node is routable."""
         return [state for state in self.states if state.arm.task == task and self.available_n[state.index]]
 
-    def has_arms(self, task: str) -> bool:
-        """Whether any arm of a task is on a routable node."""
-        return any(state.arm.task == task and self.available_n[state.index] for state in self.states)
+    def has_arms(self, task: str, expert: str | None = None) -> bool:
+        """Whether any arm of a task, or of this expert of it, is on a routable node."""
+        there = (state.arm for state in self.states if state.arm.task == task and self.available_n[state.index])
+        return any(expert in (None, arm.expert) for arm in there)
 
     def forget(self, node: str) -> None:
         """A node's device works differently from now on: what was observed of it counts no longer."""

@@ -154,6 +154,10 @@ class Fleet:
     def _serves(self, task: str) -> bool:
         return any(arm.task == task for hello in self._connected() for arm in hello.arms)
 
+    def lacks(self, hello: NodeHello) -> bool:
+        """Whether a node offers an expert that no node offers which takes work now."""
+        return not all(self.board.has_arms(arm.task, arm.expert) for arm in hello.arms)
+
     def _connected(self) -> list[NodeHello]:
         return [session.hello for session in self.sessions.values()]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ from orchestrator.fleet.wire import (
     decode_written,
 )
 from orchestrator.gateway.guard import Malformed
+from orchestrator.gateway.pace import Pace
 from orchestrator.personal.types import PersonalReport
 from orchestrator.personal.wire import decode_report
 from orchestrator.types import Energy, Failed, NodeHello
@@ -39,8 +41,8 @@ log = structlog.get_logger("fleet")
 END = grpc.aio.EOF  # type: ignore[attr-defined]
 HELLO_TIMEOUT_S = 10.0
 SWEEP_S = 0.5
-# Where many nodes come at once, requests go on between taking in the one and the next.
-TURN_S = 0.005
+# Between putting away what the one and the next lost node leave behind.
+PARTING_S = 0.002
 
 
 class Afterwards(Protocol):
@@ -87,7 +89,7 @@ class Joiner:
         self.gateways: Sequence[str] = ()
         self.reported: Callable[[str, PersonalReport], None] = _unasked
         self.models: ModelDesk | None = None
-        self._turns = asyncio.Lock()
+        self.pace = Pace()
         self._partings = asyncio.Lock()
 
     async def serve(self, context: Any, witness: Witness | None = None) -> None:
@@ -95,7 +97,9 @@ class Joiner:
         hello = await self._hello(context)
         if hello is None:
             return
-        joined = (await witness.refusal(context, hello.node) if witness else None) or self._fleet.join(hello)
+        # What nobody else can do is not kept waiting.
+        await self.pace.turn(lambda: self._fleet.lacks(hello))
+        joined = (await witness.refusal(context, hello.node) if witness else None) or self._join(hello)
         if isinstance(joined, Refusal):
             log.warning("node.refused", node=hello.node, reason=joined.reason)
             await self._reject(context, joined)
@@ -113,8 +117,6 @@ class Joiner:
             return None
         if message is END:
             return None
-        async with self._turns:
-            await asyncio.sleep(TURN_S)
         try:
             if isinstance(message, Malformed):
                 raise RequestError("MALFORMED_MESSAGE", "The first message is not valid.")
@@ -125,6 +127,13 @@ class Joiner:
             log.warning("node.refused", reason=error.reason, why=error.message)
             await self._reject(context, Refusal(error.reason, error.message, retryable=False))
             return None
+
+    def _join(self, hello: NodeHello) -> NodeSession | Refusal:
+        # Processor time: that others keep the machine busy is no reason to be slow.
+        started_s = time.thread_time()
+        joined = self._fleet.join(hello)
+        self.pace.took(time.thread_time() - started_s)
+        return joined
 
     async def _reject(self, context: Any, refusal: Refusal) -> None:
         rejected = fleet_pb2.Rejected(reason=refusal.reason, message=refusal.message, retryable=refusal.retryable)
@@ -151,10 +160,10 @@ class Joiner:
                 log.info("node.left", node=session.name)
 
     async def _parting(self) -> None:
-        """Returns for one node after the other, each in a turn of the event loop of its own: where a switch fails,
-        requests go on while what its nodes leave behind is put away."""
+        """Returns for one node after the other: where a switch fails, requests go on while what its nodes leave is put
+        away."""
         async with self._partings:
-            await asyncio.sleep(0.0)
+            await asyncio.sleep(PARTING_S)
 
     def _welcome(self, session: NodeSession) -> fleet_pb2.Welcome:
         return fleet_pb2.Welcome(

@@ -48,8 +48,8 @@ Answer = TypeVar("Answer")
 
 # Binding takes the longer the more arms there are, and every node that comes or goes asks for it. It takes at most this
 # part of the event loop; only what goes beyond BIND_AT_ONCE_S, all of a burst together, is put off.
-BIND_FRACTION = 0.1
-BIND_AT_ONCE_S = 0.001
+BIND_FRACTION = 0.02
+BIND_AT_ONCE_S = 0.002
 PLAN_TIMEOUT_S = 60.0
 # How often what the arms really cost is compared with what the plan was made for.
 DRIFT_CHECK_S = 5.0

@@ -122,11 +122,14 @@ class Fleet:
         folder: For state and logs; the test's own.
         settings: Environment of the gateway, e.g. ``{"EDGEWISE_RETRIES__ENABLED": "false"}``.
         edgewise: Runs the command line of the gateway.
+        one_session: All processes stay in this one's session. Linux shares the processor out between sessions before it
+            looks at priorities (autogroup), so in sessions of their own those that give way do not.
     """
 
     folder: Path
     settings: Mapping[str, str] = field(default_factory=dict)
     edgewise: Sequence[str] = EDGEWISE
+    one_session: bool = False
     gateway: Running | None = None
     agents: dict[str, Running] = field(default_factory=dict)
     plans: dict[str, NodePlan] = field(default_factory=dict)
@@ -205,7 +208,8 @@ class Fleet:
                 stderr=stream,
                 cwd=REPOSITORY,
                 env={**_clean_environment(self.folder), **settings},
-                start_new_session=True,
+                start_new_session=not self.one_session,
+                process_group=0 if self.one_session else None,
             )
         self._started.append(Running(name, popen, log))
         return self._started[-1]

@@ -53,12 +53,17 @@ class Crowd:
 
     def lose(self) -> None:
         """All connections to gateways break."""
-        for connection in psutil.Process().net_connections("tcp"):
-            # IPv4 goes through sockets of IPv6.
-            peer = f"{connection.raddr.ip.removeprefix('::ffff:')}:{connection.raddr.port}" if connection.raddr else ""
-            if peer in self._gateways:
-                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fd)) as theirs:
-                    theirs.shutdown(socket.SHUT_RDWR)
+        # IPv4 goes through sockets of IPv6.
+        found = [
+            connection.fd
+            for connection in psutil.Process().net_connections("tcp")
+            if connection.raddr
+            and f"{connection.raddr.ip.removeprefix('::ffff:')}:{connection.raddr.port}" in self._gateways
+        ]
+        # Looking for them takes longer than a moment.
+        for number in found:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as theirs:
+                theirs.shutdown(socket.SHUT_RDWR)
 
     def go(self) -> None:
         """All break off."""

@@ -25,9 +25,9 @@ class Size:
 
     crowds: int = 4
     nodes: int = 50
-    storms: int = 5
+    storms: int = 9
     # Of strangers, here and elsewhere.
-    strange: int = 3
+    strange: int = 5
     restarts: int = 3
     # Of the load before a storm, and of that beside it.
     phase_s: float = 4.0
@@ -97,6 +97,8 @@ class Found:
     rss_bytes: int = 0
     spread_s: list[float] = field(default_factory=list)
     plans: int = 0
+    # Whether cores were kept from halting, before the storms and in them.
+    cores_awake: bool = False
     # What else wants the cores: with more than there are, latencies say more of that than of the storm.
     machine_load: float = field(default_factory=lambda: os.getloadavg()[0])
 
@@ -125,6 +127,7 @@ class Found:
             **(self.alone.beside("cold_alone") if self.alone.joined_s else {}),
             "cold_failed": self.cold_failed,
             "plans": self.plans,
+            "cores_awake": self.cores_awake,
             "machine_load": round(self.machine_load, 1),
         }
 

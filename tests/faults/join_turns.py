@@ -51,7 +51,7 @@ class Storm:
 async def storms(count: int, settings: dict[str, str]) -> list[Storm]:
     """So many storms of one gateway."""
     size, found = Size(), list[Storm]()
-    with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder), settings, WATCHED) as fleet:
+    with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder), settings, WATCHED, one_session=True) as fleet:
         fleet.start_gateway()
         await asyncio.to_thread(fleet.wait_until, lambda: fleet.status() is not None, "listening")
         crowds = await asyncio.to_thread(start_crowds, fleet, size)

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.system, pytest.mark.faults]
 
 
 async def test_nodes_that_come_at_once_are_taken_in(tmp_path: Path) -> None:
-    with Fleet(tmp_path) as fleet:
+    with Fleet(tmp_path, one_session=True) as fleet:
         found = await join_storm(
             fleet, Size(crowds=2, nodes=10, storms=1, strange=0, restarts=1, phase_s=1.5, rest_s=1.0)
         )

@@ -13,7 +13,7 @@ from edgewise.v1 import admin_pb2, common_pb2, fleet_pb2
 from orchestrator.config import Nodes
 from orchestrator.fleet import spread
 from orchestrator.fleet.evidence import tensor_digest
-from orchestrator.gateway import join, report
+from orchestrator.gateway import join, pace, report
 from tests.fakes.arms import FakeArm, tensor_task
 from tests.fakes.behaviours import answers, sends
 from tests.fakes.live import Live, live_gateway, until
@@ -95,6 +95,28 @@ async def test_the_first_word_must_be_hello(live: Live, event: fleet_pb2.NodeEve
     stream = untyped(live.channel).stream_stream("/edgewise.v1.Fleet/Connect")(iter([message.SerializeToString()]))
     (reply,) = [fleet_pb2.ToNode.FromString(reply) async for reply in stream]
     assert reply.commands[0].rejected.reason == "FIELD_REQUIRED"
+
+
+# ---- many at once
+
+
+async def test_many_wait_at_the_door_but_for_what_nobody_else_can_do(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "PAUSE_S", 0.4)
+    waits = live.gateway.joiner.pace
+    alike = [live.node(name=f"n{number:02}", behaviour=answers(7)) for number in range(pace.AT_ONCE + 4)]
+    joining = [asyncio.create_task(node.join()) for node in alike]
+    await until(lambda: waits.waiting >= 3 and len(states(live)) >= pace.AT_ONCE)
+    async with live.node(name="other", arms=[FakeArm("large")], behaviour=answers(7)):
+        # It came last.
+        assert waits.waiting >= 2
+        waiting = [node for node in alike if states(live).get(node.name) is None]
+        await waiting[-1].vanish()
+        await until(lambda: waits.waiting <= len(waiting) - 1)
+        await asyncio.wait(joining)
+        assert states(live).keys() == {"other", *(node.name for node in alike if node is not waiting[-1])}
+    await asyncio.gather(*(node.vanish() for node in alike))
 
 
 # ---- evidence
