@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -59,6 +59,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self.queue_depth = 0
+        self.nodes_waiting: Callable[[], int] = lambda: 0
         self.balances: list[Balance] = []
         self.overshoot_j = 0.0
         self.config_good = True
@@ -156,6 +157,8 @@ class Metrics:
         for node, is_up in self.node_up.items():
             up.add_metric([node], float(is_up))
         yield up
+        text = "Nodes that wait to be let in: many came at once."
+        yield GaugeMetricFamily("edgewise_nodes_waiting", text, float(self.nodes_waiting()))
         yield from self._paced()
         yield self._budgets()
         text = "Joules that requests took beyond their reservation, by a step that could not be interrupted."

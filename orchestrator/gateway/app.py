@@ -197,6 +197,7 @@ def build(
     joiner = Joiner(fleet, heartbeat_s=config.nodes.heartbeat_s, lease_s=config.nodes.lease_s, afterwards=service)
     joiner.gateways = config.nodes.gateways
     joiner.reported = service.personal.reported
+    metrics.nodes_waiting = lambda: joiner.pace.waiting
     models = ModelDesk(fleet, config.state_dir / "models", limit_bytes=config.models.max_mib * MIB)
     joiner.models = models
     required = config.auth.keys == "required" or not config.on_loopback

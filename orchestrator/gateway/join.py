@@ -90,6 +90,7 @@ class Joiner:
         self.reported: Callable[[str, PersonalReport], None] = _unasked
         self.models: ModelDesk | None = None
         self.pace = Pace()
+        self._hellos = asyncio.Lock()
         self._partings = asyncio.Lock()
 
     async def serve(self, context: Any, witness: Witness | None = None) -> None:
@@ -117,6 +118,9 @@ class Joiner:
             return None
         if message is END:
             return None
+        async with self._hellos:
+            # One in each turn of the event loop.
+            await asyncio.sleep(0.0)
         try:
             if isinstance(message, Malformed):
                 raise RequestError("MALFORMED_MESSAGE", "The first message is not valid.")

@@ -55,8 +55,6 @@ class Pace:
         """
         came_s = self._clock()
         async with self._door:
-            # One look at the door in each turn of the event loop.
-            await asyncio.sleep(0.0)
             if urgent() or (not self.waiting and self._owed_s() <= 0.0):
                 await self._sleep(TURN_S)
                 return

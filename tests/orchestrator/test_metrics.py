@@ -21,6 +21,7 @@ FAMILIES = {
     "edgewise_solver_duration_seconds": "histogram",
     "edgewise_node_up": "gauge",
     "edgewise_queue_depth": "gauge",
+    "edgewise_nodes_waiting": "gauge",
 }
 
 

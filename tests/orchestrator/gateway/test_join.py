@@ -108,6 +108,7 @@ async def test_many_wait_at_the_door_but_for_what_nobody_else_can_do(
     alike = [live.node(name=f"n{number:02}", behaviour=answers(7)) for number in range(pace.AT_ONCE + 4)]
     joining = [asyncio.create_task(node.join()) for node in alike]
     await until(lambda: waits.waiting >= 3 and len(states(live)) >= pace.AT_ONCE)
+    assert live.gateway.service.metrics.nodes_waiting() >= 2
     async with live.node(name="other", arms=[FakeArm("large")], behaviour=answers(7)):
         # It came last.
         assert waits.waiting >= 2
