@@ -55,9 +55,18 @@ ZEROS = np.zeros((1, 8, 8), dtype=np.float32)
 
 @dataclass(frozen=True)
 class Place:
-    """Crowds that come to a fleet, and how many nodes that fleet has when all are there."""
+    """Crowds that come to a fleet, and how many nodes that fleet has when all are there.
+
+    Args:
+        fleet: Where they come to.
+        asked: Where the load is.
+        crowds: Who comes.
+        count: How many they are.
+        everybody: How many nodes are there then.
+    """
 
     fleet: Fleet
+    asked: Fleet
     crowds: Sequence[Running]
     count: int
     everybody: int
@@ -126,15 +135,16 @@ async def storm(place: Place, found: Storms, start: signal.Signals, asking: Aski
         asking: The load, of the fleet whose latencies count.
         phase_s: How long it is looked at before and meanwhile.
     """
-    began_s, count = _cpu_s(place.fleet), place.count
+    began_s, waited_s, count = _cpu_s(place.fleet), _waited_s(place.asked), place.count
     found.calm_ms.append(await asking.run(phase_s))
-    calm_s = _cpu_s(place.fleet) - began_s
+    calm_s, calm_waited_s = _cpu_s(place.fleet) - began_s, _waited_s(place.asked) - waited_s
     started_unix_s = time.time()
     tell(place.crowds, start)
     # Nobody asks for the state of all nodes meanwhile: the answer takes the gateway longer than any join.
     found.storm_ms.append(await asking.run(phase_s))
     spent_s = _cpu_s(place.fleet) - began_s - 2.0 * calm_s
     found.join_cpu_ms.append(1e3 * spent_s / count)
+    found.core_waits.append((calm_waited_s / phase_s, (_waited_s(place.asked) - waited_s - calm_waited_s) / phase_s))
     await asyncio.to_thread(place.fleet.wait_until, lambda: connected(place.fleet) == place.everybody, "joined")
     joined_s = [stamp_s - started_unix_s for stamp_s in _joined_unix_s(place.fleet, count)]
     if min(joined_s) < 0.0:
@@ -155,6 +165,13 @@ def _cpu_s(fleet: Fleet) -> float:
     return float(times.user + times.system)
 
 
+def _waited_s(fleet: Fleet) -> float:
+    """How long the gateway's event loop has wanted a core so far that others had."""
+    assert fleet.gateway is not None
+    _, waited_ns, _ = Path(f"/proc/{fleet.gateway.pid}/schedstat").read_text().split()
+    return int(waited_ns) / 1e9
+
+
 def _joined_unix_s(fleet: Fleet, count: int) -> list[float]:
     """When the last so many nodes joined, by the gateway's log."""
     assert fleet.gateway is not None
@@ -162,7 +179,7 @@ def _joined_unix_s(fleet: Fleet, count: int) -> list[float]:
     return [datetime.fromisoformat(stamp).timestamp() for stamp in stamps[-count:]]
 
 
-async def elsewhere(found: Found, asking: Asking) -> None:
+async def elsewhere(fleet: Fleet, found: Found, asking: Asking) -> None:
     """Strangers who join another gateway on the same cores."""
     size = found.size
     with tempfile.TemporaryDirectory() as folder, Fleet(Path(folder), one_session=True) as other:
@@ -170,7 +187,7 @@ async def elsewhere(found: Found, asking: Asking) -> None:
         await asyncio.to_thread(other.wait_until, lambda: other.status() is not None, "listening")
         count = size.nodes * (size.crowds - 1)
         crowds = await asyncio.to_thread(start_crowds, other, size)
-        place = Place(other, crowds[1:], count, count)
+        place = Place(other, fleet, crowds[1:], count, count)
         for _ in range(size.strange):
             await storm(place, found.elsewhere, signal.SIGUSR1, asking, size.phase_s)
             await _gone(place)
@@ -225,7 +242,7 @@ async def join_storm(fleet: Fleet, size: Size, *, seed: int = 0) -> Found:
     tell(crowds[:1], signal.SIGUSR1)
     await asyncio.to_thread(fleet.wait_until, lambda: connected(fleet) == size.nodes, "the first are there")
     coming = size.nodes * len(crowds[1:])
-    here = Place(fleet, crowds[1:], coming, size.all_nodes)
+    here = Place(fleet, fleet, crowds[1:], coming, size.all_nodes)
     async with AsyncClient(fleet.address) as client:
         asking = Asking(client, seed)
         await asking.run(1.0)
@@ -237,7 +254,7 @@ async def join_storm(fleet: Fleet, size: Size, *, seed: int = 0) -> Found:
         for _ in range(size.storms):
             await storm(here, found.back, signal.SIGHUP, asking, size.phase_s)
         if size.strange:
-            await elsewhere(found, asking)
+            await elsewhere(fleet, found, asking)
         await rest(fleet, found)
         assert fleet.gateway is not None
         found.plans = len(fleet.gateway.events("plan.made"))

@@ -48,6 +48,8 @@ class Storms:
     storm_ms: list[list[float]] = field(default_factory=list)
     # Processor milliseconds of the gateway that each node's coming took beyond the load's own.
     join_cpu_ms: list[float] = field(default_factory=list)
+    # Part of the time in which the event loop wanted a core that others had, before and beside.
+    core_waits: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def requests(self) -> int:
@@ -55,10 +57,14 @@ class Storms:
         return sum(map(len, self.calm_ms)) + sum(map(len, self.storm_ms))
 
     @property
+    def p99_ratios(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """99th percentile during each storm over that before it."""
+        return np.array([p99_ms(storm) / p99_ms(calm) for calm, storm in zip(self.calm_ms, self.storm_ms, strict=True)])
+
+    @property
     def p99_ratio(self) -> float:
-        """99th percentile during a storm over that before it: the median over the storms."""
-        ratios = [p99_ms(storm) / p99_ms(calm) for calm, storm in zip(self.calm_ms, self.storm_ms, strict=True)]
-        return float(np.median(ratios)) if ratios else np.nan
+        """Their median."""
+        return float(np.median(self.p99_ratios)) if self.calm_ms else np.nan
 
     def figures(self) -> dict[str, object]:
         """What is kept."""
@@ -68,6 +74,8 @@ class Storms:
             "p99_calm_ms": round(p99_ms([ms for one in self.calm_ms for ms in one]), 3),
             "p99_storm_ms": round(p99_ms([ms for one in self.storm_ms for ms in one]), 3),
             "p99_ratio_median": round(self.p99_ratio, 3),
+            "p99_ratios": self.p99_ratios.round(2).tolist(),
+            "core_waits_median": np.median(self.core_waits, axis=0).round(4).tolist(),
             "join_cpu_ms_median": round(float(np.median(self.join_cpu_ms)), 2),
         }
 
