@@ -18,16 +18,29 @@ from optimizer.gate.encoder import fit_encoder
 from optimizer.gate.gate import TextGate
 from optimizer.gate.head import HeadFit, fit_head
 from optimizer.gate.topics import Topics, fit_topics
-from optimizer.heads.confidence import Confidence, fit_confidence
+from optimizer.heads.confidence import Answered, Confidence, fit_confidence
 
 Floats = NDArray[np.float64]
 
 # Topics, where unseen prompts say that they are better than none: a topic needs prompts to learn from, and for the
-# questions of the shipped experts 24 and 32 are no better.
-_MOST_TOPICS = 12
+# questions of the shipped experts 36 and 48 are no better.
+_MOST_TOPICS = 24
 _PROMPTS_PER_TOPIC = 100
 # Qualities closer to 0 or 1 are not told apart.
 _LEAST = 0.005
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What the gate knows of a prompt before there is an answer.
+
+    Args:
+        log_odds_e: Of a right answer of each expert.
+        topic: Row of the prompt's topic.
+    """
+
+    log_odds_e: Floats
+    topic: int
 
 
 @dataclass(frozen=True)
@@ -54,9 +67,27 @@ class TextHeads:
         """The same for many prompts, (q, e)."""
         return self.gate.judge(self.gate.encoder.encode(prompts), [""] * len(prompts))
 
-    def confidence(self, expert: int, margin: float, tokens: float | None) -> float:
+    def foreseen(self, prompt: str) -> Foreseen:
+        """What `confidence` needs to know of a prompt."""
+        features_qf = self.gate.encoder.encode([prompt])
+        log_odds_qe = bounded_logit(self.gate.judge(features_qf, [""]))
+        return Foreseen(log_odds_qe[0], int(self.gate.rows_of(features_qf, [""])[0]))
+
+    def confidence(self, expert: int, margin: float, tokens: float | None, *, foreseen: Foreseen) -> float:
         """Probability that an answer of this margin and length is right."""
-        return self.confidences[expert].chance(margin, tokens)
+        odds = float(foreseen.log_odds_e[expert])
+        return self.confidences[expert].chance(margin, tokens, foreseen=odds, topic=foreseen.topic)
+
+    def confidence_many(self, prompts: Sequence[str], margin_qe: Floats, tokens_qe: Floats) -> Floats:
+        """The same for all experts' answers to many prompts, (q, e)."""
+        features_qf, untold = self.gate.encoder.encode(prompts), [""] * len(prompts)
+        log_odds_qe = bounded_logit(self.gate.judge(features_qf, untold))
+        topic_q = self.gate.rows_of(features_qf, untold)
+        columns = [
+            one.chances(margin_qe[:, e], tokens_qe[:, e], foreseen_q=log_odds_qe[:, e], topic_q=topic_q)
+            for e, one in enumerate(self.confidences)
+        ]
+        return np.column_stack(columns)
 
 
 @dataclass(frozen=True)
@@ -91,9 +122,14 @@ def fit_text_heads(evidence: TextEvidence, *, seed: int = 0) -> TextFit:
     log_odds_qe = bounded_logit(np.column_stack([fit.unseen_q for fit in fits]))
     known = [
         fit_confidence(
-            evidence.margin_qe[:, e],
-            None if evidence.tokens_qe is None else evidence.tokens_qe[:, e],
-            evidence.correct_qe[:, e],
+            Answered(
+                evidence.correct_qe[:, e],
+                evidence.margin_qe[:, e],
+                None if evidence.tokens_qe is None else evidence.tokens_qe[:, e],
+                log_odds_qe[:, e],
+                design.task_q,
+                design.rows,
+            )
         )
         for e in range(len(fits))
     ]

@@ -73,6 +73,8 @@ def _combine(route: Route, experts: list[str], outputs_nc: Floats) -> Floats:
         return _mixture(outputs_nc, _weights_of(route, experts))
     if route.fusion is Fusion.VOTE:
         return _vote(outputs_nc)
+    if route.fusion is Fusion.SUREST:
+        return np.asarray(outputs_nc.max(axis=0))
     return _log_mean(outputs_nc, 1.0 if route.fusion is Fusion.PRODUCT else 1.0 / len(outputs_nc))
 
 

@@ -304,7 +304,7 @@ class Service:
         ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
-        panel = Panel(texts.confidence_of(ticket.plan) if ticket.plan else texts.as_told)
+        panel = Panel(texts.confidence_of(ticket.plan, query) if ticket.plan else texts.as_told)
         return query, self._text_runner.run(query, progress, again, panel=panel, figures=demand.figures)
 
     def answered_from_cache(self, query: TextQuery, payer: Payer) -> None:

@@ -32,9 +32,7 @@ def outcomes(reference: Table, test: Table) -> Mapping[str, Outcome]:
     log_odds_qe = logit(np.clip(model.heads.predict_many(prompts), LEAST, 1 - LEAST))
     predictions = predict(model.links, RouteTable.of(model.routes, model.experts), costs, log_odds_qe=log_odds_qe)
     tokens_qe = test.completion_tokens_qe.astype(np.float64)
-    confidence_qe = np.column_stack(
-        [one.chances(test.margin_qe[:, e], tokens_qe[:, e]) for e, one in enumerate(model.heads.confidences)]
-    )
+    confidence_qe = model.heads.confidence_many(prompts, test.margin_qe, tokens_qe)
     table = ReplayTable.of(model.routes, _evidence(test).as_classes(confidence_qe), costs)
     found = {}
     for name, price in model.prices.items():
