@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 
 _LEAST_MARGIN = 1e-4
 # On readings of equal spread, and on what a topic adds to each.
-_L2 = 3.0
+_L2 = 1.0
 _FOLDS = 5
 # Quantiles of an expert's lengths beyond which they may count.
 _QUANTILES = (0.5, 0.75, 0.9)

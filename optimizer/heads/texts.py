@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.evidence.texts import TextEvidence
+from optimizer.fitting.logistic import logit
 from optimizer.gate.design import Design, comparable_scale, make_design
 from optimizer.gate.encoder import fit_encoder
 from optimizer.gate.gate import TextGate
@@ -23,9 +24,12 @@ from optimizer.heads.confidence import Answered, Confidence, fit_confidence
 Floats = NDArray[np.float64]
 
 # Topics, where unseen prompts say that they are better than none: a topic needs prompts to learn from, and for the
-# questions of the shipped experts 36 and 48 are no better.
-_MOST_TOPICS = 24
+# questions of the shipped experts 24 and 36 are no better.
+_MOST_TOPICS = 16
 _PROMPTS_PER_TOPIC = 100
+# Penalty on the directions in which prompts are looked at to find topics, and margins that are not told apart.
+_VIEW_PENALTY = 3.0
+_LEAST_MARGIN = 1e-3
 # Qualities closer to 0 or 1 are not told apart.
 _LEAST = 0.005
 
@@ -116,7 +120,8 @@ def fit_text_heads(evidence: TextEvidence, *, seed: int = 0) -> TextFit:
     encoder = fit_encoder(evidence.prompts, seed=seed)
     features_qf = encoder.encode(evidence.prompts)
     most = max(1, min(_MOST_TOPICS, evidence.queries // _PROMPTS_PER_TOPIC))
-    tried = [_by_topic(features_qf, evidence, count=count, seed=seed) for count in sorted({1, most})]
+    ways = [(1, None), (most, None), (most, _view(features_qf, evidence))] if most > 1 else [(1, None)]
+    tried = [_by_topic(features_qf, evidence, count=count, seed=seed, view_fv=view_fv) for count, view_fv in ways]
     topics, design, fits = min(tried, key=lambda found: _unseen_error(found[2], evidence))
     gate = TextGate(encoder, design.tasks, evidence.experts, tuple(fit.head for fit in fits), topics)
     log_odds_qe = bounded_logit(np.column_stack([fit.unseen_q for fit in fits]))
@@ -138,12 +143,26 @@ def fit_text_heads(evidence: TextEvidence, *, seed: int = 0) -> TextFit:
 
 
 def _by_topic(
-    features_qf: Floats, evidence: TextEvidence, *, count: int, seed: int
+    features_qf: Floats, evidence: TextEvidence, *, count: int, seed: int, view_fv: Floats | None = None
 ) -> tuple[Topics, Design, list[HeadFit]]:
     """Heads of all experts with weights of their own in each of so many topics."""
-    topics = fit_topics(features_qf, count, scale_f=comparable_scale(features_qf), seed=seed)
+    topics = fit_topics(features_qf, count, scale_f=comparable_scale(features_qf), seed=seed, view_fv=view_fv)
     design = make_design(features_qf, topics.of(features_qf), seed=seed)
     return topics, design, [fit_head(design, evidence.correct_qe[:, e]) for e in range(len(evidence.experts))]
+
+
+def _view(features_qf: Floats, evidence: TextEvidence) -> Floats:
+    """Directions of the scaled features along which answers change: whether they are right, sure, and long, (f, v).
+
+    Prompts that look alike there are alike for the experts, whatever words they begin with.
+    """
+    margin_qe = logit(evidence.margin_qe, floor=_LEAST_MARGIN)
+    told = [evidence.correct_qe, margin_qe, *([] if evidence.tokens_qe is None else [np.log1p(evidence.tokens_qe)])]
+    said_qv = np.hstack(told)
+    said_qv = (said_qv - said_qv.mean(axis=0)) / np.maximum(said_qv.std(axis=0), 1e-9)
+    x_qf = features_qf / comparable_scale(features_qf)
+    x_qf = x_qf - x_qf.mean(axis=0)
+    return np.asarray(np.linalg.solve(x_qf.T @ x_qf + _VIEW_PENALTY * np.eye(x_qf.shape[1]), x_qf.T @ said_qv))
 
 
 def _unseen_error(fits: Sequence[HeadFit], evidence: TextEvidence) -> float:
