@@ -123,7 +123,8 @@ def _taken(before: tuple[Floats, Floats], offered: tuple[Floats, Floats], *, mos
     expected_kpq, worth_kpq = offered
     score_pq = before[0].max(axis=0)
     had_pq = np.take_along_axis(before[1], before[0].argmax(axis=0)[None], axis=0)[0]
-    left, taken = [*range(len(expected_kpq))], []
+    left = [*range(len(expected_kpq))]
+    taken: list[int] = []
     while left and len(taken) < most:
         gains = [_gain(expected_kpq[k] > score_pq, worth_kpq[k] - had_pq) for k in left]
         best = int(np.argmax(gains))
