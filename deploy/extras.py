@@ -94,6 +94,11 @@ def install(name: str, folder: Path) -> str:
     )
 
 
+def reachable() -> str:
+    """What pip says where it has no package index, else ""."""
+    return _said(*_dry_run(), "click")
+
+
 def resolve(extra: str) -> str:
     """Whether pip finds a set of versions for an extra and the project's own needs."""
     return _said(*_dry_run(), *_own(), *requirements(extra))
