@@ -51,6 +51,7 @@ def cli() -> None:
 @click.option(
     "--wheel", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Ours, when there is no bundle."
 )
+@click.option("--extra", type=click.Choice(EXTRAS), multiple=True, help="Installed beside `node`, e.g. gpu, compile.")
 @click.option("--python", metavar="PATH", help="Interpreter there.  [default: the first from 3.11 on, or the bundle's]")
 @click.option("--service", type=click.Choice(["user", "system", "supervisor"]), help="[default: the best there is]")
 @click.option("--ssh-option", multiple=True, metavar="NAME=VALUE", help="Passed to ssh -o.")
