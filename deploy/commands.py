@@ -153,7 +153,9 @@ def service(role: str, *, system: bool, command: str | None, dry_run: bool) -> N
 @cli.command()
 @click.argument("folder", type=click.Choice(SHIPPED), required=False)
 def files(folder: str | None) -> None:
-    """Say where the files lie that ship with the package: units, containers, manifests, alerts, examples."""
+    """Say where the files lie that ship with the package: units, containers, manifests, alerts, examples, scripts."""
+    for script in sorted(HERE.glob("*.sh")) if folder is None else ():
+        click.echo(script)
     for name in SHIPPED if folder is None else (folder,):
         for path in sorted((HERE / name).iterdir()):
             click.echo(path)
