@@ -154,6 +154,7 @@ class Completions:
                 "chosen": explanation.chosen,
                 "runner_up": explanation.runner_up or None,
                 "binding_constraint": explanation.binding_constraint,
+                "one_expert_alone": telling.alone_block(explanation),
                 "candidates": telling.candidates_block(explanation),
             }
         }

@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 from orchestrator.gateway.accounts import TextReply
+from orchestrator.routing.alone import verdict
 from orchestrator.types import AttemptRecord, Energy, Provenance, RoutingRecord, Timings
 
 J_PER_KWH = 3.6e6
@@ -161,6 +162,15 @@ def candidates_block(explanation: Any) -> list[dict[str, Any]]:
         }
         for one in explanation.candidates
     ]
+
+
+def alone_block(explanation: Any) -> dict[str, Any] | None:
+    """Whether one expert alone was the best choice, from an explanation's message; None where nothing could be
+    combined."""
+    found = verdict(explanation.chosen, explanation.candidates)
+    if found is None:
+        return None
+    return {"chosen": found.alone, "rival": found.rival or None, "worth_more": _finite(found.worth_more)}
 
 
 def logprobs_block(logprobs_json: str, *, chat: bool, offset: int = 0) -> dict[str, Any] | None:

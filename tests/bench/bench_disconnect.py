@@ -1,9 +1,9 @@
 """A client goes away in the middle of a text: how soon is the node's slot free, and does the gateway know it?
 
-OpenAI's client over HTTP, a real gateway, a real agent, and a server behind it that says a word every 50 ms for nearly a
-minute, all in one process: the time from closing the connection until the agent's engine holds no slot and the gateway
-counts no work on the node, for streams and for whole replies. As the control the client stays: then the slot must still
-be taken after several times the bar.
+OpenAI's client over HTTP, a real gateway, a real agent, and a server behind it that says a word every 50 ms for nearly
+a minute, all in one process: the time from closing the connection until the agent's engine holds no slot and the
+gateway counts no work on the node, for streams and for whole replies. As the control the client stays: then the slot
+must still be taken after several times the bar.
 """
 
 from __future__ import annotations
