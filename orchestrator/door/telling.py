@@ -143,8 +143,13 @@ def cost_blocks(reply: TextReply) -> dict[str, Any]:
     stopped_by = "budget" if reply.end.finish_reason == "budget" else ""
     return {
         "energy": energy_block(reply.energy, reply.routing.attempts, reply.timings.total_ms),
-        "routing": routing_block(reply.routing, stopped_by=stopped_by),
+        "routing": {**routing_block(reply.routing, stopped_by=stopped_by), "actual": _actual(reply.timings)},
     }
+
+
+def _actual(timings: Timings) -> dict[str, float | None]:
+    """Milliseconds to the end; of a text that was sent in pieces also to the first token, and of each further one."""
+    return {"ms": timings.total_ms, "first_token_ms": timings.first_token_ms, "token_ms": timings.token_ms}
 
 
 def candidates_block(explanation: Any) -> list[dict[str, Any]]:
