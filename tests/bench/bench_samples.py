@@ -1,7 +1,7 @@
 """Does asking the largest shipped expert several times and taking what most samples say beat asking it once?
 
-`fusion: {"mode": "vote", "samples": 5}` against one greedy answer of the same expert, on every fifth question of the
-test split of the skill suites: right answers with the paired 95 % interval, and joules (modelled: multiply-accumulates
+`fusion: {"mode": "vote", "samples": 5}` against one greedy answer of the same expert, on the test
+split of the skill suites: right answers with the paired 95 % interval, and joules (modelled: multiply-accumulates
 of `skills_table.DEVICE`). Samples are drawn one after the other, and those that could change nothing any more are not
 drawn. In the gateway they run side by side, and are cancelled a little later than that.
 """
@@ -31,7 +31,6 @@ from tests.bench.harness import Row, main
 from tests.bench.skills_table import DEVICE
 
 EXPERT = "skills-general"
-EVERY = 5
 SAMPLES = 5
 MAX_TOKENS = 24
 TWO_STEP = "two-step"
@@ -43,7 +42,7 @@ def run() -> list[Row]:
     catalog, library = load_text_catalog(), Library()
     card = next(card for card in catalog.experts if card.name == EXPERT)
     library.load(card.name, str(catalog.model_path(card)), card.sha256)
-    arm, questions = library.arm(EXPERT), catalog.test[::EVERY]
+    arm, questions = library.arm(EXPERT), catalog.test
     greedy = [_written(arm, Order(question.prompt, max_tokens=MAX_TOKENS)) for question in questions]
     voted = [_voted(arm, question, number) for number, question in enumerate(questions)]
     rows = _rows("greedy", questions, greedy) + _rows("samples", questions, voted)
