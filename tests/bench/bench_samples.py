@@ -1,8 +1,8 @@
 """Does asking the largest shipped expert several times and taking what most samples say beat asking it once?
 
-`fusion: {"mode": "vote", "samples": 5}` against one greedy answer of the same expert, on the test
-split of the skill suites: right answers with the paired 95 % interval, and joules (modelled: multiply-accumulates
-of `skills_table.DEVICE`). Samples are drawn one after the other, and those that could change nothing any more are not
+`fusion: {"mode": "vote", "samples": 5}` against one greedy answer of the same expert, on the test split of the skill
+suites: right answers with the paired 95 % interval, and joules (modelled: multiply-accumulates of
+`skills_table.DEVICE`). Samples are drawn one after the other, and those that could change nothing any more are not
 drawn. In the gateway they run side by side, and are cancelled a little later than that.
 """
 
