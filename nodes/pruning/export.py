@@ -102,4 +102,4 @@ def _predictor(conv: GatedConv) -> Predictor | None:
 
 
 def _array(values: torch.Tensor) -> np.ndarray:
-    return np.ascontiguousarray(values.detach().numpy(), dtype=np.float32)
+    return np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)

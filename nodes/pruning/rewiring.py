@@ -6,6 +6,7 @@ Shapes: n samples, c channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from nodes.pruning.gates import GatedConv
 from nodes.pruning.mass import GROUP, firing_order
 
 Indices = NDArray[np.int64]
+Rewired = TypeVar("Rewired", Chain, ResNet)
 
 
 def take_filters(network: Chain, chosen: Mapping[int, Indices]) -> Chain:
@@ -70,14 +72,21 @@ def _copy(old: GatedConv, new: GatedConv, outputs: Indices, inputs: Indices) -> 
         getattr(new.norm, name).copy_(getattr(old.norm, name)[outputs])
 
 
-def gather_firing(network: Chain, scores: Mapping[str, NDArray[np.float32]]) -> Chain:
+def gather_firing(network: Rewired, scores: Mapping[str, NDArray[np.float32]]) -> Rewired:
     """Reorder filters so that those which fire together share a group. The answers do not change."""
-    return take_filters(network, {index_of(name): firing_order(score_nc) for name, score_nc in scores.items()})
+    return _take(network, {name: firing_order(score_nc) for name, score_nc in scores.items()})
 
 
-def drop_silent(network: Chain, scores: Mapping[str, NDArray[np.float32]], *, floor: float = 1e-6) -> Chain:
+def drop_silent(network: Rewired, scores: Mapping[str, NDArray[np.float32]], *, floor: float = 1e-6) -> Rewired:
     """Remove filters that never fired, in whole groups of 16, so that no mask has to name them."""
-    return take_filters(network, {index_of(name): loud_filters(score_nc, floor) for name, score_nc in scores.items()})
+    return _take(network, {name: loud_filters(score_nc, floor) for name, score_nc in scores.items()})
+
+
+def _take(network: Rewired, chosen: Mapping[str, Indices]) -> Rewired:
+    if isinstance(network, Chain):
+        return take_filters(network, {index_of(name): rows for name, rows in chosen.items()})
+    inner = {name.removesuffix(".first"): rows for name, rows in chosen.items() if name.endswith(".first")}
+    return take_inner(network, {index_of(name): rows for name, rows in inner.items()})
 
 
 def loud_filters(score_nc: NDArray[np.float32], floor: float) -> Indices:
@@ -89,5 +98,5 @@ def loud_filters(score_nc: NDArray[np.float32], floor: float) -> Indices:
 
 
 def index_of(name: str) -> int:
-    """Which convolution of a chain ``convs.3`` is."""
+    """Which convolution of a chain ``convs.3`` is, or which block ``blocks.3``."""
     return int(name.rpartition(".")[2])

@@ -25,8 +25,9 @@ from nodes.pruning.gates import Masking, gates_of, mask_loss, set_masking  # noq
 from nodes.pruning.images import Images  # noqa: E402
 from nodes.pruning.rewiring import drop_silent, gather_firing, take_filters  # noqa: E402
 from nodes.pruning.rows import Data, prune  # noqa: E402
+from nodes.pruning.state import put_weights, weights_of  # noqa: E402
 from nodes.pruning.tracing import firing, layers_of, predicted_masks  # noqa: E402
-from nodes.pruning.training import Course, Schedule, put_weights, train, weights_of  # noqa: E402
+from nodes.pruning.training import Course, Schedule, train  # noqa: E402
 from nodes.worker.chains import ChainModel, chain_arrays, parse_chain  # noqa: E402
 
 PLAN: tuple[int | str, ...] = (16, "M", 64, 48)
