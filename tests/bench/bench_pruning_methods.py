@@ -5,8 +5,8 @@ Every figure comes from commands that a user can type: ``edgewise prune train --
 network was trained on, so one digit is 0.28 points; the median of three seeds is reported, and the extremes beside it.
 Milliseconds are those of our kernels for all, with the images themselves, not replayed masks.
 
-Beside the four methods stand three changes to the first, each alone: decisions about single filters instead of groups of
-16 (studied, not served: no milliseconds), joint training, and half of the loss taught by the dense network.
+Beside the four methods stand three changes to the first, each alone: decisions about single filters instead of groups
+of 16 (studied, not served: no milliseconds), joint training, and half of the loss taught by the dense network.
 
 Not run here: CIFAR-10 (`bench_pruning` has its checkpoints), ResNet and MobileNet.
 """
