@@ -17,6 +17,7 @@ from nodes.pruning.checkpoints import Checkpoint, Net, load, net_after, save  # 
 from nodes.pruning.export import plan_of  # noqa: E402
 from nodes.pruning.images import Images  # noqa: E402
 from nodes.pruning.rewiring import take_inner  # noqa: E402
+from nodes.pruning.rows import Data, prepare  # noqa: E402
 from nodes.pruning.static import LEAST, Cutter, Method, chosen_filters, filter_worth  # noqa: E402
 
 
@@ -142,3 +143,22 @@ def test_filters_that_say_nothing_can_leave_a_block_unnoticed(residual: ResNet) 
         other = take_inner(residual, {4: np.arange(19)}).eval()(picture)
     torch.testing.assert_close(same, before, atol=1e-5, rtol=1e-5)
     assert float((other - before).abs().max()) > 1e-4
+
+
+def test_residual_networks_lose_silent_filters_before_they_are_pruned(residual: ResNet) -> None:
+    """In whole groups of 16, and what is left is put in an order; the answers stay. The control: nothing is silent."""
+    chance = np.random.default_rng(0)
+    images = Images(chance.standard_normal((60, 3, 16, 16)).astype(np.float32), chance.integers(0, 4, 60))
+    data = Data(images, images)
+    prepared = prepare(residual, data)
+    assert prepared.inner == residual.inner
+    with torch.no_grad():
+        residual.blocks[4].first.norm.weight[20:] = 0
+        residual.blocks[4].first.norm.bias[20:] = -1
+        prepared = prepare(residual, data)
+        assert isinstance(prepared, ResNet)
+        assert residual.inner[4] == 64
+        assert prepared.inner == tuple(32 if i == 4 else width for i, width in enumerate(residual.inner))
+        assert not torch.equal(prepared.blocks[0].first.conv.weight, residual.blocks[0].first.conv.weight)
+        picture = torch.from_numpy(images.images_nchw[:5])
+        torch.testing.assert_close(prepared(picture), residual(picture), atol=1e-4, rtol=1e-4)

@@ -15,7 +15,8 @@ from kernels.native.library import available  # noqa: E402
 
 torch.set_num_threads(1)
 
-from nodes.errors import ConfigError  # noqa: E402
+from nodes.cli import main  # noqa: E402
+from nodes.errors import ConfigError, ExitCode  # noqa: E402
 from nodes.pruning.architectures import BUILDERS, Chain  # noqa: E402
 from nodes.pruning.budget import Forecast, hold  # noqa: E402
 from nodes.pruning.checkpoints import Checkpoint, Net, load, net_of_chain, regrouped, save  # noqa: E402
@@ -244,3 +245,25 @@ def test_every_architecture_is_counted_and_pruned(name: str) -> None:
     assert set(masks) == {layer.name for layer in gated}
     assert reduction(layers, masks) < 1
     assert dense_macs(layers) > (6e5 if name == "lenet5" else 1e6)
+
+
+def test_a_device_that_is_not_here_is_refused_and_images_follow_the_network(
+    network: Chain, images: Images, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training on a GPU was not run; that every image is sent to where the network lies is seen on the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["prune", "train", "--net", "digits", "--device", "cuda", "--to", "x.npz"]) == ExitCode.CONFIG
+    assert "no GPU here" in capsys.readouterr().err
+    sent: list[tuple[int, ...]] = []
+    seen: list[tuple[int, ...]] = []
+    original = torch.Tensor.to
+
+    def note(tensor: torch.Tensor, *where: object, **also: object) -> torch.Tensor:
+        sent.append(tuple(tensor.shape))
+        return original(tensor, *where, **also)
+
+    monkeypatch.setattr(torch.Tensor, "to", note)
+    network.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape)))
+    prune(network, Data(images, images), Course(BRIEF, mass=0.8), report=lambda _: None)
+    assert seen
+    assert set(seen) <= set(sent), "some images reach the network without having been sent to its device"
