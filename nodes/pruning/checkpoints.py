@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from nodes.errors import ConfigError
-from nodes.pruning.architectures import BUILDERS, Chain, ResNet
+from nodes.pruning.architectures import BUILDERS, Chain, MobileNet, ResNet
 from nodes.pruning.mass import GROUP
 from nodes.pruning.state import put_weights, weights_of
 from nodes.zoo.arrays import read_arrays, write_arrays
@@ -22,7 +22,7 @@ class Net:
 
     Attributes:
         kind: "chain", or a name in `BUILDERS`.
-        plan: Of a chain, see `Chain`; of a residual network that lost channels within its blocks, those that stay.
+        plan: Of a chain, see `Chain`; of another that lost channels in its blocks, those that stay.
         inputs: Channels of the image.
         side: Pixels of the image's side.
         rank: Of the predictors; None for a full map.
@@ -43,7 +43,7 @@ class Net:
         """The network with fresh weights."""
         if self.kind == "chain":
             return Chain(self.plan, inputs=self.inputs, classes=self.classes, rank=self.rank, group=self.group)
-        cut = {"inner": self.plan} if self.plan else {}
+        cut = {"channels" if self.kind == "mobilenet" else "inner": self.plan} if self.plan else {}
         return BUILDERS[self.kind](width=self.width, classes=self.classes, rank=self.rank, group=self.group, **cut)
 
 
@@ -64,6 +64,8 @@ def net_after(before: Net, network: nn.Module) -> Net:
     """What a network is that was made of another's, whatever has been cut out of it."""
     if isinstance(network, Chain):
         return net_of_chain(network, side=before.side)
+    if isinstance(network, MobileNet):
+        return replace(before, plan=network.channels)
     return replace(before, plan=network.inner) if isinstance(network, ResNet) else before
 
 

@@ -90,7 +90,7 @@ def _cut(
     dense: Checkpoint, data: Data, course: Course, given: Mapping[str, Any], *, report: Report
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     if not isinstance(dense.network, Cuttable):
-        raise ConfigError(f"--method {given['method']}: filters of digits, vgg16 and resnet can be left out for good")
+        raise ConfigError(f"--method {given['method']}: no filters of lenet5 are left out for good; take another")
     cutter = Cutter(dense.network, Method(given["method"]), data.train)
     share = setting_of(_state(given), course.purpose)
     share = share_for(cutter, dense.network, data, given) if share is None else share

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -258,7 +259,7 @@ def test_a_device_that_is_not_here_is_refused_and_images_follow_the_network(
     seen: list[tuple[int, ...]] = []
     original = torch.Tensor.to
 
-    def note(tensor: torch.Tensor, *where: object, **also: object) -> torch.Tensor:
+    def note(tensor: Any, *where: object, **also: object) -> Any:
         sent.append(tuple(tensor.shape))
         return original(tensor, *where, **also)
 
