@@ -67,7 +67,7 @@ def case(experts: int, k: int, vocabulary: int, spread: float) -> dict[str, Any]
     for e, weight in zip(best, softmax([Decimal(float(score_e[e])) for e in best]), strict=True):
         weight_e[e] = weight
     said = [softmax([Decimal(float(value)) for value in logit_v]) for logit_v in logit_ev]
-    mixed = [sum(w * p[v] for w, p in zip(weight_e, said, strict=True)).ln() for v in range(vocabulary)]
+    mixed = [sum((w * p[v] for w, p in zip(weight_e, said, strict=True)), Decimal(0)).ln() for v in range(vocabulary)]
     return {
         "k": k,
         "score_e": [float(value) for value in score_e],
