@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kernels.native.library import Isa, available, runs
@@ -38,8 +39,17 @@ def described() -> str:
     for one in found:
         if one.lacks:
             absent.setdefault(one.lacks, []).append(one.name)
-    told = [f"absent ({why}): {', '.join(names)}" for why, names in absent.items()]
-    return "; ".join([", ".join(here) or "none", *told])
+    told = [f"absent ({why}): {_listed(names)}" for why, names in absent.items()]
+    return "; ".join([_listed(here) or "none", *told])
+
+
+def _listed(names: Sequence[str]) -> str:
+    """``chain/plain, chain/avx2`` as ``chain/plain+avx2``."""
+    means: dict[str, list[str]] = {}
+    for name in names:
+        op, _, how = name.partition("/")
+        means.setdefault(op, []).append(how)
+    return ", ".join(f"{op}/{'+'.join(hows)}" for op, hows in means.items())
 
 
 def _lacks(isa: Isa) -> str:
