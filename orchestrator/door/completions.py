@@ -11,16 +11,18 @@ from typing import Any
 from orchestrator.door import telling
 from orchestrator.door.asking import Asked, Setting, chat_request, completion_request
 from orchestrator.door.cache import AnswerCache, answer_key, is_fixed
-from orchestrator.door.choices import queries, side_by_side, together
+from orchestrator.door.choices import drawn, queries, side_by_side, together
 from orchestrator.door.chunks import DONE, Chunks, stream_headers
 from orchestrator.door.exchange import Exchange, dump
+from orchestrator.door.samples import agreed
 from orchestrator.door.strict import parse, refuse_not_finite
+from orchestrator.errors import RequestError
 from orchestrator.gateway.accounts import Payer, TextReply
 from orchestrator.gateway.explaining import explain
 from orchestrator.gateway.policy import caller, tenant_seen
 from orchestrator.gateway.service import Service
 from orchestrator.ledger.spenders import fingerprint
-from orchestrator.types import Delta, TextQuery
+from orchestrator.types import Delta, RoutingRecord, TextQuery
 
 # Headers that are part of what was asked: the same id with others is another request.
 ASKING_HEADERS = ("x-edgewise-", "x-slo-", "x-litellm-timeout")
@@ -72,7 +74,7 @@ class Completions:
 
     def _key(self, exchange: Exchange, body: dict[str, Any], asked: Asked) -> bytes | None:
         """Where an answer to this is kept; None where it is none that may be given again."""
-        if self._cache is None or not is_fixed(asked.query) or asked.n > 1 or asked.explain:
+        if self._cache is None or not is_fixed(asked.query) or asked.n > 1 or asked.samples > 1 or asked.explain:
             return None
         if "no-store" in exchange.headers.get("cache-control", ""):
             return None
@@ -127,7 +129,16 @@ class Completions:
         def encode(reply: TextReply) -> bytes:
             return dump(self._document(asked, reply))
 
+        if asked.samples > 1:
+            samples = drawn(query, asked.samples)
+            return agreed(samples, lambda one: self._service.generate(one, payer), self._recall)
         return self._service.generate(query, payer, encode=encode if payer.claim else None)
+
+    def _recall(self, request_id: str) -> RoutingRecord | None:
+        try:
+            return self._service.journal.get(request_id, tenant_seen()).routing
+        except RequestError:
+            return None
 
     def _document(self, asked: Asked, reply: TextReply) -> dict[str, Any]:
         calls = json.loads(reply.end.tool_calls_json) if reply.end.tool_calls_json else None
@@ -143,6 +154,7 @@ class Completions:
                 "chosen": explanation.chosen,
                 "runner_up": explanation.runner_up or None,
                 "binding_constraint": explanation.binding_constraint,
+                "one_expert_alone": telling.alone_block(explanation),
                 "candidates": telling.candidates_block(explanation),
             }
         }

@@ -263,7 +263,11 @@ class Service:
                     if isinstance(piece, TextEnd):
                         end = piece
                     else:
+                        if ticket.first_token_ms is None and not query.whole:
+                            ticket.first_token_ms = (time.monotonic() - ticket.started_s) * 1000.0
                         yield piece
+            if end is not None:
+                ticket.spoke(query, end)
             if end is not None and query.owner is not None:
                 # Where the key's work is bound to nodes, so is the copy of the question.
                 self.personal.answered(query.owner, query, end.personal)
@@ -378,6 +382,7 @@ class Service:
             self.metrics.refused(entry.outcome)
         else:
             self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
+            self.metrics.spoken(entry.timings)
 
 
 def _left_ms(limits: Limits, ticket: Ticket) -> float:
