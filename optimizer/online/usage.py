@@ -99,6 +99,11 @@ class Usage:
         """(fixed, rate of each size) as learned so far."""
         return self._rates_k.copy()
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The same as plain numbers; equal as long as no run has moved them."""
+        return self._rates
+
     def factor(self, concurrency: int) -> float:
         """Cost at a level of concurrency over that of running alone; 1 until the level was seen often enough."""
         ratios = self._by_level.get(_level(concurrency))
@@ -167,7 +172,7 @@ class Usage:
 
     def _set_rates(self, rates_k: Floats) -> None:
         self._rates_k = rates_k
-        self._rates: list[float] = rates_k.tolist()
+        self._rates: tuple[float, ...] = tuple(rates_k.tolist())
 
     def _changed(self, sizes_k: Sizes, cost: float, level: int, residual: float) -> bool:
         beyond = abs(residual) > RUN_BEYOND and self.count >= RUN

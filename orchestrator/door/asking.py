@@ -18,6 +18,7 @@ from orchestrator.types import FusionChoice, GenerationParameters, Message, Task
 FUSIONS = ("auto", "none", "vote", "judge", "token")
 FUSION_KEYS = ("mode", "max_experts", "continue_on_loss")
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+TALKERS = ("system", "user", "assistant")
 DEFAULT_TASK = "chat"
 MESSAGE_EXTRAS = frozenset({"name", "tool_calls", "tool_call_id"})
 MAX_PARTS = 256
@@ -307,6 +308,11 @@ def _messages(fields: Fields) -> tuple[Message, ...]:
 
 
 def _message(fields: Fields, number: int, given: Any) -> Message:
+    if isinstance(given, dict) and len(given) == 2 and given.get("role") in TALKERS:
+        # Most messages: a role and a text, of which nothing can be wrong.
+        content = given.get("content")
+        if isinstance(content, str):
+            return Message(given["role"], content)
     path = f"messages[{number}]"
     if not isinstance(given, dict):
         raise fields.wrong(path, "an object with role and content")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -124,10 +124,11 @@ class Completions:
     # ---- replies
 
     def _generate(self, asked: Asked, query: TextQuery, payer: Payer) -> AsyncIterator[Delta | TextReply]:
-        def encode(reply: TextReply) -> bytes:
-            return dump(self._document(asked, reply))
+        return self._service.generate(query, payer, encode=self._encode(asked) if payer.claim else None)
 
-        return self._service.generate(query, payer, encode=encode if payer.claim else None)
+    def _encode(self, asked: Asked) -> Callable[[TextReply], bytes]:
+        """Makes what a repeated call is answered."""
+        return lambda reply: dump(self._document(asked, reply))
 
     def _document(self, asked: Asked, reply: TextReply) -> dict[str, Any]:
         calls = json.loads(reply.end.tool_calls_json) if reply.end.tool_calls_json else None
@@ -170,8 +171,8 @@ class Completions:
     async def _replies(self, asked: Asked, payer: Payer) -> list[TextReply]:
         if asked.n == 1:
             # The usual case, without a task of its own.
-            async with aclosing(self._generate(asked, asked.query, payer)) as pieces:  # type: ignore[type-var]
-                return [piece async for piece in pieces if isinstance(piece, TextReply)]
+            encode = self._encode(asked) if payer.claim else None
+            return [await self._service.complete(asked.query, payer, encode=encode)]
         async with aclosing(self._pieces(asked, payer)) as numbered:
             ended = {number: piece async for number, piece in numbered if isinstance(piece, TextReply)}
         return [ended[number] for number in sorted(ended)]
