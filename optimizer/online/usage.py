@@ -106,7 +106,10 @@ class Usage:
 
     def factor(self, concurrency: int) -> float:
         """Cost at a level of concurrency over that of running alone; 1 until the level was seen often enough."""
-        ratios = self._by_level.get(_level(concurrency))
+        return self._factor_at(_level(concurrency))
+
+    def _factor_at(self, level: int) -> float:
+        ratios = self._by_level.get(level)
         return ratios.value if ratios is not None and len(ratios) >= LEAST_AT_LEVEL else 1.0
 
     def forecast(self, sizes_k: Sequence[float], *, concurrency: int = 1) -> Forecast:
@@ -128,7 +131,7 @@ class Usage:
         if not (math.isfinite(cost) and cost > 0.0 and predicted > 0.0):
             return False
         level = _level(concurrency)
-        factor = self.factor(concurrency) if level > 1 else 1.0
+        factor = self._factor_at(level) if level > 1 else 1.0
         residual = cost / (predicted * factor) - 1.0
         if self._changed(sizes_k, cost, level, residual):
             self._restart()

@@ -193,8 +193,10 @@ def _request_id(headers: Mapping[str, str]) -> str:
 
 
 def _task(fields: Fields, expert: str | None, setting: Setting) -> Task:
-    texts = {name: task for name, task in setting.tasks.items() if task.text}
     wanted = fields.text("task", most_chars=64)
+    if wanted is None and expert is None and (usual := setting.tasks.get(DEFAULT_TASK)) is not None and usual.text:
+        return usual
+    texts = {name: task for name, task in setting.tasks.items() if task.text}
     if wanted is not None:
         if wanted not in texts:
             raise RequestError("TASK_NOT_FOUND", "No node serves a text task of this name.", field="task")
@@ -202,7 +204,7 @@ def _task(fields: Fields, expert: str | None, setting: Setting) -> Task:
     if not texts:
         raise Unavailable("NO_NODE", "No node that serves texts has joined yet; try again later.", retry_after_s=1.0)
     if expert is None:
-        return texts.get(DEFAULT_TASK) or texts[min(texts)]
+        return texts[min(texts)]
     task = setting.task_of(expert)
     if task not in texts:
         raise RequestError(
