@@ -21,6 +21,8 @@ MAX_LINE_CHARS = 1_000_000
 DONE = "[DONE]"
 BUSY = (408, 425, 429, 503)
 REFUSED = (400, 413, 422)
+# One for all requests: `json.dumps` would make one for each.
+_ENCODER = json.JSONEncoder(check_circular=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,10 @@ class Server:
                 data = await reply.body()
         except ConnectionBroken as broken:
             raise EngineDied(str(broken)) from broken
-        return _document(data)
+        try:
+            return _document(data.decode())
+        except UnicodeDecodeError as error:
+            raise EngineError("the server's answer cannot be read") from error
 
     @asynccontextmanager
     async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> AsyncGenerator[Reply]:
@@ -161,7 +166,7 @@ class Server:
     def _asking(self, method: str, path: str, body: dict[str, Any] | None) -> AbstractAsyncContextManager[Reply]:
         if self._host is None:
             raise EngineDied("the engine is closed")
-        data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+        data = b"" if body is None else _ENCODER.encode(body).encode()
         return self._host.request(method, path, self.address.headers(), data)
 
 
@@ -190,7 +195,7 @@ def _event(line: str) -> Any:
     return _document(data)
 
 
-def _document(data: str | bytes) -> dict[str, Any]:
+def _document(data: str) -> dict[str, Any]:
     try:
         document = json.loads(data)
     except ValueError as error:
