@@ -49,16 +49,7 @@ from orchestrator.planning.planner import Planner
 from orchestrator.probing import Probing
 from orchestrator.routing.route import Decision, Wish
 from orchestrator.sleep.keeper import SleepKeeper
-from orchestrator.types import (
-    Arm,
-    BudgetRequest,
-    Delta,
-    Energy,
-    Limits,
-    Query,
-    Reply,
-    TextQuery,
-)
+from orchestrator.types import Arm, BudgetRequest, Delta, Energy, Limits, Query, Reply, TextQuery
 
 Asked = TypeVar("Asked")
 Started = TypeVar("Started")
@@ -324,8 +315,7 @@ class Service:
             decided = self.decider.decide(ticket, prompt, budget, deadline_s=query.deadline_s, wish=wish, shape=shape)
             return demand, wish, *decided
 
-        asked = await self._asked(ticket, query, ask, partial(texts.suits, query))
-        demand, wish, decision, limits = asked
+        demand, wish, decision, limits = await self._asked(ticket, query, ask, partial(texts.suits, query))
         limits = ticket.limits or limits
         shape = partial(demand.shape, board=self.fleet.board)
         again = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape)
