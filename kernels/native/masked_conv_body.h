@@ -11,7 +11,8 @@
 
    A tile keeps the sums of rows x columns pixels of `groups` output groups in registers and walks over the active
    inputs. Taps outside of the image are left out, left and right at compile time, above and below by a branch: no
-   halo around the image and no multiplication by zero. */
+   halo around the image and no multiplication by zero. The first tile of an image reads weights that nobody has read
+   for long, and from places that the processor cannot foresee: it asks for them ahead. */
 
 #include <math.h>
 
@@ -20,15 +21,17 @@
 
 #define VECS (GROUP / LANES)
 #define MOST 32
+/* So many inputs ahead weights are asked for, into the second cache: the first is full before they are used. */
+#define AHEAD 16
 /* The compiler would compute one address per pixel ahead and run out of registers. */
 #define OPAQUE(pointer) __asm__("" : "+r"(pointer))
 
 typedef struct {
     const Conv *conv;
     const Call *call;
-    const float *weights[4], *bias[4];
+    const float *weights[4], *next[4], *bias[4]; /* Of these groups, and of those that come next. */
     float *output[4], *pooled[4];
-    int32_t y, x, top, bottom;
+    int32_t y, x, top, bottom, first;
 } Tile;
 
 /* Each tap's weights stay while all pixels pass by. */
@@ -135,6 +138,22 @@ INLINE void finish(const Tile *tile, const int R, const int C, const int B, VEC 
     }
 }
 
+/* Asks for the weights of the input AHEAD of one, behind the last one for the next groups'. */
+INLINE void fetch(const Tile *tile, const int B, const int K, int32_t input)
+{
+    const Call *call = tile->call;
+    const int32_t ahead = input + AHEAD, over = ahead - call->in_count;
+    if (over >= call->in_count)
+        return;
+    const float *const *weights = over < 0 ? tile->weights : tile->next;
+    const int64_t at = (int64_t)call->in[over < 0 ? ahead : over] * (K * K * GROUP);
+#pragma GCC unroll 4
+    for (int b = 0; b < B; b++)
+#pragma GCC unroll 9
+        for (int tap = 0; tap < K * K; tap++)
+            __builtin_prefetch(weights[b] + at + tap * GROUP, 0, 2);
+}
+
 INLINE void tile_body(const Tile *tile, const int R, const int C, const int B, const int left, const int right,
                       const int K, const int S)
 {
@@ -151,6 +170,8 @@ INLINE void tile_body(const Tile *tile, const int R, const int C, const int B, c
         const uint32_t channel = (uint32_t)call->in[i];
         const float *input = corner + channel / GROUP * plane + channel % GROUP;
         const int64_t at = (int64_t)channel * (K * K * GROUP);
+        if (tile->first)
+            fetch(tile, B, K, i);
         for (int ky = R == 1 && K == 3 ? top : 0; ky < (K == 1 ? 1 : R == 1 ? 3 - bottom : 3); ky++) {
             const float *taps[4] = {0, 0, 0, 0};
 #pragma GCC unroll 4
@@ -211,12 +232,14 @@ static void row_of_tiles(Tile *tile, int32_t rows, int32_t groups)
             step++;
         const int32_t columns = 16 >> step;
         const int32_t ends = (tile->x + columns - 1) * conv->stride + 1 >= conv->width;
+        tile->first = !tile->y && !tile->x;
         TILES[rows - 1][step][groups - 1][k][s][tile->x == 0][ends](tile);
         tile->x += columns;
     }
 }
 
-static void aim(Tile *tile, const int32_t *groups, int32_t count, float *spare)
+/* The next `count` groups of `left`; more of them may be left than that. */
+static void aim(Tile *tile, const int32_t *groups, int32_t count, int32_t left, float *spare)
 {
     const Conv *conv = tile->conv;
     const int64_t weights = (int64_t)conv->inputs * conv->kernel * conv->kernel * GROUP;
@@ -224,6 +247,7 @@ static void aim(Tile *tile, const int32_t *groups, int32_t count, float *spare)
     const float start = conv->pooling == POOL_MAX && !conv->relu ? -INFINITY : 0.0f;
     for (int32_t b = 0; b < count; b++) {
         tile->weights[b] = conv->weights + groups[b] * weights;
+        tile->next[b] = conv->weights + groups[b + count < left ? b + count : b] * weights;
         tile->bias[b] = conv->bias + groups[b] * GROUP;
         tile->output[b] = tile->call->output + groups[b] * plane;
         tile->pooled[b] = conv->pooling == POOL_NONE ? spare : tile->call->pooled + groups[b] * GROUP;
@@ -245,7 +269,7 @@ void CONV(const Conv *given, const Call *call)
     Tile tile = {.conv = &conv, .call = call};
     for (int32_t done = 0; done < call->out_count;) {
         const int32_t left = call->out_count - done, groups = left < most_groups ? left : most_groups;
-        aim(&tile, call->out + done, groups, spare);
+        aim(&tile, call->out + done, groups, left, spare);
         for (tile.y = 0; tile.y < conv.out_height;) {
             const int32_t below = conv.out_height - tile.y, rows = below < most_rows ? below : most_rows;
             row_of_tiles(&tile, rows, groups);

@@ -56,7 +56,7 @@ class Afterwards(Protocol):
 class Witness(Protocol):
     """Knows who is at the other end of a connection."""
 
-    def refusal(self, context: Any, claimed: str) -> Refusal | None:
+    async def refusal(self, context: Any, claimed: str) -> Refusal | None:
         """Why the connection may not speak for the node that it claims to be; None where it may."""
 
     def watch(self, context: Any, session: NodeSession) -> None:
@@ -95,7 +95,7 @@ class Joiner:
         hello = await self._hello(context)
         if hello is None:
             return
-        joined = (witness.refusal(context, hello.node) if witness else None) or self._fleet.join(hello)
+        joined = (await witness.refusal(context, hello.node) if witness else None) or self._fleet.join(hello)
         if isinstance(joined, Refusal):
             log.warning("node.refused", node=hello.node, reason=joined.reason)
             await self._reject(context, joined)

@@ -47,7 +47,7 @@ def nodes_server(config: GatewayConfig, identity: Identity, joiner: Joiner) -> g
     guarded: Any = GuardedServer(
         server, max_deadline_s=config.admission.max_deadline_s, admit=NodesDoorman().admit_call
     )
-    fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(joiner, identity.sentry), guarded)
+    fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(joiner, identity), guarded)
     identity_pb2_grpc.add_IdentityServicer_to_server(IdentityServicer(identity), guarded)
     identity.listens(config, bind(server, config.nodes_address, identity.for_nodes()))
     return server

@@ -7,15 +7,17 @@ import os
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import structlog
 
 from orchestrator.config import GatewayConfig, split_address
-from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.fleet import Fleet, Refusal
+from orchestrator.fleet.session import NodeSession
 from orchestrator.identity.addresses import WILDCARDS, own_names
 from orchestrator.identity.authority import Authority
 from orchestrator.identity.book import Book, write_private
@@ -31,6 +33,8 @@ log = structlog.get_logger("identity")
 
 # How soon a gateway knows whom another one has taken in or put out.
 FOLLOW_S = 1.0
+# What a connection says by itself, whatever the book says.
+BY_ITSELF = frozenset({"IDENTITY_REQUIRED", "IDENTITY_MISMATCH", "IDENTITY_EXPIRED"})
 FOLDER = "identity"
 BOOK_FILE, SERVER_KEY_FILE, SERVER_FILE = "identity.json", "server.key", "server.pem"
 
@@ -63,6 +67,23 @@ class Identity:
         """
         async with self._turn:
             return await asyncio.to_thread(work) if self.registrar.shared else work()
+
+    async def refusal(self, context: Any, claimed: str) -> Refusal | None:
+        """Why a connection may not speak for the node that it claims to be; None where it may.
+
+        Another gateway may have taken the node in, or renewed its certificate, since the book was read last: nobody is
+        turned away by what was read then.
+        """
+        found = self.sentry.refusal(context, claimed)
+        if found is None or found.reason in BY_ITSELF or not self.registrar.shared:
+            return found
+        with suppress(IdentityError):
+            await self.act(self.registrar.refresh)
+        return self.sentry.refusal(context, claimed)
+
+    def watch(self, context: Any, session: NodeSession) -> None:
+        """Keep an eye on a session that has begun."""
+        self.sentry.watch(context, session)
 
     async def follow(self) -> None:
         """Keep up with what other gateways change, until cancelled; while the store is away what is known holds."""

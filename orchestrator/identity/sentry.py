@@ -58,7 +58,7 @@ class Sentry:
         self._ending: set[asyncio.Task[None]] = set()
 
     def refusal(self, context: Any, claimed: str) -> Refusal | None:
-        """Why this connection may not speak for the node that it claims to be; None where it may."""
+        """Why this connection may not speak for the node that it claims to be, by what the book says now."""
         peer = peer_of(context)
         if peer is None:
             return Refusal("IDENTITY_REQUIRED", "This connection shows no certificate of a node.", retryable=False)

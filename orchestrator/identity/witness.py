@@ -11,7 +11,7 @@ from orchestrator.fleet.session import NodeSession
 class Closed:
     """Stands at the clients' port where nodes have one of their own."""
 
-    def refusal(self, context: Any, claimed: str) -> Refusal | None:
+    async def refusal(self, context: Any, claimed: str) -> Refusal | None:
         """No node speaks here."""
         del context, claimed
         text = "This gateway takes nodes with certificates only: `edgewise token create` there, then join with it."

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy import postgres
+from orchestrator.fleet.fleet import Refusal
+from orchestrator.identity import sentry
 from orchestrator.identity.authority import CERTIFICATE_FILE, KEY_FILE, Authority
 from orchestrator.identity.errors import IdentityError
+from orchestrator.identity.opening import Identity
 from orchestrator.identity.peers import read_peer
 from orchestrator.identity.records import Issued, MemberState, Peer
 from orchestrator.identity.registrar import Registrar
+from tests.orchestrator.builders import a_fleet
 from tests.orchestrator.identity.builders import WallClock, a_registrar, a_request
 
 psycopg = pytest.importorskip("psycopg", reason="NOT RUN: psycopg is not installed (the extra `postgres`)")
@@ -69,6 +74,16 @@ def why(registrar: Registrar, peer: Peer) -> str:
     return "" if objection is None else objection.reason
 
 
+def reason(refused: Refusal | None) -> str:
+    return "" if refused is None else refused.reason
+
+
+def gatekeeper(registrar: Registrar, folder: Path) -> Identity:
+    """What a gateway asks who may open a stream."""
+    watch = sentry.Sentry(registrar, a_fleet(), clock_s=time.monotonic, clock_unix_s=WallClock())
+    return Identity(registrar, watch, folder, b"", b"")
+
+
 def test_a_token_of_one_is_good_once_at_any_of_them(pair: tuple[Registrar, Registrar]) -> None:
     one, other = pair
     _, text = one.create_token("", 900.0)
@@ -89,6 +104,33 @@ def test_who_joined_at_one_is_known_to_the_other_and_is_put_out_by_either(pair: 
     assert why(one, peer) == ""
     one.refresh()
     assert why(one, peer) == "IDENTITY_REVOKED"
+
+
+async def test_who_has_just_joined_at_one_may_speak_at_the_other_without_waiting_for_it_to_read(
+    pair: tuple[Registrar, Registrar], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = pair
+    peer = peer_of(joined(one, one.create_token("", 900.0)[1]))
+    monkeypatch.setattr(sentry, "peer_of", lambda context: context)
+    at_other = gatekeeper(other, tmp_path)
+    assert reason(at_other.sentry.refusal(peer, "n1")) == "IDENTITY_UNKNOWN"
+    assert await at_other.refusal(peer, "n1") is None
+    renewed = peer_of(one.renew(peer, a_request("n1")))
+    assert await at_other.refusal(renewed, "n1") is None
+    one.revoke("n1")
+    at_other.registrar.refresh()
+    assert reason(await at_other.refusal(renewed, "n1")) == "IDENTITY_REVOKED"
+
+
+async def test_while_the_book_cannot_be_read_a_stranger_stays_a_stranger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentry, "peer_of", lambda context: context)
+    with postgres.server() as conninfo:
+        one = replica(conninfo, tmp_path / "a")
+        at_other = gatekeeper(replica(conninfo, tmp_path / "b", tmp_path / "a"), tmp_path)
+        peer = peer_of(joined(one, one.create_token("", 900.0)[1]))
+    assert reason(await at_other.refusal(peer, "n1")) == "IDENTITY_UNKNOWN"
 
 
 def test_without_a_shared_book_the_other_knows_nobody(tmp_path: Path) -> None:
