@@ -27,6 +27,7 @@ from orchestrator.types import (
     Query,
     Reply,
     RoutingRecord,
+    TextQuery,
     Timings,
 )
 
@@ -61,6 +62,20 @@ class Ticket:
     tokens: int = 0
     owner: Owner | None = None
     overlay: str = ""
+    first_token_ms: float | None = None
+    token_ms: float | None = None
+    on_pace: bool = True
+
+    def spoke(self, query: TextQuery, end: TextEnd) -> None:
+        """A text that was sent in pieces has ended: how fast it went on, and whether it was as quick as was asked."""
+        if self.first_token_ms is None:
+            return
+        if end.completion_tokens > 1:
+            spent_ms = (time.monotonic() - self.started_s) * 1000.0 - self.first_token_ms
+            self.token_ms = max(0.0, spent_ms) / (end.completion_tokens - 1)
+        late = query.max_ttft_ms is not None and self.first_token_ms > query.max_ttft_ms
+        slow = query.max_tpot_ms is not None and (self.token_ms or 0.0) > query.max_tpot_ms
+        self.on_pace = not (late or slow)
 
 
 @dataclass(frozen=True)
@@ -112,7 +127,7 @@ def routing_record(ticket: Ticket, energy: Energy, spent: Timings) -> RoutingRec
         predicted_ms=float(offer.latency_r[index]),
         bound_energy_j=float(offer.energy_bound_r[index]),
         bound_ms=float(offer.latency_bound_r[index]),
-        budget_met=budget_met(progress.limits, energy, spent),
+        budget_met=budget_met(progress.limits, energy, spent) and ticket.on_pace,
         plan_id=plan_id,
         certificate=certificate,
         overlay=ticket.overlay,
@@ -136,6 +151,8 @@ def timings(ticket: Ticket) -> Timings:
         wait_ms=ticket.wait_s * 1000.0,
         infer_ms=progress.infer_s * 1000.0 if progress else 0.0,
         fuse_ms=progress.fuse_s * 1000.0 if progress else 0.0,
+        first_token_ms=ticket.first_token_ms,
+        token_ms=ticket.token_ms,
     )
 
 

@@ -198,8 +198,7 @@ class Service:
         place, wish, decision, limits = await self._asked(ticket, query, ask, suits)
         limits = ticket.limits or limits
         shape = partial(place.shape, board=board)
-        again = self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=shape)
-        again = self._placed(query, again)
+        again = self._placed(query, self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=shape))
         progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
 
@@ -259,7 +258,11 @@ class Service:
                     if isinstance(piece, TextEnd):
                         end = piece
                     else:
+                        if ticket.first_token_ms is None and not query.whole:
+                            ticket.first_token_ms = (time.monotonic() - ticket.started_s) * 1000.0
                         yield piece
+            if end is not None:
+                ticket.spoke(query, end)
             if end is not None and query.owner is not None:
                 # Where the key's work is bound to nodes, so is the copy of the question.
                 self.personal.answered(query.owner, query, end.personal)
@@ -318,8 +321,7 @@ class Service:
         demand, wish, decision, limits = await self._asked(ticket, query, ask, partial(texts.suits, query))
         limits = ticket.limits or limits
         shape = partial(demand.shape, board=self.fleet.board)
-        again = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape)
-        again = self._placed(query, again)
+        again = self._placed(query, self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape))
         ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
@@ -391,6 +393,7 @@ class Service:
                 self.metrics.refused(entry.outcome)
             else:
                 self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
+                self.metrics.spoken(entry.timings)
         log.requests.write([log_line(entry) for entry, _ in ended])
         self.finals.expire()
         self.pacing.keep(time.monotonic())

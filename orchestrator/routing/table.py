@@ -22,6 +22,7 @@ from orchestrator.routing.binding import BoundRoute, Footing
 from orchestrator.routing.figures import Figures, TextFigures
 from orchestrator.routing.stages import Stages
 from orchestrator.routing.turns import MIXTURE
+from orchestrator.types import Arm
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -43,6 +44,7 @@ class RouteTable:
         # What it was made for; as long as that is the same, so is the table.
         self.footing = footing
         self._board: Figures = board
+        self._states = board.states
         self.model_m = np.array([route.model_index for route in bound], dtype=np.intp)
         # What bindings of one model route have in common is asked of that route.
         self._routes = {route.model_index: route.route for route in bound}
@@ -145,6 +147,11 @@ class RouteTable:
         if not np.count_nonzero(load_ms_n):
             return None
         return np.asarray((load_ms_n[self._arms_rsf] * self._mask_rsf).max(axis=2).sum(axis=1))
+
+    def away(self, r: int) -> list[Arm]:
+        """A route's arms that are not in memory."""
+        arms = [self._states[index].arm for stage in self.bound[r].arms for index in stage]
+        return [arm for arm in arms if arm.residency is not None and arm.residency.away]
 
     def cached_tokens(self) -> Floats | None:
         """Tokens (r) of a text that each route's experts need not read again, typically; None for what is no text."""
