@@ -20,6 +20,7 @@ FUSION_KEYS = ("mode", "max_experts", "continue_on_loss", "samples")
 # What samples are drawn with where a request for several does not say.
 SAMPLE_TEMPERATURE = 0.7
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+TALKERS = ("system", "user", "assistant")
 DEFAULT_TASK = "chat"
 MESSAGE_EXTRAS = frozenset({"name", "tool_calls", "tool_call_id"})
 MAX_PARTS = 256
@@ -204,8 +205,10 @@ def _request_id(headers: Mapping[str, str]) -> str:
 
 
 def _task(fields: Fields, expert: str | None, setting: Setting) -> Task:
-    texts = {name: task for name, task in setting.tasks.items() if task.text}
     wanted = fields.text("task", most_chars=64)
+    if wanted is None and expert is None and (usual := setting.tasks.get(DEFAULT_TASK)) is not None and usual.text:
+        return usual
+    texts = {name: task for name, task in setting.tasks.items() if task.text}
     if wanted is not None:
         if wanted not in texts:
             raise RequestError("TASK_NOT_FOUND", "No node serves a text task of this name.", field="task")
@@ -213,7 +216,7 @@ def _task(fields: Fields, expert: str | None, setting: Setting) -> Task:
     if not texts:
         raise Unavailable("NO_NODE", "No node that serves texts has joined yet; try again later.", retry_after_s=1.0)
     if expert is None:
-        return texts.get(DEFAULT_TASK) or texts[min(texts)]
+        return texts[min(texts)]
     task = setting.task_of(expert)
     if task not in texts:
         raise RequestError(
@@ -330,6 +333,11 @@ def _messages(fields: Fields) -> tuple[Message, ...]:
 
 
 def _message(fields: Fields, number: int, given: Any) -> Message:
+    if isinstance(given, dict) and len(given) == 2 and given.get("role") in TALKERS:
+        # Most messages: a role and a text, of which nothing can be wrong.
+        content = given.get("content")
+        if isinstance(content, str):
+            return Message(given["role"], content)
     path = f"messages[{number}]"
     if not isinstance(given, dict):
         raise fields.wrong(path, "an object with role and content")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -126,13 +126,14 @@ class Completions:
     # ---- replies
 
     def _generate(self, asked: Asked, query: TextQuery, payer: Payer) -> AsyncIterator[Delta | TextReply]:
-        def encode(reply: TextReply) -> bytes:
-            return dump(self._document(asked, reply))
-
         if asked.samples > 1:
             samples = drawn(query, asked.samples)
             return agreed(samples, lambda one: self._service.generate(one, payer), self._recall)
-        return self._service.generate(query, payer, encode=encode if payer.claim else None)
+        return self._service.generate(query, payer, encode=self._encode(asked, payer))
+
+    def _encode(self, asked: Asked, payer: Payer) -> Callable[[TextReply], bytes] | None:
+        """Makes what a repeated call is answered; None where the client chose no id."""
+        return (lambda reply: dump(self._document(asked, reply))) if payer.claim else None
 
     def _recall(self, request_id: str) -> RoutingRecord | None:
         try:
@@ -180,8 +181,10 @@ class Completions:
         await exchange.reply_json(200, document, self._headers(whole))
 
     async def _replies(self, asked: Asked, payer: Payer) -> list[TextReply]:
+        if asked.n == 1 and asked.samples == 1:
+            # The usual case, without pieces and without a task of its own.
+            return [await self._service.complete(asked.query, payer, encode=self._encode(asked, payer))]
         if asked.n == 1:
-            # The usual case, without a task of its own.
             async with aclosing(self._generate(asked, asked.query, payer)) as pieces:  # type: ignore[type-var]
                 return [piece async for piece in pieces if isinstance(piece, TextReply)]
         async with aclosing(self._pieces(asked, payer)) as numbered:

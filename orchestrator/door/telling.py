@@ -102,13 +102,6 @@ def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
 def cost_headers(energy: Energy, routing: RoutingRecord, timings: Timings, *, profile: str) -> dict[str, str]:
     """Headers of a reply that is complete."""
     known = energy.provenance is not Provenance.UNMEASURED
-    durations = {
-        "gate": timings.route_ms,
-        "queue": timings.wait_ms,
-        "infer": timings.infer_ms,
-        "fuse": timings.fuse_ms,
-        "total": timings.total_ms,
-    }
     return {
         "x-edgewise-experts": ",".join(_expert_at(attempt.arm) for attempt in routing.attempts),
         "x-edgewise-fusion": routing.fusion.value,
@@ -116,7 +109,10 @@ def cost_headers(energy: Energy, routing: RoutingRecord, timings: Timings, *, pr
         "x-edgewise-certificate": f"{routing.certificate.status};gap={routing.certificate.gap:.6g}",
         "x-energy-joules": f"{energy.energy_j:.9g}" if known else "unmeasured",
         "x-energy-method": f"{energy.provenance.value}:{energy.method}",
-        "server-timing": ", ".join(f"{name};dur={ms:.3f}" for name, ms in durations.items()),
+        "server-timing": (
+            f"gate;dur={timings.route_ms:.3f}, queue;dur={timings.wait_ms:.3f}, infer;dur={timings.infer_ms:.3f}, "
+            f"fuse;dur={timings.fuse_ms:.3f}, total;dur={timings.total_ms:.3f}"
+        ),
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from optimizer.online.pacing import Charge
 from optimizer.routes.fusion import Fused
+from orchestrator.errors import EdgewiseError
 from orchestrator.execution.course import TextEnd
 from orchestrator.execution.run import Progress, fusion_of
 from orchestrator.journal import Entry
@@ -153,6 +154,19 @@ def timings(ticket: Ticket) -> Timings:
         first_token_ms=ticket.first_token_ms,
         token_ms=ticket.token_ms,
     )
+
+
+def left_ms(limits: Limits, ticket: Ticket) -> float:
+    """Milliseconds that are left of a request's latency budget."""
+    return limits.max_latency_ms - (time.monotonic() - ticket.started_s) * 1000.0
+
+
+def outcome_of(error: BaseException, ticket: Ticket) -> str:
+    """The journal's word for what ended a request; errors for the caller are told which request it was."""
+    if isinstance(error, EdgewiseError):
+        error.metadata.setdefault("requestId", ticket.request_id)
+        return error.reason
+    return "INTERNAL" if isinstance(error, Exception) else "CANCELLED"
 
 
 def log_line(entry: Entry) -> dict[str, object]:

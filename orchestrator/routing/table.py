@@ -75,6 +75,8 @@ class RouteTable:
                 self._alone.setdefault(route.experts[0], []).append(m)
         self._uses: dict[str, Bools] = {}
         self._uses_none = np.zeros(len(bound), dtype=bool)
+        # What was estimated last and its values by bound route; the same on whatever figures, so that copies share it.
+        self._qualities: list[Floats] = []
         self._forget()
 
     def _of_each(self, value: Callable[[Route], int]) -> Indices:
@@ -91,7 +93,6 @@ class RouteTable:
         self._expected_krs = np.zeros((2, *shape[:2]))
         self._energy_bound_r = self._latency_bound_r = np.zeros(shape[0])
         self._first: dict[int, int | None] = {}
-        self._qualities: tuple[Floats, Floats] | None = None
         self._available = np.zeros(shape[0], dtype=bool)
 
     def priced(self, figures: Figures) -> RouteTable:
@@ -202,8 +203,8 @@ class RouteTable:
 
     def _quality(self, quality_m: Floats) -> Floats:
         """Of each bound route; what was announced is the same for every query."""
-        if self._qualities is None or self._qualities[0] is not quality_m:
-            self._qualities = quality_m, quality_m.take(self.model_m)
+        if not self._qualities or self._qualities[0] is not quality_m:
+            self._qualities[:] = quality_m, quality_m.take(self.model_m)
         return self._qualities[1]
 
     def _expected(self, reach_ms: Floats) -> Floats:
