@@ -45,6 +45,7 @@ faults: $(STAMP)
 	@$(BIN)/python -m tests.faults.ledger_campaign --kills $(N)
 	@$(BIN)/python -m tests.faults.personal_kills --kills $(N)
 	@$(BIN)/python -m tests.faults.milp_agreement
+	@$(BIN)/python -m pytest -q -rs tests/kernels/test_neon.py
 	@$(BIN)/python -m tests.faults.deploy_push || test $$? -eq 77
 	@EDGEWISE_WHOLE_CORPUS=1 $(BIN)/python -m pytest tests/system/test_hostile_models.py
 	@$(BIN)/python -m tests.faults.ray_campaign || test $$? -eq 77

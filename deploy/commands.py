@@ -51,6 +51,7 @@ def cli() -> None:
 @click.option(
     "--wheel", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Ours, when there is no bundle."
 )
+@click.option("--extra", type=click.Choice(EXTRAS), multiple=True, help="Installed beside `node`, e.g. gpu, compile.")
 @click.option("--python", metavar="PATH", help="Interpreter there.  [default: the first from 3.11 on, or the bundle's]")
 @click.option("--service", type=click.Choice(["user", "system", "supervisor"]), help="[default: the best there is]")
 @click.option("--ssh-option", multiple=True, metavar="NAME=VALUE", help="Passed to ssh -o.")
@@ -152,7 +153,9 @@ def service(role: str, *, system: bool, command: str | None, dry_run: bool) -> N
 @cli.command()
 @click.argument("folder", type=click.Choice(SHIPPED), required=False)
 def files(folder: str | None) -> None:
-    """Say where the files lie that ship with the package: units, containers, manifests, alerts, examples."""
+    """Say where the files lie that ship with the package: units, containers, manifests, alerts, examples, scripts."""
+    for script in sorted(HERE.glob("*.sh")) if folder is None else ():
+        click.echo(script)
     for name in SHIPPED if folder is None else (folder,):
         for path in sorted((HERE / name).iterdir()):
             click.echo(path)

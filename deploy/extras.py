@@ -37,7 +37,11 @@ class Environment:
     packages: tuple[str, ...] = ()
 
 
-RTX_TESTS = ("tests/nodes/compile/test_rtx.py", "tests/nodes/pruning/test_rtx_buckets.py")
+RTX_TESTS = (
+    "tests/nodes/compile/test_rtx.py",
+    "tests/nodes/compile/test_module_names.py",
+    "tests/nodes/pruning/test_rtx_buckets.py",
+)
 # The import first: without the module its tests would be skipped, and pass.
 RTX_PROOF = f"import tensorrt_rtx, pytest; raise SystemExit(pytest.main(['-p', 'no:cacheprovider', *{RTX_TESTS}]))"
 TRITON_TESTS = "tests/kernels/test_triton.py"
@@ -88,6 +92,11 @@ def install(name: str, folder: Path) -> str:
         or _said(str(python), "-m", "pip", "install", "-q", "-c", str(CONSTRAINTS), target, *wanted.packages)
         or _said(str(python), *wanted.proof)
     )
+
+
+def reachable() -> str:
+    """What pip says where it has no package index, else ""."""
+    return _said(*_dry_run(), "click")
 
 
 def resolve(extra: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kernels.implementations import described
 from nodes.energy.discovery import EnergyMode, Wanted, describe, discover
 from nodes.energy.profile import load_profile
 from nodes.energy.sources import Places
@@ -54,6 +55,7 @@ def examine(subject: Subject) -> list[Check]:
         ("disk", _disk),
         ("catalogue", _catalogue),
         ("worker", _worker),
+        ("kernels", _kernels),
         ("sandbox", _sandbox),
         ("energy", _energy),
         ("identity", _identity),
@@ -107,6 +109,10 @@ async def _start_worker(python: Path) -> str:
     found = process.ready.result()
     await process.close()
     return f"{python}: Python {found['python']}, numpy {found['numpy']}, onnxruntime {found['onnxruntime']}"
+
+
+def _kernels(_subject: Subject) -> str:
+    return described()
 
 
 def _sandbox(_subject: Subject) -> str:

@@ -86,16 +86,23 @@ def _profile(meter: Meter, arm: ArmSpec, runs: Runs, final: Mapping[Span, Energy
 
 
 async def run_for(
-    engine: Engine, meter: Meter, arm: ArmSpec, inputs: Tensors, *, seconds: float, batch: int = 1
+    engine: Engine,
+    meter: Meter,
+    arm: ArmSpec,
+    inputs: Tensors,
+    *,
+    seconds: float,
+    batch: int = 1,
+    most: int = MAX_RUNS,
 ) -> Runs:
-    """One run after the other for so long.
+    """One run after the other for so long, or until there were `most`.
 
     Raises:
         EngineError: if the arm cannot be run.
     """
     runs = Runs([], {})
     until_s = time.perf_counter() + seconds
-    while len(runs.ms_n) < MIN_RUNS or (time.perf_counter() < until_s and len(runs.ms_n) < MAX_RUNS):
+    while len(runs.ms_n) < MIN_RUNS or (time.perf_counter() < until_s and len(runs.ms_n) < most):
         span = meter.begin(arm.key)
         started_s = time.perf_counter()
         result = await engine.infer(Job(arm.key, inputs))

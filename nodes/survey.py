@@ -27,6 +27,8 @@ from nodes.errors import ConfigError
 from nodes.profiling import Runs, mean_reading, run_for, sample, settled
 
 FORMAT = 1
+# Of a point: short runs must last longer together than a sensor takes to see them.
+MOST_RUNS = 5000
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Point:
     """What one run took, on the average, at one input size and concurrency.
 
     Attributes:
+        macs: Multiply-accumulates of one sample.
         energy_j: Active joules of one run; None where nobody knows.
         uncertainty_j: One standard deviation of it.
         idle_j: Idle power's joules beside it.
@@ -58,6 +61,7 @@ class Point:
     arm: str
     batch: int
     concurrency: int
+    macs: int
     runs: int
     p50_ms: float
     p95_ms: float
@@ -116,7 +120,7 @@ async def _runs(
     inputs = sample(inventory.task(arm.task), inventory.evidence, batch)
     async with asyncio.TaskGroup() as group:
         runners = [
-            group.create_task(run_for(engine, meter, arm, inputs, seconds=seconds, batch=batch))
+            group.create_task(run_for(engine, meter, arm, inputs, seconds=seconds, batch=batch, most=MOST_RUNS))
             for _ in range(concurrency)
         ]
     return [runner.result() for runner in runners]
@@ -133,6 +137,7 @@ def _point(
         arm=arm.key,
         batch=batch,
         concurrency=concurrency,
+        macs=arm.macs,
         runs=len(ms),
         p50_ms=float(p50_ms),
         p95_ms=float(p95_ms),

@@ -29,8 +29,8 @@ def survey_node(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError, EnergySourceMissing, EngineError.
     """
-    concurrencies = _numbers("concurrencies", given["concurrencies"])
-    plan = Plan(_numbers("batches", given["batches"]), concurrencies, given["seconds"])
+    concurrencies = numbers("concurrencies", given["concurrencies"])
+    plan = Plan(numbers("batches", given["batches"]), concurrencies, given["seconds"])
     settings = {key: given[key] for key in SHARED}
     experts = tuple(name.strip() for name in (given["experts"] or "").split(",") if name.strip())
     config = parse_config({**settings, "gateway": NO_GATEWAY, "experts": experts, "concurrency": max(concurrencies)})
@@ -48,7 +48,12 @@ async def _survey(parts: Parts, plan: Plan) -> dict[str, Any]:
     return document(parts.energy, plan, points, made_unix_s=time.time())
 
 
-def _numbers(flag: str, text: str) -> tuple[int, ...]:
+def numbers(flag: str, text: str) -> tuple[int, ...]:
+    """Whole numbers of an option, in order, each once.
+
+    Raises:
+        ConfigError: They cannot be read, or are out of range.
+    """
     try:
         numbers = tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError:

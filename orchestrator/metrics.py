@@ -17,9 +17,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from orchestrator.execution.run import Progress
 from orchestrator.longrun import PacingRecord
 from orchestrator.store.records import Balance
-from orchestrator.types import AttemptRecord, Energy, Limits, Provenance
+from orchestrator.types import AttemptRecord, Energy, Limits, Provenance, Timings
 
 LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+TOKEN_BUCKETS_S = tuple(edge / 10.0 for edge in LATENCY_BUCKETS_S)
 ENERGY_BUCKETS_J = tuple(10.0**power for power in range(-9, 5))
 ERROR_BUCKETS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -75,6 +76,7 @@ class Metrics:
         self._reloads: defaultdict[str, int] = defaultdict(int)
         self._retries = 0
         self._duration_s = Tally(LATENCY_BUCKETS_S)
+        self._first_token_s, self._token_s = Tally(LATENCY_BUCKETS_S), Tally(TOKEN_BUCKETS_S)
         self._request_j = Tally(ENERGY_BUCKETS_J)
         self._solver_s = Tally(LATENCY_BUCKETS_S)
         self._error = {"energy": Tally(ERROR_BUCKETS), "latency": Tally(ERROR_BUCKETS)}
@@ -94,6 +96,13 @@ class Metrics:
             self._count_attempt(attempt)
         self._retries += max(0, len(progress.attempts) - len(progress.answers))
         self._count_violations(progress.limits, energy, seconds)
+
+    def spoken(self, timings: Timings) -> None:
+        """Count how soon a text began and how fast it went on; nothing for what was sent whole."""
+        if timings.first_token_ms is not None:
+            self._first_token_s.observe(timings.first_token_ms / 1000.0)
+        if timings.token_ms is not None:
+            self._token_s.observe(timings.token_ms / 1000.0)
 
     def reloaded(self, outcome: str, *, good: bool) -> None:
         """Count one reading of the configuration; `good` says whether what the file holds is in force."""
@@ -150,6 +159,10 @@ class Metrics:
         yield _counter("edgewise_budget_violations", text, ("kind",), self._by_label(self._violations))
         yield _counter("edgewise_retries", "Attempts beyond one per answer.", (), {(): float(self._retries)})
         yield _histogram("edgewise_request_duration_seconds", "Admission to reply.", {"": self._duration_s})
+        text = "Texts sent in pieces: admission to the first one."
+        yield _histogram("edgewise_time_to_first_token_seconds", text, {"": self._first_token_s})
+        text = "Texts sent in pieces: mean time of a token after the first."
+        yield _histogram("edgewise_time_per_output_token_seconds", text, {"": self._token_s})
         yield _histogram("edgewise_request_energy_joules", "Joules per request.", {"": self._request_j})
         yield _histogram("edgewise_prediction_error_ratio", "Actual over predicted, per attempt.", self._error, "kind")
         yield _histogram("edgewise_solver_duration_seconds", "Time to plan a task.", {"": self._solver_s})

@@ -27,6 +27,12 @@ def missing_ms(residency: Residency | None) -> float:
     return residency.load_ms if residency is not None and residency.away else 0.0
 
 
+def left_ms(residency: Residency | None) -> float:
+    """The same where it is being loaded, less the part that is done."""
+    done_fraction = 0.0 if residency is None else residency.progress_fraction or 0.0
+    return missing_ms(residency) * max(0.0, 1.0 - done_fraction)
+
+
 def missing_j(residency: Residency | None) -> float:
     """Joules of the same, as far as they are known."""
     return (residency.load_j or 0.0) if residency is not None and residency.away else 0.0

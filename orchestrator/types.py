@@ -379,6 +379,9 @@ class Timings:
     wait_ms: float
     infer_ms: float
     fuse_ms: float
+    # Of texts that were sent in pieces: until the first one, and of each token after it.
+    first_token_ms: float | None = None
+    token_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import pytest
 
 from deploy import extras
 from nodes.packages import CLASHES
+from tests.deploy import environments
 
-EXTRAS: dict[str, list[str]] = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"][
-    "optional-dependencies"
-]
+ROOT = Path(__file__).parents[1]
+EXTRAS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
 def _packages(extra: str) -> set[str]:
@@ -66,9 +66,8 @@ def test_ray_is_new_enough_to_ask_for_a_token() -> None:
 
 
 def test_every_extra_that_a_message_names_exists() -> None:
-    root = Path(__file__).parents[1]
-    files = [path for room in ("nodes", "orchestrator", "optimizer", "deploy") for path in (root / room).rglob("*.*")]
-    texts = [path.read_text() for path in (*files, root / "README.md") if path.suffix in (".py", ".md")]
+    files = [path for room in ("nodes", "orchestrator", "optimizer", "deploy") for path in (ROOT / room).rglob("*.*")]
+    texts = [path.read_text() for path in (*files, ROOT / "README.md") if path.suffix in (".py", ".md")]
     named = {
         name for text in texts for group in re.findall(r"edgewise\[([a-z0-9,-]+)\]", text) for name in group.split(",")
     }
@@ -83,6 +82,14 @@ def test_every_extra_is_installed_or_resolved_by_the_script_or_part_of_one_that_
     left = {extra: rest for extra in EXTRAS if (rest := set(extras.requirements(extra)) - covered)}
     # What `make test` itself installs.
     assert set(left) <= {"dev", "encoder", "study", "postgres", "parquet"}
+
+
+def test_continuous_integration_installs_or_resolves_all_of_it() -> None:
+    """Every environment by name, and both lists."""
+    (line,) = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if "tests.deploy.environments" in line]
+    named = line.partition("environments")[2].partition("||")[0].split()
+    assert set(named) == {*extras.INSTALLED, *environments.BY_DRY_RUN}
+    assert {*extras.AARCH64, *extras.RESOLVED} <= set(EXTRAS)
 
 
 def test_what_is_installed_here_fits_the_extras() -> None:

@@ -19,7 +19,7 @@ from deploy.errors import DeployError
 CONSTRAINTS = (source.ROOT / "constraints.txt", Path(__file__).parents[1] / "constraints.txt")
 # Installs the others where the machine's Python has no ensurepip (Debian and Ubuntu without python3-venv).
 INSTALLER = "pip"
-EXTRAS = ("node", "gateway", "gpu", "image")
+EXTRAS = ("node", "gateway", "gpu", "image", "compile", "rtx")
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def pack(recipe: Recipe, wheels: Sequence[Path], to: Path) -> Bundle:
         machine=recipe.target.machine,  # type: ignore[arg-type]  # checked by the model
         python=recipe.target.python,
         glibc=_text(glibc),
+        extras=tuple(sorted(set(recipe.extras))),
         native=native,
         native_glibc=_text(native_glibc(own)) if native else None,
         models=models,

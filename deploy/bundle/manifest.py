@@ -13,6 +13,7 @@ from deploy.errors import DeployError
 FORMAT = 1
 MANIFEST = "manifest.json"
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
 # Relative, and never upwards: what unpacks a bundle trusts these paths.
 Inside = Annotated[str, Field(pattern=r"^(wheels|models|python)(/[A-Za-z0-9][A-Za-z0-9._+-]*)+$")]
 
@@ -34,6 +35,7 @@ class Manifest(BaseModel):
         machine: Processor, as `uname -m` says it.
         python: Version that the wheels are for, such as 3.11.
         glibc: The oldest that all wheels run with.
+        extras: Of the package, that its wheels are for.
         native: Whether our C parts are in it; where not, slower code stands in for them.
         native_glibc: The oldest glibc that they load with; older ones run without them.
         models: Folder of experts in it; null for those that ship with the package.
@@ -47,6 +49,7 @@ class Manifest(BaseModel):
     machine: Literal["x86_64", "aarch64"]
     python: str = Field(pattern=r"^3\.\d+$")
     glibc: str
+    extras: tuple[Name, ...] = ("node",)
     native: bool
     native_glibc: str | None
     models: Inside | None = None

@@ -159,7 +159,12 @@ class Runs:
         self._held_out = Asker(client, catalog.held_out, catalog.task.labels, prefix="demo")
         self._queries = range(setting.queries)
         self.seen_ms: list[float] = []
-        self.worth_explaining = ""
+        self._telling: Asked | None = None
+
+    @property
+    def worth_explaining(self) -> str:
+        """The request that tells most, of those under a joule budget; "" where none was answered."""
+        return "" if self._telling is None else self._telling.request_id
 
     async def warm_up(self) -> None:
         """Ask every expert a few reference digits, so that promises rest on observations."""
@@ -174,7 +179,7 @@ class Runs:
         asked = await ask_all(self._queries, lambda q: self._held_out.edgewise(q, level), self._advance)
         self.seen_ms.extend(one.ms for one in asked)
         if level.max_energy_j is not None:
-            self.worth_explaining = _longest(asked) or self.worth_explaining
+            self._telling = most_telling([*asked, *([self._telling] if self._telling else [])])
         return make_row(level, EDGEWISE, asked)
 
     async def policy(self, name: str, policy: Policy) -> Row:
@@ -187,10 +192,10 @@ class Runs:
         return make_row(UNLIMITED, name, asked)
 
 
-def _longest(asked: Sequence[Asked]) -> str:
-    """The answered request that ran most arms: there is most to explain."""
+def most_telling(asked: Sequence[Asked]) -> Asked | None:
+    """Of the answered requests one that a pruned expert answered, where there is one; of those the one of most arms."""
     answered = [one for one in asked if one.answered]
-    return max(answered, key=lambda one: len(one.arms)).request_id if answered else ""
+    return max(answered, key=lambda one: (any(":mass-" in arm for arm in one.arms), len(one.arms)), default=None)
 
 
 def _write(setting: Setting, running: Running, results: Results) -> None:

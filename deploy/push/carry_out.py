@@ -171,7 +171,7 @@ class Push:
             "release": source.release,
             "sent": f"{layout.base}/incoming/{source.release}/{source.file.name}",
             "offline": source.offline,
-            "extras": wish.extras,
+            "extras": ",".join(source.extras),
             "python": python.path,
             "name": wish.name,
             "url": wish.gateway,

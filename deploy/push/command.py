@@ -49,6 +49,7 @@ class Given:
     setting: tuple[str, ...]
     bundle: Path | None
     wheel: Path | None
+    extra: tuple[str, ...]
     python: str | None
     service: str | None
     ssh_option: tuple[str, ...]
@@ -66,10 +67,14 @@ def push_all(hosts: Sequence[str], given: Given, say: Callable[[str], None]) -> 
         raise _usage("--name is for one host", "leave it out: each node takes its host's name")
     if given.name and not re.fullmatch(NAME_PATTERN, given.name):
         raise _usage(f"--name {given.name!r}: use 1 to 64 of a-z 0-9 . _ -", "begin with a letter or a digit")
+    if given.bundle and given.extra:
+        raise _usage(
+            "--extra is for pushes without a bundle", "a bundle installs what it was made with: `deploy bundle --extra`"
+        )
     url = gateway_url(given.gateway)
     wish = Wish(given.name or "", url, settings_of(given.setting, given.profile))
     with tempfile.TemporaryDirectory(prefix="edgewise-push-") as folder, _client(given, url) as client:
-        origin = _from_bundle(given.bundle) if given.bundle else _from_wheel(given.wheel, Path(folder))
+        origin = _from_bundle(given.bundle) if given.bundle else _from_wheel(given.wheel, Path(folder), given.extra)
         results, failures = [], Failures()
         for host in hosts:
             say(host)
@@ -152,10 +157,16 @@ def _from_bundle(file: Path) -> Source:
         machine=manifest.machine,
         python=python,
         models=manifest.models is not None,
+        extras=_with_node(manifest.extras),
     )
 
 
-def _from_wheel(wheel: Path | None, folder: Path) -> Source:
+def _with_node(extras: Sequence[str]) -> tuple[str, ...]:
+    """Sorted, each once, and what an agent needs among them."""
+    return tuple(sorted({"node", *extras}))
+
+
+def _from_wheel(wheel: Path | None, folder: Path, extras: Sequence[str]) -> Source:
     if wheel is None and not source.is_source():
         raise _usage("there are no sources here to make our wheel from", "pass --bundle FILE or --wheel FILE")
     # Machines of another processor say so: what is sent is for that of this one.
@@ -163,7 +174,9 @@ def _from_wheel(wheel: Path | None, folder: Path) -> Source:
     name = parse_name(file.name)
     machine = platform.machine() if name.platforms == ("any",) else name.platforms[0].removeprefix("linux_")
     release = f"{name.version}-{hashlib.sha256(archive.digest_file(file).encode()).hexdigest()[:12]}"
-    return Source(file, release, name.version, False, None, machine)
+    # The same wheel with more beside it is another installation.
+    release = "-".join([release, *sorted({*extras} - {"node"})])
+    return Source(file, release, name.version, False, None, machine, extras=_with_node(extras))
 
 
 def _usage(why: str, cure: str) -> DeployError:

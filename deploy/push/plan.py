@@ -30,6 +30,7 @@ class Source:
         minor: The Python that it is for; None for any.
         machine: The processor that it is for.
         python: Path, in the bundle, and SHA-256 of a Python that comes along; None for the machine's own.
+        extras: Of the package, that are installed.
         models: Whether it brings experts, which then stand in for those that ship.
     """
 
@@ -41,6 +42,7 @@ class Source:
     machine: str
     python: tuple[str, str] | None = None
     models: bool = False
+    extras: tuple[str, ...] = ("node",)
 
     @property
     def size_bytes(self) -> int:
@@ -61,7 +63,6 @@ class Wish:
     name: str
     gateway: str
     settings: Mapping[str, str]
-    extras: str = "node"
 
     @property
     def gateway_host(self) -> str:

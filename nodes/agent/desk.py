@@ -260,8 +260,7 @@ class Desk:
             async for item in stream:
                 if isinstance(item, TextEnd):
                     run.macs = item.macs
-                    done = self._text_done(run, item, "".join(pieces))
-                    return replace(done, logprobs=tuple(logprobs), personal=conclude(item))
+                    return self._text_done(run, item, text="".join(pieces), logprobs=tuple(logprobs), conclude=conclude)
                 self._decoding(run)
                 if request.shared is not None:
                     await self._say(turns.written(run.work.work_id, item))
@@ -307,7 +306,15 @@ class Desk:
             scope=request.scope,
         )
 
-    def _text_done(self, run: _Run, end: TextEnd, text: str) -> m.WorkDone:
+    def _text_done(
+        self,
+        run: _Run,
+        end: TextEnd,
+        *,
+        text: str,
+        logprobs: tuple[Mapping[str, Any], ...],
+        conclude: Callable[[TextEnd], m.PersonalNote | None],
+    ) -> m.WorkDone:
         done = m.WorkDone(
             work_id=run.work.work_id,
             energy=self._close(run, end.compute_ms) or UNMETERED,
@@ -320,6 +327,8 @@ class Desk:
             margin_fraction=end.margin_fraction,
             first_token_ms=end.first_token_ms,
             tool_calls_json=end.tool_calls_json,
+            personal=conclude(end),
+            logprobs=logprobs,
             cached_tokens=end.cached_tokens,
         )
         return self._with_load(done, run, end.load)

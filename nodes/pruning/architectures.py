@@ -152,22 +152,40 @@ class Separable(nn.Module):
 class MobileNet(nn.Module):
     """MobileNetV1 for 32x32 images: the stem keeps the size.
 
+    Args:
+        channels: Out of each block, where some were left out for good.
+
     Source: Howard et al., arXiv 1704.04861.
     """
 
-    def __init__(self, *, width: float = 1.0, classes: int = 10, rank: int | None = None, group: int = GROUP) -> None:
+    def __init__(
+        self,
+        *,
+        width: float = 1.0,
+        classes: int = 10,
+        rank: int | None = None,
+        group: int = GROUP,
+        channels: Sequence[int] = (),
+    ) -> None:
         super().__init__()
+        self.width, self.rank, self.group = width, rank, group
         inputs = scaled(32, width)
         self.stem = GatedConv(3, inputs, gate=False)
         blocks: list[Separable] = []
-        for outputs, stride in MOBILE:
-            blocks.append(Separable(inputs, scaled(outputs, width), stride=stride, rank=rank, group=group))
-            inputs = scaled(outputs, width)
+        widths = channels or [scaled(outputs, width) for outputs, _ in MOBILE]
+        for outputs, (_, stride) in zip(widths, MOBILE, strict=True):
+            blocks.append(Separable(inputs, outputs, stride=stride, rank=rank, group=group))
+            inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(inputs, classes)
 
     def forward(self, image_bchw: torch.Tensor) -> torch.Tensor:
         return self.head(self.blocks(self.stem(image_bchw)).mean(dim=(2, 3)))
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels out of each block."""
+        return tuple(block.pointwise.conv.out_channels for block in self.blocks)
 
     def sources(self) -> dict[str, str | None]:
         """A block filters, and then mixes, what the block before it has left."""

@@ -69,7 +69,7 @@ def hold(network: nn.Module, keep: Mapping[str, float], images_nchw: NDArray[np.
         gate.threshold_g.zero_()
         for _ in passes(network, images_nchw):
             assert gate.logits_bg is not None
-            margins.append(gate.logits_bg.numpy())
+            margins.append(gate.logits_bg.cpu().numpy())
         gate.threshold_g.fill_(threshold_for(np.concatenate(margins), keep[name]))
 
 

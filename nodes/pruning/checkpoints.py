@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from nodes.pruning.architectures import BUILDERS, Chain, ResNet
+from nodes.errors import ConfigError
+from nodes.pruning.architectures import BUILDERS, Chain, MobileNet, ResNet
 from nodes.pruning.mass import GROUP
-from nodes.pruning.training import put_weights, weights_of
+from nodes.pruning.state import put_weights, weights_of
 from nodes.zoo.arrays import read_arrays, write_arrays
 
 
@@ -21,7 +22,7 @@ class Net:
 
     Attributes:
         kind: "chain", or a name in `BUILDERS`.
-        plan: Of a chain, see `Chain`; of a residual network that lost channels within its blocks, those that stay.
+        plan: Of a chain, see `Chain`; of another that lost channels in its blocks, those that stay.
         inputs: Channels of the image.
         side: Pixels of the image's side.
         rank: Of the predictors; None for a full map.
@@ -42,7 +43,7 @@ class Net:
         """The network with fresh weights."""
         if self.kind == "chain":
             return Chain(self.plan, inputs=self.inputs, classes=self.classes, rank=self.rank, group=self.group)
-        cut = {"inner": self.plan} if self.plan else {}
+        cut = {"channels" if self.kind == "mobilenet" else "inner": self.plan} if self.plan else {}
         return BUILDERS[self.kind](width=self.width, classes=self.classes, rank=self.rank, group=self.group, **cut)
 
 
@@ -63,6 +64,8 @@ def net_after(before: Net, network: nn.Module) -> Net:
     """What a network is that was made of another's, whatever has been cut out of it."""
     if isinstance(network, Chain):
         return net_of_chain(network, side=before.side)
+    if isinstance(network, MobileNet):
+        return replace(before, plan=network.channels)
     return replace(before, plan=network.inner) if isinstance(network, ResNet) else before
 
 
@@ -95,9 +98,27 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read what `save` wrote, in evaluation mode."""
-    content = json.loads(path.with_suffix(".json").read_text())
-    net = Net(**{**content["net"], "plan": tuple(content["net"]["plan"])})
-    network = net.build()
-    put_weights(network, read_arrays(path))
-    return Checkpoint(net, network.eval(), content["facts"])
+    """Read what `save` wrote, in evaluation mode.
+
+    Raises:
+        ConfigError: Nobody wrote it, one of its two files is missing, or it is damaged.
+    """
+    beside = path.with_suffix(".json")
+    for file in (path, beside):
+        if not file.is_file():
+            raise ConfigError(
+                f"{path}: {file} is not there. A checkpoint is two files, NAME.npz and NAME.json beside it, "
+                "as `edgewise prune train` writes them"
+            )
+    try:
+        content = json.loads(beside.read_text())
+        net = Net(**{**content["net"], "plan": tuple(content["net"]["plan"])})
+        network = net.build()
+        put_weights(network, read_arrays(path))
+        return Checkpoint(net, network.eval(), dict(content["facts"]))
+    except (ValueError, KeyError, TypeError, RuntimeError) as damage:
+        why = str(damage).splitlines()[0].rstrip(":.")
+        raise ConfigError(
+            f"{path}: not a checkpoint of `edgewise prune train`, or damaged ({type(damage).__name__}: {why}). "
+            f"Copy {path.name} and {beside.name} here again, or train it again"
+        ) from damage

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kernels.errors import KernelError
 from nodes.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +23,19 @@ METHODS = (FTWT, "static-uniform", "static-magnitude", "static-taylor")
 MASSES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Verbs(click.Group):
+    """Says what the disk or the kernels refused as it says everything else that is wrong."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            raise ConfigError(f"{error.filename or 'a file'}: {error.strerror or error}") from error
+        except KernelError as error:
+            raise ConfigError(f"{error} Without kernels there are no milliseconds: use --target-macs") from error
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 def prune() -> None:
     """Prune an expert dynamically: per input, compute only the filters that will fire."""
 
@@ -70,6 +83,7 @@ def prune() -> None:
 @click.option("--rate", type=click.FloatRange(min=0.0, min_open=True), default=0.05, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, order and distortions.")
 @click.option("--bfloat16", is_flag=True, help="Convolutions in 16 bits.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where to train.")
 @click.option("--to", type=FILE, required=True, metavar="FILE", help="Checkpoint (.npz). Training resumes beside it.")
 def train(**given: Any) -> None:
     """Train a network dense, or with --from prune one to a --mass, to --target-macs or to --target-ms."""
@@ -80,6 +94,8 @@ def train(**given: Any) -> None:
     if (given["source"] is None) != (not wishes) or len(wishes) > 1:
         raise ConfigError("prune train: give --from together with one of --mass, --target-macs and --target-ms")
     _refuse_idle(given)
+    _require_target(given["to"], ".npz", given["source"])
+    _require_device(given["device"])
     given["group"] = None if given["group"] is None else int(given["group"])
     run = train_dense if given["source"] is None else train_pruned
     _tell(run(given, report=click.echo), given["to"])
@@ -99,10 +115,9 @@ def train(**given: Any) -> None:
 def profile(source: Path, data: Path | None, trained_files: tuple[Path, ...]) -> None:
     """What each mass would save, in work and in milliseconds here, beside filters left out for good."""
     _require_torch()
-    from nodes.pruning.checkpoints import load
-    from nodes.pruning.jobs import data_of, foretold, trained
+    from nodes.pruning.jobs import data_of, dense_at, foretold, trained
 
-    checkpoint = load(source)
+    checkpoint = dense_at(source)
     images = data_of(checkpoint.net, data)
     click.echo(f"{'method':<16}  {'mass':>5}  {'work saved':>10}  {'ms':>8}")
     for row in foretold(checkpoint, images, MASSES):
@@ -161,6 +176,7 @@ def export(
     from nodes.pruning.checkpoints import load
     from nodes.pruning.jobs import at_mass, exported, exported_bucket
 
+    _require_target(to, ".npz" if bucket is None else ".onnx", source)
     checkpoint = load(source) if mass is None else at_mass(load(source), mass)
     if bucket is None:
         exported(checkpoint, to, input_name=input_name, output_name=output_name)
@@ -175,6 +191,21 @@ def _tell(checkpoint: Checkpoint, to: Path) -> None:
     click.echo(f"written to {to}: accuracy {facts['accuracy']:.2%}, {facts['reduction']:.1%} of the work saved")
 
 
+def _require_device(device: str) -> None:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: torch sees no GPU here; leave it out, or install a torch built for one")
+
+
+def _require_target(to: Path, suffix: str, source: Path | None) -> None:
+    """Refuse a file that would not be found again by its name, or that would replace what it is made from."""
+    if to.suffix != suffix:
+        raise ConfigError(f"--to {to}: the name must end in {suffix}")
+    if source is not None and to.resolve() == source.resolve():
+        raise ConfigError(f"--to {to}: that is the --from file, which would be overwritten; choose another name")
+
+
 def _require_torch() -> None:
     if importlib.util.find_spec("torch") is None:
         raise ConfigError("prune needs PyTorch, which is not installed. Run: pip install 'edgewise[train]'")
@@ -186,7 +217,12 @@ def cifar_folder(given: Path | None) -> Path:
     Raises:
         ConfigError: Nobody said so.
     """
-    folder = given or Path(os.environ.get("EDGEWISE_EVAL_DATA", "/nowhere")) / "vision_cifar10"
-    if not folder.is_dir():
-        raise ConfigError("--data: name the folder that holds cifar10_train_20k.parquet and its neighbours")
+    named = os.environ.get("EDGEWISE_EVAL_DATA")
+    folder = given or (Path(named) / "vision_cifar10" if named else None)
+    if folder is None or not folder.is_dir():
+        where = "" if folder is None else f" ({folder} is no folder)"
+        raise ConfigError(
+            f"--data: name the folder that holds cifar10_train_20k.parquet and its neighbours{where}, "
+            "or set EDGEWISE_EVAL_DATA to the folder of the evaluation data"
+        )
     return folder

@@ -62,8 +62,13 @@ def _whole_groups(steps: list[Step]) -> list[Step]:
     wider: list[Step] = []
     for index, step in enumerate(steps):
         weights = _padded(step.weights_oikk, 0) if index == 0 else _padded(_padded(step.weights_oikk, 0), 1)
-        wider.append(replace(step, weights_oikk=weights, bias_o=_padded(step.bias_o, 0)))
+        filters = None if step.depthwise is None else _whole_filters(step.depthwise)
+        wider.append(replace(step, weights_oikk=weights, bias_o=_padded(step.bias_o, 0), depthwise=filters))
     return wider
+
+
+def _whole_filters(layer: Depthwise) -> Depthwise:
+    return Depthwise(_padded(layer.weights_ikk, 0), _padded(layer.bias_i, 0), layer.stride)
 
 
 def _padded(array: np.ndarray, axis: int) -> np.ndarray:
@@ -102,4 +107,4 @@ def _predictor(conv: GatedConv) -> Predictor | None:
 
 
 def _array(values: torch.Tensor) -> np.ndarray:
-    return np.ascontiguousarray(values.detach().numpy(), dtype=np.float32)
+    return np.ascontiguousarray(values.detach().cpu().numpy(), dtype=np.float32)

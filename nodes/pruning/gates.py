@@ -86,8 +86,8 @@ class Gate(nn.Module):
     def targets(self) -> torch.Tensor:
         """Target masks (b, g) of the last scores."""
         assert self.score_bc is not None
-        score_bg = group_scores(self.score_bc.numpy(), self.group)
-        return torch.from_numpy(keep_by_mass(score_bg, self.mass)).float()
+        score_bg = group_scores(self.score_bc.cpu().numpy(), self.group)
+        return torch.from_numpy(keep_by_mass(score_bg, self.mass)).float().to(self.score_bc.device)
 
     def decide(self, logits_bg: torch.Tensor) -> torch.Tensor:
         """Masks from logits; the group with the largest is always computed."""
@@ -147,6 +147,11 @@ def set_masking(network: nn.Module, masking: Masking, *, mass: float | None = No
         gate.masking = masking
         gate.mass = gate.mass if mass is None else mass
         gate.joint = gate.joint if joint is None else joint
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network lies, and so where its images must."""
+    return next(network.parameters()).device
 
 
 def mask_loss(network: nn.Module) -> torch.Tensor:

@@ -21,16 +21,20 @@ from nodes.pruning.checkpoints import Checkpoint, Net, load, net_after, net_of_c
 from nodes.pruning.commands import FTWT, cifar_folder
 from nodes.pruning.cost import dense_macs
 from nodes.pruning.export import plan_of, write_chain
-from nodes.pruning.gates import Masking, gates_of, set_masking
+from nodes.pruning.gates import Masking, set_masking
+from nodes.pruning.goals import mass_for, share_for
 from nodes.pruning.images import Images, read_cifar
 from nodes.pruning.mass import GROUP
 from nodes.pruning.rows import Data, example, prepare, prune, prune_statically
+from nodes.pruning.state import setting_of
 from nodes.pruning.static import Cuttable, Cutter, Method
-from nodes.pruning.timing import TRIES, Clock, plain_ms, served_ms
+from nodes.pruning.timing import Clock, plain_ms, served_ms
 from nodes.pruning.tracing import layers_of
-from nodes.pruning.training import Course, Report, Schedule, accuracy, setting_of, train
+from nodes.pruning.training import Course, Report, Schedule, accuracy, train
 
 DIGITS_SIDE = 8
+# What may differ when a stopped training goes on.
+_BESIDE = ("to", "data", "source", "device")
 
 
 def train_dense(given: Mapping[str, Any], *, report: Report) -> Checkpoint:
@@ -42,7 +46,7 @@ def train_dense(given: Mapping[str, Any], *, report: Report) -> Checkpoint:
     other = Net(given["net"], side=side, group=group, width=given["width"])
     net = net_of_chain(network, side=side) if isinstance(network, Chain) else other
     data = data_of(net, given["data"])
-    course = Course(_schedule(given), state=_state(given), purpose=_purpose(given))
+    course = Course(_schedule(given), state=_state(given), purpose=_purpose(given), device=given["device"])
     train(network, data.train, course, report=report)
     facts = {
         "method": "dense",
@@ -56,13 +60,13 @@ def train_dense(given: Mapping[str, Any], *, report: Report) -> Checkpoint:
 
 def train_pruned(given: Mapping[str, Any], *, report: Report) -> Checkpoint:
     """Prune a dense checkpoint to a mass, or to a budget, by whatever method."""
-    dense = load(given["source"])
+    dense = dense_at(given["source"])
     dense = regrouped(dense, given["group"] or dense.net.group)
     teacher = deepcopy(dense.network) if given["distill"] else None
     course = Course(
         _schedule(given), joint=given["joint"], state=_state(given), teacher=teacher, purpose=_purpose(given)
     )
-    course = replace(course, distill=given["distill"])
+    course = replace(course, distill=given["distill"], device=given["device"])
     prune_by = _gated if given["method"] == FTWT else _cut
     network, facts = prune_by(dense, data_of(dense.net, given["data"]), course, given, report=report)
     net = net_after(dense.net, network)
@@ -74,9 +78,9 @@ def _gated(
     dense: Checkpoint, data: Data, course: Course, given: Mapping[str, Any], *, report: Report
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     torch.manual_seed(given["seed"] + 1)
-    network = prepare(dense.network, data) if isinstance(dense.network, Chain) else dense.network
+    network = prepare(dense.network, data)
     mass = setting_of(_state(given), course.purpose)
-    mass = _mass_for(network, data, given) if mass is None else mass
+    mass = mass_for(network, data, given) if mass is None else mass
     masses = [other for other in given["also_masses"] if other != mass]
     facts = prune(network, data, replace(course, mass=mass, setting=mass), masses=masses, report=report)
     return network, facts
@@ -86,27 +90,26 @@ def _cut(
     dense: Checkpoint, data: Data, course: Course, given: Mapping[str, Any], *, report: Report
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
     if not isinstance(dense.network, Cuttable):
-        raise ConfigError(f"--method {given['method']}: filters of digits, vgg16 and resnet can be left out for good")
+        raise ConfigError(f"--method {given['method']}: no filters of lenet5 are left out for good; take another")
     cutter = Cutter(dense.network, Method(given["method"]), data.train)
     share = setting_of(_state(given), course.purpose)
-    share = _share_for(cutter, dense.network, data, given) if share is None else share
+    share = share_for(cutter, dense.network, data, given) if share is None else share
     network, before = cutter.at(share), dense_macs(layers_of(dense.network, example(data)))
     report(f"{share:.1%} of the filters stay: {cutter.saved(network):.1%} fewer multiply-accumulates")
     facts = prune_statically(network, data, replace(course, setting=share), before_macs=before, report=report)
     return network, facts
 
 
-def _share_for(cutter: Cutter, dense: Cuttable, data: Data, given: Mapping[str, Any]) -> float:
-    if given["target_macs"] is not None:
-        return cutter.share_saving(1.0 - given["target_macs"])
-    if given["mass"] is not None:
-        # What the same mass would save dynamically.
-        gated = prepare(dense, data) if isinstance(dense, Chain) else dense
-        return cutter.share_saving(
-            Forecast(gated, layers_of(gated, example(data)), data.surveyed).reduction(given["mass"])
-        )
-    image = data.surveyed
-    return cutter.share_for(lambda network: plain_ms(network, image) <= given["target_ms"], tries=TRIES)
+def dense_at(path: Path) -> Checkpoint:
+    """The checkpoint, which nobody has pruned yet.
+
+    Raises:
+        ConfigError: It was, so that neither its work nor its predictors are those to begin from.
+    """
+    checkpoint = load(path)
+    if (method := checkpoint.facts.get("method", "dense")) != "dense":
+        raise ConfigError(f"--from {path}: it was pruned already ({method}); name the dense one it came from")
+    return checkpoint
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class Foretold:
 def foretold(checkpoint: Checkpoint, data: Data, masses: Sequence[float]) -> Iterator[Foretold]:
     """Each mass, and after it every static method that saves at least as much."""
     dense = checkpoint.network
-    network = prepare(dense, data) if isinstance(dense, Chain) else dense
+    network = prepare(dense, data)
     forecast = Forecast(network, layers_of(network, example(data)), data.surveyed)
     timed = isinstance(network, Served) and checkpoint.net.group == GROUP and available()
     clock = Clock(network, data.surveyed) if timed else None
@@ -174,6 +177,7 @@ def exported(checkpoint: Checkpoint, to: Path, *, input_name: str, output_name: 
     Raises:
         ConfigError: The kernels cannot run this network.
     """
+    to.parent.mkdir(parents=True, exist_ok=True)
     write_chain(to, _served(checkpoint), input_name=input_name, output_name=output_name)
 
 
@@ -181,11 +185,15 @@ def exported_bucket(checkpoint: Checkpoint, to: Path, share: float) -> None:
     """Write an ONNX graph with a fixed number of groups a layer.
 
     Raises:
-        ConfigError: The kernels cannot run this network.
+        ConfigError: The kernels cannot run this network, or it has no predictors that could choose.
     """
     from nodes.pruning.buckets import bucket
 
-    to.write_bytes(bucket(_served(checkpoint), share))
+    if "mass" not in checkpoint.facts:
+        raise ConfigError("--bucket: the checkpoint has no predictors that could choose; name one of method ftwt")
+    graph = bucket(_served(checkpoint), share)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_bytes(graph)
 
 
 def _served(checkpoint: Checkpoint) -> ChainPlan:
@@ -210,17 +218,6 @@ def data_of(net: Net, folder: Path | None) -> Data:
     )
 
 
-def _mass_for(network: torch.nn.Module, data: Data, given: Mapping[str, Any]) -> float:
-    if given["mass"] is not None:
-        return float(given["mass"])
-    if given["target_macs"] is not None:
-        forecast = Forecast(network, layers_of(network, example(data)), data.surveyed)
-        return forecast.mass_for(1.0 - given["target_macs"])
-    if not isinstance(network, Served) or {gate.group for gate in gates_of(network).values()} != {GROUP}:
-        raise ConfigError("--target-ms: what cannot be served (lenet5, single filters) has no time; use --target-macs")
-    return Clock(network, data.surveyed).mass_for(given["target_ms"])
-
-
 def _schedule(given: Mapping[str, Any]) -> Schedule:
     photographs = given["net"] != "digits" if given["source"] is None else load(given["source"]).net.side != DIGITS_SIDE
     schedule = Schedule(given["epochs"], given["rate"], bfloat16=given["bfloat16"], seed=given["seed"])
@@ -230,7 +227,7 @@ def _schedule(given: Mapping[str, Any]) -> Schedule:
 def _purpose(given: Mapping[str, Any]) -> str:
     """All that makes a training what it is, short enough to be shown."""
     source = given["source"]
-    facts = {name: value for name, value in given.items() if name not in ("to", "data", "source") and value}
+    facts = {name: value for name, value in given.items() if name not in _BESIDE and value}
     if source is not None:
         facts["from"] = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
     return ", ".join(f"{name} {value}" for name, value in sorted(facts.items()))
@@ -243,7 +240,7 @@ def _state(given: Mapping[str, Any]) -> Path:
 
 def _saved(given: Mapping[str, Any], checkpoint: Checkpoint) -> Checkpoint:
     # The same command gives the same bytes where these are the same; another split of a sum rounds otherwise.
-    built_by = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    built_by = {"threads": torch.get_num_threads(), "torch": torch.__version__, "device": given["device"]}
     checkpoint = replace(checkpoint, facts={**checkpoint.facts, **built_by})
     save(given["to"], checkpoint)
     _state(given).unlink(missing_ok=True)

@@ -6,16 +6,19 @@ Shapes: n samples, c channels.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from nodes.pruning.architectures import Chain, ResNet
+from nodes.pruning.architectures import Chain, MobileNet, ResNet
 from nodes.pruning.gates import GatedConv
 from nodes.pruning.mass import GROUP, firing_order
 
 Indices = NDArray[np.int64]
+Rewired = TypeVar("Rewired", Chain, ResNet, MobileNet)
 
 
 def take_filters(network: Chain, chosen: Mapping[int, Indices]) -> Chain:
@@ -64,20 +67,63 @@ def take_inner(network: ResNet, chosen: Mapping[int, Indices]) -> ResNet:
     return fresh
 
 
+def take_blocks(network: MobileNet, chosen: Mapping[int, Indices]) -> MobileNet:
+    """A network of separable convolutions with these filters of these blocks, in this order; the stem stays.
+
+    Predictors are not carried over.
+    """
+    stay = [chosen.get(i, np.arange(channels)) for i, channels in enumerate(network.channels)]
+    fresh = MobileNet(
+        width=network.width,
+        classes=network.head.out_features,
+        rank=network.rank,
+        group=network.group,
+        channels=[len(here) for here in stay],
+    )
+    fresh.stem.load_state_dict(network.stem.state_dict())
+    before: Indices = np.arange(network.stem.conv.out_channels)
+    with torch.no_grad():
+        for old, new, here in zip(network.blocks, fresh.blocks, stay, strict=True):
+            new.depthwise.weight.copy_(old.depthwise.weight[before])
+            _copy_norm(old.norm, new.norm, before)
+            _copy(old.pointwise, new.pointwise, here, before)
+            before = here
+        fresh.head.weight.copy_(network.head.weight[:, before])
+        fresh.head.bias.copy_(network.head.bias)
+    return fresh
+
+
 def _copy(old: GatedConv, new: GatedConv, outputs: Indices, inputs: Indices) -> None:
     new.conv.weight.copy_(old.conv.weight[outputs][:, inputs])
+    _copy_norm(old.norm, new.norm, outputs)
+
+
+def _copy_norm(old: nn.BatchNorm2d, new: nn.BatchNorm2d, channels: Indices) -> None:
     for name in ("weight", "bias", "running_mean", "running_var"):
-        getattr(new.norm, name).copy_(getattr(old.norm, name)[outputs])
+        getattr(new, name).copy_(getattr(old, name)[channels])
 
 
-def gather_firing(network: Chain, scores: Mapping[str, NDArray[np.float32]]) -> Chain:
+def gather_firing(network: Rewired, scores: Mapping[str, NDArray[np.float32]]) -> Rewired:
     """Reorder filters so that those which fire together share a group. The answers do not change."""
-    return take_filters(network, {index_of(name): firing_order(score_nc) for name, score_nc in scores.items()})
+    return _take(network, {name: firing_order(score_nc) for name, score_nc in scores.items()})
 
 
-def drop_silent(network: Chain, scores: Mapping[str, NDArray[np.float32]], *, floor: float = 1e-6) -> Chain:
+def drop_silent(network: Rewired, scores: Mapping[str, NDArray[np.float32]], *, floor: float = 1e-6) -> Rewired:
     """Remove filters that never fired, in whole groups of 16, so that no mask has to name them."""
-    return take_filters(network, {index_of(name): loud_filters(score_nc, floor) for name, score_nc in scores.items()})
+    return _take(network, {name: loud_filters(score_nc, floor) for name, score_nc in scores.items()})
+
+
+def _take(network: Rewired, chosen: Mapping[str, Indices]) -> Rewired:
+    """What is added to a shortcut keeps its channels, so that the second convolutions of blocks are passed over."""
+    stay = {index_of(name): rows for name, rows in chosen.items() if not name.endswith(".second")}
+    return take(network, stay)
+
+
+def take(network: Rewired, chosen: Mapping[int, Indices]) -> Rewired:
+    """A network with these filters of what may lose some: its convolutions, or one in each of its blocks."""
+    if isinstance(network, Chain):
+        return take_filters(network, chosen)
+    return take_inner(network, chosen) if isinstance(network, ResNet) else take_blocks(network, chosen)
 
 
 def loud_filters(score_nc: NDArray[np.float32], floor: float) -> Indices:
@@ -89,5 +135,5 @@ def loud_filters(score_nc: NDArray[np.float32], floor: float) -> Indices:
 
 
 def index_of(name: str) -> int:
-    """Which convolution of a chain ``convs.3`` is."""
-    return int(name.rpartition(".")[2])
+    """Which convolution of a chain ``convs.3`` is, or which block ``blocks.3.pointwise``."""
+    return int(name.split(".")[1])

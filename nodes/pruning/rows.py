@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from nodes.pruning.architectures import Chain
 from nodes.pruning.budget import Forecast, hold, put_thresholds, thresholds
 from nodes.pruning.cost import Layer, dense_macs, reduction
 from nodes.pruning.gates import Masking, set_masking
 from nodes.pruning.images import Images
 from nodes.pruning.rewiring import drop_silent, gather_firing
+from nodes.pruning.static import Cuttable
 from nodes.pruning.tracing import firing, layers_of, predicted_masks
 from nodes.pruning.training import Course, Report, accuracy, settle, train
 
@@ -44,13 +44,16 @@ def example(data: Data) -> torch.Tensor:
     return torch.zeros(1, *data.train.images_nchw.shape[1:])
 
 
-def prepare(dense: Chain, data: Data) -> Chain:
-    """Drop filters that never fire, then put those together which fire together."""
-    slim = drop_silent(dense, firing(dense, data.surveyed))
-    slim.eval()
-    gathered = gather_firing(slim, firing(slim, data.surveyed))
-    gathered.eval()
-    return gathered
+def prepare(dense: nn.Module, data: Data) -> nn.Module:
+    """Drop filters that never fire, then put those together which fire together.
+
+    In a chain and in a network of separable convolutions those of every gated layer; in a residual network those within
+    its blocks, since every sum keeps its channels. Other networks come back as they are.
+    """
+    if not isinstance(dense, Cuttable):
+        return dense
+    slim = drop_silent(dense, firing(dense, data.surveyed)).eval()
+    return gather_firing(slim, firing(slim, data.surveyed)).eval()
 
 
 def prune(

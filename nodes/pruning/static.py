@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from nodes.pruning.architectures import Chain, ResNet
+from nodes.pruning.architectures import Chain, MobileNet, ResNet
 from nodes.pruning.cost import dense_macs
 from nodes.pruning.gates import GatedConv
 from nodes.pruning.images import Images
-from nodes.pruning.rewiring import Indices, take_filters, take_inner
+from nodes.pruning.rewiring import Indices, take
 from nodes.pruning.tracing import layers_of
 
 # A layer that is cut to nothing cuts the network in two.
@@ -27,7 +27,7 @@ BISECTIONS = 12
 JUDGED, AT_ONCE = 2000, 200
 
 Worth = Mapping[int, NDArray[np.float64]]
-Cuttable = Chain | ResNet
+Cuttable = Chain | ResNet | MobileNet
 
 
 class Method(Enum):
@@ -48,7 +48,8 @@ class Cutter:
     """Cuts a dense network down to a budget, by one method.
 
     In a chain, every convolution that has a gate may lose filters, the first never. In a residual network, the first
-    convolution of each block may: what is added to a shortcut keeps its channels. Gates are left as they come.
+    convolution of each block may: what is added to a shortcut keeps its channels. In a network of separable
+    convolutions every 1x1 convolution may, and what filters its channels goes with them. Gates are left as they come.
 
     Args:
         dense: Trained.
@@ -64,9 +65,7 @@ class Cutter:
     def at(self, share: float) -> Cuttable:
         """With this share of the filters."""
         chosen = chosen_filters(self._worth, self._method, share)
-        if isinstance(self._dense, ResNet):
-            return take_inner(self._dense, chosen)
-        return take_filters(self._dense, chosen)
+        return take(self._dense, chosen)
 
     def saved(self, network: Cuttable) -> float:
         """Share of the dense network's multiply-accumulates that `network` does without."""
@@ -91,6 +90,8 @@ def losers(dense: Cuttable) -> dict[int, GatedConv]:
     """The convolutions that may lose filters, by their place in a chain, or by their block."""
     if isinstance(dense, ResNet):
         return {i: block.first for i, block in enumerate(dense.blocks)}
+    if isinstance(dense, MobileNet):
+        return {i: block.pointwise for i, block in enumerate(dense.blocks)}
     return {i: conv for i, conv in enumerate(dense.convs) if conv.gate is not None}
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nodes.pruning.cost import Layer, Masks
-from nodes.pruning.gates import Gate, GatedConv, Masking, gates_of, set_masking
+from nodes.pruning.gates import Gate, GatedConv, Masking, device_of, gates_of, set_masking
 from nodes.pruning.mass import group_scores, keep_by_mass
 
 AT_ONCE = 500
@@ -25,7 +25,7 @@ def layers_of(network: nn.Module, example_bchw: torch.Tensor) -> list[Layer]:
     handles = [part.register_forward_hook(_notes(name, pixels)) for name, part in parts.items()]
     try:
         with torch.no_grad():
-            network.eval()(example_bchw)
+            network.eval()(example_bchw.to(device_of(network)))
     finally:
         for handle in handles:
             handle.remove()
@@ -66,7 +66,7 @@ def passes(network: nn.Module, images_nchw: NDArray[np.float32]) -> Iterator[tor
     network.eval()
     with torch.no_grad():
         for start in range(0, len(images_nchw), AT_ONCE):
-            yield network(torch.from_numpy(images_nchw[start : start + AT_ONCE]))
+            yield network(torch.from_numpy(images_nchw[start : start + AT_ONCE]).to(device_of(network)))
 
 
 def firing(network: nn.Module, images_nchw: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -78,7 +78,7 @@ def firing(network: nn.Module, images_nchw: NDArray[np.float32]) -> dict[str, ND
     for _ in passes(network, images_nchw):
         for name, gate in gates.items():
             assert gate.score_bc is not None
-            seen[name].append(gate.score_bc.numpy())
+            seen[name].append(gate.score_bc.cpu().numpy())
     for name, gate in gates.items():
         gate.masking = before[name]
     return {name: np.concatenate(scores) for name, scores in seen.items()}
@@ -92,7 +92,7 @@ def predicted_masks(network: nn.Module, images_nchw: NDArray[np.float32]) -> Mas
     for _ in passes(network, images_nchw):
         for name, gate in gates.items():
             assert gate.mask_bg is not None
-            seen[name].append(gate.mask_bg.numpy() > 0)
+            seen[name].append(gate.mask_bg.cpu().numpy() > 0)
     return {name: np.concatenate(masks) for name, masks in seen.items()}
 
 

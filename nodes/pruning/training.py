@@ -6,8 +6,7 @@ Shapes: n images, b batch, c channels, h and w pixels.
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from nodes.errors import ConfigError
-from nodes.pruning.gates import Masking, gates_of, mask_loss, set_masking
+from nodes.pruning.gates import Masking, device_of, gates_of, mask_loss, set_masking
 from nodes.pruning.images import Images
-from nodes.zoo.arrays import read_arrays, write_arrays
+from nodes.pruning.state import catch_up, restore, write_state
 
 Report = Callable[[str], None]
 CROP_MARGIN = 4
@@ -63,6 +61,7 @@ class Course:
         distill: Share of the loss that the teacher has.
         purpose: What the state belongs to; another purpose's is refused.
         setting: What a budget came to, kept in the state, so that who resumes does not measure it anew.
+        device: Where it is trained, as torch names it; the network stays there afterwards.
     """
 
     schedule: Schedule
@@ -73,6 +72,7 @@ class Course:
     distill: float = 0.0
     purpose: str = ""
     setting: float | None = None
+    device: str = "cpu"
 
 
 def train(
@@ -90,16 +90,20 @@ def train(
             whatever masks it leaves.
     """
     schedule = course.schedule
-    network.to(memory_format=torch.channels_last)
+    network.to(device=course.device, memory_format=torch.channels_last)
+    if course.teacher is not None:
+        course.teacher.to(course.device)
     set_masking(network, Masking.OFF if course.mass is None else Masking.TARGET, mass=course.mass, joint=course.joint)
     optimizer = _optimizer(network, schedule)
     steps = -(-len(images.labels_n) // schedule.batch)
     rates = [group["max_lr"] for group in optimizer.param_groups]
-    done = _restore(network, optimizer, course)
+    done = restore(network, optimizer, course)
     cycle = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rates, total_steps=schedule.epochs * steps, pct_start=0.2, cycle_momentum=False
     )
-    _catch_up(cycle, done * steps)
+    catch_up(cycle, done * steps)
+    if done:
+        report(f"goes on after epoch {done} of {schedule.epochs}, from {course.state}")
     for epoch in range(done, schedule.epochs):
         started_s = time.perf_counter()
         if _prepare(network, course, epoch):
@@ -107,11 +111,17 @@ def train(
             when_frozen()
         network.train()
         loss = _epoch(network, optimizer, cycle, batches(images, schedule, epoch), course=course)
-        _save(network, optimizer, course, epoch + 1)
-        report(f"epoch {epoch + 1}/{schedule.epochs}: loss {loss:.3f}, {time.perf_counter() - started_s:.0f} s")
+        write_state(network, optimizer, course, epoch + 1)
+        report(_progress(epoch + 1, schedule.epochs, loss, took_s=time.perf_counter() - started_s))
     if course.mass is not None:
         set_masking(network, Masking.PREDICTED)
     network.eval()
+
+
+def _progress(epoch: int, epochs: int, loss: float, *, took_s: float) -> str:
+    left_s = (epochs - epoch) * took_s
+    left = f", about {left_s / 60:.0f} min left" if left_s >= 60 else ""
+    return f"epoch {epoch}/{epochs}: loss {loss:.3f}, {took_s:.0f} s{left}"
 
 
 def _prepare(network: nn.Module, course: Course, epoch: int) -> bool:
@@ -136,9 +146,11 @@ def _epoch(
 ) -> float:
     losses = []
     gated = any(gate.masking is not Masking.OFF for gate in gates_of(network).values())
+    device = device_of(network)
     for image_bchw, label_b in stream:
+        image_bchw, label_b = image_bchw.to(device), label_b.to(device)
         # Around each step: within one such block the 16-bit copies of the weights are made only once.
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=course.schedule.bfloat16):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=course.schedule.bfloat16):
             logits_bk = network(image_bchw)
         loss = task_loss(logits_bk.float(), image_bchw, label_b, course=course)
         losses.append(float(loss.detach()))
@@ -212,7 +224,7 @@ def settle(network: nn.Module, images_nchw: np.ndarray) -> None:
     network.train()
     with torch.no_grad():
         for start in range(0, len(images_nchw), JUDGED_AT_ONCE):
-            network(torch.from_numpy(images_nchw[start : start + JUDGED_AT_ONCE]))
+            network(torch.from_numpy(images_nchw[start : start + JUDGED_AT_ONCE]).to(device_of(network)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()
@@ -224,80 +236,6 @@ def accuracy(network: nn.Module, images: Images) -> float:
     with torch.no_grad():
         for start in range(0, len(images.labels_n), JUDGED_AT_ONCE):
             part = slice(start, start + JUDGED_AT_ONCE)
-            logits_bk = network(torch.from_numpy(images.images_nchw[part]))
-            right += int((logits_bk.argmax(dim=1).numpy() == images.labels_n[part]).sum())
+            logits_bk = network(torch.from_numpy(images.images_nchw[part]).to(device_of(network)))
+            right += int((logits_bk.argmax(dim=1).cpu().numpy() == images.labels_n[part]).sum())
     return right / len(images.labels_n)
-
-
-# ---- state between epochs: arrays only, so that reading it can run nothing
-
-
-def weights_of(network: nn.Module) -> dict[str, np.ndarray]:
-    """All weights by name."""
-    return {name: value.numpy() for name, value in network.state_dict().items()}
-
-
-def put_weights(network: nn.Module, arrays: dict[str, np.ndarray]) -> None:
-    """Load what `weights_of` gave."""
-    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in arrays.items()})
-
-
-def _save(network: nn.Module, optimizer: torch.optim.Optimizer, course: Course, epochs: int) -> None:
-    state = course.state
-    if state is None:
-        return
-    arrays = {f"weight/{name}": value for name, value in weights_of(network).items()}
-    for key, buffers in optimizer.state_dict()["state"].items():
-        if buffers.get("momentum_buffer") is not None:
-            arrays[f"momentum/{key}"] = buffers["momentum_buffer"].numpy()
-    arrays |= {"epochs": np.array([epochs]), "purpose": np.array([course.purpose])}
-    if course.setting is not None:
-        arrays["setting"] = np.array([course.setting])
-    state.parent.mkdir(parents=True, exist_ok=True)
-    fresh = state.with_suffix(".new")
-    write_arrays(fresh, arrays)
-    fresh.replace(state)
-
-
-def _catch_up(cycle: torch.optim.lr_scheduler.LRScheduler, steps: int) -> None:
-    with warnings.catch_warnings():
-        # It warns of steps without the optimizer's, which were made before the stop.
-        warnings.simplefilter("ignore", UserWarning)
-        for _ in range(steps):
-            cycle.step()
-
-
-def _restore(network: nn.Module, optimizer: torch.optim.Optimizer, course: Course) -> int:
-    state = course.state
-    if state is None or not state.exists():
-        return 0
-    arrays = _state_of(state, course.purpose)
-    put_weights(network, {key[7:]: value for key, value in arrays.items() if key.startswith("weight/")})
-    held = optimizer.state_dict()
-    held["state"] = {
-        int(key[9:]): {"momentum_buffer": torch.from_numpy(value)}
-        for key, value in arrays.items()
-        if key.startswith("momentum/")
-    }
-    optimizer.load_state_dict(held)
-    return int(arrays["epochs"][0])
-
-
-def setting_of(state: Path, purpose: str) -> float | None:
-    """The setting of a stopped training; None where there is none.
-
-    Raises:
-        ConfigError: The training had another purpose.
-    """
-    arrays = _state_of(state, purpose) if state.exists() else {}
-    return float(arrays["setting"][0]) if "setting" in arrays else None
-
-
-def _state_of(state: Path, purpose: str) -> Mapping[str, np.ndarray]:
-    arrays = read_arrays(state)
-    if (found := str(arrays["purpose"][0])) != purpose:
-        raise ConfigError(
-            f"{state}: the training that was stopped here was another one ({found}; now {purpose}). "
-            "Repeat its command, choose another --to, or delete that file"
-        )
-    return arrays

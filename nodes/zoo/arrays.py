@@ -6,6 +6,7 @@ Shapes: n rows, c classes.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, EOFError) as damage:
-        raise ValueError(f"{path.name} is not a readable .npz archive.") from damage
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as damage:
+        raise ValueError(f"{path.name} is not a readable .npz archive of plain arrays.") from damage
 
 
 def restore_probabilities(halves_nc: NDArray[np.float16]) -> NDArray[np.float32]:

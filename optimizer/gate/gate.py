@@ -95,12 +95,17 @@ class TextGate:
 
     def judge(self, features_qf: Floats, tasks: Sequence[str]) -> Floats:
         """Quality of each expert for prompts of which the encoder's features are known, (q, e)."""
+        task_q = self.rows_of(features_qf, tasks)
+        return np.column_stack([head.quality(features_qf, task_q) for head in self.heads])
+
+    def rows_of(self, features_qf: Floats, tasks: Sequence[str]) -> NDArray[np.int64]:
+        """Which row of a head judges each prompt, by its task or else its topic, (q,)."""
         row_of = self._row_of
         task_q = np.array([row_of.get(task, 0) for task in tasks], dtype=np.int64)
         if self.topics is not None:
             untold_q = task_q == 0
             task_q[untold_q] = [row_of.get(topic, 0) for topic in self.topics.of(features_qf[untold_q])]
-        return np.column_stack([head.quality(features_qf, task_q) for head in self.heads])
+        return task_q
 
     def take(self, experts: Sequence[str]) -> TextGate:
         """The gate of some of the experts; what it says about them stays what it was, to the last bit.

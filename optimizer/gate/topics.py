@@ -1,8 +1,9 @@
-"""Topics: groups of alike prompts, found without labels, in each of which every head has weights of its own.
+"""Topics: groups of alike prompts, in each of which every head has weights of its own.
 
 One linear head over everything says which expert is good at what on the whole; within a topic it can say which of that
-topic's questions an expert gets wrong. Because no label takes part, a prompt's topic is known before any answer is, and
-heads that were fitted without a prompt have not seen it through its topic either.
+topic's questions an expert gets wrong. Where prompts are compared by their features, no label takes part, and heads
+that were fitted without a prompt have not seen it through its topic either. Where they are compared in a view of these
+that was fitted to answers, they have, by a few directions that all prompts share.
 
 Shape letters: q prompts, f features, k topics.
 """
@@ -45,9 +46,10 @@ class Topics:
             raise EvidenceError("The numbers of topics must be finite.")
 
     @classmethod
-    def around(cls, centre_kf: Floats, scale_f: Floats) -> Topics:
-        """Those of centres in scaled features: |x - c|² is least where x·c - |c|²/2 is largest."""
-        return cls(centre_kf / scale_f, -0.5 * (centre_kf**2).sum(axis=1))
+    def around(cls, centre_kv: Floats, scale_f: Floats, view_fv: Floats | None = None) -> Topics:
+        """Those of centres in (a view of) scaled features: |x - c|² is least where x·c - |c|²/2 is largest."""
+        weight_kf = centre_kv if view_fv is None else centre_kv @ view_fv.T
+        return cls(weight_kf / scale_f, -0.5 * (centre_kv**2).sum(axis=1))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,7 +62,9 @@ class Topics:
         return [names[k] for k in (features_qf @ self.weight_kf.T + self.bias_k).argmax(axis=1)]
 
 
-def fit_topics(features_qf: Floats, count: int, *, scale_f: Floats, seed: int = 0) -> Topics:
+def fit_topics(
+    features_qf: Floats, count: int, *, scale_f: Floats, seed: int = 0, view_fv: Floats | None = None
+) -> Topics:
     """Group prompts by k-means, started far apart.
 
     Args:
@@ -68,6 +72,7 @@ def fit_topics(features_qf: Floats, count: int, *, scale_f: Floats, seed: int = 
         count: How many topics; fewer where there are fewer different prompts.
         scale_f: Makes features comparable.
         seed: Of the starts.
+        view_fv: Linear functions of scaled features in which prompts are to be alike; None for the features themselves.
 
     Source: k-means++, Arthur and Vassilvitskii, SODA 2007.
 
@@ -75,11 +80,13 @@ def fit_topics(features_qf: Floats, count: int, *, scale_f: Floats, seed: int = 
     """
     rng = np.random.default_rng(seed)
     x_qf = features_qf / scale_f
+    if view_fv is not None:
+        x_qf = x_qf @ view_fv
     if len(x_qf) > _SAMPLE:
         x_qf = x_qf[np.sort(rng.choice(len(x_qf), _SAMPLE, replace=False))]
     tried = [_lloyd(x_qf, _seeds(x_qf, count, rng)) for _ in range(_STARTS)]
     centre_kf, _ = min(tried, key=lambda found: found[1])
-    return Topics.around(centre_kf, scale_f)
+    return Topics.around(centre_kf, scale_f, view_fv)
 
 
 def _seeds(x_qf: Floats, count: int, rng: np.random.Generator) -> Floats:

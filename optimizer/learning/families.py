@@ -136,7 +136,7 @@ def _staged(stages: tuple[tuple[str, ...], ...], fusion: Fusion, grid_t: Floats,
     return Family(_sweep(route_of(0), grid_t, trial), energy_max_j, latency_max_ms, route_of)
 
 
-def _stage_answers(route: Route, evidence: Evidence) -> tuple[Floats, Floats]:
+def stage_answers(route: Route, evidence: Evidence) -> tuple[Floats, Floats]:
     """Whether the answer after each stage is right, and its confidence, both (stages, q)."""
     fused = [fuse(route, answers) for answers in _prefixes(route, evidence)]
     right_sq = np.stack([f.label == evidence.labels_q for f in fused]).astype(np.float64)
@@ -152,7 +152,7 @@ def _prefixes(route: Route, evidence: Evidence) -> Iterator[list[tuple[str, Floa
 
 def _sweep(route: Route, grid_t: Floats, trial: Trial) -> Figures:
     """Figures for every combination of thresholds, in the order of `itertools.product`."""
-    right_sq, confidence_sq = _stage_answers(route, trial.evidence)
+    right_sq, confidence_sq = stage_answers(route, trial.evidence)
     row_of = {expert: row for row, expert in enumerate(trial.evidence.experts)}
     energy_s = np.array([sum(trial.costs.energy_e[row_of[expert]] for expert in stage) for stage in route.stages])
     stop_stq = (confidence_sq[:-1, None, :] >= grid_t[:, None]).astype(np.float64)

@@ -21,6 +21,7 @@ from optimizer.fitting.judging import folds_of
 from optimizer.heads.head import HeadBank, cross_fit_head
 from optimizer.heads.texts import TextFit, TextHeads, fit_text_heads
 from optimizer.learning.links import fit_links
+from optimizer.learning.pairs import pairs
 from optimizer.learning.prices import Predictions, build_options, price_profiles
 from optimizer.learning.table import Table, build_table
 from optimizer.routes.route import Fusion, Route
@@ -47,6 +48,7 @@ class LearnSettings:
         max_fanout: Most experts that may run in parallel.
         seed: Of the folds.
         cascades: How the answers of a cascade's stages may be combined.
+        by_prompt: Whether pairs are sought that are worth having for some queries only, and all heads tell of a route.
 
     Raises:
         EvidenceError: A standard that the best single expert itself would not reach.
@@ -59,6 +61,7 @@ class LearnSettings:
     max_fanout: int = 3
     seed: int = 0
     cascades: tuple[Fusion, ...] = (Fusion.NONE, Fusion.GEOMETRIC, Fusion.PRODUCT)
+    by_prompt: bool = False
 
     def __post_init__(self) -> None:
         for standard in (self.balanced, self.eco):
@@ -106,7 +109,7 @@ def learn_text(
 
     Cost: 2 s for 2,000 prompts and 5 experts, most of it for the heads.
     """
-    settings = replace(settings or LearnSettings(), cascades=(Fusion.NONE,))
+    settings = replace(settings or LearnSettings(), cascades=(Fusion.NONE,), by_prompt=True)
     _check_costs(costs, len(evidence.experts))
     fit = fit or fit_text_heads(evidence, seed=settings.seed)
     classes = evidence.as_classes(fit.confidence_qe)
@@ -123,15 +126,18 @@ def _model(
 ) -> TaskModel:
     trial = Trial(evidence, costs, best_single(evidence, costs, tolerance=settings.tolerance))
     chosen = _table(trial, settings)
+    if settings.by_prompt:
+        most = settings.max_composites + len(evidence.experts) - len(chosen.routes)
+        chosen = chosen.joined(pairs(trial, log_odds_qe, beside=chosen.routes, most=most, seed=settings.seed), trial)
     routes = chosen.routes
     table = ReplayTable.of(routes, evidence, costs)
-    predictions = _cross_predict(trial, routes, table=table, log_odds_qe=log_odds_qe, seed=settings.seed)
+    predictions = _cross_predict(trial, routes, table=table, log_odds_qe=log_odds_qe, settings=settings)
     options = build_options(table, predictions, rival_q=trial.rival_q, low_r=chosen.low_r)
     return TaskModel(
         experts=evidence.experts,
         routes=routes,
         heads=heads,
-        links=fit_links(routes, evidence.experts, table=table, log_odds_qe=log_odds_qe),
+        links=fit_links(routes, evidence.experts, table=table, log_odds_qe=log_odds_qe, every_head=settings.by_prompt),
         reference=_reference(routes, evidence, costs, table),
         prices=price_profiles(options, eco=settings.eco, balanced=settings.balanced, rival_quality=trial.rival_quality),
         best_single=trial.rival,
@@ -156,15 +162,22 @@ def _table(trial: Trial, settings: LearnSettings) -> Table:
 
 
 def _cross_predict(
-    trial: Trial, routes: tuple[Route, ...], *, table: ReplayTable, log_odds_qe: Floats, seed: int
+    trial: Trial, routes: tuple[Route, ...], *, table: ReplayTable, log_odds_qe: Floats, settings: LearnSettings
 ) -> Predictions:
     """What a gate that had not seen the query would predict for it: heads and links both out of fold."""
-    fold_q = folds_of(len(log_odds_qe), folds=min(_FOLDS, len(log_odds_qe)), seed=seed)
-    membership = RouteTable.of(routes, trial.evidence.experts)
+    fold_q = folds_of(len(log_odds_qe), folds=min(_FOLDS, len(log_odds_qe)), seed=settings.seed)
+    experts = trial.evidence.experts
+    membership = RouteTable.of(routes, experts)
     quality_qr, energy_qr = np.empty(table.correct_qr.shape), np.empty(table.correct_qr.shape)
     for fold in range(int(fold_q.max()) + 1):
         seen, unseen = fold_q != fold, fold_q == fold
-        links = fit_links(routes, trial.evidence.experts, table=table.take(seen), log_odds_qe=log_odds_qe[seen])
+        links = fit_links(
+            routes,
+            experts,
+            table=table.take(seen),
+            log_odds_qe=log_odds_qe[seen],
+            every_head=settings.by_prompt,
+        )
         part = predict(links, membership, trial.costs, log_odds_qe=log_odds_qe[unseen])
         quality_qr[unseen], energy_qr[unseen] = part.quality_qr, part.energy_qr
     return Predictions(quality_qr, energy_qr)

@@ -20,7 +20,14 @@ Floats = NDArray[np.float64]
 _L2 = 1.0
 
 
-def fit_links(routes: Sequence[Route], experts: Sequence[str], *, table: ReplayTable, log_odds_qe: Floats) -> Links:
+def fit_links(
+    routes: Sequence[Route],
+    experts: Sequence[str],
+    *,
+    table: ReplayTable,
+    log_odds_qe: Floats,
+    every_head: bool = False,
+) -> Links:
     """Fit quality and reach of every route on the heads' log odds.
 
     Args:
@@ -28,6 +35,8 @@ def fit_links(routes: Sequence[Route], experts: Sequence[str], *, table: ReplayT
         experts: Order of the e axis.
         table: What each route did to each query.
         log_odds_qe: What each head said about each query while it had not seen it.
+        every_head: Whether a route of several experts is read off all heads, not those of its first and last expert
+            alone: what others are good at tells what is asked.
     """
     shape = table.reached_qrs.shape[1:]
     links = Links(
@@ -39,21 +48,16 @@ def fit_links(routes: Sequence[Route], experts: Sequence[str], *, table: ReplayT
     links.reach_bias_rs[:, 0] = np.inf
     for r, route in enumerate(routes):
         first, last = experts.index(route.experts[0]), experts.index(route.experts[-1])
-        _link_quality(links, r, columns=(first, last), right_q=table.correct_qr[:, r], log_odds_qe=log_odds_qe)
+        if first == last:
+            links.quality_re[r, first] = 1.0
+            continue
+        ends, start = ([*range(len(experts))],) * 2 if every_head else ([first, last], [first])
+        weights_e, links.quality_bias_r[r] = _fit(log_odds_qe[:, ends], table.correct_qr[:, r])
+        links.quality_re[r, ends] = weights_e
         for s in range(1, len(route.stages)):
-            weights_e, bias = _fit(log_odds_qe[:, [first]], table.reached_qrs[:, r, s])
-            links.reach_rse[r, s, first], links.reach_bias_rs[r, s] = weights_e[0], bias
+            weights_e, links.reach_bias_rs[r, s] = _fit(log_odds_qe[:, start], table.reached_qrs[:, r, s])
+            links.reach_rse[r, s, start] = weights_e
     return links
-
-
-def _link_quality(links: Links, r: int, *, columns: tuple[int, int], right_q: Floats, log_odds_qe: Floats) -> None:
-    first, last = columns
-    if first == last:
-        links.quality_re[r, first] = 1.0
-        return
-    weights_e, bias = _fit(log_odds_qe[:, [first, last]], right_q)
-    links.quality_re[r, [first, last]] = weights_e
-    links.quality_bias_r[r] = bias
 
 
 def _fit(x_qe: Floats, outcome_q: NDArray[np.floating] | NDArray[np.bool_]) -> tuple[Floats, float]:

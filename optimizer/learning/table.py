@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.evidence.standard import Figures, Standard, Trial
-from optimizer.learning.families import Family, agreements, cascades, fanouts, singles
+from optimizer.learning.families import Family, agreements, cascades, fanouts, fixed, singles
 from optimizer.routes.route import Fusion, Route
 
 Floats = NDArray[np.float64]
@@ -88,6 +88,11 @@ class Table:
 
     routes: tuple[Route, ...]
     low_r: Floats
+
+    def joined(self, routes: Sequence[Route], trial: Trial) -> Table:
+        """The table with more routes behind those that it has."""
+        low_r = [fixed(route, trial).figures.low for route in routes]
+        return Table((*self.routes, *routes), np.concatenate([self.low_r, *low_r]))
 
 
 def build_table(

@@ -99,9 +99,17 @@ class Usage:
         """(fixed, rate of each size) as learned so far."""
         return self._rates_k.copy()
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The same as plain numbers; equal as long as no run has moved them."""
+        return self._rates
+
     def factor(self, concurrency: int) -> float:
         """Cost at a level of concurrency over that of running alone; 1 until the level was seen often enough."""
-        ratios = self._by_level.get(_level(concurrency))
+        return self._factor_at(_level(concurrency))
+
+    def _factor_at(self, level: int) -> float:
+        ratios = self._by_level.get(level)
         return ratios.value if ratios is not None and len(ratios) >= LEAST_AT_LEVEL else 1.0
 
     def forecast(self, sizes_k: Sequence[float], *, concurrency: int = 1) -> Forecast:
@@ -123,7 +131,7 @@ class Usage:
         if not (math.isfinite(cost) and cost > 0.0 and predicted > 0.0):
             return False
         level = _level(concurrency)
-        factor = self.factor(concurrency) if level > 1 else 1.0
+        factor = self._factor_at(level) if level > 1 else 1.0
         residual = cost / (predicted * factor) - 1.0
         if self._changed(sizes_k, cost, level, residual):
             self._restart()
@@ -167,7 +175,7 @@ class Usage:
 
     def _set_rates(self, rates_k: Floats) -> None:
         self._rates_k = rates_k
-        self._rates: list[float] = rates_k.tolist()
+        self._rates: tuple[float, ...] = tuple(rates_k.tolist())
 
     def _changed(self, sizes_k: Sizes, cost: float, level: int, residual: float) -> bool:
         beyond = abs(residual) > RUN_BEYOND and self.count >= RUN

@@ -73,6 +73,8 @@ def _combine(route: Route, experts: list[str], outputs_nc: Floats) -> Floats:
         return _mixture(outputs_nc, _weights_of(route, experts))
     if route.fusion is Fusion.VOTE:
         return _vote(outputs_nc)
+    if route.fusion is Fusion.SUREST:
+        return _surest(outputs_nc)
     return _log_mean(outputs_nc, 1.0 if route.fusion is Fusion.PRODUCT else 1.0 / len(outputs_nc))
 
 
@@ -85,6 +87,11 @@ def _weights_of(route: Route, experts: list[str]) -> Floats:
 
 def _mixture(outputs_nc: Floats, weights_n: Floats) -> Floats:
     return np.asarray(np.tensordot(weights_n, outputs_nc, axes=1))
+
+
+def _surest(outputs_nc: Floats) -> Floats:
+    surest_1c = outputs_nc.max(axis=-1).argmax(axis=0)[None, ..., None]
+    return np.asarray(np.take_along_axis(outputs_nc, surest_1c, axis=0)[0])
 
 
 def _vote(outputs_nc: Floats) -> Floats:

@@ -24,6 +24,8 @@ class Fusion(StrEnum):
     VOTE = "vote"
     # Geometric mean: experts that disagree lower the confidence, none of them is outvoted by one that is sure.
     GEOMETRIC = "geometric"
+    # The answer that its expert is surest of, by what the expert's answers have been worth.
+    SUREST = "surest"
     # The last stage reads the answers of those before it and says which is right.
     JUDGE = "judge"
     # Experts of one vocabulary write one text in turns, each token's turn drawn by weight: the mixture of their

@@ -51,6 +51,14 @@ def experts(session: Session, arguments: tuple[str, ...]) -> None:
     _hand_over(session, "experts", arguments)
 
 
+@node.command(context_settings=PASS_THROUGH, short_help="Verify compiled forms on this machine.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_obj
+def verify(session: Session, arguments: tuple[str, ...]) -> None:
+    """Compare a compiled form with ONNX Runtime; all arguments go to `python -m nodes verify`, also --help."""
+    _hand_over(session, "verify", arguments)
+
+
 @node.command("install-service", context_settings=PASS_THROUGH, short_help="Write a unit of systemd for a node here.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def install_service(arguments: tuple[str, ...]) -> None:

@@ -63,12 +63,34 @@ def _headline(explanation: Explanation) -> str:
             f"  chosen     {safe(_short(explanation.chosen, explanation)) or 'nothing'}",
             f"  runner-up  {safe(_short(explanation.runner_up, explanation)) or 'none'}",
             f"  binding    {BINDING.get(binding, safe(binding))}",
+            *_combining(explanation),
             f"  price      {_price(explanation)}",
             f"  long run   {_pacing(explanation)}",
             *([f"  overlay    {safe(explanation.routing.overlay)}"] if explanation.routing.overlay else []),
             f"  charged    {_charged(explanation)}\n",
         )
     )
+
+
+def _combining(explanation: Explanation) -> list[str]:
+    """Whether one expert alone was the best choice; nothing where nothing could be combined."""
+    from orchestrator.cli.output import percent, safe
+    from orchestrator.routing.alone import verdict
+
+    found = verdict(explanation.chosen, explanation.candidates)
+    if found is None:
+        return []
+    if not found.rival:
+        text = (
+            "no combination fits: one expert alone" if found.alone else "as asked: no expert alone was allowed or fits"
+        )
+        return [f"  combining  {text}"]
+    rival = safe(_short(found.rival, explanation))
+    if found.worth_more < 0.0:
+        more = percent(-found.worth_more)
+        return [f"  combining  {rival} would be worth {more} more; the request, a profile or a probe settled it"]
+    said = "one expert alone is optimal" if found.alone else "several together are worth their joules"
+    return [f"  combining  {said}: {rival} would be worth {percent(found.worth_more)} less, after the price of joules"]
 
 
 def _charged(explanation: Explanation) -> str:

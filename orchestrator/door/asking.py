@@ -16,8 +16,11 @@ from orchestrator.prefixes import scope_of
 from orchestrator.types import FusionChoice, GenerationParameters, Message, Task, TextQuery
 
 FUSIONS = ("auto", "none", "vote", "judge", "token")
-FUSION_KEYS = ("mode", "max_experts", "continue_on_loss")
+FUSION_KEYS = ("mode", "max_experts", "continue_on_loss", "samples")
+# What samples are drawn with where a request for several does not say.
+SAMPLE_TEMPERATURE = 0.7
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+TALKERS = ("system", "user", "assistant")
 DEFAULT_TASK = "chat"
 MESSAGE_EXTRAS = frozenset({"name", "tool_calls", "tool_call_id"})
 MAX_PARTS = 256
@@ -59,6 +62,7 @@ class Asked:
         include_usage: Whether a stream ends with its usage.
         explain: Whether the reply says what else was considered.
         n: Answers that are wanted.
+        samples: How often it is asked to find one answer.
     """
 
     query: TextQuery
@@ -67,6 +71,7 @@ class Asked:
     include_usage: bool
     explain: bool
     n: int = 1
+    samples: int = 1
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,10 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
     expert, named = from_model(fields.text("model", most_chars=256) or AUTO)
     allowance = from_body(fields.inner("budget")).over(from_headers(setting.headers)).over(named)
     parameters = AS_USUAL if PARAMETERS.isdisjoint(fields.value) else _parameters(fields, chat=chat)
-    fusion, max_experts, continue_on_loss = _fusion(fields)
+    fusion, max_experts, continue_on_loss, samples = _fusion(fields)
+    if samples > 1:
+        # Each sample is one expert's.
+        fusion, parameters = FusionChoice.NONE, _sampled(parameters)
     user = fields.text("user") or ""
     needs = requests.capabilities_needed(parameters)
     for message in messages:
@@ -146,7 +154,7 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
             needs |= {"images"}
         if _has_tools(message):
             needs |= {"tools"}
-    stream = fields.flag("stream")
+    stream, n = fields.flag("stream"), _n(fields, setting, samples)
     query = TextQuery(
         request_id=requests.request_id(_request_id(setting.headers)),
         task=_task(fields, expert, setting),
@@ -163,17 +171,22 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
         required_tags=_names(fields, setting, "required_tags", requests.MAX_TAGS),
         max_ttft_ms=allowance.max_ttft_ms,
         max_tpot_ms=allowance.max_tpot_ms,
-        whole=not stream,
+        whole=samples > 1 or not stream,
         user=user,
         prefix_scope=scope_of(setting.tenant, user),
     )
     options = fields.inner("stream_options")
     include_usage = options is not None and options.flag("include_usage")
-    return Asked(query, chat, stream, include_usage, fields.flag("explain"), _n(fields, setting))
+    return Asked(query, chat, stream, include_usage, fields.flag("explain"), n, samples)
 
 
-def _n(fields: Fields, setting: Setting) -> int:
+def _n(fields: Fields, setting: Setting, samples: int) -> int:
     n = fields.integer("n", 1, MAX_CHOICES) or 1
+    if samples > 1 and (n > 1 or _request_id(setting.headers)):
+        text = (
+            "fusion.samples gives one answer, which cannot be repeated by id: not with n above 1 or an id of your own."
+        )
+        raise RequestError("FIELD_OUT_OF_RANGE", text, field="fusion.samples")
     if n > 1 and _request_id(setting.headers):
         text = "n above 1 and an id of the request's own exclude each other: several answers cannot be repeated by id."
         raise RequestError("FIELD_OUT_OF_RANGE", text, field="n")
@@ -192,8 +205,10 @@ def _request_id(headers: Mapping[str, str]) -> str:
 
 
 def _task(fields: Fields, expert: str | None, setting: Setting) -> Task:
-    texts = {name: task for name, task in setting.tasks.items() if task.text}
     wanted = fields.text("task", most_chars=64)
+    if wanted is None and expert is None and (usual := setting.tasks.get(DEFAULT_TASK)) is not None and usual.text:
+        return usual
+    texts = {name: task for name, task in setting.tasks.items() if task.text}
     if wanted is not None:
         if wanted not in texts:
             raise RequestError("TASK_NOT_FOUND", "No node serves a text task of this name.", field="task")
@@ -201,7 +216,7 @@ def _task(fields: Fields, expert: str | None, setting: Setting) -> Task:
     if not texts:
         raise Unavailable("NO_NODE", "No node that serves texts has joined yet; try again later.", retry_after_s=1.0)
     if expert is None:
-        return texts.get(DEFAULT_TASK) or texts[min(texts)]
+        return texts[min(texts)]
     task = setting.task_of(expert)
     if task not in texts:
         raise RequestError(
@@ -228,8 +243,15 @@ def _names(fields: Fields, setting: Setting, name: str, most: int) -> frozenset[
     return requests.named(name, given, most)
 
 
-def _fusion(fields: Fields) -> tuple[FusionChoice, int, bool]:
-    """Mode, most experts, and whether those that are left go on where one is lost.
+def _sampled(parameters: GenerationParameters) -> GenerationParameters:
+    if parameters.temperature == 0.0:
+        text = "fusion.samples needs a temperature above 0: greedy samples are all equal."
+        raise RequestError("FIELD_OUT_OF_RANGE", text, field="temperature")
+    return replace(parameters, temperature=parameters.temperature or SAMPLE_TEMPERATURE)
+
+
+def _fusion(fields: Fields) -> tuple[FusionChoice, int, bool, int]:
+    """Mode, most experts, whether those that are left go on where one is lost, and samples of one expert.
 
     Of our own block, else of the plug-in array that OpenRouter's clients send.
     """
@@ -240,10 +262,14 @@ def _fusion(fields: Fields) -> tuple[FusionChoice, int, bool]:
                 own = {key: plugin[key] for key in FUSION_KEYS if key in plugin}
                 inner = Fields(own, f"plugins[{number}]")
     if inner is None:
-        return FusionChoice.AUTO, 0, False
+        return FusionChoice.AUTO, 0, False, 1
     inner.only(*FUSION_KEYS)
     mode = FusionChoice(inner.choice("mode", FUSIONS) or "auto")
-    return mode, inner.integer("max_experts", 1, 8) or 0, inner.flag("continue_on_loss")
+    samples = inner.integer("samples", 1, MAX_CHOICES) or 1
+    if samples > 1 and mode is not FusionChoice.VOTE:
+        text = "samples are what a vote is held over: say mode vote beside it."
+        raise RequestError("FIELD_OUT_OF_RANGE", text, field=inner.path("samples"))
+    return mode, inner.integer("max_experts", 1, 8) or 0, inner.flag("continue_on_loss"), samples
 
 
 def _parameters(fields: Fields, *, chat: bool) -> GenerationParameters:
@@ -307,6 +333,11 @@ def _messages(fields: Fields) -> tuple[Message, ...]:
 
 
 def _message(fields: Fields, number: int, given: Any) -> Message:
+    if isinstance(given, dict) and len(given) == 2 and given.get("role") in TALKERS:
+        # Most messages: a role and a text, of which nothing can be wrong.
+        content = given.get("content")
+        if isinstance(content, str):
+            return Message(given["role"], content)
     path = f"messages[{number}]"
     if not isinstance(given, dict):
         raise fields.wrong(path, "an object with role and content")

@@ -31,6 +31,11 @@ def queries(query: TextQuery, n: int) -> list[TextQuery]:
     """
     if n == 1 or query.parameters.temperature == 0.0:
         return [query]
+    return drawn(query, n)
+
+
+def drawn(query: TextQuery, n: int) -> list[TextQuery]:
+    """The same question `n` times, drawn anew each time."""
     return [_one_of(query, n, number) for number in range(n)]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from contextlib import aclosing
 from typing import Any
 
 from orchestrator.door import telling
@@ -15,7 +14,7 @@ from orchestrator.door.exchange import Exchange
 from orchestrator.door.fields import Fields
 from orchestrator.door.strict import parse, refuse_not_finite
 from orchestrator.errors import RequestError, Unavailable
-from orchestrator.gateway.accounts import Payer, TextReply
+from orchestrator.gateway.accounts import Payer
 from orchestrator.gateway.policy import caller
 from orchestrator.gateway.service import Service
 from orchestrator.types import TextQuery
@@ -48,9 +47,7 @@ class Embeddings:
         await exchange.attended(self._answer(exchange, query, form))
 
     async def _answer(self, exchange: Exchange, query: TextQuery, form: str) -> None:
-        async with aclosing(self._service.generate(query, Payer(caller.get().spender))) as pieces:  # type: ignore[type-var]
-            replies = [piece async for piece in pieces if isinstance(piece, TextReply)]
-        reply = replies[-1]
+        reply = await self._service.complete(query, Payer(caller.get().spender))
         profile = self._service.budgets.resolve(query.task.name, query.budget, 1.0).profile
         headers = telling.cost_headers(reply.energy, reply.routing, reply.timings, profile=profile)
         document = {

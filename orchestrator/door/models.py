@@ -8,6 +8,7 @@ from orchestrator.door.allowance import AUTO, from_model
 from orchestrator.door.exchange import Exchange
 from orchestrator.errors import RequestError
 from orchestrator.gateway.service import Service
+from orchestrator.residency import Residency
 from orchestrator.types import Provenance
 from orchestrator.wire import PROFILES
 
@@ -72,4 +73,19 @@ class Models:
             "context_tokens": (arm.text.context_tokens or None) if arm.text else None,
             "capabilities": sorted(arm.text.capabilities) if arm.text else [],
             "tags": sorted(arm.tags),
+            "memory": _memory(arm.residency),
         }
+
+
+def _memory(residency: Residency | None) -> dict[str, Any]:
+    """Whether an expert is in its node's memory, and what it takes to get it there; a node without a budget for memory
+    keeps everything."""
+    if residency is None:
+        return {"state": "loaded"}
+    return {
+        "state": residency.state,
+        "pinned": residency.pinned,
+        "load_ms": residency.load_ms or None,
+        "load_joules": residency.load_j,
+        "progress": residency.progress_fraction,
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.errors import BudgetInfeasible, EdgewiseError
@@ -32,7 +33,16 @@ def openai_problem(error: EdgewiseError) -> tuple[int, dict[str, Any], dict[str,
     }
     if isinstance(error, BudgetInfeasible):
         told["min_feasible"] = {"energy_j": _finite(error.min_energy_j), "latency_ms": _finite(error.min_latency_ms)}
+    if error.reason == "EXPERT_LOADING":
+        told["loading"] = _loading(error.metadata)
     return surface.http_status, {"error": told}, problem_headers(error)
+
+
+def _loading(told: Mapping[str, str]) -> dict[str, Any]:
+    """How far an expert is that is being loaded."""
+    block: dict[str, Any] = {key: told[key] for key in ("state", "expert", "node") if key in told}
+    numbers = {"progress": "progressFraction", "eta_seconds": "etaS"}
+    return block | {key: float(told[name]) for key, name in numbers.items() if name in told}
 
 
 def plain_problem(error: EdgewiseError) -> tuple[int, dict[str, Any], dict[str, str]]:

@@ -147,19 +147,18 @@ class _Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = self._field_bytes = 0
+        self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers.append((name.lower(), value))
-        self._field_bytes += len(name) + len(value)
         if len(self._headers) > MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES + HIGH_WATER:
             raise _Refused(431)
 
     def on_headers_complete(self) -> None:
-        if self._field_bytes + len(self._url) > MAX_HEAD_BYTES:
+        if len(self._url) + sum([len(name) + len(value) for name, value in self._headers]) > MAX_HEAD_BYTES:
             raise _Refused(431)
         names = [name for name, _ in self._headers]
         # Two ways to say where a body ends are one too many, as are two lengths.

@@ -10,6 +10,7 @@ from orchestrator.errors import RequestError
 
 # A hundred levels are more than any request of ours has.
 MAX_DEPTH = 100
+SPACE = " \t\n\r"
 
 
 def parse(data: bytes) -> tuple[dict[str, Any], bool]:
@@ -51,7 +52,13 @@ class _Reader:
     def read(self, text: str) -> tuple[Any, bool]:
         """What a text holds, and whether all of its numbers are finite."""
         self._finite = True
-        return self._decoder.decode(text), self._finite
+        if not text.startswith("{"):
+            return self._decoder.decode(text), self._finite
+        # The usual body needs no search for its first character, and seldom one behind its last.
+        value, end = self._decoder.raw_decode(text)
+        if end != len(text) and text[end:].strip(SPACE):
+            raise ValueError("something follows the object")
+        return value, self._finite
 
     def _constant(self, _: str) -> float:
         self._finite = False

@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 from orchestrator.gateway.accounts import TextReply
+from orchestrator.routing.alone import verdict
 from orchestrator.types import AttemptRecord, Energy, Provenance, RoutingRecord, Timings
 
 J_PER_KWH = 3.6e6
@@ -101,13 +102,6 @@ def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
 def cost_headers(energy: Energy, routing: RoutingRecord, timings: Timings, *, profile: str) -> dict[str, str]:
     """Headers of a reply that is complete."""
     known = energy.provenance is not Provenance.UNMEASURED
-    durations = {
-        "gate": timings.route_ms,
-        "queue": timings.wait_ms,
-        "infer": timings.infer_ms,
-        "fuse": timings.fuse_ms,
-        "total": timings.total_ms,
-    }
     return {
         "x-edgewise-experts": ",".join(_expert_at(attempt.arm) for attempt in routing.attempts),
         "x-edgewise-fusion": routing.fusion.value,
@@ -115,7 +109,10 @@ def cost_headers(energy: Energy, routing: RoutingRecord, timings: Timings, *, pr
         "x-edgewise-certificate": f"{routing.certificate.status};gap={routing.certificate.gap:.6g}",
         "x-energy-joules": f"{energy.energy_j:.9g}" if known else "unmeasured",
         "x-energy-method": f"{energy.provenance.value}:{energy.method}",
-        "server-timing": ", ".join(f"{name};dur={ms:.3f}" for name, ms in durations.items()),
+        "server-timing": (
+            f"gate;dur={timings.route_ms:.3f}, queue;dur={timings.wait_ms:.3f}, infer;dur={timings.infer_ms:.3f}, "
+            f"fuse;dur={timings.fuse_ms:.3f}, total;dur={timings.total_ms:.3f}"
+        ),
     }
 
 
@@ -142,8 +139,13 @@ def cost_blocks(reply: TextReply) -> dict[str, Any]:
     stopped_by = "budget" if reply.end.finish_reason == "budget" else ""
     return {
         "energy": energy_block(reply.energy, reply.routing.attempts, reply.timings.total_ms),
-        "routing": routing_block(reply.routing, stopped_by=stopped_by),
+        "routing": {**routing_block(reply.routing, stopped_by=stopped_by), "actual": _actual(reply.timings)},
     }
+
+
+def _actual(timings: Timings) -> dict[str, float | None]:
+    """Milliseconds to the end; of a text that was sent in pieces also to the first token, and of each further one."""
+    return {"ms": timings.total_ms, "first_token_ms": timings.first_token_ms, "token_ms": timings.token_ms}
 
 
 def candidates_block(explanation: Any) -> list[dict[str, Any]]:
@@ -161,6 +163,15 @@ def candidates_block(explanation: Any) -> list[dict[str, Any]]:
         }
         for one in explanation.candidates
     ]
+
+
+def alone_block(explanation: Any) -> dict[str, Any] | None:
+    """Whether one expert alone was the best choice, from an explanation's message; None where nothing could be
+    combined."""
+    found = verdict(explanation.chosen, explanation.candidates)
+    if found is None:
+        return None
+    return {"chosen": found.alone, "rival": found.rival or None, "worth_more": _finite(found.worth_more)}
 
 
 def logprobs_block(logprobs_json: str, *, chat: bool, offset: int = 0) -> dict[str, Any] | None:

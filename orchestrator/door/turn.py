@@ -149,10 +149,11 @@ class Turn:
     async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """A whole reply at once; the length of its body is told here."""
         lines = [f"{name}: {value}" for name, value in headers.items()]
-        if any("\n" in line or "\r" in line for line in lines):
-            lines = [line.replace("\r", " ").replace("\n", " ") for line in lines]
-        encoded = "\r\n".join([*lines, f"content-length: {len(body)}"]).encode("latin-1", "replace")
-        self.head = self._make_head(status, [encoded], sized=True)
+        lines.append(f"content-length: {len(body)}")
+        told = "\r\n".join(lines)
+        if told.count("\r") != len(lines) - 1 or told.count("\n") != len(lines) - 1:
+            told = "\r\n".join([line.replace("\r", " ").replace("\n", " ") for line in lines])
+        self.head = self._make_head(status, [told.encode("latin-1", "replace")], sized=True)
         await self._write(body, more=False)
 
     async def _write(self, body: bytes, *, more: bool) -> None:

@@ -123,17 +123,16 @@ class Attempts:
         trial = Trial(self._fleet, ask, session)
         if session is None:
             raise trial.failure("NODE_GONE")
-        work = fleet_pb2.Work(
-            work_id=next(self._work_ids),
-            request_id=ask.request_id,
-            expert=arm.expert,
-            variant=arm.variant,
-            deadline_ms=max(0.0, (ask.deadline_s - time.monotonic()) * 1000.0),
-            energy_limit_j=ask.energy_limit_j,
-        )
+        # Written where it is sent from: a message that is put into another one is copied.
+        command = fleet_pb2.NodeCommand()
+        work = command.work
+        work.work_id, work.request_id = next(self._work_ids), ask.request_id
+        work.expert, work.variant = arm.expert, arm.variant
+        work.deadline_ms = max(0.0, (ask.deadline_s - time.monotonic()) * 1000.0)
+        work.energy_limit_j = ask.energy_limit_j
         ask.fill(work)
         try:
-            trial.begin(session.submit(work, streaming=streaming))
+            trial.begin(session.submit(command, streaming=streaming))
         except (OutboxFull, SessionEnded):
             raise trial.failure("NODE_BUSY") from None
         return trial

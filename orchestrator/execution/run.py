@@ -42,6 +42,8 @@ Decide = Callable[[Limits, frozenset[int]], Decision | None]
 Extend = Callable[[float], bool]
 
 # Worst first: the provenance of a sum is that of its worst part.
+# Of several answers one is taken as it is.
+_ONE_STANDS = (Fusion.NONE, Fusion.SUREST)
 _PROVENANCE_ORDER = (Provenance.UNMEASURED, Provenance.MODELLED, Provenance.REPLAYED, Provenance.MEASURED)
 
 
@@ -377,7 +379,7 @@ def fusion_of(progress: Progress) -> FusionChoice:
     if bound is not None and bound.route.fusion is Fusion.TOKEN and progress.voices:
         # Whose turns came is drawn: also one alone wrote for all.
         return FusionChoice.TOKEN
-    if bound is None or max(len(progress.answers), progress.voices) < 2 or bound.route.fusion is Fusion.NONE:
+    if bound is None or max(len(progress.answers), progress.voices) < 2 or bound.route.fusion in _ONE_STANDS:
         return FusionChoice.NONE
     if bound.route.fusion is Fusion.JUDGE:
         return FusionChoice.JUDGE

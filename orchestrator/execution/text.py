@@ -61,8 +61,7 @@ class TextRunner:
             DeadlineExceeded: The latency budget ran out before any answer.
             Unavailable: Every attempt failed, or one failed after text had been delivered.
         """
-        whole_ms = progress.limits.max_latency_ms if progress.decision.within else query.deadline_s * 1000.0
-        course = Course(query, progress, figures, panel, progress.started_s + whole_ms / 1000.0)
+        course, whole_ms = _course(query, progress, panel, figures)
         try:
             for _ in range(self.max_attempts):
                 try:
@@ -76,13 +75,33 @@ class TextRunner:
                 except AttemptFailed as failure:
                     if course.delivered or failure.final or not self._reroute(progress, decide):
                         break
-            if course.delivered or not panel.answered:
-                raise why_exhausted(progress.attempts)
+            _check_answered(course)
         except TimeoutError:
             if course.delivered or not panel.answered:
                 raise DeadlineExceeded(whole_ms) from None
         for piece in _standing(course):
             yield piece
+
+    async def end(
+        self, query: TextQuery, progress: Progress, decide: Decide, *, panel: Panel, figures: TextFigures
+    ) -> TextEnd:
+        """The end alone, of a text that nobody reads before it; otherwise as `run`, without a generator's cost."""
+        course, whole_ms = _course(query, progress, panel, figures)
+        try:
+            for _ in range(self.max_attempts):
+                try:
+                    pieces = await self._follow(course)
+                    if pieces is None:
+                        break
+                    return await _last(course, pieces)
+                except AttemptFailed as failure:
+                    if course.delivered or failure.final or not self._reroute(progress, decide):
+                        break
+            _check_answered(course)
+        except TimeoutError:
+            if course.delivered or not panel.answered:
+                raise DeadlineExceeded(whole_ms) from None
+        return _stands_in(course)[1]
 
     def _reroute(self, progress: Progress, decide: Decide) -> bool:
         decision = decide(progress.left(), progress.avoid)
@@ -294,14 +313,43 @@ class TextRunner:
         state.text.heard(conversation_of(course.query, state.arm), done)
 
 
+def _course(query: TextQuery, progress: Progress, panel: Panel, figures: TextFigures) -> tuple[Course, float]:
+    """A query at its beginning, and its latency budget in milliseconds."""
+    whole_ms = progress.limits.max_latency_ms if progress.decision.within else query.deadline_s * 1000.0
+    return Course(query, progress, figures, panel, progress.started_s + whole_ms / 1000.0), whole_ms
+
+
+def _check_answered(course: Course) -> None:
+    """Refuses to end a text without an answer, or one that broke off."""
+    if course.delivered or not course.panel.answered:
+        raise why_exhausted(course.progress.attempts)
+
+
+async def _last(course: Course, pieces: AsyncIterator[Delta | TextEnd]) -> TextEnd:
+    """The end of a text, its pieces let go."""
+    end: TextEnd | None = None
+    async for piece in pieces:
+        course.delivered = True
+        if isinstance(piece, TextEnd):
+            end = piece
+    if end is None:
+        raise why_exhausted(course.progress.attempts)
+    return end
+
+
 def _standing(course: Course) -> list[Delta | TextEnd]:
-    """The answer that stands among those that were held back, in one piece."""
+    """The answer that stands among those that were held back, in one piece, and its end."""
+    done, end = _stands_in(course)
+    pieces: list[Delta | TextEnd] = [Delta(done.work_id, done.text, (), done.logprobs_json)] if done.text else []
+    return [*pieces, end]
+
+
+def _stands_in(course: Course) -> tuple[Done, TextEnd]:
+    """The answer that stands among those that were held back, as its node told it and as the query's end."""
     started_s = time.monotonic()
     expert, done = course.panel.standing()
     course.progress.fuse_s += time.monotonic() - started_s
-    end = text_end(done, expert, asked_tokens=course.query.parameters.max_tokens, query=course.query)
-    pieces: list[Delta | TextEnd] = [Delta(done.work_id, done.text, (), done.logprobs_json)] if done.text else []
-    return [*pieces, end]
+    return done, text_end(done, expert, asked_tokens=course.query.parameters.max_tokens, query=course.query)
 
 
 async def _within(trial: Trial, deadline_s: float) -> Delta | None:

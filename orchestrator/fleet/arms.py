@@ -308,12 +308,14 @@ class ArmBoard:
             return
         state.answered += 1
         load = self.nodes[state.arm.node]
-        expected_j = state.text.profile(profile).cost_j(done.read_tokens, done.completion_tokens)
+        expected = state.text.profile(profile)
+        expected_j = expected.cost_j(done.read_tokens, done.completion_tokens)
         state.text.observe(profile, done, service_ms=service_ms, together=max(1, load.pending))
         # From joules that were themselves predicted there is nothing to learn.
         known = expected_j > 0 and math.isfinite(done.energy.energy_j) and not done.energy.preliminary
         moved = known and load.energy_ratio.observe(done.energy.energy_j / expected_j)
-        for other in load.arms if moved else (index,):
+        changed = state.text.profile(profile) is not expected
+        for other in load.arms if moved else (index,) if changed else ():
             self._refresh_energy(other)
 
     def energy_factors(self, index: int) -> tuple[float, float]:

@@ -120,12 +120,13 @@ class NodeSession:
     def _goes_alone(self) -> bool:
         return self._interval_s > BUSY_INTERVAL_S or len(self.pending) < GATHER_FROM
 
-    def submit(self, work: fleet_pb2.Work, *, streaming: bool = False) -> Pending:
-        """Send work and remember that its result is owed."""
+    def submit(self, command: fleet_pb2.NodeCommand, *, streaming: bool = False) -> Pending:
+        """Send a command that is work and remember that its result is owed."""
         future: asyncio.Future[Done | Failed] = asyncio.get_running_loop().create_future()
-        pending = Pending(work.work_id, self._clock(), future, asyncio.Queue() if streaming else None)
-        self.send(fleet_pb2.NodeCommand(work=work))
-        self.pending[work.work_id] = pending
+        work_id = command.work.work_id
+        pending = Pending(work_id, self._clock(), future, asyncio.Queue() if streaming else None)
+        self.send(command)
+        self.pending[work_id] = pending
         return pending
 
     def turn(self, pending: Pending, turn: fleet_pb2.Turn) -> None:

@@ -54,18 +54,20 @@ class TextTrack:
         self.prefixes = Prefixes()
         self._announced: TextProfile | None = None
         self._learned: TextProfile | None = None
+        # What it was made of.
+        self._basis: tuple[object, ...] = ()
         self._ms: Usage | None = None
         self._j: Usage | None = None
         self._lengths = ConformalBound(quantile=0.95, prior=0.0, window=256)
 
     def profile(self, announced: TextProfile) -> TextProfile:
         """What generations have made of an announced profile."""
-        if announced != self._announced:
+        if announced is not self._announced and announced != self._announced:
             self._begin(announced)
         return self._learned or announced
 
     def _begin(self, announced: TextProfile) -> None:
-        self._announced, self._learned = announced, None
+        self._announced, self._learned, self._basis = announced, None, ()
         one = announced
         self._ms = _usage((HOP_MS + one.overhead_ms, one.prefill_ms_per_token, one.decode_ms_per_token))
         self._j = _usage((one.overhead_j, one.prefill_j_per_token, one.decode_j_per_token))
@@ -84,7 +86,7 @@ class TextTrack:
             self.speed.forget()
         if self._j is not None and not done.energy.preliminary:
             self._j.observe(tokens, done.energy.energy_j, concurrency=together)
-        self._learned = self._made(announced)
+        self._follow(announced)
 
     def factor(self, together: int) -> float:
         """By what so many generations at a time slow each other down."""
@@ -98,19 +100,13 @@ class TextTrack:
         tokens = (prompt_tokens, completion_tokens)
         return Interval(self._ms.forecast(tokens), self._j.forecast(tokens))
 
-    def _made(self, announced: TextProfile) -> TextProfile:
-        made = announced
-        if self._ms is not None:
-            fixed, prefill, decode = self._ms.rates_k.tolist()
-            overhead_ms = max(0.0, fixed - HOP_MS)
-            made = replace(made, overhead_ms=overhead_ms, prefill_ms_per_token=prefill, decode_ms_per_token=decode)
-        if self._j is not None:
-            fixed, prefill, decode = self._j.rates_k.tolist()
-            made = replace(made, overhead_j=fixed, prefill_j_per_token=prefill, decode_j_per_token=decode)
-        if self._lengths.count >= LENGTHS_FROM:
-            high = max(1.0, self._lengths.bound)
-            made = replace(made, completion_tokens=max(1.0, self._lengths.typical), completion_p95_tokens=high)
-        return made
+    def _follow(self, announced: TextProfile) -> None:
+        """Make the learned profile of what was learned; most generations move none of it."""
+        ms, j = (None if learned is None else learned.rates for learned in (self._ms, self._j))
+        told = self._lengths.count >= LENGTHS_FROM
+        lengths = (self._lengths.typical, self._lengths.bound) if told else None
+        if self._basis != (basis := (ms, j, lengths)):
+            self._basis, self._learned = basis, _made(announced, ms, j, lengths)
 
     def heard(self, conversation: Conversation, done: Done) -> None:
         """Take what an answered prompt shows: how the arm counts tokens, what it had kept, what it has read."""
@@ -135,6 +131,27 @@ class TextTrack:
     @property
     def _typical(self) -> float:
         return self.speed.typical if self.speed.count else 1.0
+
+
+def _made(
+    announced: TextProfile,
+    ms: tuple[float, ...] | None,
+    j: tuple[float, ...] | None,
+    lengths: tuple[float, float] | None,
+) -> TextProfile:
+    """The announced profile with the rates and the lengths (typical, high) that generations have shown."""
+    made = announced
+    if ms is not None:
+        fixed, prefill, decode = ms
+        overhead_ms = max(0.0, fixed - HOP_MS)
+        made = replace(made, overhead_ms=overhead_ms, prefill_ms_per_token=prefill, decode_ms_per_token=decode)
+    if j is not None:
+        fixed, prefill, decode = j
+        made = replace(made, overhead_j=fixed, prefill_j_per_token=prefill, decode_j_per_token=decode)
+    if lengths is not None:
+        typical, high = lengths
+        made = replace(made, completion_tokens=max(1.0, typical), completion_p95_tokens=max(1.0, high))
+    return made
 
 
 def _stretched(expected_ms: float, factor: float) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from optimizer.online.pacing import Charge
 from optimizer.routes.fusion import Fused
+from orchestrator.errors import EdgewiseError
 from orchestrator.execution.course import TextEnd
 from orchestrator.execution.run import Progress, fusion_of
 from orchestrator.journal import Entry
@@ -26,6 +27,7 @@ from orchestrator.types import (
     Query,
     Reply,
     RoutingRecord,
+    TextQuery,
     Timings,
 )
 
@@ -60,6 +62,20 @@ class Ticket:
     tokens: int = 0
     owner: Owner | None = None
     overlay: str = ""
+    first_token_ms: float | None = None
+    token_ms: float | None = None
+    on_pace: bool = True
+
+    def spoke(self, query: TextQuery, end: TextEnd) -> None:
+        """A text that was sent in pieces has ended: how fast it went on, and whether it was as quick as was asked."""
+        if self.first_token_ms is None:
+            return
+        if end.completion_tokens > 1:
+            spent_ms = (time.monotonic() - self.started_s) * 1000.0 - self.first_token_ms
+            self.token_ms = max(0.0, spent_ms) / (end.completion_tokens - 1)
+        late = query.max_ttft_ms is not None and self.first_token_ms > query.max_ttft_ms
+        slow = query.max_tpot_ms is not None and (self.token_ms or 0.0) > query.max_tpot_ms
+        self.on_pace = not (late or slow)
 
 
 @dataclass(frozen=True)
@@ -111,7 +127,7 @@ def routing_record(ticket: Ticket, energy: Energy, spent: Timings) -> RoutingRec
         predicted_ms=float(offer.latency_r[index]),
         bound_energy_j=float(offer.energy_bound_r[index]),
         bound_ms=float(offer.latency_bound_r[index]),
-        budget_met=budget_met(progress.limits, energy, spent),
+        budget_met=budget_met(progress.limits, energy, spent) and ticket.on_pace,
         plan_id=plan_id,
         certificate=certificate,
         overlay=ticket.overlay,
@@ -135,7 +151,22 @@ def timings(ticket: Ticket) -> Timings:
         wait_ms=ticket.wait_s * 1000.0,
         infer_ms=progress.infer_s * 1000.0 if progress else 0.0,
         fuse_ms=progress.fuse_s * 1000.0 if progress else 0.0,
+        first_token_ms=ticket.first_token_ms,
+        token_ms=ticket.token_ms,
     )
+
+
+def left_ms(limits: Limits, ticket: Ticket) -> float:
+    """Milliseconds that are left of a request's latency budget."""
+    return limits.max_latency_ms - (time.monotonic() - ticket.started_s) * 1000.0
+
+
+def outcome_of(error: BaseException, ticket: Ticket) -> str:
+    """The journal's word for what ended a request; errors for the caller are told which request it was."""
+    if isinstance(error, EdgewiseError):
+        error.metadata.setdefault("requestId", ticket.request_id)
+        return error.reason
+    return "INTERNAL" if isinstance(error, Exception) else "CANCELLED"
 
 
 def log_line(entry: Entry) -> dict[str, object]:

@@ -182,8 +182,10 @@ def placed(query: Query | TextQuery, board: ArmBoard) -> list[ArmState]:
 
 def place(query: Query | TextQuery, fitting: Sequence[ArmState], board: ArmBoard) -> Place:
     """The arms of a query's task by whether they fit, given those that do of those that can be asked now."""
-    where = placement_of(query)
-    unfit = _indices(board.arms(query.task.name)) - _indices(fitting)
+    where, arms = placement_of(query), board.arms(query.task.name)
+    if where.anywhere and len(arms) == len(fitting):
+        return Place(tuple(fitting), texts=isinstance(query, TextQuery))
+    unfit = _indices(arms) - _indices(fitting)
     if not where.anywhere:
         of_task = (state for state in board.states if state.arm.task == query.task.name)
         unfit |= _indices(state for state in of_task if not where.allows(state.arm))

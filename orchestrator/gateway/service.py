@@ -14,7 +14,7 @@ from optimizer.routes.fusion import Fused
 from orchestrator import log
 from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
-from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
+from orchestrator.errors import BudgetInfeasible, RequestError, Unavailable
 from orchestrator.execution.attempt import Attempts
 from orchestrator.execution.course import TextEnd
 from orchestrator.execution.panel import Panel
@@ -28,8 +28,10 @@ from orchestrator.gateway.accounts import (
     Payer,
     TextReply,
     Ticket,
+    left_ms,
     log_line,
     make_reply,
+    outcome_of,
     routing_record,
     timings,
 )
@@ -47,18 +49,12 @@ from orchestrator.planning.planner import Planner
 from orchestrator.probing import Probing
 from orchestrator.routing.route import Decision, Wish
 from orchestrator.sleep.keeper import SleepKeeper
-from orchestrator.types import (
-    Arm,
-    BudgetRequest,
-    Delta,
-    Energy,
-    Limits,
-    Query,
-    Reply,
-    TextQuery,
-)
+from orchestrator.types import Arm, BudgetRequest, Delta, Energy, Limits, Query, Reply, TextQuery
 
 Asked = TypeVar("Asked")
+Started = TypeVar("Started")
+# Makes what a repeated call is answered; None where the client chose no id.
+Encode = Callable[[TextReply], bytes] | None
 
 # Log lines and metrics of a request follow its reply within this time.
 PUBLISH_S = 0.02
@@ -168,7 +164,7 @@ class Service:
                 ticket.wait_s = time.monotonic() - ticket.started_s
                 fused = await self._infer(query, ticket)
         except BaseException as error:
-            self._settle(ticket, self.conclude(ticket, _outcome(error, ticket)))
+            self._settle(ticket, self.conclude(ticket, outcome_of(error, ticket)))
             raise
         self.outcomes.answered_tensor(query.request_id, next(iter(query.inputs.values())))
         entry = self.conclude(ticket, "answered")
@@ -202,8 +198,7 @@ class Service:
         place, wish, decision, limits = await self._asked(ticket, query, ask, suits)
         limits = ticket.limits or limits
         shape = partial(place.shape, board=board)
-        again = self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=shape)
-        again = self._placed(query, again)
+        again = self._placed(query, self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=shape))
         progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
 
@@ -234,19 +229,19 @@ class Service:
             if not self.fleet.dormitory.sleepers or cause.reason not in WAKING_HELPS:
                 raise
             limits = ticket.limits or self.decider.limit(ticket, query.budget, query.deadline_s)
-            await self.keeper.rouse(ticket.task, suits, limits=limits, left_ms=_left_ms(limits, ticket), cause=cause)
+            await self.keeper.rouse(ticket.task, suits, limits=limits, left_ms=left_ms(limits, ticket), cause=cause)
         if ticket.charge is not None:
             self.pacing.settle(ticket.task, ticket.charge, 0.0)
             ticket.charge = None
         try:
-            return ask(replace(query.budget, max_latency_ms=max(0.0, _left_ms(limits, ticket))))
+            return ask(replace(query.budget, max_latency_ms=max(0.0, left_ms(limits, ticket))))
         finally:
             ticket.limits = limits
 
     # ---- text queries
 
     async def generate(
-        self, query: TextQuery, payer: Payer = ANYBODY, *, encode: Callable[[TextReply], bytes] | None = None
+        self, query: TextQuery, payer: Payer = ANYBODY, *, encode: Encode = None
     ) -> AsyncIterator[Delta | TextReply]:
         """Pieces of text as they come, then the end with joules and routing; arguments as of `infer`.
 
@@ -258,31 +253,59 @@ class Service:
         try:
             async with self.admission.enter(query.deadline_s):
                 ticket.wait_s = time.monotonic() - ticket.started_s
-                query, pieces = await self._generate(query, ticket)
+                query, pieces = await self._generate(query, ticket, self._text_runner.run)
                 async for piece in pieces:
                     if isinstance(piece, TextEnd):
                         end = piece
                     else:
+                        if ticket.first_token_ms is None and not query.whole:
+                            ticket.first_token_ms = (time.monotonic() - ticket.started_s) * 1000.0
                         yield piece
+            if end is not None:
+                ticket.spoke(query, end)
             if end is not None and query.owner is not None:
                 # Where the key's work is bound to nodes, so is the copy of the question.
                 self.personal.answered(query.owner, query, end.personal)
         except BaseException as error:
-            self._settle(ticket, self.conclude(ticket, _outcome(error, ticket)))
+            self._settle(ticket, self.conclude(ticket, outcome_of(error, ticket)))
             raise
+        if end is None:
+            self._settle(ticket, self.conclude(ticket, "answered"))
+            return
+        reply, kept = self._written(query, ticket, end, encode)
+        yield reply if kept is None else replace(reply, account=reply.account.after(await kept))
+
+    async def complete(self, query: TextQuery, payer: Payer = ANYBODY, *, encode: Encode = None) -> TextReply:
+        """The end alone of a text that nobody reads before it: `generate` without what passing pieces on costs."""
+        ticket = Ticket(query.request_id, query.task.name, time.monotonic(), payer=payer)
+        try:
+            async with self.admission.enter(query.deadline_s):
+                ticket.wait_s = time.monotonic() - ticket.started_s
+                query, ending = await self._generate(query, ticket, self._text_runner.end)
+                end = await ending
+            if query.owner is not None:
+                self.personal.answered(query.owner, query, end.personal)
+        except BaseException as error:
+            self._settle(ticket, self.conclude(ticket, outcome_of(error, ticket)))
+            raise
+        reply, kept = self._written(query, ticket, end, encode)
+        return reply if kept is None else replace(reply, account=reply.account.after(await kept))
+
+    def _written(
+        self, query: TextQuery, ticket: Ticket, end: TextEnd, encode: Encode
+    ) -> tuple[TextReply, Awaitable[float] | None]:
+        """Account for a text that has ended; its reply, and what must be kept before that leaves (`Till.settle`)."""
         self.outcomes.answered_text(query.request_id, "\n".join(message.content for message in query.messages))
         entry = self.conclude(ticket, "answered")
-        if end is None:
-            self._settle(ticket, entry)
-            return
         ticket.tokens = end.prompt_tokens + end.completion_tokens
         profile = "" if entry.limits is None else entry.limits.profile
         reply = TextReply(query.request_id, end, entry.energy, entry.routing, entry.timings, entry.account, profile)
-        kept = self._settle(ticket, entry, result=encode(reply) if encode else None)
-        yield reply if kept is None else replace(reply, account=entry.account.after(await kept))
+        return reply, self._settle(ticket, entry, result=encode(reply) if encode else None)
 
-    async def _generate(self, query: TextQuery, ticket: Ticket) -> tuple[TextQuery, AsyncIterator[Delta | TextEnd]]:
-        """The query as its tenant may ask it, and what comes of it."""
+    async def _generate(
+        self, query: TextQuery, ticket: Ticket, start: Callable[..., Started]
+    ) -> tuple[TextQuery, Started]:
+        """The query as its tenant may ask it, and what `start` (of the runner) makes of it."""
         query = self.placements.bind(query, ticket.payer.spender)
         if query.user:
             query = self.personal.claim(query, ticket.payer.spender.tenant)
@@ -295,17 +318,15 @@ class Service:
             decided = self.decider.decide(ticket, prompt, budget, deadline_s=query.deadline_s, wish=wish, shape=shape)
             return demand, wish, *decided
 
-        asked = await self._asked(ticket, query, ask, partial(texts.suits, query))
-        demand, wish, decision, limits = asked
+        demand, wish, decision, limits = await self._asked(ticket, query, ask, partial(texts.suits, query))
         limits = ticket.limits or limits
         shape = partial(demand.shape, board=self.fleet.board)
-        again = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape)
-        again = self._placed(query, again)
+        again = self._placed(query, self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape))
         ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
-        panel = Panel(texts.confidence_of(ticket.plan) if ticket.plan else texts.as_told)
-        return query, self._text_runner.run(query, progress, again, panel=panel, figures=demand.figures)
+        panel = Panel(texts.confidence_of(ticket.plan, query) if ticket.plan else texts.as_told)
+        return query, start(query, progress, again, panel=panel, figures=demand.figures)
 
     def answered_from_cache(self, query: TextQuery, payer: Payer) -> None:
         """A request was answered without any work: it is in journal, metrics and log, and cost nothing."""
@@ -368,25 +389,11 @@ class Service:
         """Count and log what has ended since the last time."""
         ended, self._unpublished = self._unpublished, []
         for entry, progress in ended:
-            self._count(entry, progress)
+            if progress is None:
+                self.metrics.refused(entry.outcome)
+            else:
+                self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
+                self.metrics.spoken(entry.timings)
         log.requests.write([log_line(entry) for entry, _ in ended])
         self.finals.expire()
         self.pacing.keep(time.monotonic())
-
-    def _count(self, entry: Entry, progress: Progress | None) -> None:
-        if progress is None:
-            self.metrics.refused(entry.outcome)
-        else:
-            self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
-
-
-def _left_ms(limits: Limits, ticket: Ticket) -> float:
-    return limits.max_latency_ms - (time.monotonic() - ticket.started_s) * 1000.0
-
-
-def _outcome(error: BaseException, ticket: Ticket) -> str:
-    """The journal's word for what ended a request; errors for the caller are told which request it was."""
-    if isinstance(error, EdgewiseError):
-        error.metadata.setdefault("requestId", ticket.request_id)
-        return error.reason
-    return "INTERNAL" if isinstance(error, Exception) else "CANCELLED"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 
@@ -128,8 +129,8 @@ def as_told(_expert: str, done: Done) -> float | None:
     return done.margin_fraction
 
 
-def confidence_of(plan: Plan) -> Confidence:
-    """How sure one may be of an expert's answer, by what was learned of margins and lengths."""
+def confidence_of(plan: Plan, query: TextQuery) -> Confidence:
+    """How sure one may be of an expert's answer to a query, by what was learned of such answers to such prompts."""
     model = plan.model.model if isinstance(plan.model, CombinedModel) else plan.model
     heads = model.heads if isinstance(model, TaskModel) else None
     if isinstance(heads, MixedHeads):
@@ -138,10 +139,12 @@ def confidence_of(plan: Plan) -> Confidence:
     if not isinstance(model, TaskModel) or not isinstance(heads, TextHeads):
         return as_told
     texts, row_of = heads, {expert: row for row, expert in enumerate(model.experts)}
+    # Most answers are one expert's and nobody asks how sure it is; of those of a cascade, several may be asked about.
+    foreseen = cache(partial(texts.foreseen, query.prompt))
 
     def confidence(expert: str, done: Done) -> float | None:
         if done.margin_fraction is None or expert not in row_of:
             return done.margin_fraction
-        return texts.confidence(row_of[expert], done.margin_fraction, done.completion_tokens)
+        return texts.confidence(row_of[expert], done.margin_fraction, done.completion_tokens, foreseen=foreseen())
 
     return confidence

@@ -149,15 +149,15 @@ def _price(figures: TextFigures, board: ArmBoard, state: ArmState, asked: _Asked
     figures.prompt_tokens_n[n], figures.cached_tokens_n[n] = prompt_tokens, cached
     read_tokens = prompt_tokens - cached
     together = track.factor(1 + board.nodes[state.arm.node].pending)
-    figures.service_ms_n[n] = track.typically_ms((HOP_MS + profile.cost_ms(read_tokens, mean)) * together)
+    figures.service_ms_n[n] = ms = track.typically_ms((HOP_MS + profile.cost_ms(read_tokens, mean)) * together)
     bound_ms = track.at_most_ms((HOP_MS + profile.cost_ms(prompt_tokens * TOKENS_MARGIN, high)) * together)
-    figures.service_bound_ms_n[n] = max(bound_ms, figures.service_ms_n[n])
+    figures.service_bound_ms_n[n] = max(bound_ms, ms)
     if state.arm.energy.provenance is not Provenance.UNMEASURED:
         typical, bound = board.energy_factors(n)
         load_j = missing_j(state.arm.residency)
-        figures.energy_j_n[n] = load_j + profile.cost_j(read_tokens, mean) * typical
+        figures.energy_j_n[n] = joules = load_j + profile.cost_j(read_tokens, mean) * typical
         bound_j = load_j + profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
-        figures.energy_bound_j_n[n] = max(bound_j, figures.energy_j_n[n])
+        figures.energy_bound_j_n[n] = max(bound_j, joules)
     if vocabulary(state.arm):
         _price_turns(figures, board, state, asked)
 

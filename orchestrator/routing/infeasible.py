@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.admission import overloaded
+from orchestrator.admission import MIN_RETRY_AFTER_S, overloaded
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
+from orchestrator.residency import left_ms
 from orchestrator.routing.route import Decision
 from orchestrator.types import Limits, OnInfeasible
 
@@ -27,6 +28,9 @@ def why_infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
     crowded_r = _crowded(decision)
     affordable_r = (offer.available_r | crowded_r) & (offer.energy_bound_r <= limits.max_energy_j)
     if (affordable_r & (decision.table.unloaded_ms() <= limits.max_latency_ms)).any():
+        held_back = _by_loads(decision, affordable_r, limits.max_latency_ms)
+        if held_back is not None:
+            return held_back
         excess_ms = float(offer.latency_bound_r[affordable_r].min()) - limits.max_latency_ms
         return overloaded(excess_ms / 1000.0)
     fallback = decision.choice.fallback
@@ -38,6 +42,34 @@ def why_infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
     if fallback is None:
         return Unavailable("NO_NODE", "No connected node can serve this request now.", retry_after_s=RETRY_AFTER_S)
     return BudgetInfeasible(min_energy_j=fallback.min_energy_j, min_latency_ms=fallback.min_latency_ms)
+
+
+def _by_loads(decision: Decision, affordable_r: NDArray[np.bool_], max_latency_ms: float) -> EdgewiseError | None:
+    """Where only experts that are not in memory keep routes from fitting: when to come back if one is being loaded,
+    else what a budget must allow for a load; nobody loads it for a request that is refused."""
+    offer, load_ms_r = decision.offer, decision.load_ms_r
+    if load_ms_r is None:
+        return None
+    fits_r = offer.latency_bound_r - load_ms_r <= max_latency_ms
+    held = np.flatnonzero(affordable_r & offer.available_r & fits_r & (load_ms_r > 0.0))
+    if not held.size:
+        return None
+    away = [arm for r in held for arm in decision.table.away(int(r))]
+    loading = [(left_ms(arm.residency), arm) for arm in away if arm.residency and arm.residency.state == "loading"]
+    if not loading:
+        return BudgetInfeasible(
+            min_energy_j=float(offer.energy_bound_r[held].min()),
+            min_latency_ms=float(offer.latency_bound_r[held].min()),
+        )
+    soonest_ms, arm = min(loading, key=lambda pair: pair[0])
+    progress = arm.residency.progress_fraction if arm.residency else None
+    told = {"state": "loading", "expert": arm.expert, "node": arm.node, "etaS": f"{soonest_ms / 1e3:.3f}"}
+    return Unavailable(
+        "EXPERT_LOADING",
+        "The expert is being loaded and would answer too late; try again when it is in memory, or allow more time.",
+        retry_after_s=max(soonest_ms / 1e3, MIN_RETRY_AFTER_S),
+        metadata=told if progress is None else {**told, "progressFraction": f"{progress:.3f}"},
+    )
 
 
 def _crowded(decision: Decision) -> NDArray[np.bool_]:

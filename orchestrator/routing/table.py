@@ -22,6 +22,7 @@ from orchestrator.routing.binding import BoundRoute, Footing
 from orchestrator.routing.figures import Figures, TextFigures
 from orchestrator.routing.stages import Stages
 from orchestrator.routing.turns import MIXTURE
+from orchestrator.types import Arm
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -43,6 +44,7 @@ class RouteTable:
         # What it was made for; as long as that is the same, so is the table.
         self.footing = footing
         self._board: Figures = board
+        self._states = board.states
         self.model_m = np.array([route.model_index for route in bound], dtype=np.intp)
         # What bindings of one model route have in common is asked of that route.
         self._routes = {route.model_index: route.route for route in bound}
@@ -73,6 +75,8 @@ class RouteTable:
                 self._alone.setdefault(route.experts[0], []).append(m)
         self._uses: dict[str, Bools] = {}
         self._uses_none = np.zeros(len(bound), dtype=bool)
+        # What was estimated last and its values by bound route; the same on whatever figures, so that copies share it.
+        self._qualities: list[Floats] = []
         self._forget()
 
     def _of_each(self, value: Callable[[Route], int]) -> Indices:
@@ -89,7 +93,6 @@ class RouteTable:
         self._expected_krs = np.zeros((2, *shape[:2]))
         self._energy_bound_r = self._latency_bound_r = np.zeros(shape[0])
         self._first: dict[int, int | None] = {}
-        self._qualities: tuple[Floats, Floats] | None = None
         self._available = np.zeros(shape[0], dtype=bool)
 
     def priced(self, figures: Figures) -> RouteTable:
@@ -145,6 +148,11 @@ class RouteTable:
             return None
         return np.asarray((load_ms_n[self._arms_rsf] * self._mask_rsf).max(axis=2).sum(axis=1))
 
+    def away(self, r: int) -> list[Arm]:
+        """A route's arms that are not in memory."""
+        arms = [self._states[index].arm for stage in self.bound[r].arms for index in stage]
+        return [arm for arm in arms if arm.residency is not None and arm.residency.away]
+
     def cached_tokens(self) -> Floats | None:
         """Tokens (r) of a text that each route's experts need not read again, typically; None for what is no text."""
         if not isinstance(self._board, TextFigures):
@@ -195,8 +203,8 @@ class RouteTable:
 
     def _quality(self, quality_m: Floats) -> Floats:
         """Of each bound route; what was announced is the same for every query."""
-        if self._qualities is None or self._qualities[0] is not quality_m:
-            self._qualities = quality_m, quality_m.take(self.model_m)
+        if not self._qualities or self._qualities[0] is not quality_m:
+            self._qualities[:] = quality_m, quality_m.take(self.model_m)
         return self._qualities[1]
 
     def _expected(self, reach_ms: Floats) -> Floats:

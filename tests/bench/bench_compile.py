@@ -1,5 +1,7 @@
 """Compiled forms of the shipped digit experts on the CPU: milliseconds, time to load, bytes and accuracy beside the
 model as it came. Batch 1, one thread, all forms of an expert in turns in one process.
+
+``--device cuda`` measures a network on a GPU instead, see `cuda_forms`; without one it says ``not run`` and exits 77.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from nodes.compile.pipeline import Bounds, Compiled, Pipeline
 from nodes.inventory import load_inventory
 from nodes.worker.sessions import Sessions
 from nodes.zoo.catalog import load_catalog
+from tests.bench import cuda_forms
 from tests.bench.harness import Bar, Row, main
 
 FORMS = {str(precision): Form(Runtime.ORT, precision) for precision in Precision}
@@ -117,4 +120,8 @@ def run() -> list[Row]:
 
 
 if __name__ == "__main__":
+    if "--device" in sys.argv:
+        if sys.argv[sys.argv.index("--device") + 1 :][:1] != ["cuda"]:
+            raise SystemExit("--device: cuda, or nothing for the CPU")
+        main(stem="compile", run=cuda_forms.run, bars=cuda_forms.BARS)
     main(stem="compile", run=run, bars=BARS)

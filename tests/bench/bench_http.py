@@ -4,6 +4,10 @@ One mock expert behind all of them, fan-out 1, blocks in turn. Edgewise: gateway
 process are counted apart; its agent asks the mock as any OpenAI-compatible server. LiteLLM: the proxy's process.
 TensorZero runs inside its client's process; what is taken off for the bar of the gateway alone is the client with
 nothing in between: the same calls straight to the mock. The mock itself is nobody's cost.
+
+Beside them runs `http_relay`: what the gateway's libraries take with nothing of ours between them. It decides nothing
+and keeps no books, so that no gateway on these libraries takes less: `floor_cpu_vs_*` is what the bars' ratios would be
+with it, and a bar that is below its floor cannot be met this way. It holds no bar itself.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -84,7 +89,15 @@ class Peer:
 
 
 def _cpu_s(processes: tuple[psutil.Process, ...]) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
+    return sum(_clock_s(process) for process in processes)
+
+
+def _clock_s(process: psutil.Process) -> float:
+    """User and system time; by the process's own clock where there is one, as ticks are 10 ms and blocks are short."""
+    if platform.system() == "Linux":
+        # What clock_getcpuclockid(3) gives.
+        return time.clock_gettime((~process.pid << 3) | 2)
+    return sum(process.cpu_times()[:2])
 
 
 @contextlib.contextmanager
@@ -150,6 +163,17 @@ def _edgewise(stack: contextlib.ExitStack, url: str, folder: Path) -> Peer:
     return Peer("edgewise", _caller(stack, sys.executable, "http", http, log=folder / "caller"), parts)
 
 
+def _floor(stack: contextlib.ExitStack, folder: Path) -> Peer:
+    http, grpc = _free_port(), _free_port()
+    relay = (sys.executable, "-m", "tests.bench.http_relay")
+    gateway = stack.enter_context(started(*relay, "gateway", str(http), str(grpc), log=folder / "relay"))
+    node = stack.enter_context(started(*relay, "node", str(grpc), log=folder / "relay-node"))
+    if not _wait(f"127.0.0.1:{http}"):
+        raise SystemExit(f"the relay does not answer: {(folder / 'relay').read_text()[-500:]}")
+    parts = {"gateway": family(gateway.pid), "node": family(node.pid)}
+    return Peer("floor", _caller(stack, sys.executable, "http", f"127.0.0.1:{http}", log=folder / "relayed"), parts)
+
+
 def _litellm(stack: contextlib.ExitStack, url: str, folder: Path) -> Peer | None:
     python = install("litellm")
     if python is None:
@@ -183,7 +207,8 @@ def _measure() -> list[Row]:
         if not _wait(address):
             raise SystemExit("the mock does not answer")
         direct = Peer("direct", _caller(stack, sys.executable, "http", address, log=folder / "direct"))
-        found = [direct, _edgewise(stack, url, folder), _tensorzero(stack, url, folder), _litellm(stack, url, folder)]
+        ours = [direct, _edgewise(stack, url, folder), _floor(stack, folder)]
+        found = [*ours, _tensorzero(stack, url, folder), _litellm(stack, url, folder)]
         peers = {peer.name: peer for peer in found if peer is not None}
         for peer in peers.values():
             peer.block(calls=CALLS, keep=False)
@@ -199,14 +224,17 @@ def _rows(peers: dict[str, Peer]) -> list[Row]:
     for name, peer in peers.items():
         for part, values in peer.cpu_ms.items():
             figures[f"cpu_ms_{name}_{part}"] = values, "ms"
-    gateway = np.array(peers["edgewise"].cpu_ms["gateway"])
+    gateway, floor = (np.array(peers[name].cpu_ms["gateway"]) for name in ("edgewise", "floor"))
     if "tensorzero" in peers:
         total = np.array(peers["tensorzero"].total_ms())
         alone = np.maximum(total - np.array(peers["direct"].total_ms()), 1e-9)
         figures["gateway_cpu_vs_tensorzero"] = (gateway / alone).tolist(), "ratio"
+        figures["floor_cpu_vs_tensorzero"] = (floor / alone).tolist(), "ratio"
         figures["total_cpu_vs_tensorzero"] = (np.array(peers["edgewise"].total_ms()) / total).tolist(), "ratio"
     if "litellm" in peers:
-        figures["gateway_cpu_vs_litellm"] = (gateway / np.array(peers["litellm"].cpu_ms["gateway"])).tolist(), "ratio"
+        proxy = np.array(peers["litellm"].cpu_ms["gateway"])
+        figures["gateway_cpu_vs_litellm"] = (gateway / proxy).tolist(), "ratio"
+        figures["floor_cpu_vs_litellm"] = (floor / proxy).tolist(), "ratio"
     rows = []
     for metric, (values, unit) in figures.items():
         low, middle, high = spread(values)

@@ -1,17 +1,21 @@
 """The gate on the skill suites: learned from the reference as the gateway learns, replayed on the test questions.
 
-Joules of an expert are those of its mean answer on the reference, as in an arm's profile; no milliseconds.
-Shape letters: q questions, e experts, r routes.
+The gate decides by the joules of an expert's mean answer on the reference, as by an arm's profile; what is charged is
+what each answer that was asked for took. No milliseconds.
+
+Shape letters: q questions, e experts, r routes, s stages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.deciding.offer import RouteTable
-from optimizer.evidence.replay import Costs, Outcome, ReplayTable
+from optimizer.evidence.replay import Costs, ReplayTable
 from optimizer.evidence.texts import TextEvidence
 from optimizer.fitting.logistic import logit
 from optimizer.heads.texts import TextHeads
@@ -19,10 +23,29 @@ from optimizer.learning.learn import learn_text, predict
 from optimizer.learning.prices import decide
 from tests.bench.skills_table import Table
 
+Floats = NDArray[np.float64]
+
 LEAST = 0.005
 
 
-def outcomes(reference: Table, test: Table) -> Mapping[str, Outcome]:
+@dataclass(frozen=True)
+class Auto:
+    """A profile of the gate.
+
+    Args:
+        known_right: Share of right answers on the reference, by heads that had not seen the question.
+        known_j: Joules there.
+        right_q: 1 where the answer to a test question is right.
+        energy_j_q: Joules of all answers that it asked for.
+    """
+
+    known_right: float
+    known_j: float
+    right_q: Floats
+    energy_j_q: Floats
+
+
+def outcomes(reference: Table, test: Table) -> Mapping[str, Auto]:
     """What each profile of the gate does to the test questions."""
     costs = Costs(reference.energy_j_qe.mean(axis=0), np.ones(len(reference.experts)))
     model = learn_text(_evidence(reference), costs)
@@ -30,16 +53,18 @@ def outcomes(reference: Table, test: Table) -> Mapping[str, Outcome]:
     if not isinstance(model.heads, TextHeads):
         raise TypeError("texts have heads of texts")
     log_odds_qe = logit(np.clip(model.heads.predict_many(prompts), LEAST, 1 - LEAST))
-    predictions = predict(model.links, RouteTable.of(model.routes, model.experts), costs, log_odds_qe=log_odds_qe)
+    routes = RouteTable.of(model.routes, model.experts)
+    predictions = predict(model.links, routes, costs, log_odds_qe=log_odds_qe)
     tokens_qe = test.completion_tokens_qe.astype(np.float64)
-    confidence_qe = np.column_stack(
-        [one.chances(test.margin_qe[:, e], tokens_qe[:, e]) for e, one in enumerate(model.heads.confidences)]
-    )
+    confidence_qe = model.heads.confidence_many(prompts, test.margin_qe, tokens_qe)
     table = ReplayTable.of(model.routes, _evidence(test).as_classes(confidence_qe), costs)
-    found = {}
+    rows_q, found = np.arange(len(prompts)), {}
     for name, price in model.prices.items():
-        pinned_q = None if price.pinned is None else np.full(len(prompts), price.pinned)
-        found[name] = table.pick(decide(predictions, price.price_per_j) if pinned_q is None else pinned_q)
+        route_q = decide(predictions, price.price_per_j) if price.pinned is None else np.full(len(rows_q), price.pinned)
+        asked_qse = table.reached_qrs[rows_q, route_q][:, :, None] * routes.member_rse[route_q]
+        energy_j_q = np.einsum("qse,qe->q", asked_qse, test.energy_j_qe)
+        right_q = table.correct_qr[rows_q, route_q]
+        found[name] = Auto(price.expected_quality, price.expected_energy_j, right_q, energy_j_q)
     return found
 
 

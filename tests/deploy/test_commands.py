@@ -49,7 +49,8 @@ def test_files_that_ship_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["files"]) == 0
     named = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert all(path.exists() for path in named)
-    assert {path.parent.name for path in named} == set(SHIPPED)
+    assert {path.parent.name for path in named} == {*SHIPPED, "deploy"}
+    assert {path.name for path in named if path.parent.name == "deploy"} == {"verify-orin.sh", "verify-rtx.sh"}
     assert main(["files", "kubernetes"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
 

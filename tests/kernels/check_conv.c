@@ -1,5 +1,7 @@
-/* Every instruction set of a build against three nested loops, at odd sizes and under random masks. Built for another
-   processor, it runs under an emulator. Prints one line per instruction set; exits 1 where one is wrong. */
+/* Every instruction set of a build against three nested loops, as `test_masked_conv.py` and `test_depthwise.py` hold them
+   to formulas: odd sizes, 1x1 and 3x3, both strides, both poolings, some, all and no channels. Built for another
+   processor, it runs under an emulator. Prints one line per instruction set; exits 1 where one is wrong. With an
+   argument it spoils one number of each convolution in between, as a control. */
 
 #include <math.h>
 #include <stdio.h>
@@ -38,44 +40,93 @@ static double naive(const Conv *c, const Call *call, int o, int y, int x)
     return c->relu && sum < 0 ? 0 : sum;
 }
 
+/* Channels that are not asked for hold not-a-number and must not be read; groups that are not keep what was there. */
+enum { SOME, FULL, NO_INPUTS, NO_OUTPUTS, KINDS };
+#define UNTOUCHED 7.0f
+
+static void choose(int kind, const Conv *c, Call *call, int32_t *in, int32_t *out)
+{
+    for (int i = 0; i < c->inputs; i++)
+        if (kind == FULL || kind == NO_OUTPUTS || (kind == SOME && rand() % 2))
+            in[call->in_count++] = i;
+    for (int g = 0; g < c->outputs / GROUP; g++)
+        if (kind == FULL || kind == NO_INPUTS || (kind == SOME && (g == 0 || rand() % 2)))
+            out[call->out_count++] = g;
+}
+
+static int listed(const int32_t *list, int count, int wanted)
+{
+    for (int i = 0; i < count; i++)
+        if (list[i] == wanted)
+            return 1;
+    return 0;
+}
+
+static void silence(const Conv *c, const Call *call, float *input)
+{
+    const int channels = (c->inputs + GROUP - 1) / GROUP * GROUP, pixels = c->height * c->width;
+    for (int i = 0; i < channels; i++)
+        for (int p = 0; p < pixels && !listed(call->in, call->in_count, i); p++)
+            input[(i / GROUP * pixels + p) * GROUP + i % GROUP] = NAN;
+}
+
+static int overwritten(const Conv *c, const Call *call)
+{
+    const int floats = c->out_height * c->out_width * GROUP;
+    for (int g = 0; g < c->outputs / GROUP; g++)
+        for (int f = 0; f < floats && !listed(call->out, call->out_count, g); f++)
+            if (call->output[g * floats + f] != UNTOUCHED)
+                return 1;
+    return 0;
+}
+
+/* Infinite where something is not a number: fmax alone would pass over it. */
+static double apart(double found, double expected) { return isfinite(found) ? fabs(found - expected) : INFINITY; }
+
 static double worst_of(const Conv *c, const Call *call)
 {
     double worst = 0, largest = 1e-30;
+    const int pixels = c->out_height * c->out_width;
     for (int k = 0; k < call->out_count * GROUP; k++) {
         const int o = call->out[k / GROUP] * GROUP + k % GROUP;
-        for (int p = 0; p < c->out_height * c->out_width; p++) {
+        double most = -INFINITY, sum = 0;
+        for (int p = 0; p < pixels; p++) {
             const double expected = naive(c, call, o, p / c->out_width, p % c->out_width);
-            const double found = call->output[(o / GROUP * c->out_height * c->out_width + p) * GROUP + o % GROUP];
-            worst = fmax(worst, fabs(found - expected));
+            worst = fmax(worst, apart(call->output[(o / GROUP * pixels + p) * GROUP + o % GROUP], expected));
             largest = fmax(largest, fabs(expected));
+            most = fmax(most, expected);
+            sum += expected;
         }
+        worst = fmax(worst, apart(call->pooled[o], c->pooling == POOL_MAX ? most : sum / pixels));
     }
-    return worst / largest;
+    return overwritten(c, call) ? INFINITY : worst / largest;
 }
 
-static double check(ConvRun run, const int *size, int kernel, int stride)
+static double check(ConvRun run, const int *size, int kernel, int stride, int kind, int pooling, int spoil)
 {
     Conv c = {size[0], size[1], size[2], size[3], (size[2] - 1) / stride + 1, (size[3] - 1) / stride + 1,
-              kernel, stride, 1, POOL_MAX, NULL, NULL};
-    const int groups = c.outputs / GROUP, in_groups = (c.inputs + GROUP - 1) / GROUP;
+              kernel, stride, kind != FULL, pooling, NULL, NULL};
+    const int in_groups = (c.inputs + GROUP - 1) / GROUP;
+    const long out_floats = (long)c.outputs * c.out_height * c.out_width;
     int32_t in[128], out[16];
     Call call = {.in = in, .out = out};
-    for (int i = 0; i < c.inputs; i++)
-        if (rand() % 2)
-            in[call.in_count++] = i;
-    for (int g = 0; g < groups; g++)
-        if (g == 0 || rand() % 2)
-            out[call.out_count++] = g;
+    choose(kind, &c, &call, in, out);
     c.weights = filled((long)c.outputs * c.inputs * kernel * kernel);
     c.bias = filled(c.outputs);
-    call.input = filled((long)in_groups * GROUP * c.height * c.width);
-    call.output = filled((long)c.outputs * c.out_height * c.out_width);
+    float *input = filled((long)in_groups * GROUP * c.height * c.width);
+    silence(&c, &call, input);
+    call.input = input;
+    call.output = filled(out_floats);
+    for (long f = 0; f < out_floats; f++)
+        call.output[f] = UNTOUCHED;
     call.pooled = filled(c.outputs);
     run(&c, &call);
+    if (spoil && call.out_count)
+        call.output[call.out[0] * GROUP * c.out_height * c.out_width] += 1;
     const double worst = worst_of(&c, &call);
     free((void *)c.weights);
     free((void *)c.bias);
-    free((void *)call.input);
+    free(input);
     free(call.output);
     free(call.pooled);
     return worst;
@@ -123,7 +174,7 @@ static double check_depthwise(DepthRun run, const int *size, int stride)
     return worst;
 }
 
-int main(void)
+int main(int count, char **spoil)
 {
     int wrong = 0;
     for (int isa = 0; isa < ISA_COUNT; isa++) {
@@ -135,8 +186,10 @@ int main(void)
             for (int stride = 1; stride < 3; stride++)
                 worst = fmax(worst, check_depthwise(edgewise_depthwise_for(isa), SIZES[s], stride));
         for (size_t s = 0; s < sizeof SIZES / sizeof *SIZES; s++)
-            for (int kind = 0; kind < 4; kind++)
-                worst = fmax(worst, check(run, SIZES[s], kind / 2 ? 3 : 1, kind % 2 + 1));
+            for (int k = 0; k < 4 * KINDS; k++)
+                for (int mean = 0; mean < 2; mean++)
+                    worst = fmax(worst, check(run, SIZES[s], k / 2 % 2 ? 3 : 1, k % 2 + 1, k / 4,
+                                              mean ? POOL_MEAN : POOL_MAX, count > 1 && spoil[1]));
         printf("%s %.3g\n", NAMES[isa], worst);
         wrong |= !(worst <= 1e-4);
     }

@@ -54,6 +54,18 @@ def test_whole_programs_are_right_on_neon_under_emulation(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(compiler() is None or not available(), reason="not run: no C compiler")
+def test_layers_are_right_on_every_instruction_set_here(tmp_path: Path) -> None:
+    """What the emulator runs, run here; and the control: it fails where one number is spoilt in between."""
+    cc = compiler()
+    assert cc is not None
+    check = str(built(cc, tmp_path / "check"))
+    found = results([check])
+    assert set(found) == {isa.name.lower() for isa in Isa if runs(isa)}
+    assert max(found.values()) <= 1e-4
+    assert subprocess.run([check, "spoil"], capture_output=True).returncode == 1
+
+
+@pytest.mark.skipif(compiler() is None or not available(), reason="not run: no C compiler")
 def test_whole_programs_agree_on_every_instruction_set_here(tmp_path: Path) -> None:
     """What the emulator runs, run here; and the control: it fails where a layer is spoilt in between."""
     cc = compiler()

@@ -35,6 +35,7 @@ from kernels.masked_conv.reference import masked_conv  # noqa: E402
 from kernels.masked_conv.triton import MaskedConv, list_active, union  # noqa: E402
 from kernels.predictor.triton import Predictor  # noqa: E402
 from nodes.worker.text.sampling import probabilities  # noqa: E402
+from tests.kernels.golden_gate import golden  # noqa: E402
 
 TOLERANCE = 1e-4
 # inputs, outputs, height, width: odd, tiny, and more than one tile of pixels.
@@ -187,6 +188,14 @@ def test_weights_of_the_best_experts(experts: int, k: int) -> None:
     assert found[0].nonzero()[0].tolist() == list(range(k))
     with pytest.raises(ShapeError, match="experts can be taken"):
         gate.top_weights(on(scores), experts + 1)
+
+
+def test_the_gate_gives_the_golden_vectors() -> None:
+    for one in golden():
+        weights = gate.top_weights(on(one.score_e[None].astype(np.float32)), one.k)
+        np.testing.assert_allclose(host(weights)[0], one.weight_e, atol=1e-6)
+        found = host(gate.mixed(on(one.logit_ev[None].astype(np.float32)), weights))[0]
+        np.testing.assert_allclose(found, one.mixed_v, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def test_an_average_is_the_one_that_texts_are_written_from() -> None:

@@ -60,7 +60,7 @@ def test_flags_come_from_the_environment_too(
 def test_doctor_is_content_with_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = _run(capsys, "doctor", "-o", "json", "--profile", "rtx-4090")
     checks = {row["check"]: row for row in json.loads(out)}
-    expected = {"python", "packages", "disk", "catalogue", "worker", "sandbox", "energy", "identity"}
+    expected = {"python", "packages", "disk", "catalogue", "worker", "kernels", "sandbox", "energy", "identity"}
     assert set(checks) == expected
     assert all(row["ok"] for row in checks.values())
     assert code == ExitCode.OK

@@ -6,6 +6,7 @@ In the second, the node's side of the cable refuses every connection from outsid
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -18,8 +19,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from nodes.zoo.catalog import load_catalog
 from tests.fakes.processes import EDGEWISE, REPOSITORY, START_S, Running, free_port
 
 pytestmark = pytest.mark.system
@@ -221,11 +224,40 @@ def test_between_two_machines_nodes_need_no_open_port(house: House) -> None:
     wait_for(lambda: has_joined(gateway), gateway, node)
     assert listeners(NODE_SPACE) == []
 
-    # Without TLS, without a key, and with both: a client on the node's machine.
-    ask = (*here, *EDGEWISE, "--gateway", f"{GATEWAY_ADDRESS}:8421")
-    shown = house.run(*ask, "--ca", str(house.folder / "gateway" / "identity" / "ca.pem"), "status")
+    # A client on the node's machine, with TLS: what it asks is answered over the connection that the node opened.
+    ask = (
+        *here,
+        *EDGEWISE,
+        "--gateway",
+        f"{GATEWAY_ADDRESS}:8421",
+        "--ca",
+        str(house.folder / "gateway/identity/ca.pem"),
+    )
+    shown = house.run(*ask, "status")
     assert (shown.returncode, "box" in shown.stdout) == (0, True), shown.stderr
-    assert house.run(*there, *EDGEWISE, "--gateway", f"{GATEWAY_ADDRESS}:8421", "node", "revoke", "box").returncode == 0
+    digit = house.folder / "digit.npy"
+    np.save(digit, load_catalog().held_out.inputs[0])
+    answered = house.run(*ask, "infer", str(digit), "-o", "json")
+    assert json.loads(answered.stdout)["label"] == str(load_catalog().held_out.labels_n[0]), answered.stderr
+
+    # Who comes with a used token, with another gateway's, or with a token for another name is told which it is.
+    operator = (*there, *EDGEWISE, "--gateway", f"{GATEWAY_ADDRESS}:8421")
+    bound = json.loads(house.run(*operator, "token", "create", "--name", "mine", "-o", "json").stdout)["text"]
+    for token, name, said in (
+        (line[-1], "again", "CREDENTIAL_INVALID"),
+        (f"K10{'0' * 64}::{bound.partition('::')[2]}", "mine", "was not sent"),
+        (bound, "thief", "CREDENTIAL_INVALID"),
+    ):
+        turned_away = house.run(*here, *EDGEWISE, *line[:-1], token, "--name", name, "--no-run")
+        assert (turned_away.returncode, said in turned_away.stderr) == (5, True), turned_away.stderr
+    # Control: under its own name the last one is good.
+    assert house.run(*here, *EDGEWISE, *line[:-1], bound, "--name", "mine", "--no-run").returncode == 0
+
+    assert house.run(*operator, "node", "revoke", "box").returncode == 0
+    revoked_s = time.monotonic()
+    refused = house.run(*ask, "infer", str(digit))
+    assert (refused.returncode, "no connected node" in refused.stderr) == (6, True), refused.stderr
     assert node.popen.wait(5.0) == 5
+    assert time.monotonic() - revoked_s < 5.0
     gateway.popen.send_signal(signal.SIGTERM)
     assert gateway.popen.wait(15.0) == 0

@@ -42,7 +42,10 @@ async def answer_of(server: Path, folder: Path) -> tuple[str, dict[str, object],
             await until(lambda: live.gateway.planner.standing("chat"))
             async with AsyncOpenAI(base_url=f"{live.http}/v1", api_key="none") as client:
                 reply = await client.chat.completions.create(
-                    model="skills-dates", messages=[{"role": "user", "content": QUESTION}], temperature=0
+                    model="skills-dates",
+                    messages=[{"role": "user", "content": QUESTION}],
+                    temperature=0,
+                    max_tokens=16,
                 )
         finally:
             agent.drain("the test ends")

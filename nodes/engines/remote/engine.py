@@ -130,15 +130,18 @@ class RemoteEngine:
                 raise DeadlinePassed("the deadline passed while the text waited")
             job.on_start()
             queue_ms = (time.monotonic() - queued_s) * 1e3
+            if job.whole and not job.embed:
+                for piece in await self._whole(job, queue_ms):
+                    yield piece
+                return
             async with aclosing((self._embed if job.embed else self._answer)(job, queue_ms)) as pieces:
                 async for piece in pieces:
                     yield piece
         finally:
             self._slots.give_back()
 
-    async def _answer(self, job: TextJob, queue_ms: float) -> AsyncGenerator[TextPiece | TextEnd]:
-        started_s = time.monotonic()
-        first_token_ms = None
+    def _asked(self, job: TextJob) -> tuple[Reading, dict[str, Any]]:
+        """What will be made of the answer, and what the server is asked."""
         wanted = job.max_tokens or DEFAULT_TOKENS
         size = sum(len(content.encode()) for _, content in job.messages)
         reading = Reading(size, min(wanted, affordable_tokens(job, size)), wanted)
@@ -146,18 +149,28 @@ class RemoteEngine:
         body = request_body(job, self._models[job.arm], tokens=reading.asked_tokens, logprobs="logprobs" in able)
         if job.scope and "cache_salt" in able:
             body["cache_salt"] = job.scope
-        if job.whole:
-            piece = _piece(job, reading, await self._server.whole_chat(body))
-            if piece is not None:
-                yield piece
-        else:
-            async with aclosing(self._server.chat(body)) as events:
-                async for event in events:
-                    piece = _piece(job, reading, event)
-                    if piece is not None:
-                        if first_token_ms is None:
-                            first_token_ms = (time.monotonic() - started_s) * 1e3
-                        yield piece
+        return reading, body
+
+    async def _whole(self, job: TextJob, queue_ms: float) -> list[TextPiece | TextEnd]:
+        """A text that nobody reads before its end: no stream is asked for."""
+        started_s = time.monotonic()
+        reading, body = self._asked(job)
+        piece = _piece(job, reading, await self._server.whole_chat(body))
+        compute_ms = (time.monotonic() - started_s) * 1e3
+        end = reading.end(queue_ms=queue_ms, compute_ms=compute_ms, first_token_ms=None)
+        return [end] if piece is None else [piece, end]
+
+    async def _answer(self, job: TextJob, queue_ms: float) -> AsyncGenerator[TextPiece | TextEnd]:
+        started_s = time.monotonic()
+        first_token_ms = None
+        reading, body = self._asked(job)
+        async with aclosing(self._server.chat(body)) as events:
+            async for event in events:
+                piece = _piece(job, reading, event)
+                if piece is not None:
+                    if first_token_ms is None:
+                        first_token_ms = (time.monotonic() - started_s) * 1e3
+                    yield piece
         compute_ms = (time.monotonic() - started_s) * 1e3
         yield reading.end(queue_ms=queue_ms, compute_ms=compute_ms, first_token_ms=first_token_ms)
 

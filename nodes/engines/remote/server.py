@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ MAX_LINE_CHARS = 1_000_000
 DONE = "[DONE]"
 BUSY = (408, 425, 429, 503)
 REFUSED = (400, 413, 422)
+# One for all requests: `json.dumps` would make one for each.
+_ENCODER = json.JSONEncoder(check_circular=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -139,21 +141,38 @@ class Server:
         return await self._whole("embeddings", body)
 
     async def _whole(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        async with self._request("POST", path, body) as reply:
-            return _document(await reply.body())
+        asking = self._asking("POST", path, body)
+        try:
+            async with asking as reply:
+                _check(reply)
+                data = await reply.body()
+        except ConnectionBroken as broken:
+            raise EngineDied(str(broken)) from broken
+        try:
+            return _document(data.decode())
+        except UnicodeDecodeError as error:
+            raise EngineError("the server's answer cannot be read") from error
 
     @asynccontextmanager
     async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> AsyncGenerator[Reply]:
-        if self._host is None:
-            raise EngineDied("the engine is closed")
-        data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+        asking = self._asking(method, path, body)
         try:
-            async with self._host.request(method, path, self.address.headers(), data) as reply:
-                if reply.status >= 300:
-                    raise _refusal(reply.status)
+            async with asking as reply:
+                _check(reply)
                 yield reply
         except ConnectionBroken as broken:
             raise EngineDied(str(broken)) from broken
+
+    def _asking(self, method: str, path: str, body: dict[str, Any] | None) -> AbstractAsyncContextManager[Reply]:
+        if self._host is None:
+            raise EngineDied("the engine is closed")
+        data = b"" if body is None else _ENCODER.encode(body).encode()
+        return self._host.request(method, path, self.address.headers(), data)
+
+
+def _check(reply: Reply) -> None:
+    if reply.status >= 300:
+        raise _refusal(reply.status)
 
 
 def _refusal(status: int) -> EngineError | InputInvalid:
@@ -176,7 +195,7 @@ def _event(line: str) -> Any:
     return _document(data)
 
 
-def _document(data: str | bytes) -> dict[str, Any]:
+def _document(data: str) -> dict[str, Any]:
     try:
         document = json.loads(data)
     except ValueError as error:

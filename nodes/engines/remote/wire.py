@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+from types import TracebackType
 from urllib.parse import urlsplit
 
 CONNECT_S = 5.0
@@ -185,24 +185,21 @@ class Host:
         self._tls = ssl.create_default_context() if secure else None
         self._idle: list[Connection] = []
 
-    @asynccontextmanager
-    async def request(
-        self, method: str, path: str, headers: Mapping[str, str], data: bytes = b""
-    ) -> AsyncGenerator[Reply]:
-        """A reply; leaving the block before its end closes the connection.
+    def request(self, method: str, path: str, headers: Mapping[str, str], data: bytes = b"") -> _Asking:
+        """A reply, used as ``async with``; leaving the block before its end closes the connection.
 
         Raises:
             ConnectionBroken: see there.
         """
-        connection, reply = await self._ask(self._head(method, path, headers, data) + data)
-        try:
-            yield reply
-        finally:
-            if reply.complete and reply.keeps and len(self._idle) < KEPT:
-                connection.used = True
-                self._idle.append(connection)
-            else:
-                connection.close()
+        return _Asking(self, self._head(method, path, headers, data) + data)
+
+    def put_back(self, connection: Connection, reply: Reply) -> None:
+        """A reply is done with: its connection is kept for the next one where all of it was read."""
+        if reply.complete and reply.keeps and len(self._idle) < KEPT:
+            connection.used = True
+            self._idle.append(connection)
+        else:
+            connection.close()
 
     def close(self) -> None:
         """End the connections that are kept."""
@@ -214,7 +211,12 @@ class Host:
         lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
         return f"{method} {self._base}/{path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
 
-    async def _ask(self, message: bytes) -> tuple[Connection, Reply]:
+    async def ask(self, message: bytes) -> tuple[Connection, Reply]:
+        """The connection over which a request went out, and the head of its reply.
+
+        Raises:
+            ConnectionBroken: see there.
+        """
         while True:
             connection = self._idle.pop() if self._idle else await self._connect()
             try:
@@ -236,6 +238,22 @@ class Host:
         except (OSError, TimeoutError) as error:
             raise ConnectionBroken("the server cannot be reached") from error
         return Connection(*streams)
+
+
+class _Asking:
+    """A request under way. A class, since a generator would cost a short text more than its reply does."""
+
+    def __init__(self, host: Host, message: bytes) -> None:
+        self._host, self._message = host, message
+
+    async def __aenter__(self) -> Reply:
+        self._connection, self._reply = await self._host.ask(self._message)
+        return self._reply
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._host.put_back(self._connection, self._reply)
 
 
 async def _read_head(connection: Connection) -> Reply:

@@ -21,8 +21,9 @@ from nodes.pruning.cost import dense_macs, sample_macs
 from nodes.pruning.export import plan_of
 from nodes.pruning.images import Images
 from nodes.pruning.rows import Data, example, prepare
+from nodes.pruning.state import put_weights, weights_of
 from nodes.pruning.tracing import layers_of
-from nodes.pruning.training import Course, Schedule, put_weights, train, weights_of
+from nodes.pruning.training import Course, Schedule, train
 from nodes.zoo.digits.settings import CLASSES, MASSES
 from nodes.zoo.digits.splits import Digits, load_digits_with_folds
 

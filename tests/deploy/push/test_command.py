@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from deploy.bundle.assemble import Recipe, pack
+from deploy.bundle.wheels import Target
 from deploy.commands import main
 from deploy.errors import DeployError
-from deploy.push.command import gateway_url, settings_of
+from deploy.push.command import _from_bundle, _from_wheel, gateway_url, settings_of
 from deploy.push.facts import PROBE, look
 from deploy.push.plan import node_name
 from tests.deploy.bundle.wheel_files import a_wheel
@@ -76,6 +78,28 @@ def test_mistakes_end_with_one_line_and_the_code_of_usage(capsys: pytest.Capture
     file.write_bytes(b"no bundle")
     assert main(["inspect", str(file)]) == 1
     assert capsys.readouterr().err.startswith("error: bundle refused; ")
+
+
+def test_what_is_installed_beside_an_agent_is_part_of_the_release(tmp_path: Path) -> None:
+    wheel = a_wheel(tmp_path, "edgewise-0.1.0-py3-none-any.whl")
+    plain, more = _from_wheel(wheel, tmp_path, ()), _from_wheel(wheel, tmp_path, ("gpu", "compile", "gpu"))
+    assert (plain.extras, more.extras) == (("node",), ("compile", "gpu", "node"))
+    assert more.release == f"{plain.release}-compile-gpu"
+    assert _from_wheel(wheel, tmp_path, ("node",)).release == plain.release
+
+
+def test_a_bundle_installs_what_it_was_made_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [a_wheel(tmp_path, name) for name in ("edgewise-0.1.0-py3-none-any.whl", "pip-26.0-py3-none-any.whl")]
+    releases = set()
+    for extras in (("node",), ("node", "compile")):
+        made = pack(Recipe(Target("x86_64", "3.11"), extras), files, tmp_path / "b.tar")
+        source = _from_bundle(made.file)
+        assert source.extras == tuple(sorted(extras))
+        releases.add(source.release)
+    assert len(releases) == 2
+    words = ["push", "a", "--gateway", "https://gw", "--bundle", str(tmp_path / "b.tar"), "--extra", "gpu"]
+    assert main(words) == 2
+    assert "bundle --extra" in capsys.readouterr().err
 
 
 def test_a_host_that_cannot_be_reached_is_named_and_the_others_are_tried(

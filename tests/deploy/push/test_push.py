@@ -54,6 +54,12 @@ def test_a_fresh_machine_gets_everything(orders: Orders) -> None:
     assert done.verified.arm.endswith("@kitchen")
 
 
+def test_extras_reach_the_machine(orders: Orders) -> None:
+    host = FakeHost()
+    push(host, replace(orders, source=replace(orders.source, extras=("compile", "node"))))
+    assert {shown["extras"] for shown in host.shown if "extras" in shown} == {"compile,node"}
+
+
 def test_a_second_push_does_nothing(orders: Orders) -> None:
     host, gateway = FakeHost(), FakeGateway()
     first = push(host, orders, gateway)

@@ -22,8 +22,8 @@ STREAM = 0x57
 class Logger:
     ERROR = 1
 
-    def __init__(self, severity: int) -> None:
-        self.severity = severity
+    def __init__(self, min_severity: int) -> None:
+        self.severity = min_severity
 
 
 class NetworkDefinitionCreationFlag(IntEnum):
@@ -119,8 +119,8 @@ class Profile:
     def __init__(self) -> None:
         self.shapes: dict[str, list[list[int]]] = {}
 
-    def set_shape(self, name: str, least: Any, likeliest: Any, most: Any) -> None:
-        self.shapes[name] = [list(least), list(likeliest), list(most)]
+    def set_shape(self, input: str, min: Any, opt: Any, max: Any) -> None:  # noqa: A002 (the module's own names)
+        self.shapes[input] = [list(min), list(opt), list(max)]
 
 
 class TimingCache:
@@ -137,17 +137,17 @@ class Config:
         self.num_compute_capabilities = 0
         self._timings: TimingCache | None = None
 
-    def set_memory_pool_limit(self, _pool: MemoryPoolType, _limit: int) -> None:
+    def set_memory_pool_limit(self, _pool: MemoryPoolType, _pool_size: int) -> None:
         return None
 
     def add_optimization_profile(self, profile: Profile) -> None:
         self.profiles.append(profile)
 
-    def set_compute_capability(self, _capability: ComputeCapability, index: int) -> None:
+    def set_compute_capability(self, _compute_capability: ComputeCapability, index: int) -> None:
         assert index < self.num_compute_capabilities
 
-    def create_timing_cache(self, content: bytes) -> TimingCache:
-        return TimingCache(content)
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> TimingCache:
+        return TimingCache(serialized_timing_cache)
 
     def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> None:
         assert ignore_mismatch is False
@@ -186,7 +186,8 @@ class Runtime:
     def __init__(self, _logger: Logger) -> None:
         return None
 
-    def deserialize_cuda_engine(self, content: bytes) -> Engine | None:
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> Engine | None:
+        content = serialized_engine
         with open(os.environ["FAKE_TENSORRT_LOG"], "a") as log:
             log.write("deserialised " + ("whole\n" if content.startswith(MAGIC) else "garbage\n"))
         if not content.startswith(MAGIC):
@@ -219,8 +220,8 @@ class Engine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return _shape(self.values[name])
 
-    def get_tensor_profile_shape(self, name: str, index: int) -> list[list[int]]:
-        assert index == 0
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[list[int]]:
+        assert profile_index == 0
         return self.profile[name]
 
     def create_execution_context(self) -> Context:
@@ -239,17 +240,17 @@ class Context:
         self._shapes[name] = shape
         return True
 
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        assert address
-        self._addresses[name] = address
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        assert memory
+        self._addresses[name] = memory
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         batch = next(iter(self._shapes.values()))[0]
         return tuple(batch if size < 0 else size for size in self._engine.get_tensor_shape(name))
 
-    def execute_async_v3(self, stream: int) -> bool:
-        assert stream == STREAM
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        assert stream_handle == STREAM
         assert set(self._addresses) == set(self._engine.values), "every tensor needs an address"
         ctypes.CDLL("libcudart.so.13").cudaStreamSynchronize(None)  # Work runs after the copies before it.
         inputs = {name: self._view(name, self._shapes[name]) for name in self._engine.input_names}

@@ -12,12 +12,14 @@ torch.set_num_threads(1)
 
 from kernels.chain.cpu import Chain as Runner  # noqa: E402
 from kernels.native.library import available  # noqa: E402
-from nodes.pruning.architectures import BUILDERS, Chain, ResNet  # noqa: E402
+from nodes.pruning.architectures import BUILDERS, Chain, MobileNet, ResNet  # noqa: E402
 from nodes.pruning.checkpoints import Checkpoint, Net, load, net_after, save  # noqa: E402
 from nodes.pruning.export import plan_of  # noqa: E402
 from nodes.pruning.images import Images  # noqa: E402
-from nodes.pruning.rewiring import take_inner  # noqa: E402
+from nodes.pruning.rewiring import take_blocks, take_inner  # noqa: E402
+from nodes.pruning.rows import Data, prepare  # noqa: E402
 from nodes.pruning.static import LEAST, Cutter, Method, chosen_filters, filter_worth  # noqa: E402
+from nodes.pruning.training import settle  # noqa: E402
 
 
 @pytest.fixture
@@ -141,4 +143,77 @@ def test_filters_that_say_nothing_can_leave_a_block_unnoticed(residual: ResNet) 
         same = take_inner(residual, {4: np.arange(20)}).eval()(picture)
         other = take_inner(residual, {4: np.arange(19)}).eval()(picture)
     torch.testing.assert_close(same, before, atol=1e-5, rtol=1e-5)
+    assert float((other - before).abs().max()) > 1e-4
+
+
+def test_residual_networks_lose_silent_filters_before_they_are_pruned(residual: ResNet) -> None:
+    """In whole groups of 16, and what is left is put in an order; the answers stay. The control: nothing is silent."""
+    chance = np.random.default_rng(0)
+    images = Images(chance.standard_normal((60, 3, 16, 16)).astype(np.float32), chance.integers(0, 4, 60))
+    data = Data(images, images)
+    prepared = prepare(residual, data)
+    assert prepared.inner == residual.inner
+    with torch.no_grad():
+        residual.blocks[4].first.norm.weight[20:] = 0
+        residual.blocks[4].first.norm.bias[20:] = -1
+        prepared = prepare(residual, data)
+        assert isinstance(prepared, ResNet)
+        assert residual.inner[4] == 64
+        assert prepared.inner == tuple(32 if i == 4 else width for i, width in enumerate(residual.inner))
+        assert not torch.equal(prepared.blocks[0].first.conv.weight, residual.blocks[0].first.conv.weight)
+        picture = torch.from_numpy(images.images_nchw[:5])
+        torch.testing.assert_close(prepared(picture), residual(picture), atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture
+def separable() -> MobileNet:
+    torch.manual_seed(0)
+    made = MobileNet(width=0.5, classes=4)
+    with torch.no_grad():
+        for block in made.blocks:  # So that every filter says something.
+            block.norm.bias.uniform_(0.1, 0.5)
+            block.pointwise.norm.bias.uniform_(0.1, 0.5)
+    settle(made, np.random.default_rng(1).standard_normal((64, 3, 16, 16)).astype(np.float32))
+    return made
+
+
+@pytest.mark.parametrize("method", Method)
+def test_separable_networks_lose_channels_and_their_filters(
+    separable: MobileNet, method: Method, tmp_path: Path
+) -> None:
+    chance = np.random.default_rng(0)
+    images = Images(chance.standard_normal((40, 3, 16, 16)).astype(np.float32), chance.integers(0, 4, 40))
+    cutter = Cutter(separable, method, images)
+    small = cutter.at(cutter.share_saving(0.4))
+    assert isinstance(small, MobileNet)
+    small.eval()
+    assert 0.4 <= cutter.saved(small) <= 0.45
+    assert cutter.saved(cutter.at(1.0)) == 0.0
+    save(tmp_path / "one.npz", Checkpoint(net_after(Net("mobilenet", classes=4, side=16, width=0.5), small), small))
+    picture = torch.from_numpy(images.images_nchw[:5])
+    with torch.no_grad():
+        expected = torch.softmax(small(picture), dim=1).numpy()
+        again = torch.softmax(load(tmp_path / "one.npz").network(picture), dim=1).numpy()
+    np.testing.assert_array_equal(again, expected)
+    if available():
+        assert any(width % 16 for width in small.channels)
+        np.testing.assert_allclose(Runner(plan_of(small, side=16))(images.images_nchw[:5])[0], expected, atol=1e-4)
+
+
+def test_separable_networks_lose_silent_filters_before_they_are_pruned(separable: MobileNet) -> None:
+    """The control: one filter that speaks, and the answers change without it."""
+    chance = np.random.default_rng(0)
+    images = Images(chance.standard_normal((60, 3, 16, 16)).astype(np.float32), chance.integers(0, 4, 60))
+    with torch.no_grad():
+        silent = separable.blocks[2].pointwise.norm
+        silent.weight[20:] = 0
+        silent.bias[20:] = -1
+        prepared = prepare(separable, Data(images, images))
+        assert isinstance(prepared, MobileNet)
+        assert (separable.channels[2], prepared.channels[2]) == (64, 32)
+        picture = torch.from_numpy(images.images_nchw[:5])
+        before = separable(picture)
+        torch.testing.assert_close(prepared(picture), before, atol=1e-4, rtol=1e-4)
+        loud = int(separable.blocks[2].pointwise(torch.rand(1, 64, 8, 8)).amax(dim=(0, 2, 3)).argmax())
+        other = take_blocks(separable, {2: np.delete(np.arange(64), loud)}).eval()(picture)
     assert float((other - before).abs().max()) > 1e-4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from kernels.native.library import available  # noqa: E402
 
 torch.set_num_threads(1)
 
-from nodes.errors import ConfigError  # noqa: E402
+from nodes.cli import main  # noqa: E402
+from nodes.errors import ConfigError, ExitCode  # noqa: E402
 from nodes.pruning.architectures import BUILDERS, Chain  # noqa: E402
 from nodes.pruning.budget import Forecast, hold  # noqa: E402
 from nodes.pruning.checkpoints import Checkpoint, Net, load, net_of_chain, regrouped, save  # noqa: E402
@@ -25,8 +27,9 @@ from nodes.pruning.gates import Masking, gates_of, mask_loss, set_masking  # noq
 from nodes.pruning.images import Images  # noqa: E402
 from nodes.pruning.rewiring import drop_silent, gather_firing, take_filters  # noqa: E402
 from nodes.pruning.rows import Data, prune  # noqa: E402
+from nodes.pruning.state import put_weights, weights_of  # noqa: E402
 from nodes.pruning.tracing import firing, layers_of, predicted_masks  # noqa: E402
-from nodes.pruning.training import Course, Schedule, put_weights, train, weights_of  # noqa: E402
+from nodes.pruning.training import Course, Schedule, train  # noqa: E402
 from nodes.worker.chains import ChainModel, chain_arrays, parse_chain  # noqa: E402
 
 PLAN: tuple[int | str, ...] = (16, "M", 64, 48)
@@ -243,3 +246,25 @@ def test_every_architecture_is_counted_and_pruned(name: str) -> None:
     assert set(masks) == {layer.name for layer in gated}
     assert reduction(layers, masks) < 1
     assert dense_macs(layers) > (6e5 if name == "lenet5" else 1e6)
+
+
+def test_a_device_that_is_not_here_is_refused_and_images_follow_the_network(
+    network: Chain, images: Images, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training on a GPU was not run; that every image is sent to where the network lies is seen on the CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["prune", "train", "--net", "digits", "--device", "cuda", "--to", "x.npz"]) == ExitCode.CONFIG
+    assert "no GPU here" in capsys.readouterr().err
+    sent: list[tuple[int, ...]] = []
+    seen: list[tuple[int, ...]] = []
+    original = torch.Tensor.to
+
+    def note(tensor: Any, *where: object, **also: object) -> Any:
+        sent.append(tuple(tensor.shape))
+        return original(tensor, *where, **also)
+
+    monkeypatch.setattr(torch.Tensor, "to", note)
+    network.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape)))
+    prune(network, Data(images, images), Course(BRIEF, mass=0.8), report=lambda _: None)
+    assert seen
+    assert set(seen) <= set(sent), "some images reach the network without having been sent to its device"

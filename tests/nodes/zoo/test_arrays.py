@@ -26,7 +26,7 @@ def test_round_trip_and_same_bytes_in_any_order(tmp_path: Path) -> None:
 
 def test_objects_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", a=np.array([{"code": 1}], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match="plain arrays"):
         read_arrays(tmp_path / "objects.npz")
 
 

@@ -94,6 +94,18 @@ def test_the_topic_is_that_of_the_nearest_centre() -> None:
     assert topics.of(x_qf) == [topics.names[k] for k in apart_qk.argmin(axis=1)]
 
 
+def test_in_a_view_prompts_are_alike_that_differ_in_what_the_view_leaves_out() -> None:
+    rng = np.random.default_rng(1)
+    kind_q, loud_q = rng.integers(0, 3, 300), rng.integers(0, 3, 300)
+    x_qf = np.column_stack([10.0 * loud_q, 1.0 * kind_q]) + rng.normal(scale=0.05, size=(300, 2))
+    seen = fit_topics(x_qf, 3, scale_f=np.ones(2), view_fv=np.array([[0.0], [1.0]])).of(x_qf)
+    whole = fit_topics(x_qf, 3, scale_f=np.ones(2)).of(x_qf)
+    assert len({*zip(seen, kind_q.tolist(), strict=True)}) == 3
+    # The control: by all features what is loud decides.
+    assert len({*zip(whole, loud_q.tolist(), strict=True)}) == 3
+    assert len({*zip(whole, kind_q.tolist(), strict=True)}) == 9
+
+
 def test_there_are_never_more_topics_than_different_prompts() -> None:
     x_qf = np.repeat(np.eye(3), 10, axis=0)
     topics = fit_topics(x_qf, 8, scale_f=np.ones(3))

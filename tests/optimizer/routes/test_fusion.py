@@ -6,6 +6,7 @@ import pytest
 from optimizer.errors import EvidenceError
 from optimizer.routes.fusion import confident, fuse
 from optimizer.routes.route import Fusion, Route
+from optimizer.routes.texts import Ballot
 
 A = np.array([0.6, 0.3, 0.1])
 B = np.array([0.2, 0.7, 0.1])
@@ -30,6 +31,21 @@ def test_vote_follows_the_majority_and_breaks_ties_by_probability() -> None:
     tie = fuse(route, [("a", A), ("b", B)])
     assert tie.label == 1
     assert tie.probabilities_c.sum() == pytest.approx(1.0)
+
+
+def test_of_several_answers_the_surest_stands_and_a_ballot_of_texts_says_the_same() -> None:
+    route = Route((("a",), ("b",)), (0.9,), Fusion.SUREST)
+    np.testing.assert_array_equal(fuse(route, [("a", A), ("b", B)]).probabilities_c, B)
+    np.testing.assert_array_equal(fuse(route, [("a", B), ("b", A)]).probabilities_c, B)
+    many = fuse(route, [("a", np.stack([A, C])), ("b", np.stack([B, A]))])
+    np.testing.assert_array_equal(many.probabilities_c, np.stack([B, A]))
+    ballot = Ballot(route)
+    ballot.add("a", "four", 0.7)
+    ballot.add("b", "five", 0.6)
+    # The control: without it the last answer stands.
+    last = Ballot(Route(route.stages, (0.9,)), [*ballot.answers])
+    assert ballot.result() == ("a", 0.7)
+    assert last.result() == ("b", 0.6)
 
 
 def test_agreement_raises_the_product_and_not_the_geometric_mean() -> None:

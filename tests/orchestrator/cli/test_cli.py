@@ -138,6 +138,7 @@ def test_why_shows_candidates_constraint_and_both_figures(fake: FakeGateway, edg
         "binding    energy",
         "chosen     digits-mlp → digits-conv8 (mixture)",
         "runner-up  digits-conv8",
+        "combining  ",
         "plan plan-7: optimal (gap 0, 31 boxes explored)",
         "and 5 more: --all",
     ):

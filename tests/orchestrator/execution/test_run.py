@@ -60,6 +60,17 @@ async def test_a_cascade_goes_on_below_its_threshold_and_fuses(make_house: MakeH
     assert fusion_of(progress) is FusionChoice.MIXTURE
 
 
+async def test_of_two_answers_the_surer_stands_as_it_is(make_house: MakeHouse) -> None:
+    house = make_house(GivenModel({cascade("small", "large", below=0.9, fusion=Fusion.SUREST): 0.95}))
+    house.add({SMALL: says(7, 0.8)})
+    house.add({LARGE: says(8, 0.6)})
+    progress = house.start()
+    fused = await house.run(progress)
+    np.testing.assert_allclose(fused.probabilities_c, distribution(7, 0.8)[0], rtol=1e-6)
+    assert [attempt.stage for attempt in progress.attempts] == [0, 1]
+    assert fusion_of(progress) is FusionChoice.NONE
+
+
 async def test_the_next_stage_does_not_run_when_its_joules_are_gone(make_house: MakeHouse) -> None:
     """The first stage took more than predicted: what is left would not cover the second."""
     house = make_house(CASCADE)

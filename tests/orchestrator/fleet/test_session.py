@@ -29,9 +29,9 @@ def a_session(clock: Clock | None = None) -> NodeSession:
     return NodeSession(a_hello("n1"), epoch=EPOCH, clock=clock or Clock())
 
 
-def work(work_id: int, *, payload_bytes: int = 0) -> fleet_pb2.Work:
+def work(work_id: int, *, payload_bytes: int = 0) -> fleet_pb2.NodeCommand:
     tensors = fleet_pb2.TensorWork(inputs=[encode_tensor("image", np.zeros(payload_bytes, dtype=np.uint8))])
-    return fleet_pb2.Work(work_id=work_id, tensors=tensors)
+    return fleet_pb2.NodeCommand(work=fleet_pb2.Work(work_id=work_id, tensors=tensors))
 
 
 def done(work_id: int) -> Done:

@@ -3,12 +3,14 @@
 import subprocess
 import sys
 
+import pytest
+
 # What the collector may go through at once while many nodes join.
 MOST_OBJECTS = 10_000
 
 GROWING = """
 import gc
-from orchestrator.gateway.garbage import collect_in_slices
+from {module} import collect_in_slices
 
 seen = []
 
@@ -24,16 +26,19 @@ print(max(seen))
 """
 
 
-def most_looked_at(settle: str) -> int:
+GATEWAY, AGENT = "orchestrator.gateway.garbage", "nodes.run"
+
+
+def most_looked_at(settle: str, module: str = GATEWAY) -> int:
     """Objects of the longest look while 300,000 are made and kept."""
-    ran = subprocess.run(
-        [sys.executable, "-c", GROWING.format(settle=settle)], capture_output=True, text=True, check=True
-    )
+    program = GROWING.format(settle=settle, module=module)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return int(ran.stdout)
 
 
-def test_the_collector_never_goes_through_many_objects_at_once() -> None:
-    assert most_looked_at("collect_in_slices()") <= MOST_OBJECTS
+@pytest.mark.parametrize("module", [GATEWAY, AGENT])
+def test_the_collector_never_goes_through_many_objects_at_once(module: str) -> None:
+    assert most_looked_at("collect_in_slices()", module) <= MOST_OBJECTS
 
 
 def test_left_to_itself_it_would() -> None:

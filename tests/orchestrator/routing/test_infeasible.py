@@ -7,11 +7,12 @@ import pytest
 
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, Unavailable
 from orchestrator.fleet.arms import ArmBoard
+from orchestrator.residency import Residency
 from orchestrator.routing.infeasible import why_infeasible
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Decision, Wish, route
 from orchestrator.types import Limits, OnInfeasible
-from tests.orchestrator.builders import an_arm, limits
+from tests.orchestrator.builders import a_board, an_arm, limits
 from tests.orchestrator.routing.models import GivenModel, cascade, one
 
 CHEAP = an_arm("small", "n1", energy_j=0.01, p50_ms=5.0, p95_ms=6.0)
@@ -120,3 +121,35 @@ def test_a_cascade_needs_room_for_every_stage_and_its_first_arm_alone_does_not()
     assert name(decided(board, limits(), model=model)) == "small:v1@n1 >0.9> large:v1@n2"
     fill(board, "n2")
     assert name(decided(board, limits(), model=model)) == "small:v1@n1"
+
+
+def away(state: str, progress_fraction: float | None = None) -> ArmBoard:
+    """One expert that is not in memory, 5 to 6 ms of work behind a load of 300 ms."""
+    residency = Residency(state, load_ms=300.0, progress_fraction=progress_fraction)
+    return a_board(an_arm("small", p50_ms=5.0, p95_ms=6.0, residency=residency))
+
+
+def test_an_expert_that_is_being_loaded_is_worth_waiting_for() -> None:
+    told = reason(away("loading", progress_fraction=0.75), limits(latency_ms=50.0))
+    assert told.reason == "EXPERT_LOADING"
+    assert told.retry_after_s == pytest.approx(0.075)
+    assert (told.metadata["expert"], told.metadata["progressFraction"]) == ("small", "0.750")
+
+
+def test_an_expert_that_nobody_loads_needs_a_budget_for_its_load() -> None:
+    """To come back later would help nobody: what is refused loads nothing."""
+    board = away("unloaded")
+    told = reason(board, limits(latency_ms=50.0))
+    assert isinstance(told, BudgetInfeasible)
+    least_ms = float(told.metadata["minLatencyMs"])
+    assert least_ms > 300.0
+    assert decided(board, limits(latency_ms=least_ms)).route is not None
+
+
+def test_control_one_that_is_in_memory_and_busy_is_overloaded() -> None:
+    board = a_board(
+        an_arm("small", p50_ms=5.0, p95_ms=6.0, residency=Residency("loaded", load_ms=300.0)), concurrency=1
+    )
+    for _ in range(60):
+        board.dispatched(0)
+    assert reason(board, limits(latency_ms=50.0)).reason == "OVERLOADED"
