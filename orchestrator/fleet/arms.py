@@ -133,8 +133,7 @@ class ArmBoard:
         self._make_room(len({arm.name for arm in arms} - self._by_name.keys()))
         load.arms = [self._place(arm) for arm in arms]
         self._mark(load.arms, available=True)
-        load.told_ms = None
-        load.full = False
+        load.told_ms, load.full = None, False
         for index in load.arms:
             self.full_n[index] = False
             self._follow_residency(index)
