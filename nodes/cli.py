@@ -16,14 +16,13 @@ from nodes.energy.discovery import EnergyMode
 from nodes.errors import ExitCode, NodeError
 from nodes.identity.cli import join
 from nodes.options import (
-    calibration_option,
     compile_options,
-    energy_option,
+    energy_options,
+    measuring_options,
     models_option,
     option,
     profile_option,
     python_option,
-    trace_option,
 )
 from nodes.pruning.commands import prune
 from nodes.ray.cli import ray
@@ -67,9 +66,7 @@ def cli() -> None:
 @option("--memory-limit", type=int, metavar="BYTES", help="What the experts may take together.")
 @option("--memory-budget", metavar="SIZE", help="Load experts when asked for, unload others for them: 2GiB, 500MB.")
 @option("--idle-unload", type=float, metavar="S", help="Unload experts that nobody asked for so long.")
-@energy_option()
-@trace_option()
-@calibration_option()
+@energy_options()
 @option("--noise-seed", type=int, help="Seed of the profile's noise, where it has any.  [default: 0]")
 @option("--profiling-s", type=float, metavar="S", help="Seconds of measuring per expert.  [default: 0.3]")
 @option("--personal", type=click.Path(path_type=Path), metavar="DIR", help="Let experts learn their users; kept here.")
@@ -144,12 +141,7 @@ def experts(models: Path | None, output: str) -> None:
 
 
 @cli.command()
-@python_option()
-@models_option()
-@profile_option()
-@energy_option()
-@trace_option()
-@calibration_option()
+@measuring_options()
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def doctor(worker_python: Path | None, models: Path | None, output: str, **given: Any) -> None:
     """Check what this node needs: interpreter, experts, energy source, disk."""
@@ -166,12 +158,7 @@ def doctor(worker_python: Path | None, models: Path | None, output: str, **given
 
 
 @cli.group(invoke_without_command=True)
-@python_option()
-@models_option()
-@profile_option()
-@energy_option()
-@trace_option()
-@calibration_option()
+@measuring_options()
 @compile_options()
 @click.option("--experts", metavar="A,B,…", help="Experts to measure.  [default: all in the catalogue]")
 @click.option("--batches", default="1,4,16", show_default=True, help="Input sizes, in samples.")
@@ -224,12 +211,7 @@ def import_profile(measured: Path, name: str | None, to: Path | None) -> None:
 
 @cli.command()
 @click.option("--form", required=True, metavar="FORM", help="Compiled form to verify, such as rtx-fp16.")
-@python_option()
-@models_option()
-@profile_option()
-@energy_option()
-@trace_option()
-@calibration_option()
+@measuring_options()
 @option("--gpu-python", type=click.Path(path_type=Path), metavar="PATH", help="Interpreter for forms on a GPU.")
 @option("--compile-cache", type=click.Path(path_type=Path), metavar="DIR", help="Folder of compiled files.")
 @click.option("--experts", metavar="A,B,…", help="Experts to verify.  [default: all in the catalogue with tensors]")

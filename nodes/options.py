@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,15 @@ def option(flag: str, **settings: Any) -> Callable[[Command], Command]:
     """An option that is also read from the environment."""
     variable = ENVIRONMENT_PREFIX + flag.removeprefix("--").replace("-", "_").upper()
     return click.option(flag, envvar=variable, show_envvar=True, **settings)
+
+
+def _all(options: Sequence[Callable[[Command], Command]]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for one in reversed(options):
+            command = one(command)
+        return command
+
+    return add
 
 
 def profile_option() -> Callable[[Command], Command]:
@@ -70,15 +79,20 @@ def compile_options() -> Callable[[Command], Command]:
         ),
     ]
 
-    def add(command: Command) -> Command:
-        for one in reversed(options):
-            command = one(command)
-        return command
-
-    return add
+    return _all(options)
 
 
-def energy_option() -> Callable[[Command], Command]:
+def measuring_options() -> Callable[[Command], Command]:
+    """What runs, and what says how many joules it takes."""
+    return _all([python_option(), models_option(), profile_option(), energy_options()])
+
+
+def energy_options() -> Callable[[Command], Command]:
+    """Where joules come from."""
+    return _all([_energy_option(), _trace_option(), _calibration_option()])
+
+
+def _energy_option() -> Callable[[Command], Command]:
     """Source of joules."""
     return option(
         "--energy",
@@ -89,7 +103,7 @@ def energy_option() -> Callable[[Command], Command]:
     )
 
 
-def trace_option() -> Callable[[Command], Command]:
+def _trace_option() -> Callable[[Command], Command]:
     """Trace to replay."""
     return option(
         "--energy-trace",
@@ -99,7 +113,7 @@ def trace_option() -> Callable[[Command], Command]:
     )
 
 
-def calibration_option() -> Callable[[Command], Command]:
+def _calibration_option() -> Callable[[Command], Command]:
     """What a meter at the plug showed."""
     return option(
         "--calibration",
