@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -265,7 +266,9 @@ def _cell(value: object) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     try:
-        cli.main(args=arguments, prog_name="python -m nodes", standalone_mode=False)
+        # `edgewise` hands over to these commands, and says what it was called as.
+        called = os.environ.pop("EDGEWISE_CALLED_AS", "python -m nodes")
+        cli.main(args=arguments, prog_name=called, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -22,6 +22,7 @@ def _hand_over(session: Session, verb: str, arguments: tuple[str, ...]) -> None:
     """Become the node's own command: arguments, exit code and signals are its business."""
     if session.gateway_given:
         os.environ.setdefault("EDGEWISE_NODE_GATEWAY", session.gateway)
+    os.environ["EDGEWISE_CALLED_AS"] = click.get_current_context().command_path.rpartition(" ")[0]
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", "nodes", verb, *arguments])  # noqa: S606 (no shell wanted)

@@ -325,6 +325,12 @@ def test_node_run_becomes_the_node_command_with_its_arguments_untouched(tmp_path
     assert ended.returncode == 9
 
 
+@pytest.mark.parametrize("words", ["node run", "profile import", "prune train"])
+def test_commands_of_the_node_help_by_the_name_they_are_called_by(words: str) -> None:
+    helped = subprocess.run([*COMMAND, *words.split(), "--help"], capture_output=True, text=True, check=True)
+    assert helped.stdout.startswith(f"Usage: edgewise {words} [OPTIONS]")
+
+
 @pytest.mark.parametrize(
     ("model", "code", "said"),
     [("digits-mlp", ExitCode.CONFIG, "--memory-budget"), ("nobody", ExitCode.NOT_FOUND, "unknown expert")],
