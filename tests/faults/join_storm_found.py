@@ -156,5 +156,9 @@ class Found:
                 self.size.storms < RATIO_FROM_STORMS or self.back.p99_ratio <= P99_RATIO,
                 f"p99 in a storm is {self.back.p99_ratio:.2f} times that before",
             ),
+            (
+                len(self.cold.joined_s) < RATIO_FROM_STORMS or self.cold.p99_ratio <= P99_RATIO,
+                f"p99 while all come back after a cold restart is {self.cold.p99_ratio:.2f} times that afterwards",
+            ),
         )
         return [f"join_storm: {sentence}" for holds, sentence in checks if not holds]

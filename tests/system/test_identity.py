@@ -16,13 +16,16 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nodes.identity.folder import load, save
+from nodes.identity.keys import request_for
 from nodes.zoo.catalog import load_catalog
+from orchestrator.identity.authority import Authority
 from tests.fakes.processes import EDGEWISE, REPOSITORY, START_S, Running, free_port
 
 pytestmark = pytest.mark.system
@@ -212,6 +215,15 @@ def listeners(space: str) -> list[str]:
     return [address for address in addresses if not address.startswith(("127.", "[::1]"))]
 
 
+def outlive(authority_folder: Path, node_folder: Path) -> None:
+    """The node has another certificate of the gateway's authority, for the same key, which expired a second ago."""
+    authority = Authority(authority_folder, clock_unix_s=time.time)
+    authority.node_life_s = -1.0
+    identity = load(node_folder)
+    request = authority.read_request(request_for(identity.name, identity.key_pem), identity.name)
+    save(node_folder, replace(identity, certificate_pem=authority.issue_node(request, identity.name).pem))
+
+
 @pytest.mark.usefixtures("cable")
 def test_between_two_machines_nodes_need_no_open_port(house: House) -> None:
     there, here = (("ip", "netns", "exec", space) for space in (GATEWAY_SPACE, NODE_SPACE))
@@ -252,6 +264,15 @@ def test_between_two_machines_nodes_need_no_open_port(house: House) -> None:
         assert (turned_away.returncode, said in turned_away.stderr) == (5, True), turned_away.stderr
     # Control: under its own name the last one is good.
     assert house.run(*here, *EDGEWISE, *line[:-1], bound, "--name", "mine", "--no-run").returncode == 0
+
+    # So is who shows another one's certificate, or one that has expired.
+    mine, thief = (house.folder / "data/edgewise/node" / name for name in ("mine", "thief"))
+    save(thief, replace(load(mine), name="box"))
+    as_box = house.run(*here, *EDGEWISE, "node", "run", "--identity", str(thief), *RUN)
+    assert (as_box.returncode, "another name than its certificate" in as_box.stderr) == (5, True), as_box.stderr
+    outlive(house.folder / "gateway/identity", mine)
+    late = house.run(*here, *EDGEWISE, "node", "run", *RUN, "--name", "mine")
+    assert (late.returncode, "own certificate expired" in late.stderr) == (5, True), late.stderr
 
     assert house.run(*operator, "node", "revoke", "box").returncode == 0
     revoked_s = time.monotonic()
