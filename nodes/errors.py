@@ -21,6 +21,10 @@ foreign exception.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class ExitCode(IntEnum):
@@ -131,3 +135,9 @@ class ArtifactRefused(NodeError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def first_problem(refusal: ValidationError) -> str:
+    """Where the first thing is wrong in a file, and what; of it nothing is repeated."""
+    problem = refusal.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, problem['loc'])) or 'the file'}: {problem['msg']}"

@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from nodes.energy.contract import Provenance
 from nodes.energy.profile import DeviceProfile, Name, ProfileError, Source
+from nodes.errors import first_problem
 
 # Joules that were looked at, or come from a recording of such; others would say again what a profile has said.
 WORTH = (Provenance.MEASURED.value, Provenance.REPLAYED.value)
@@ -78,10 +79,8 @@ def read_measured(path: Path) -> Measured:
     except OSError as problem:
         raise ProfileError(f"{path} cannot be read: {problem.strerror}.") from None
     except ValidationError as refusal:
-        first = refusal.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
         raise ProfileError(
-            f"{path}: {where}: {first['msg']}; give what `edgewise profile --to` or `edgewise node verify --to` wrote."
+            f"{path}: {first_problem(refusal)}; give what `edgewise profile --to` or `edgewise node verify --to` wrote."
         ) from None
 
 

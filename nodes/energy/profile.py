@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from nodes.errors import ConfigError
+from nodes.errors import ConfigError, first_problem
 
 PROFILES = Path(__file__).parent / "profiles"
 
@@ -112,9 +112,7 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
     except OSError as problem:
         raise ProfileError(f"Device profile {path} cannot be read: {problem.strerror}.") from None
     except ValidationError as refusal:
-        problems = refusal.errors(include_url=False, include_input=False)
-        first = f"{'.'.join(map(str, problems[0]['loc'])) or 'the file'}: {problems[0]['msg']}"
-        raise ProfileError(f"Device profile {path}: {first}.") from None
+        raise ProfileError(f"Device profile {path}: {first_problem(refusal)}.") from None
 
 
 def _find(name_or_path: str | Path) -> Path:

@@ -28,7 +28,7 @@ class Images:
 
 
 def read_cifar(folder: Path) -> tuple[Images, Images]:
-    """Training and test images of CIFAR-10 out of a folder of parquet files. Cost: about 15 s, 800 MB.
+    """Training and test images of CIFAR-10 out of a folder of parquet files.
 
     Raises:
         ConfigError: A file is missing or damaged, or what reads it is not installed.

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from nodes.errors import ConfigError
+from nodes.errors import ConfigError, first_problem
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 # A bare name: a card can never point outside its folder.
@@ -118,6 +118,4 @@ def read_card(path: Path, kind: type[Card]) -> Card:
     except FileNotFoundError:
         raise CatalogError(f"{path} is missing. Point to a folder of experts that has one.") from None
     except ValidationError as refusal:
-        problem = refusal.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, problem["loc"])) or "the file"
-        raise CatalogError(f"{path}: {where}: {problem['msg']}. Correct the card.") from None
+        raise CatalogError(f"{path}: {first_problem(refusal)}. Correct the card.") from None

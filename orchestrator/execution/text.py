@@ -73,12 +73,11 @@ class TextRunner:
                         yield piece
                     return
                 except AttemptFailed as failure:
-                    if course.delivered or failure.final or not self._reroute(progress, decide):
+                    if not self._goes_on(course, failure, decide):
                         break
             _check_answered(course)
         except TimeoutError:
-            if course.delivered or not panel.answered:
-                raise DeadlineExceeded(whole_ms) from None
+            _check_in_time(course, whole_ms)
         for piece in _standing(course):
             yield piece
 
@@ -95,13 +94,16 @@ class TextRunner:
                         break
                     return await _last(course, pieces)
                 except AttemptFailed as failure:
-                    if course.delivered or failure.final or not self._reroute(progress, decide):
+                    if not self._goes_on(course, failure, decide):
                         break
             _check_answered(course)
         except TimeoutError:
-            if course.delivered or not panel.answered:
-                raise DeadlineExceeded(whole_ms) from None
+            _check_in_time(course, whole_ms)
         return _stands_in(course)[1]
+
+    def _goes_on(self, course: Course, failure: AttemptFailed, decide: Decide) -> bool:
+        """Whether there is another route to try after one that failed."""
+        return not (course.delivered or failure.final) and self._reroute(course.progress, decide)
 
     def _reroute(self, progress: Progress, decide: Decide) -> bool:
         decision = decide(progress.left(), progress.avoid)
@@ -323,6 +325,12 @@ def _check_answered(course: Course) -> None:
     """Refuses to end a text without an answer, or one that broke off."""
     if course.delivered or not course.panel.answered:
         raise why_exhausted(course.progress.attempts)
+
+
+def _check_in_time(course: Course, whole_ms: float) -> None:
+    """Refuses to end a text with what is there when its time ran out: none, or one that broke off."""
+    if course.delivered or not course.panel.answered:
+        raise DeadlineExceeded(whole_ms) from None
 
 
 async def _last(course: Course, pieces: AsyncIterator[Delta | TextEnd]) -> TextEnd:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from nodes.errors import ConfigError
+from nodes.errors import ConfigError, first_problem
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,4 @@ def load_calibration(path: Path) -> Calibration:
     except OSError as problem:
         raise ConfigError(f"Calibration {path} cannot be read: {problem.strerror}.") from None
     except ValidationError as refusal:
-        first = refusal.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise ConfigError(f"Calibration {path}: {where}: {first['msg']}.") from None
+        raise ConfigError(f"Calibration {path}: {first_problem(refusal)}.") from None

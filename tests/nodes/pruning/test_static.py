@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch", reason="not run: torch is not installed (pip install 'edgewise[train]')")
 torch.set_num_threads(1)
@@ -110,6 +111,18 @@ def residual() -> ResNet:
     return made
 
 
+def assert_kept_and_served(checkpoint: Checkpoint, images_nchw: NDArray[np.float32], folder: Path) -> None:
+    """The network answers as before when it is read again, and, where there are kernels, when it is served."""
+    save(folder / "one.npz", checkpoint)
+    picture = torch.from_numpy(images_nchw)
+    with torch.no_grad():
+        expected = torch.softmax(checkpoint.network(picture), dim=1).numpy()
+        again = torch.softmax(load(folder / "one.npz").network(picture), dim=1).numpy()
+    np.testing.assert_array_equal(again, expected)
+    if available():
+        np.testing.assert_allclose(Runner(plan_of(checkpoint.network, side=16))(images_nchw)[0], expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("method", Method)
 def test_residual_networks_lose_channels_within_their_blocks(residual: ResNet, method: Method, tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
@@ -123,14 +136,7 @@ def test_residual_networks_lose_channels_within_their_blocks(residual: ResNet, m
     assert outer == [block.second.conv.out_channels for block in residual.blocks], "what is added keeps its channels"
     small.eval()
     net = net_after(Net("resnet20", classes=4, side=16, width=2.0), small)
-    save(tmp_path / "one.npz", Checkpoint(net, small))
-    picture = torch.from_numpy(images.images_nchw[:5])
-    with torch.no_grad():
-        expected = torch.softmax(small(picture), dim=1).numpy()
-        again = torch.softmax(load(tmp_path / "one.npz").network(picture), dim=1).numpy()
-    np.testing.assert_array_equal(again, expected)
-    if available():
-        np.testing.assert_allclose(Runner(plan_of(small, side=16))(images.images_nchw[:5])[0], expected, atol=1e-4)
+    assert_kept_and_served(Checkpoint(net, small), images.images_nchw[:5], tmp_path)
 
 
 def test_filters_that_say_nothing_can_leave_a_block_unnoticed(residual: ResNet) -> None:
@@ -189,15 +195,9 @@ def test_separable_networks_lose_channels_and_their_filters(
     small.eval()
     assert 0.4 <= cutter.saved(small) <= 0.45
     assert cutter.saved(cutter.at(1.0)) == 0.0
-    save(tmp_path / "one.npz", Checkpoint(net_after(Net("mobilenet", classes=4, side=16, width=0.5), small), small))
-    picture = torch.from_numpy(images.images_nchw[:5])
-    with torch.no_grad():
-        expected = torch.softmax(small(picture), dim=1).numpy()
-        again = torch.softmax(load(tmp_path / "one.npz").network(picture), dim=1).numpy()
-    np.testing.assert_array_equal(again, expected)
-    if available():
-        assert any(width % 16 for width in small.channels)
-        np.testing.assert_allclose(Runner(plan_of(small, side=16))(images.images_nchw[:5])[0], expected, atol=1e-4)
+    assert any(width % 16 for width in small.channels)
+    net = net_after(Net("mobilenet", classes=4, side=16, width=0.5), small)
+    assert_kept_and_served(Checkpoint(net, small), images.images_nchw[:5], tmp_path)
 
 
 def test_separable_networks_lose_silent_filters_before_they_are_pruned(separable: MobileNet) -> None:
