@@ -38,7 +38,7 @@ def streams_in(method: str) -> bool:
     return bool(found.client_streaming)
 
 
-# What grpc.aio's client reports where the reply came before it could send its first message; what the reply was is lost.
+# What the client of grpc.aio says where the reply came before its first message was sent; the reply itself is lost.
 LOST = "Internal error from Core"
 
 
