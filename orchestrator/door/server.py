@@ -270,6 +270,11 @@ class _Connection(asyncio.Protocol):
             return
         (self._transport.pause_reading if held else self._transport.resume_reading)()
 
+    def cancel(self) -> None:
+        """Cancel whoever answers."""
+        if self.task is not None:
+            self.task.cancel()
+
     def end_when_idle(self) -> None:
         """Close now, or after the request that is under way."""
         self._ending = True

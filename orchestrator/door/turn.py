@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from orchestrator.door.exchange import TURN
@@ -43,6 +43,10 @@ class Link(Protocol):
         """Stop reading, or go on."""
         ...
 
+    def cancel(self) -> None:
+        """Cancel whoever answers."""
+        ...
+
 
 class Turn:
     """One request and its reply.
@@ -62,8 +66,8 @@ class Turn:
         self._connection = connection
         self._body: deque[bytes] = deque()
         self._lying = 0
-        self._held = self._gone = self._told = False
-        self._on_gone: Callable[[], None] | None = None
+        self._held = self._gone = self._told = self._attended = False
+        self.cancelled = False
         self._waiting: asyncio.Future[None] | None = None
         scope[TURN] = self
         self._continue = expects
@@ -89,14 +93,19 @@ class Turn:
         """The client is gone."""
         self._gone = True
         self._wake()
-        if self._on_gone is not None:
-            self._on_gone()
+        if self._attended:
+            self._cancel()
 
-    def tell(self, on_gone: Callable[[], None] | None) -> None:
-        """Call this when the client leaves, or nothing any more."""
-        self._on_gone = on_gone
-        if on_gone is not None and self._gone:
-            on_gone()
+    def attend(self, on: bool) -> None:
+        """While `on`, whoever answers is cancelled when the client leaves: once, and at once where it has left."""
+        self._attended = on
+        if on and self._gone:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if not self.cancelled:
+            self.cancelled = True
+            self._connection.cancel()
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():

@@ -101,7 +101,8 @@ class RouteTable:
         other = RouteTable.__new__(RouteTable)
         other.__dict__.update(self.__dict__)
         other._board = figures
-        other._stages = self._stages.fresh()
+        if self._arm_r is None or self._is_long:
+            other._stages = self._stages.fresh()
         other._forget()
         return other
 

@@ -91,6 +91,22 @@ async def test_what_is_refused(parts: tuple[bytes, ...], status: bytes) -> None:
     assert b"secret" not in answer
 
 
+async def test_what_turns_out_to_be_no_http_while_it_waits_for_company_is_refused() -> None:
+    async with serving() as (server, port):
+        # Another one is under way, so that the next waits a few turns of the loop before it begins.
+        _, busy = await asyncio.open_connection("127.0.0.1", port)
+        busy.write(b"GET /wait?busy HTTP/1.1\r\nhost: x\r\n\r\n")
+        while not server.answering:  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.001)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /bug HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n")
+        async with asyncio.timeout(5):
+            assert (await reader.read()).startswith(b"HTTP/1.1 400")
+        assert server.answering == 1
+        for one in (busy, writer):
+            one.close()
+
+
 async def test_a_body_in_any_form() -> None:
     plain = await exchange(b"POST /a HTTP/1.1\r\ncontent-length: 5\r\n" + CLOSE + b"hel", b"lo")
     assert plain.endswith(b"\r\n\r\n5 /a")
