@@ -12,13 +12,12 @@ from orchestrator.door.choices import MAX_CHOICES
 from orchestrator.door.fields import Fields
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.gateway import requests
+from orchestrator.gateway.samples import MAX_SAMPLES, sampled
 from orchestrator.prefixes import scope_of
 from orchestrator.types import FusionChoice, GenerationParameters, Message, Task, TextQuery
 
 FUSIONS = ("auto", "none", "vote", "judge", "token")
 FUSION_KEYS = ("mode", "max_experts", "continue_on_loss", "samples")
-# What samples are drawn with where a request for several does not say.
-SAMPLE_TEMPERATURE = 0.7
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TALKERS = ("system", "user", "assistant")
 DEFAULT_TASK = "chat"
@@ -62,7 +61,6 @@ class Asked:
         include_usage: Whether a stream ends with its usage.
         explain: Whether the reply says what else was considered.
         n: Answers that are wanted.
-        samples: How often it is asked to find one answer.
     """
 
     query: TextQuery
@@ -71,7 +69,6 @@ class Asked:
     include_usage: bool
     explain: bool
     n: int = 1
-    samples: int = 1
 
 
 @dataclass(frozen=True)
@@ -144,9 +141,6 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
     allowance = from_body(fields.inner("budget")).over(from_headers(setting.headers)).over(named)
     parameters = AS_USUAL if PARAMETERS.isdisjoint(fields.value) else _parameters(fields, chat=chat)
     fusion, max_experts, continue_on_loss, samples = _fusion(fields)
-    if samples > 1:
-        # Each sample is one expert's.
-        fusion, parameters = FusionChoice.NONE, _sampled(parameters)
     user = fields.text("user") or ""
     needs = requests.capabilities_needed(parameters)
     for message in messages:
@@ -154,7 +148,7 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
             needs |= {"images"}
         if _has_tools(message):
             needs |= {"tools"}
-    stream, n = fields.flag("stream"), _n(fields, setting, samples)
+    stream, n = fields.flag("stream"), _n(fields, setting)
     query = TextQuery(
         request_id=requests.request_id(_request_id(setting.headers)),
         task=_task(fields, expert, setting),
@@ -171,22 +165,19 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
         required_tags=_names(fields, setting, "required_tags", requests.MAX_TAGS),
         max_ttft_ms=allowance.max_ttft_ms,
         max_tpot_ms=allowance.max_tpot_ms,
-        whole=samples > 1 or not stream,
+        whole=not stream,
         user=user,
         prefix_scope=scope_of(setting.tenant, user),
     )
+    if samples > 1:
+        query = sampled(query, samples, once=n == 1 and not _request_id(setting.headers))
     options = fields.inner("stream_options")
     include_usage = options is not None and options.flag("include_usage")
-    return Asked(query, chat, stream, include_usage, fields.flag("explain"), n, samples)
+    return Asked(query, chat, stream, include_usage, fields.flag("explain"), n)
 
 
-def _n(fields: Fields, setting: Setting, samples: int) -> int:
+def _n(fields: Fields, setting: Setting) -> int:
     n = fields.integer("n", 1, MAX_CHOICES) or 1
-    if samples > 1 and (n > 1 or _request_id(setting.headers)):
-        text = (
-            "fusion.samples gives one answer, which cannot be repeated by id: not with n above 1 or an id of your own."
-        )
-        raise RequestError("FIELD_OUT_OF_RANGE", text, field="fusion.samples")
     if n > 1 and _request_id(setting.headers):
         text = "n above 1 and an id of the request's own exclude each other: several answers cannot be repeated by id."
         raise RequestError("FIELD_OUT_OF_RANGE", text, field="n")
@@ -243,13 +234,6 @@ def _names(fields: Fields, setting: Setting, name: str, most: int) -> frozenset[
     return requests.named(name, given, most)
 
 
-def _sampled(parameters: GenerationParameters) -> GenerationParameters:
-    if parameters.temperature == 0.0:
-        text = "fusion.samples needs a temperature above 0: greedy samples are all equal."
-        raise RequestError("FIELD_OUT_OF_RANGE", text, field="temperature")
-    return replace(parameters, temperature=parameters.temperature or SAMPLE_TEMPERATURE)
-
-
 def _fusion(fields: Fields) -> tuple[FusionChoice, int, bool, int]:
     """Mode, most experts, whether those that are left go on where one is lost, and samples of one expert.
 
@@ -265,10 +249,7 @@ def _fusion(fields: Fields) -> tuple[FusionChoice, int, bool, int]:
         return FusionChoice.AUTO, 0, False, 1
     inner.only(*FUSION_KEYS)
     mode = FusionChoice(inner.choice("mode", FUSIONS) or "auto")
-    samples = inner.integer("samples", 1, MAX_CHOICES) or 1
-    if samples > 1 and mode is not FusionChoice.VOTE:
-        text = "samples are what a vote is held over: say mode vote beside it."
-        raise RequestError("FIELD_OUT_OF_RANGE", text, field=inner.path("samples"))
+    samples = inner.integer("samples", 1, MAX_SAMPLES) or 1
     return mode, inner.integer("max_experts", 1, 8) or 0, inner.flag("continue_on_loss"), samples
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from orchestrator.door import telling
 from orchestrator.door.asking import Asked
-from orchestrator.door.choices import together
 from orchestrator.door.exchange import EVENTS, dump
 from orchestrator.gateway.accounts import TextReply
+from orchestrator.gateway.several import together
 from orchestrator.types import Delta
 
 DONE = b"data: [DONE]\n\n"
