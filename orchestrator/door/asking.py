@@ -13,6 +13,7 @@ from orchestrator.door.fields import Fields
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.gateway import requests
 from orchestrator.gateway.samples import MAX_SAMPLES, sampled
+from orchestrator.gateway.texts import EMBEDDINGS
 from orchestrator.prefixes import scope_of
 from orchestrator.types import FusionChoice, GenerationParameters, Message, Task, TextQuery
 
@@ -25,6 +26,7 @@ MESSAGE_EXTRAS = frozenset({"name", "tool_calls", "tool_call_id"})
 MAX_PARTS = 256
 MAX_TOOLS = 128
 MAX_INPUTS = 64
+MAX_DIMENSIONS = 65_536
 MAX_COMPLETION_LOGPROBS = 5
 # What OpenAI knows and the wire to the nodes does not carry: better refused than silently left out.
 NOT_CARRIED = ("audio", "modalities", "functions", "function_call", "prediction", "web_search_options")
@@ -127,11 +129,14 @@ def embeddings_request(body: Mapping[str, Any], setting: Setting) -> TextQuery:
     if not inputs or not all(inputs):
         text = f"input must be one text or up to {MAX_INPUTS} texts, none of them empty; token ids are not taken."
         raise RequestError("FIELD_REQUIRED", text, field="input")
-    if fields.value.get("dimensions") is not None:
-        raise RequestError("CAPABILITY_MISSING", "dimensions is not offered by this gateway.", field="dimensions")
+    needs, dimensions = {EMBEDDINGS}, fields.integer("dimensions", 1, MAX_DIMENSIONS)
+    if dimensions is not None:
+        needs.add(f"{EMBEDDINGS}:{dimensions}")
     query = _asked(fields, tuple(Message("user", text) for text in inputs), setting, chat=True).query
     parameters = GenerationParameters(max_tokens=1, embed=True)
-    return replace(query, parameters=parameters, needs=frozenset({"embeddings"}), fusion=FusionChoice.NONE, whole=True)
+    query = replace(query, parameters=parameters, needs=frozenset(needs), fusion=FusionChoice.NONE, whole=True)
+    # Vectors are to be compared: they are everybody's model's, and nothing that was kept of a text shortens them.
+    return replace(query, user="", prefix_scope="")
 
 
 def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, chat: bool) -> Asked:
