@@ -29,7 +29,10 @@ MAX_INPUTS = 64
 MAX_DIMENSIONS = 65_536
 MAX_COMPLETION_LOGPROBS = 5
 # What OpenAI knows and the wire to the nodes does not carry: better refused than silently left out.
-NOT_CARRIED = ("audio", "modalities", "functions", "function_call", "prediction", "web_search_options")
+NOT_CARRIED = (
+    *("audio", "modalities", "functions", "function_call", "prediction", "web_search_options"),
+    *("echo", "suffix"),
+)
 REFUSED = frozenset({"best_of", *NOT_CARRIED})
 # Fields that say how text is to be generated; most requests have few of them or none.
 PARAMETERS = frozenset(
@@ -111,10 +114,13 @@ def completion_request(body: Mapping[str, Any], setting: Setting) -> Asked:
         Unavailable: NO_NODE, where no node serves texts.
     """
     fields = Fields(body)
-    prompts = fields.texts("prompt", 1)
-    if not prompts or not prompts[0]:
-        raise RequestError("FIELD_REQUIRED", "prompt must be one text that is not empty.", field="prompt")
-    return _asked(fields, (Message("user", prompts[0]),), setting, chat=False)
+    prompt = fields.value.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str) or not prompt:
+        text = "prompt must be one text that is not empty; several, and token ids, are not taken."
+        raise RequestError("FIELD_REQUIRED", text, field="prompt")
+    return _asked(fields, (Message("user", prompt),), setting, chat=False)
 
 
 def embeddings_request(body: Mapping[str, Any], setting: Setting) -> TextQuery:
@@ -192,7 +198,7 @@ def _n(fields: Fields, setting: Setting) -> int:
 def _refuse_not_carried(fields: Fields) -> None:
     fields.integer("best_of", 1, 1)
     for name in NOT_CARRIED:
-        if fields.value.get(name) not in (None, False, [], "none", ["text"]):
+        if fields.value.get(name) not in (None, False, [], "", "none", ["text"]):
             raise RequestError("CAPABILITY_MISSING", f"{name} is not offered by this gateway.", field=name)
 
 

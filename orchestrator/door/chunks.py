@@ -23,6 +23,7 @@ def stream_headers(request_id: str) -> dict[str, str]:
         "cache-control": "no-cache",
         "x-accel-buffering": "no",
         "x-edgewise-request-id": request_id,
+        "x-request-id": request_id,
     }
 
 

@@ -155,7 +155,7 @@ class Completions:
 
     def _headers(self, reply: TextReply) -> dict[str, str]:
         costs = telling.cost_headers(reply.energy, reply.routing, reply.timings, profile=reply.profile)
-        return {"x-edgewise-request-id": reply.request_id, **costs}
+        return {"x-edgewise-request-id": reply.request_id, "x-request-id": reply.request_id, **costs}
 
     def _pieces(self, asked: Asked, payer: Payer) -> AsyncGenerator[tuple[int, Delta | TextReply]]:
         """Pieces of all answers, each with the number of its query."""

@@ -71,7 +71,8 @@ class Embeddings:
             "usage": {"prompt_tokens": reply.end.prompt_tokens, "total_tokens": reply.end.prompt_tokens},
             **telling.cost_blocks(reply),
         }
-        await exchange.reply_json(200, document, {"x-edgewise-request-id": reply.request_id, **headers})
+        ids = {"x-edgewise-request-id": reply.request_id, "x-request-id": reply.request_id}
+        await exchange.reply_json(200, document, ids | headers)
 
 
 def vectors_of(text: str, count: int) -> list[bytes]:

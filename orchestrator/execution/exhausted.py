@@ -30,7 +30,7 @@ def why_exhausted(attempts: Sequence[AttemptRecord]) -> EdgewiseError:
     said = ", ".join(reasons) or "no arm"
     told = {"reasons": said, "attempts": str(len(attempts))}
     if end == INPUT_INVALID:
-        text = "The expert does not take this input, most often because it is too long; the same call will fail again."
+        text = "No expert takes this: it may be too long, or hold no message of a user; the same call will fail again."
         return RequestError(INPUT_INVALID, text, metadata=told)
     text = f"No expert could answer ({said}); the same call may succeed later."
     return Unavailable("ATTEMPTS_FAILED", text, metadata=told, retry_after_s=RETRY_AFTER_S)

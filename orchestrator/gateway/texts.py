@@ -116,7 +116,7 @@ def _quick(query: TextQuery, figures: TextFigures, arms: list[ArmState]) -> list
             "BUDGET_INFEASIBLE",
             f"No expert starts and goes on so fast; the least are {min(firsts.values()):.3g} ms to the first token"
             f" and {min(nexts.values()):.3g} ms for each further one.",
-            metadata={"minTtftMs": repr(min(firsts.values())), "minTpotMs": repr(min(nexts.values()))},
+            metadata={"minTtftMs": repr(float(min(firsts.values()))), "minTpotMs": repr(float(min(nexts.values())))},
             field="budget",
         )
     return fitting
