@@ -125,8 +125,8 @@ def test_a_file_with_other_names_makes_none_and_still_writes(tmp_path: Path, mod
     with pytest.raises(PromptRefused, match="no embeddings"):
         Reading(Mixture([renamed], [1.0]), [SHORT])
     tokens = model.tokenizer.prompt(SHORT)
-    rows = [one.step([Row(Cache(one), tokens)]) for one in (renamed, model)]
-    np.testing.assert_array_equal(*rows)
+    ours, others = (one.step([Row(Cache(one), tokens)]) for one in (model, renamed))
+    np.testing.assert_array_equal(others, ours)
 
 
 def test_an_output_is_added_as_onnx_would_write_it() -> None:
