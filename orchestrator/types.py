@@ -204,12 +204,12 @@ class TextQuery:
 
     Args:
         needs: Capabilities that an arm must declare.
-        allowed_nodes: Where it may run; empty for anywhere.
-        required_tags: What an arm must carry.
+        allowed_nodes, required_tags: Where it may run, empty for anywhere, and what an arm must carry.
         max_ttft_ms: Most milliseconds until the first token; None for no limit.
         max_tpot_ms: Most milliseconds per further token; None for no limit.
         whole: Nobody reads the text before it is complete.
         continue_on_loss: Whether experts that write one text together go on where one of them is lost.
+        samples: How often it is asked to find one answer (`orchestrator.gateway.samples`).
         user: Whom a tenant's application asks for, as it says itself; "" for nobody. `owner` and `home` as of `Query`.
         prefix_scope: See `orchestrator.prefixes`; "" shares nothing.
     """
@@ -230,6 +230,7 @@ class TextQuery:
     max_tpot_ms: float | None = None
     whole: bool = False
     continue_on_loss: bool = False
+    samples: int = 1
     user: str = ""
     prefix_scope: str = ""
     owner: Owner | None = None

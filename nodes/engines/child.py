@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import structlog
 
+from nodes.arms import Tensors
 from nodes.engines.contract import EngineState, Job, TextJob, Turn
 from nodes.engines.crashes import CrashLog, CrashPolicy
 from nodes.engines.process import WorkerCommand, WorkerProcess
@@ -25,6 +26,7 @@ from nodes.worker.frames import Frame, FrameError
 
 # Texts of one process that experts on other nodes write too; each holds its keys and values in memory.
 MOST_SHARED = 64
+NO_TENSORS: Tensors = {}
 
 log = structlog.get_logger("nodes.engine")
 
@@ -146,7 +148,9 @@ class Supervisor:
             raise
         return _successful(await answer), (started_s - submitted_s) * 1e3
 
-    async def stream(self, job: TextJob, order: Mapping[str, Any]) -> AsyncGenerator[tuple[Frame, float]]:
+    async def stream(
+        self, job: TextJob, order: Mapping[str, Any], tensors: Tensors = NO_TENSORS
+    ) -> AsyncGenerator[tuple[Frame, float]]:
         """Every frame that the process sends for one text, the last one included, and the milliseconds it waited.
 
         Leaving the generator early asks the process to stop the text at its next token.
@@ -161,7 +165,7 @@ class Supervisor:
         queue_ms = (started_s - submitted_s) * 1e3
         frames: asyncio.Queue[Frame | None] = asyncio.Queue()
         try:
-            answer = self._begin_text(job, {**order, "op": "generate", "arm": job.arm}, frames)
+            answer = self._begin_text(job, {**order, "op": "generate", "arm": job.arm}, frames, tensors)
         except BaseException:
             self._slots.give_back()
             raise
@@ -252,7 +256,7 @@ class Supervisor:
         return answer
 
     def _begin_text(
-        self, job: TextJob, header: Mapping[str, Any], frames: asyncio.Queue[Frame | None]
+        self, job: TextJob, header: Mapping[str, Any], frames: asyncio.Queue[Frame | None], tensors: Tensors
     ) -> asyncio.Future[Frame]:
         process, run = self._admit(job, time.monotonic()), object()
 
@@ -266,8 +270,8 @@ class Supervisor:
             frames.put_nowait(None)
 
         try:
-            own = None if job.delta_n is None else {"delta": job.delta_n}
-            answer = process.request(header, own, on_end=ended, on_piece=progressed)
+            own = tensors if job.delta_n is None else {**tensors, "delta": job.delta_n}
+            answer = process.request(header, own or None, on_end=ended, on_piece=progressed)
         except FrameError as error:
             raise InputInvalid(str(error)) from error
         self._running[run] = job.arm, time.monotonic()

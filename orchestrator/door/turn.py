@@ -5,25 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from orchestrator.door.exchange import TURN
 
 # Bytes of a body that lie unread.
 HIGH_WATER = 262_144
-REASONS = {
-    200: "OK",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Content Too Large",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
+REASONS = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}
 DISCONNECT = {"type": "http.disconnect"}
 
 
@@ -180,6 +169,12 @@ class Turn:
         told = [b"HTTP/1.1 %d %b" % (status, REASONS.get(status, "Status").encode()), *lines]
         if self._chunked:
             told.append(b"transfer-encoding: chunked")
+        elif not sized and self.scope["method"] != "HEAD":
+            # Only the end of the connection tells an old client where such a body ends.
+            self.keeps = False
         if self._connection.ending or not self.keeps or not self.received:
             told.append(b"connection: close")
+        elif self.scope["http_version"] == "1.0":
+            # Such a client takes it for closed unless it is told.
+            told.append(b"connection: keep-alive")
         return b"\r\n".join(told) + b"\r\n\r\n"

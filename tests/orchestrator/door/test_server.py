@@ -130,6 +130,21 @@ async def test_parts_are_chunked_and_old_clients_get_them_plain() -> None:
     assert (await exchange(b"HEAD /parts HTTP/1.1\r\n" + CLOSE)).endswith(b"\r\n\r\n")
 
 
+async def test_an_old_client_that_wants_its_connection_kept_is_told_so() -> None:
+    kept = b"GET /%b HTTP/1.0\r\nconnection: keep-alive\r\n\r\n"
+    first, second, rest = (await exchange(kept % b"a" + kept % b"b" + b"GET /c HTTP/1.0\r\n\r\n")).split(
+        b"HTTP/1.1 200 OK"
+    )[1:]
+    assert b"connection: keep-alive\r\n" in first
+    assert b"connection: keep-alive\r\n" in second
+    assert b"connection: close\r\n" in rest
+    # Without a length only the end of the connection says where the body ends; one of HTTP/1.1 is told nothing.
+    parts = await exchange(kept % b"parts")
+    assert b"connection: close\r\n" in parts
+    assert parts.endswith(b"\r\n\r\nabc")
+    assert b"keep-alive" not in await exchange(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n" + CLOSE)
+
+
 async def test_a_client_that_waits_to_be_asked_for_its_body() -> None:
     head = b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n" + CLOSE
     async with serving() as (_, port):
