@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.columns import Columns
 from orchestrator.fleet.load import Ahead, NodeLoad, prior_spreads
+from orchestrator.fleet.shedding import Refused
 from orchestrator.fleet.text_arms import TextTrack, learned_part
 from orchestrator.residency import missing_j, missing_ms
 from orchestrator.routing.margins import ConformalBound
@@ -238,14 +239,16 @@ class ArmBoard(Columns):
         if not len(arms):
             return
         now_s = self._clock()
-        self.refused_n[arms] += 1.0 / len(arms)
+        self.refused_part_n[arms] += 1.0 / len(arms)
+        self.refused_n[arms] += 1.0
         due = arms[now_s - self.since_s_n[arms] >= within_s]
         for node in {self.states[index].arm.node for index in due.tolist()}:
             load = self.nodes[node]
             if load.pending >= load.concurrency:
-                refused = float(self.refused_n[load.arms].sum())
+                refused = Refused(self.refused_part_n[load.arms].sum(), self.refused_n[load.arms].max())
                 load.shedding.turned_away(load, now_s, within_s=within_s, refused=refused)
-                self.since_s_n[load.arms], self.refused_n[load.arms] = now_s, 0.0
+                self.since_s_n[load.arms] = now_s
+                self.refused_part_n[load.arms] = self.refused_n[load.arms] = 0.0
                 self._set_wait(load)
 
     def set_residency(self, index: int, residency: Residency | None) -> None:

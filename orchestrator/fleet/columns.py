@@ -30,8 +30,10 @@ class Columns:
         self.own_ms_n = np.zeros(0)
         self.announced_ms_n = np.zeros(0)
         self.here_ms_n = np.zeros(0)
-        # See `Shedding.since_s` of each arm's node, and requests that were refused since because of the arm.
+        # See `Shedding.since_s` of each arm's node, and requests that were refused since because of the arm: in parts
+        # where others might have done them, and in all.
         self.since_s_n = np.zeros(0)
+        self.refused_part_n = np.zeros(0)
         self.refused_n = np.zeros(0)
         self._rooms: dict[str, np.ndarray[tuple[int], np.dtype[Any]]] = {
             name: column for name, column in vars(self).items() if name.endswith("_n")

@@ -23,6 +23,8 @@ from typing import Protocol
 IDLE_FRACTION = 0.05
 # A node that had this part of its slots free was not busy; twice the above, as what is counted is counted over few.
 MOST_IDLE_FRACTION = 0.1
+# With as many, or more, demand that is a tenth above what is done keeps all busy without a queue to speak of.
+MOST_SLOTS = 128
 # Passes between an answer and the work that takes its place: the hop there and back, the gateway's own time.
 GAP_MS = 8.0
 
@@ -34,6 +36,30 @@ class Load(Protocol):
     pending: int
     pending_ms: float
     sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Requests that were refused because of a node's queue, and maybe of others' too.
+
+    Args:
+        part: How many, each divided by the nodes that might have done it.
+        count: How many.
+    """
+
+    part: float
+    count: float
+
+    def share_of(self, slots: int, demand: float) -> float:
+        """A node's share of the shortest queue of all nodes that might have done them: whatever comes is for them all.
+
+        Args:
+            slots: Of the node; the others are taken to have as many.
+            demand: As of `shortest_queue`.
+        """
+        nodes = max(1.0, self.count / self.part)
+        waiting = shortest_queue(min(MOST_SLOTS, round(slots * nodes)), demand)
+        return math.ceil(waiting / nodes) if waiting < math.inf else math.inf
 
 
 @dataclass
@@ -60,22 +86,22 @@ class Shedding:
     free: int = 0
     seen_s: float = 0.0
 
-    def turned_away(self, load: Load, now_s: float, *, within_s: float, refused: float) -> None:
+    def turned_away(self, load: Load, now_s: float, *, within_s: float, refused: Refused) -> None:
         """A request was refused because of this queue, and a short queue would have let it in.
 
         Args:
             load: The node's.
             now_s: Monotonic; at least `within_s` after `since_s`.
             within_s: What the request would have waited at most, its own work included.
-            refused: How many were since then, this one included; of those that several nodes might have done, a part.
+            refused: How many were since then, this one included.
         """
         if self.since_s > -math.inf:
             self.follow(load, now_s)
         if self.since_s > -math.inf:
             done, sent = load.sent - load.pending - self.done, load.sent - self.sent
             busy = self.idle_s <= MOST_IDLE_FRACTION * (now_s - self.since_s) * load.concurrency
-            demand = (sent + refused) / done if done else math.inf
-            self.room = shortest_queue(load.concurrency, demand) if busy else math.inf
+            demand = (sent + refused.part) / done if done else math.inf
+            self.room = refused.share_of(load.concurrency, demand) if busy else math.inf
         self.since_s, self.lapses_s = now_s, now_s + 2.0 * within_s
         self.done, self.sent = load.sent - load.pending, load.sent
         self.idle_s, self.seen_s = 0.0, now_s
