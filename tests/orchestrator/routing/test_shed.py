@@ -194,3 +194,37 @@ def test_control_texts_wait_where_no_queue_stands() -> None:
     for node in ("n1", "n2"):
         occupy(board, node, stands=False)
     assert ask_text(board).route is not None
+
+
+# ---- who waits of his own free will
+
+
+def refused_of_patient(*, hurried: bool) -> int:
+    """How often sixteen callers, each with a minute for work of 400 ms and back when answered, are refused on one
+    slot within two minutes; beside them come others in a hurry, or not."""
+    clock = Clock()
+    board = ArmBoard(energy_quantile=0.9, latency_quantile=0.9, margins=False, clock=clock)
+    board.announce("n1", [an_arm("small", "n1", **TIMES)], 1, queue_limit=64)
+    held_ms, refused = [board.dispatched(0) for _ in range(16)], 0
+    for _ in range(300):
+        clock.now_s += 0.4
+        if held_ms:
+            board.released(0, held_ms.pop())
+        if hurried:
+            wanted = limits(latency_ms=1000.0)
+            decision = ask(board, wanted)
+            if decision.route is None:
+                board.turned_away(kept_out_by(decision, wanted), 1.0)
+        if ask(board).route is None:
+            refused += 1
+        else:
+            held_ms.append(board.dispatched(0))
+    return refused
+
+
+def test_callers_who_all_have_time_wait() -> None:
+    assert refused_of_patient(hurried=False) == 0
+
+
+def test_control_not_at_the_cost_of_those_who_have_none() -> None:
+    assert refused_of_patient(hurried=True) > 10
