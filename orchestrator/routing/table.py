@@ -397,4 +397,4 @@ class RouteTable:
 
     def arms_of(self, routes: Bools) -> Indices:
         """All arms of these routes, each once."""
-        return np.unique(self._arms_rsf[routes][self._mask_rsf[routes] > 0.0])
+        return np.bincount(self._arms_rsf[routes][self._mask_rsf[routes] > 0.0]).nonzero()[0]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,7 @@ SECONDS = 24.0
 WARM_S = 4.0
 TIMES = 10
 LOADS = (0.5, 1, TIMES)
+WATCH_S, STOOD_STILL_S, MOST_TRIES = 0.05, 1.0, 10
 BURST, BURSTS, BURST_EVERY_S = 10, 3, 4.0
 PROFILE = {"overhead_ms": SERVICE_S * 1e3, "completion_tokens": 3, "completion_p95_tokens": 4}
 
@@ -56,6 +58,41 @@ class Outcome:
     at_s: float
     status: int
     ms: float
+
+
+class StoodStillError(Exception):
+    """The machine did nothing for a while, as a virtual one does that is paused: what was measured then is void."""
+
+
+async def _watch() -> None:
+    """Raises StoodStillError where this process was neither running nor asked to wait."""
+    while True:
+        at_s, cpu_s = time.monotonic(), time.process_time()
+        await asyncio.sleep(WATCH_S)
+        late_s = time.monotonic() - at_s - WATCH_S
+        if late_s - (time.process_time() - cpu_s) > STOOD_STILL_S:
+            raise StoodStillError(f"for {late_s:.1f} s")
+
+
+def _undisturbed(due_s: Sequence[float]) -> list[Outcome]:
+    """`_load`, again where the machine stood still meanwhile; a busy one counts."""
+    for _ in range(MOST_TRIES):
+        try:
+            return asyncio.run(_watched(due_s))
+        except StoodStillError as error:
+            print(f"the machine stood still {error}: measured again", file=sys.stderr)
+    raise SystemExit(f"the machine stood still in each of {MOST_TRIES} runs; measure on a quieter one")
+
+
+async def _watched(due_s: Sequence[float]) -> list[Outcome]:
+    watch, load = asyncio.ensure_future(_watch()), asyncio.ensure_future(_load(due_s))
+    await asyncio.wait({watch, load}, return_when=asyncio.FIRST_COMPLETED)
+    if watch.done():
+        load.cancel()
+        await asyncio.gather(load, return_exceptions=True)
+        watch.result()
+    watch.cancel()
+    return load.result()
 
 
 def slots() -> Behaviour:
@@ -91,14 +128,17 @@ async def _load(due_s: Sequence[float]) -> list[Outcome]:
                 async def one() -> Outcome:
                     at_s = time.monotonic()
                     answer = await post(live, "/v1/chat/completions", body)
-                    _check(answer)
+                    told.append(answer)
                     return Outcome(at_s - started_s, answer.status, (time.monotonic() - at_s) * 1e3)
 
-                tasks = []
+                tasks, told = [], list[Answer]()
                 for next_s in due_s:
                     await asyncio.sleep(max(0.0, started_s + next_s - time.monotonic()))
                     tasks.append(asyncio.ensure_future(one()))
-                return list(await asyncio.gather(*tasks))
+                outcomes = list(await asyncio.gather(*tasks))
+                for answer in told:
+                    _check(answer)
+                return outcomes
 
 
 def _arrivals_s(times: float) -> list[float]:
@@ -173,7 +213,7 @@ def _burst_rows() -> list[Row]:
     rows = []
     for suffix, how in (("", nullcontext()), ("_nobody_waits", _nobody_waits())):
         with how:
-            outcomes = asyncio.run(_load(due_s))
+            outcomes = _undisturbed(due_s)
         good = sum(one.status == 200 and one.ms <= BUDGET_MS for one in outcomes)
         rows.append(Row(f"burst_answered_fraction{suffix}", good / len(outcomes), "fraction", sizes))
     return rows
@@ -181,7 +221,7 @@ def _burst_rows() -> list[Row]:
 
 def run() -> list[Row]:
     """All rows. Cost: about 110 s."""
-    rows = [row for times in LOADS for row in _rows(asyncio.run(_load(_arrivals_s(times))), times)]
+    rows = [row for times in LOADS for row in _rows(_undisturbed(_arrivals_s(times)), times)]
     p99_ms = {
         times: next(row.value for row in rows if row.metric == f"answered_p99_ms_at_{times:g}x") for times in LOADS
     }
