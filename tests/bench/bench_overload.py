@@ -132,13 +132,13 @@ async def _load(due_s: Sequence[float]) -> list[Outcome]:
                     return Outcome(at_s - started_s, answer.status, (time.monotonic() - at_s) * 1e3)
 
                 tasks, told = [], list[Answer]()
-                for next_s in due_s:
-                    await asyncio.sleep(max(0.0, started_s + next_s - time.monotonic()))
-                    tasks.append(asyncio.ensure_future(one()))
-                outcomes = list(await asyncio.gather(*tasks))
+                async with asyncio.TaskGroup() as group:
+                    for next_s in due_s:
+                        await asyncio.sleep(max(0.0, started_s + next_s - time.monotonic()))
+                        tasks.append(group.create_task(one()))
                 for answer in told:
                     _check(answer)
-                return outcomes
+                return [task.result() for task in tasks]
 
 
 def _arrivals_s(times: float) -> list[float]:
