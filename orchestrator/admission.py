@@ -12,6 +12,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Protocol
 
+from orchestrator.abreast import aside
 from orchestrator.errors import Unavailable
 
 # Weight of the newest request in the moving average of service times.
@@ -147,6 +148,11 @@ class Admission:
                 return
         self.running -= 1
         self._empty.set()
+
+    async def aside(self) -> None:
+        """End a step of a request that is in: the others that are take that step too before this one goes on."""
+        if self.running > 1:
+            await aside()
 
     async def emptied(self) -> None:
         """Wait until nothing runs."""

@@ -56,6 +56,7 @@ class Completions:
     async def _answer(self, exchange: Exchange, *, chat: bool) -> None:
         exchange.check_json()
         body, finite = parse(await exchange.body())
+        await self._service.admission.aside()
         read = chat_request if chat else completion_request
         asked = read(body, self.setting(exchange))
         refuse_not_finite(finite)
@@ -171,6 +172,7 @@ class Completions:
     async def _whole(self, exchange: Exchange, asked: Asked, payer: Payer, key: bytes | None) -> None:
         replies = await self._replies(asked, payer)
         whole = together(replies)
+        await self._service.admission.aside()
         document = self._document(asked, whole)
         if asked.n > 1:
             answers = replies if len(replies) > 1 else replies * asked.n
