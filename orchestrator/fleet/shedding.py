@@ -104,7 +104,7 @@ class Shedding:
             self.room = refused.share_of(load.concurrency, demand) if busy else math.inf
         self.since_s, self.lapses_s = now_s, now_s + 2.0 * within_s
         self.done, self.sent = load.sent - load.pending, load.sent
-        self.idle_s, self.seen_s = 0.0, now_s
+        self.idle_s, self.seen_s, self.free = 0.0, now_s, max(0, load.concurrency - load.pending)
 
     def follow(self, load: Load, now_s: float) -> None:
         """Work was sent or is done; where nobody was refused for long, the overload is over and all is as before it."""

@@ -116,6 +116,18 @@ def test_overload_is_over_when_nobody_was_refused_for_long() -> None:
     assert shedding.room == math.inf
 
 
+def test_slots_that_were_free_before_do_not_count_in_the_next_overload() -> None:
+    load = Work()
+    shedding = standing(load)
+    load.does(load.pending, comes=0)
+    shedding.follow(load, 7.0)
+    load.does(0, comes=10)
+    refused_at(shedding, load, 20.0)
+    load.does(16, comes=16)
+    refused_at(shedding, load, 22.0, 144.0)
+    assert shedding.room == 0.0
+
+
 def test_room_follows_demand() -> None:
     load = Work()
     shedding = standing(load)
