@@ -171,6 +171,9 @@ def test_long_requests_are_not_refused_for_their_length() -> None:
     world = two_classes(budgets_ms=(8000.0, 8000.0), p50s_ms=(100.0, 1500.0))
     short, long = shares(world, 30.0)
     assert long >= 0.9 * short > 0.1
+    # At the end of a long queue only short ones are still in time.
+    short, long = shares(world, 30.0, by="nothing")
+    assert long < 0.2 * short
 
 
 def test_of_several_nodes_all_are_kept_busy_and_short() -> None:
