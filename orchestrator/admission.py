@@ -166,7 +166,7 @@ def overloaded(wait_s: float) -> Unavailable:
     retry_after_s = max(wait_s, MIN_RETRY_AFTER_S)
     return Unavailable(
         "OVERLOADED",
-        "More requests are under way than can be answered in time; try again later.",
+        "More requests come than can be answered in time; try again later.",
         retry_after_s=retry_after_s,
         metadata={"retryAfterS": f"{retry_after_s:.3f}"},
     )

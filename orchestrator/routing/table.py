@@ -21,7 +21,7 @@ from orchestrator.fleet.changes import Changes
 from orchestrator.routing.binding import BoundRoute, Footing
 from orchestrator.routing.figures import Figures, TextFigures
 from orchestrator.routing.stages import Stages
-from orchestrator.routing.turns import MIXTURE
+from orchestrator.routing.turns import mixes
 from orchestrator.types import Arm
 
 Floats = NDArray[np.float64]
@@ -68,7 +68,7 @@ class RouteTable:
         self._arm_r = self._arms_rsf[:, 0, 0].copy() if shape[1:] == (1, 1) else None
         self._in_turns = np.flatnonzero(self._of_each(lambda route: route.fusion is Fusion.TOKEN))
         self._weight_rf = self._weights(places)
-        self.mixing = np.array([_mixes(board, arm) for arm in firsts], dtype=bool) & (self.experts_r == 1)
+        self.mixing = np.array([mixes(board.states[arm].arm) for arm in firsts], dtype=bool) & (self.experts_r == 1)
         self._alone: dict[str, list[int]] = {}
         for m, route in self._routes.items():
             if route.is_single:
@@ -138,9 +138,10 @@ class RouteTable:
         free_r[self._routes_with(arms)] = False
         return free_r
 
-    def unloaded_ms(self) -> Floats:
-        """Bound on each route's milliseconds if no arm had work waiting."""
-        return np.asarray(self._stages.unloaded(self._board.service_bound_ms_n).sum(axis=1))
+    def unloaded_ms(self, *, typical: bool = False) -> Floats:
+        """Bound on each route's milliseconds if no arm had work waiting; or what it takes typically."""
+        service_ms_n = self._board.service_ms_n if typical else self._board.service_bound_ms_n
+        return np.asarray(self._stages.unloaded(service_ms_n).sum(axis=1))
 
     def load_ms(self) -> Floats | None:
         """Milliseconds (r) in which each route loads experts that are not in memory; None where all are."""
@@ -176,17 +177,18 @@ class RouteTable:
         """Routes with one of these fusions."""
         return self._of_each(lambda route: route.fusion in kinds).astype(bool)
 
-    def offer(self, estimate: Estimate, allowed_r: Bools | None = None) -> Offer:
+    def offer(self, estimate: Estimate, allowed_r: Bools | None = None, *, admitted: bool = False) -> Offer:
         """What every bound route promises for a query now.
 
         Args:
             estimate: Of the task's model for this query; quality per model route, reach per model route and stage.
             allowed_r: Routes that may run; None lets all.
+            admitted: Whether the query is under way already: only nodes whose queues are full do not take it.
         """
         self._follow_energy()
         self._follow_latency()
         self._follow_availability()
-        available_r = self._available
+        available_r = self._availability(slice(None), admitted=True) if admitted else self._available
         if self._is_long or self._arm_r is not None:
             expected_kr = self._expected(estimate.reach_rs)
         else:
@@ -376,22 +378,24 @@ class RouteTable:
             self._available = self._available.copy()
             self._available[routes] = self._availability(routes)
 
-    def _availability(self, routes: Indices | slice) -> Bools:
+    def _availability(self, routes: Indices | slice, *, admitted: bool = False) -> Bools:
+        board = self._board
+        arms = self._arms_rsf[routes] if self._arm_r is None else self._arm_r[routes]
+        closed_ms = board.closed_ms_n[arms]
+        takes = board.available_n[arms] & (closed_ms < np.inf if admitted else closed_ms == 0.0)
         if self._arm_r is not None:
-            arm_r = self._arm_r[routes]
-            return np.asarray(self._board.available_n[arm_r] & ~self._board.full_n[arm_r])
-        arms_rsf = self._arms_rsf[routes]
-        open_rsf = self._board.available_n[arms_rsf] & ~self._board.full_n[arms_rsf]
-        return np.asarray((open_rsf | self._absent_rsf[routes]).all(axis=(1, 2)))
+            return np.asarray(takes)
+        return np.asarray((takes | self._absent_rsf[routes]).all(axis=(1, 2)))
 
     def crowded(self) -> Bools:
-        """Routes whose nodes are all there, and of which one has a full queue."""
+        """Routes whose nodes are all there, and of which one takes nothing new."""
         present_rsf = self._board.available_n[self._arms_rsf] | self._absent_rsf
-        full_rsf = self._board.full_n[self._arms_rsf] & ~self._absent_rsf
-        return np.asarray(present_rsf.all(axis=(1, 2)) & full_rsf.any(axis=(1, 2)))
+        return np.asarray(present_rsf.all(axis=(1, 2)) & (self.closed_ms() > 0.0))
 
+    def closed_ms(self) -> Floats:
+        """For how long each route's nodes take nothing new; infinite where a queue is full."""
+        return np.asarray(np.where(self._absent_rsf, 0.0, self._board.closed_ms_n[self._arms_rsf]).max(axis=(1, 2)))
 
-def _mixes(board: ArmBoard, arm: int) -> bool:
-    """Whether an arm by itself mixes experts of its own node token by token."""
-    text = board.states[arm].arm.text
-    return text is not None and MIXTURE in text.capabilities
+    def arms_of(self, routes: Bools) -> Indices:
+        """All arms of these routes, each once."""
+        return np.bincount(self._arms_rsf[routes][self._mask_rsf[routes] > 0.0]).nonzero()[0]

@@ -33,6 +33,11 @@ def vocabulary(arm: Arm) -> str:
     return arm.text.tokenizer_digest if arm.text is not None and TURNS in arm.text.capabilities else ""
 
 
+def mixes(arm: Arm) -> bool:
+    """Whether an arm by itself mixes experts of its own node token by token."""
+    return arm.text is not None and MIXTURE in arm.text.capabilities
+
+
 def vocabularies(arms: Iterable[Arm]) -> dict[str, str]:
     """Vocabularies by expert, of those that take turns."""
     return {arm.expert: digest for arm in arms if (digest := vocabulary(arm))}
