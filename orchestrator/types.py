@@ -54,6 +54,7 @@ class FusionChoice(Enum):
     VOTE = "vote"
     JUDGE = "judge"
     TOKEN = "token"  # noqa: S105
+    BYTES = "bytes"
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,9 @@ class Supervisor:
             if answer.done():
                 return  # It crossed the end on its way; waiting for what comes of it would look like a hang.
             self._running[run] = job.arm, time.monotonic()
-            process.tell(answer, {"op": "turn", **asdict(turn)})
+            # JSON knows no bytes.
+            pieces = [piece.decode("latin-1") for piece in turn.pieces]
+            process.tell(answer, {"op": "turn", **asdict(turn), "pieces": pieces})
 
         answer = process.request({**order, "op": "generate", "arm": job.arm}, on_end=ended, on_piece=progressed)
         self._shared += 1

@@ -15,7 +15,7 @@ from orchestrator.gateway import requests
 from orchestrator.prefixes import scope_of
 from orchestrator.types import FusionChoice, GenerationParameters, Message, Task, TextQuery
 
-FUSIONS = ("auto", "none", "vote", "judge", "token")
+FUSIONS = ("auto", "none", "vote", "judge", "token", "bytes")
 FUSION_KEYS = ("mode", "max_experts", "continue_on_loss", "samples")
 # What samples are drawn with where a request for several does not say.
 SAMPLE_TEMPERATURE = 0.7

@@ -23,6 +23,7 @@ _KINDS: dict[FusionChoice, tuple[Fusion, ...]] = {
     FusionChoice.VOTE: (Fusion.VOTE,),
     FusionChoice.JUDGE: (Fusion.JUDGE,),
     FusionChoice.TOKEN: (Fusion.TOKEN,),
+    FusionChoice.BYTES: (Fusion.BYTES,),
 }
 
 

@@ -66,8 +66,9 @@ class RouteTable:
         self._is_long = len(bound) >= LONG_ROUTES
         # Where every route is one arm: which. Then nothing is added up over stages or arms side by side.
         self._arm_r = self._arms_rsf[:, 0, 0].copy() if shape[1:] == (1, 1) else None
-        self._in_turns = np.flatnonzero(self._of_each(lambda route: route.fusion is Fusion.TOKEN))
+        self._in_turns = np.flatnonzero(self._of_each(lambda route: route.writes_together))
         self._weight_rf = self._weights(places)
+        self._bytewise_r = self.fused_as(Fusion.BYTES)[self._in_turns]
         self.mixing = np.array([_mixes(board, arm) for arm in firsts], dtype=bool) & (self.experts_r == 1)
         self._alone: dict[str, list[int]] = {}
         for m, route in self._routes.items():
@@ -322,7 +323,7 @@ class RouteTable:
         """Joules (k = 0) or milliseconds (1) of texts that are written in turns, where what one text costs is known."""
         rates, rows = self._board.turns, self._in_turns
         if rates is not None and len(rows):
-            typical_kr, bound_kr = rates.price(self._arms_rsf[rows, 0], self._weight_rf)
+            typical_kr, bound_kr = rates.price(self._arms_rsf[rows, 0], self._weight_rf, self._bytewise_r)
             self._expected_krs[k, rows, 0], bound_r[rows] = typical_kr[k], bound_kr[k]
 
     def _follow_some_latencies(self) -> bool:

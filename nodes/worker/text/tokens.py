@@ -46,6 +46,10 @@ class Tokenizer:
             ids.extend(piece.encode("utf-8", "surrogateescape") if known is None else (known,))
         return ids
 
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """The same of bytes, which may be no UTF-8 or end within a letter."""
+        return self.encode(data.decode("utf-8", "surrogateescape"))
+
     def prompt(self, question: str) -> list[int]:
         """Ids of a question as an expert reads it, up to where the answer begins."""
         return [BEGIN, *self.encode(question), ANSWER]
