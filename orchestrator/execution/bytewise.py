@@ -6,8 +6,8 @@ The first one is always known. A later one is known as far as strings were told 
 there, or some were not told, it is bounded, and chosen only where that settles it. So the bytes are those that whole
 distributions would give, and only how many are found in one round hangs on what was told.
 
-A byte is drawn with one number that belongs to its place in the text: a draw that is left open is made again with it
-in the next round, when more is known, and nothing is favoured by the order in which things become known.
+A byte that is drawn is taken of what is known as often as that is probable; else the round ends, and the byte is drawn
+of what the next one adds to that. So it follows the whole average, and nothing is favoured for being known earlier.
 
 Shape letter: s symbols, every byte and then the end of the text.
 """
@@ -97,6 +97,8 @@ class Draws:
     seed: int
     top_p: float = 1.0
     _uniforms: list[float] = field(default_factory=list)
+    # The place that was left open last, and what was known of it.
+    _open: tuple[int, Floats] | None = None
 
     def __post_init__(self) -> None:
         self._random = np.random.Generator(np.random.PCG64(self.seed))
@@ -109,25 +111,38 @@ class Draws:
             known_s: Probabilities as far as they are known.
             left: Of all that is not known; with `known_s` it sums to 1.
         """
+        uniform = self._uniform(place)
+        if left <= _DUST:
+            before_s = self._open[1] if self._open is not None and self._open[0] == place else np.zeros(SYMBOLS)
+            return _drawn(_kept(known_s, self.top_p), before_s, uniform)
+        if self.top_p < 1.0:
+            # Which symbols are left out hangs on all of them.
+            return None
+        if uniform >= float(known_s.sum()):
+            self._open = place, known_s
+            return None
+        return _drawn(known_s, np.zeros(SYMBOLS), uniform / float(known_s.sum()))
+
+    def _uniform(self, place: int) -> float:
         while place >= len(self._uniforms):
             self._uniforms += self._random.random(256).tolist()
-        if left <= _DUST:
-            left, known_s = 0.0, _kept(known_s, self.top_p)
-        elif self.top_p < 1.0:
-            return None
-        below_s = np.cumsum(known_s)
-        uniform = self._uniforms[place] * (float(below_s[-1]) + left)
-        symbol = int(np.searchsorted(below_s, uniform, side="right"))
-        if symbol >= SYMBOLS or float(below_s[symbol] - known_s[symbol]) + left > uniform:
-            return int(np.flatnonzero(known_s)[-1]) if symbol >= SYMBOLS and not left else None
-        return symbol
+        return self._uniforms[place]
+
+
+def _drawn(probability_s: Floats, before_s: Floats, uniform: float) -> int:
+    """The symbol of what is probable beyond what was known before, which the number has passed already."""
+    passed = float(before_s.sum())
+    below_s = np.cumsum(np.maximum(probability_s - before_s, 0.0))
+    reached = (uniform - passed) / (1.0 - passed) * float(below_s[-1])
+    symbol = int(np.searchsorted(below_s, reached, side="right"))
+    return min(symbol, int(np.searchsorted(below_s, below_s[-1], side="left")))
 
 
 def likeliest(_place: int, known_s: Floats, left: float) -> int | None:
     """The most probable symbol; None where what is not known leaves it open."""
     symbol = int(np.argmax(known_s))
     second = float(np.partition(known_s, -2)[-2])
-    return symbol if left <= _DUST or float(known_s[symbol]) >= second + left else None
+    return symbol if left <= _DUST or float(known_s[symbol]) > second + left else None
 
 
 def tells_bytes(told: Delta) -> bool:
@@ -175,4 +190,5 @@ def _kept(probability_s: Floats, top_p: float) -> Floats:
     count = max(1, int(np.searchsorted(before_s, top_p, side="left")))
     kept_s = np.zeros_like(probability_s)
     kept_s[order_s[:count]] = probability_s[order_s[:count]]
+    kept_s /= kept_s.sum()
     return kept_s
