@@ -1,4 +1,4 @@
-"""A vocabulary in the order of its strings: which tokens begin with one. Shape letter: s strings."""
+"""A vocabulary in the order of its strings: which tokens begin with one. Shapes: s strings, n bytes of the longest."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class Lexicon:
         self.strings = [data for data, _ in spelled]
         self.id_s = np.array([token for _, token in spelled], np.intp)
         self.longest = max(map(len, self.strings))
+        padded = np.array(self.strings, f"S{self.longest}")
+        self._byte_sn = padded.view(np.uint8).reshape(len(self.strings), self.longest)
 
     def beyond(self, start: bytes) -> slice:
         """Places of the strings that begin with `start` and are longer. Cost: two searches by halves."""
@@ -37,7 +39,7 @@ class Lexicon:
 
     def bytes_at(self, places: slice, offset: int) -> NDArray[np.intp]:
         """The byte of each of these strings at an offset that lies in all of them."""
-        return np.array([data[offset] for data in self.strings[places]], np.intp)
+        return self._byte_sn[places, offset].astype(np.intp)
 
 
 @lru_cache(maxsize=16)
