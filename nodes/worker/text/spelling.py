@@ -27,12 +27,11 @@ from nodes.worker.text.tokens import END
 
 END_SYMBOL = 256
 SYMBOLS = END_SYMBOL + 1
-# A way to cut the text that has less of the probability is not read: half precision would hardly tell it apart.
-_LOG_NEGLIGIBLE = -10.0 * math.log(2.0)
+# What has less of the probability is left out, be it a way to cut the text, which then is not read, or all that is not
+# among the most probable strings: half precision would hardly tell it apart.
+NEGLIGIBLE = 2.0**-10
 # Of a token that others chose, however improbable: the text must go on.
 _LEAST_LOG = -690.0
-# Less than that are others together where all were told.
-_SPARE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ class Spelling:
         strings = sorted(found, key=lambda string: (-found[string], string))[:count]
         told = np.array([found[string] for string in strings]) / total
         rest = max(0.0, 1.0 - float(told.sum()))
-        next_bytes = (symbols / total).astype(np.float16) if rest > _SPARE else None
+        next_bytes = (symbols / total).astype(np.float16) if rest > NEGLIGIBLE else None
         return Spelled(tuple(strings), np.append(told, rest).astype(np.float16), next_bytes, self._read_tokens)
 
     def _covers(self) -> tuple[list[Cover], float, int]:
@@ -215,7 +214,7 @@ class Spelling:
 def _negligible(covers: Sequence[Cover], log_share: float) -> bool:
     """Whether what is not read yet, of such a share, hardly counts beside what is."""
     top = max((cover.log_weight for cover in covers), default=-math.inf)
-    return log_share - top <= _LOG_NEGLIGIBLE
+    return log_share - top <= math.log(NEGLIGIBLE)
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

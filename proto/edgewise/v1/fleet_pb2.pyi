@@ -1010,7 +1010,7 @@ class Written(_message.Message):
     ended: _builtins.bool
     """The text ends with this: WorkDone follows."""
     next_bytes: _builtins.bytes
-    """Where others are left: probabilities of every next byte, then of the end; float16, little-endian."""
+    """Where others are left that count: probabilities of every next byte, then of the end; float16, little-endian."""
     read_tokens: _builtins.int
     """Tokens of the text that were read for this."""
     @_builtins.property
