@@ -4,7 +4,8 @@ vocabularies as experts.
 The first panel is the experts that ship, of one vocabulary: the same panel writes by tokens and by bytes, in turn,
 through the same gateway, ends ignored, `STEPS` steps each. The second has the same networks with their words, with ids
 backwards, with half of the words and with none; such texts make no sense, and cost what they cost. Calls of models and
-tokens read are counted in this process, on the same texts.
+tokens read are counted in this process, on the same texts. There too every fifth test question is answered greedily by
+the first panel in both ways, at the weights of one text on several nodes: how many answers are equal, how many right.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from nodes.worker.text.library import Library
+from nodes.worker.text.mixing import Mixture
 from nodes.worker.text.model import LanguageModel
 from nodes.worker.text.sampling import Sampling
 from nodes.worker.text.writing import Order
 from nodes.zoo.language.catalog import load_text_catalog
+from nodes.zoo.language.judging import MAX_TOKENS, answer_all
+from nodes.zoo.skills.checking import is_right
 from orchestrator.execution.bytewise import Draws, likeliest
 from tests.bench.fusion_nodes import BYTES, BYTES_DRAWN, TOPS, Text, fleet
 from tests.bench.harness import Row
@@ -32,6 +36,8 @@ EXPERTS = ("skills-general", "skills-dates", "skills-strings", "skills-arithmeti
 STEPS = 256
 REPEATS = 4
 COUNTED_REPEATS = 2
+# Of the test questions, so that each suite has its share.
+EVERY = 5
 NAMES = {TOPS: "top_32_averaging", BYTES: "greedy", BYTES_DRAWN: "drawn"}
 Kinds = Sequence[str]
 
@@ -46,8 +52,9 @@ def by_bytes() -> list[Row]:
         return [
             *_across_nodes("one_vocabulary", same, questions, {}),
             *_across_nodes("four_vocabularies", several, questions, folders),
-            *_calls("one_vocabulary", _shipped(), questions),
+            *_calls("one_vocabulary", shipped(), questions),
             *_calls("four_vocabularies", [own[expert] for expert in EXPERTS], questions),
+            *answers(),
         ]
 
 
@@ -58,7 +65,8 @@ def _own_vocabularies(folder: Path) -> dict[str, LanguageModel]:
     return {expert: respelled(expert, own, folder / expert) for expert, own in zip(EXPERTS, chosen, strict=True)}
 
 
-def _shipped() -> list[LanguageModel]:
+def shipped() -> list[LanguageModel]:
+    """Those that come along, in the order of `EXPERTS`."""
     catalog, library = load_text_catalog(), Library()
     cards = {card.name: card for card in catalog.experts}
     for name in EXPERTS:
@@ -141,3 +149,24 @@ def _each(texts: Sequence[Written]) -> tuple[list[list[int]], list[list[int]]]:
 def _written(models: Sequence[LanguageModel], question: str, seed: int, temperature: float) -> Written:
     order = Order(question, min_tokens=STEPS, sampling=Sampling(temperature), seed=seed)
     return write(models, order, choose=Draws(seed).choose if temperature else likeliest, steps=STEPS)
+
+
+# ---- answers
+
+
+def answers() -> list[Row]:
+    """How many greedy answers are equal in both ways, and how many right. Cost: some ten seconds."""
+    catalog, models = load_text_catalog(), shipped()
+    cards = {card.name: card for card in catalog.experts}
+    weights = [cards[name].quality.right_fraction for name in EXPERTS]
+    asked = catalog.test[::EVERY]
+    by_tokens = answer_all(Mixture(models, weights), asked)
+    given = [write(models, Order(one.prompt), weights=weights, steps=MAX_TOKENS).text for one in asked]
+    equal = [one == other for one, other in zip(given, by_tokens.given, strict=True)]
+    right = [is_right(one, question.answer) for one, question in zip(given, asked, strict=True)]
+    sizes: dict[str, object] = {"questions": len(asked), "weights": weights}
+    return [
+        Row("bytes_one_vocabulary_answers_equal_to_tokens", float(np.mean(equal)), "fraction", sizes),
+        Row("bytes_one_vocabulary_right", float(np.mean(right)), "fraction", sizes),
+        Row("bytes_one_vocabulary_right_by_tokens", float(by_tokens.correct_q.mean()), "fraction", sizes),
+    ]
