@@ -15,7 +15,7 @@ Shape letter: s symbols, every byte and then the end of the text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,6 @@ class Stand:
         return Stand(kept, told + untold)
 
 
-@dataclass
 class Draws:
     """One number for each byte of a text, uniform between 0 and 1.
 
@@ -94,14 +93,11 @@ class Draws:
         top_p: Of the most probable symbols that make up so much together one is drawn.
     """
 
-    seed: int
-    top_p: float = 1.0
-    _uniforms: list[float] = field(default_factory=list)
-    # The place that was left open last, and what was known of it.
-    _open: tuple[int, Floats] | None = None
-
-    def __post_init__(self) -> None:
-        self._random = np.random.Generator(np.random.PCG64(self.seed))
+    def __init__(self, seed: int, top_p: float = 1.0) -> None:
+        self._random, self._top_p = np.random.Generator(np.random.PCG64(seed)), top_p
+        self._uniforms: list[float] = []
+        # The place that was left open last, and what was known of it.
+        self._open: tuple[int, Floats] | None = None
 
     def choose(self, place: int, known_s: Floats, left: float) -> int | None:
         """The symbol that the place's number draws; None where what is not known leaves it open.
@@ -114,8 +110,8 @@ class Draws:
         uniform = self._uniform(place)
         if left <= _DUST:
             before_s = self._open[1] if self._open is not None and self._open[0] == place else np.zeros(SYMBOLS)
-            return _drawn(_kept(known_s, self.top_p), before_s, uniform)
-        if self.top_p < 1.0:
+            return _drawn(_kept(known_s, self._top_p), before_s, uniform)
+        if self._top_p < 1.0:
             # Which symbols are left out hangs on all of them.
             return None
         if uniform >= float(known_s.sum()):

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import stats
 
 from nodes.worker.text.batcher import Batcher
 from nodes.worker.text.lexicon import Lexicon
 from nodes.worker.text.mixing import Counts
 from nodes.worker.text.model import Cache
+from nodes.worker.text.sampling import Sampling
 from nodes.worker.text.sharing import Turn, turn_from
 from nodes.worker.text.spelling import END_SYMBOL, SYMBOLS, Spelled, Spelling
 from nodes.worker.text.tokens import ANSWER, BEGIN, END, Tokenizer
 from nodes.worker.text.writing import Order, PromptRefused
+from orchestrator.execution.bytewise import Draws
 from tests.fakes.spellers import TableModel, ask, begin, write
 
 PROMPT = (BEGIN, ord("?"), ANSWER)
@@ -33,6 +38,7 @@ def table(words: tuple[str, ...], sharp: float = 0.6) -> TableModel:
     tokenizer = Tokenizer(words)
     usable = [*b"abc", END, *range(259, tokenizer.size)]
 
+    @cache
     def probabilities(before: tuple[int, ...]) -> Floats:
         seed = int.from_bytes(hashlib.sha256(repr(before).encode()).digest()[:8], "big")
         found_v = np.zeros(tokenizer.size)
@@ -136,6 +142,47 @@ def test_what_is_told_does_not_hang_on_the_pieces_in_which_the_text_came(pieces:
         tell(patient, piece)
     found = next_of(tell(patient, pieces[-1] if pieces else b""))
     assert found == pytest.approx(next_of(tell(spelling(model), b"".join(pieces))), abs=4e-3)
+
+
+VOCABULARIES, WEIGHTS, DRAWN = (WORDS, ("ac", "acb", "cc")), (0.7, 0.3), 1500
+
+
+def first_two() -> dict[bytes, float]:
+    """Probabilities of the first two symbols by the definition, "." for the end."""
+    models = [table(words) for words in VOCABULARIES]
+    found: dict[bytes, float] = {}
+    for first, probability in averaged(models, b"").items():
+        for second, more in (averaged(models, first) if first != b"." else {b"": 1.0}).items():
+            found[first + second] = probability * more
+    return found
+
+
+def averaged(models: list[TableModel], text: bytes) -> dict[bytes, float]:
+    both_s = np.average([counted(model, text, canonical=True) for model in models], axis=0, weights=WEIGHTS)
+    return {b"." if s == END_SYMBOL else bytes([s]): float(both_s[s]) for s in np.flatnonzero(both_s).tolist()}
+
+
+def drawn(weights: tuple[float, float]) -> Counter[bytes]:
+    """The first two symbols of texts of two vocabularies, as engines and gateway write them."""
+    models = [table(words) for words in VOCABULARIES]
+    found: Counter[bytes] = Counter()
+    for seed in range(DRAWN):
+        order = Order("?", sampling=Sampling(1.0))
+        text = write(models, order, weights=weights, choose=Draws(seed).choose, strings=6, steps=2)
+        found[(text.data + b"." * (text.finish == "stop"))[:2]] += 1
+    return found
+
+
+def test_texts_of_two_vocabularies_follow_the_definition_and_other_weights_do_not() -> None:
+    hoped = {text: probability * DRAWN for text, probability in first_two().items()}
+    often = [text for text, count in hoped.items() if count > 5.0]
+    for weights, accepted in ((WEIGHTS, True), ((0.45, 0.55), False)):
+        counts = drawn(weights)
+        assert set(counts) <= set(hoped)
+        cells = [[found[text] for text in often] for found in (counts, hoped)]
+        p_value = stats.chisquare(*([*cell, DRAWN - sum(cell)] for cell in cells)).pvalue
+        assert bool(p_value > 0.01) is accepted
+        assert accepted or p_value < 1e-3
 
 
 def months(before: tuple[int, ...]) -> Floats:
