@@ -15,6 +15,7 @@ from kernels.native.library import available as kernels_built
 from nodes.arms import SINGLE_TURN, ArmSpec, Inventory, TaskSpec, TensorSpec, TextTraits
 from nodes.engines.contract import BYTES, MIXTURE, TURNS
 from nodes.errors import ConfigError
+from nodes.worker.text.middle import middle_of
 from nodes.zoo.catalog import Catalog, CatalogError, ExpertCard, TensorCard, load_catalog
 from nodes.zoo.digest import tensor_digest
 from nodes.zoo.language.cards import TextExpertCard
@@ -146,10 +147,25 @@ def _text_arm(catalog: TextCatalog, card: TextExpertCard, evidence_digest: str) 
         completion_p95_tokens=card.completion_p95_tokens,
         tokenizer_digest=card.tokenizer_digest,
         # A mixture writes alone: its members take the turns.
-        capabilities=("logprobs", SINGLE_TURN, *((MIXTURE,) if card.learned is None else (TURNS, BYTES))),
+        capabilities=(
+            "logprobs",
+            SINGLE_TURN,
+            *((MIXTURE,) if card.learned is None else (TURNS, BYTES)),
+            *_vectors(catalog, card),
+        ),
     )
     arm = _arm(card, catalog.model_path(card), evidence_digest, quality_fraction=card.quality.right_fraction)
     return replace(arm, text=traits)
+
+
+def _vectors(catalog: TextCatalog, card: TextExpertCard) -> tuple[str, ...]:
+    """What a model says that makes embeddings beside texts: only one that has learned every kind of question tells them
+    apart better than the words that are in them (`tests/bench/bench_embeddings.py`)."""
+    if card.learned is None or set(catalog.task.suites) - set(card.learned.suites):
+        return ()
+    if middle_of(catalog.model_path(card).read_bytes()) is None:
+        return ()
+    return ("chat", "embeddings", f"embeddings:{card.recipe['width']}")
 
 
 def _arm(card: ExpertCard | TextExpertCard, file: Path, evidence_digest: str, *, quality_fraction: float) -> ArmSpec:

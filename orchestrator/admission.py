@@ -12,6 +12,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Protocol
 
+from orchestrator.abreast import aside
 from orchestrator.errors import Unavailable
 
 # Weight of the newest request in the moving average of service times.
@@ -148,6 +149,11 @@ class Admission:
         self.running -= 1
         self._empty.set()
 
+    async def aside(self) -> None:
+        """End a step of a request that is in: the others that are take that step too before this one goes on."""
+        if self.running > 1:
+            await aside()
+
     async def emptied(self) -> None:
         """Wait until nothing runs."""
         while self.running:
@@ -160,7 +166,7 @@ def overloaded(wait_s: float) -> Unavailable:
     retry_after_s = max(wait_s, MIN_RETRY_AFTER_S)
     return Unavailable(
         "OVERLOADED",
-        "More requests are under way than can be answered in time; try again later.",
+        "More requests come than can be answered in time; try again later.",
         retry_after_s=retry_after_s,
         metadata={"retryAfterS": f"{retry_after_s:.3f}"},
     )

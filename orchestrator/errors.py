@@ -120,6 +120,7 @@ CATALOGUE: Mapping[str, Surface] = MappingProxyType(
         "MODEL_FAILED": Surface(grpc.StatusCode.ABORTED, 502, "model_failed", ExitCode.ENGINE_FAILED, False),
         "MODELS_OFF": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "models_off", ExitCode.CONFIG, False),
         "SANDBOX_MISSING": Surface(grpc.StatusCode.FAILED_PRECONDITION, 409, "sandbox_missing", ExitCode.CONFIG, False),
+        "PATH_NOT_FOUND": _not_found("path_not_found"),
         "TASK_NOT_FOUND": _not_found("task_not_found"),
         "EXPERT_NOT_FOUND": _not_found("model_not_found"),
         "REQUEST_NOT_FOUND": _not_found("request_not_found"),

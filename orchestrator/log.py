@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import structlog
@@ -41,7 +42,12 @@ class RequestLog:
         return json.dumps({"timestamp": stamp, "level": "info", "event": "request", **fields}) + "\n"
 
     def _console(self, stamp: str, fields: Mapping[str, object]) -> str:
-        return f"{stamp} [info     ] request " + " ".join([f"{n}={v}" for n, v in fields.items()]) + "\n"
+        return f"{stamp} [info     ] request {_template(tuple(fields)) % tuple(fields.values())}\n"
+
+
+@cache
+def _template(names: tuple[str, ...]) -> str:
+    return " ".join(f"{name}=%s" for name in names)
 
 
 requests = RequestLog()

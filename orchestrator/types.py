@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from orchestrator.energy_source import UNTOLD_SOURCE
 from orchestrator.energy_source import EnergySource as EnergySource
 from orchestrator.limits import BudgetRequest as BudgetRequest
+from orchestrator.limits import FusionChoice as FusionChoice
 from orchestrator.limits import Limits as Limits
 from orchestrator.limits import OnInfeasible as OnInfeasible
 from orchestrator.masses import WHOLE as WHOLE
@@ -43,18 +44,6 @@ class Provenance(Enum):
     REPLAYED = "replayed"
     MODELLED = "modelled"
     UNMEASURED = "unmeasured"
-
-
-class FusionChoice(Enum):
-    """What a client may ask of fusion; AUTO leaves it to the gateway."""
-
-    AUTO = "auto"
-    NONE = "none"
-    MIXTURE = "mixture"
-    VOTE = "vote"
-    JUDGE = "judge"
-    TOKEN = "token"  # noqa: S105
-    BYTES = "bytes"
 
 
 @dataclass(frozen=True)
@@ -205,12 +194,12 @@ class TextQuery:
 
     Args:
         needs: Capabilities that an arm must declare.
-        allowed_nodes: Where it may run; empty for anywhere.
-        required_tags: What an arm must carry.
+        allowed_nodes, required_tags: Where it may run, empty for anywhere, and what an arm must carry.
         max_ttft_ms: Most milliseconds until the first token; None for no limit.
         max_tpot_ms: Most milliseconds per further token; None for no limit.
         whole: Nobody reads the text before it is complete.
         continue_on_loss: Whether experts that write one text together go on where one of them is lost.
+        samples: How often it is asked to find one answer (`orchestrator.gateway.samples`).
         user: Whom a tenant's application asks for, as it says itself; "" for nobody. `owner` and `home` as of `Query`.
         prefix_scope: See `orchestrator.prefixes`; "" shares nothing.
     """
@@ -231,6 +220,7 @@ class TextQuery:
     max_tpot_ms: float | None = None
     whole: bool = False
     continue_on_loss: bool = False
+    samples: int = 1
     user: str = ""
     prefix_scope: str = ""
     owner: Owner | None = None

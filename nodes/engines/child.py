@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import structlog
 
+from nodes.arms import Tensors
 from nodes.engines.contract import EngineState, Job, TextJob, Turn
 from nodes.engines.crashes import CrashLog, CrashPolicy
 from nodes.engines.process import WorkerCommand, WorkerProcess
@@ -25,6 +26,7 @@ from nodes.worker.frames import Frame, FrameError
 
 # Texts of one process that experts on other nodes write too; each holds its keys and values in memory.
 MOST_SHARED = 64
+NO_TENSORS: Tensors = {}
 
 log = structlog.get_logger("nodes.engine")
 
@@ -146,7 +148,9 @@ class Supervisor:
             raise
         return _successful(await answer), (started_s - submitted_s) * 1e3
 
-    async def stream(self, job: TextJob, order: Mapping[str, Any]) -> AsyncGenerator[tuple[Frame, float]]:
+    async def stream(
+        self, job: TextJob, order: Mapping[str, Any], tensors: Tensors = NO_TENSORS
+    ) -> AsyncGenerator[tuple[Frame, float]]:
         """Every frame that the process sends for one text, the last one included, and the milliseconds it waited.
 
         Leaving the generator early asks the process to stop the text at its next token.
@@ -161,7 +165,7 @@ class Supervisor:
         queue_ms = (started_s - submitted_s) * 1e3
         frames: asyncio.Queue[Frame | None] = asyncio.Queue()
         try:
-            answer = self._begin_text(job, {**order, "op": "generate", "arm": job.arm}, frames)
+            answer = self._begin_text(job, {**order, "op": "generate", "arm": job.arm}, frames, tensors)
         except BaseException:
             self._slots.give_back()
             raise
@@ -208,9 +212,7 @@ class Supervisor:
             if answer.done():
                 return  # It crossed the end on its way; waiting for what comes of it would look like a hang.
             self._running[run] = job.arm, time.monotonic()
-            # JSON knows no bytes.
-            pieces = [piece.decode("latin-1") for piece in turn.pieces]
-            process.tell(answer, {"op": "turn", **asdict(turn), "pieces": pieces})
+            process.tell(answer, {"op": "turn", **turn.header()})
 
         answer = process.request({**order, "op": "generate", "arm": job.arm}, on_end=ended, on_piece=progressed)
         self._shared += 1
@@ -254,7 +256,7 @@ class Supervisor:
         return answer
 
     def _begin_text(
-        self, job: TextJob, header: Mapping[str, Any], frames: asyncio.Queue[Frame | None]
+        self, job: TextJob, header: Mapping[str, Any], frames: asyncio.Queue[Frame | None], tensors: Tensors
     ) -> asyncio.Future[Frame]:
         process, run = self._admit(job, time.monotonic()), object()
 
@@ -268,8 +270,8 @@ class Supervisor:
             frames.put_nowait(None)
 
         try:
-            own = None if job.delta_n is None else {"delta": job.delta_n}
-            answer = process.request(header, own, on_end=ended, on_piece=progressed)
+            own = tensors if job.delta_n is None else {**tensors, "delta": job.delta_n}
+            answer = process.request(header, own or None, on_end=ended, on_piece=progressed)
         except FrameError as error:
             raise InputInvalid(str(error)) from error
         self._running[run] = job.arm, time.monotonic()

@@ -7,7 +7,7 @@ them may block it: models run in another process or thread.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
@@ -84,6 +84,10 @@ class Turn:
     last: bool = False
     strings: int = 0
     pieces: tuple[bytes, ...] = ()
+
+    def header(self) -> dict[str, Any]:
+        """As the engine's process reads it; JSON knows no bytes."""
+        return {**asdict(self), "pieces": [piece.decode("latin-1") for piece in self.pieces]}
 
 
 class Turns:

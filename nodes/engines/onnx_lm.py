@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import secrets
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nodes.arms import TextCost
 from nodes.engines.child import Limits, LoadOrder
@@ -58,6 +63,11 @@ class OnnxTextEngine(HostedEngine):
                 async for frame in parts:
                     yield _read(frame, 0.0, keeps=False)
             return
+        if job.embed:
+            async with aclosing(self._child.stream(job, {}, _texts(job))) as frames:
+                async for frame, queue_ms in frames:
+                    yield _vectors(frame) if frame.op == "piece" else _read(frame, queue_ms, keeps=False)
+            return
         kept = {"scope": job.scope, "keep_bytes": self._keep_bytes} if self._keep_bytes else {}
         async with aclosing(self._child.stream(job, text_order(job) | kept)) as frames:
             async for frame, queue_ms in frames:
@@ -70,8 +80,6 @@ def text_order(job: TextJob) -> dict[str, Any]:
     Raises:
         InputInvalid: if no message is the user's.
     """
-    if job.embed:
-        raise InputInvalid("this expert makes no embeddings")
     questions = [content for role, content in job.messages if role == "user"]
     if not questions:
         raise InputInvalid("a text request needs a message of the user")
@@ -86,6 +94,17 @@ def text_order(job: TextJob) -> dict[str, Any]:
         "top_logprobs": job.top_logprobs,
         "allowance": _allowance(job.energy_limit_j, job.cost),
     }
+
+
+def _texts(job: TextJob) -> dict[str, NDArray[np.uint8]]:
+    """The texts of which vectors are wanted; they may be too long for a frame's header."""
+    texts = json.dumps([content for _, content in job.messages])
+    return {"texts": np.frombuffer(texts.encode(), np.uint8)}
+
+
+def _vectors(frame: Frame) -> TextPiece:
+    vectors = frame.tensors().get("vectors", np.zeros((0, 0)))
+    return TextPiece(json.dumps([base64.b64encode(one.astype("<f4").tobytes()).decode() for one in vectors]))
 
 
 def _allowance(limit_j: float, cost: TextCost | None) -> tuple[float, ...]:

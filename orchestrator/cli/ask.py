@@ -39,6 +39,7 @@ class Asking:
     temperature: float | None
     continue_on_loss: bool = False
     user: str | None = None
+    samples: int = 1
 
 
 def _asking_options(function: Function) -> Function:
@@ -49,7 +50,14 @@ def _asking_options(function: Function) -> Function:
         click.option("--max-latency", type=DURATION, help="Most time for an answer, e.g. 1.5s."),
         click.option("--on-infeasible", type=INFEASIBLE, help="What to do when nothing fits."),
         click.option("--profile", type=click.Choice(PROFILES), help="How many joules a better answer is worth."),
-        click.option("--fusion", type=click.Choice(FUSIONS), default=AUTO, help="How answers are combined."),
+        click.option(
+            "--fusion",
+            type=click.Choice(FUSIONS),
+            help="How answers are combined.  [default: auto; vote with --samples]",
+        ),
+        click.option(
+            "--samples", type=click.IntRange(1, 8), default=1, help="Ask so often; what most samples say is the answer."
+        ),
         click.option(
             "--continue-on-loss", is_flag=True, help="With token or bytes: who is left writes on where one is lost."
         ),
@@ -72,8 +80,10 @@ def _asking(options: dict[str, Any]) -> Asking:
     )
     model = options["model"]
     expert = None if model == AUTO else model
-    shape = options["fusion"], options["max_tokens"], options["temperature"], options["continue_on_loss"]
-    return Asking(expert, options["task"], budget, *shape, options["user"])
+    samples = options["samples"]
+    fusion = options["fusion"] or ("vote" if samples > 1 else AUTO)
+    shape = fusion, options["max_tokens"], options["temperature"], options["continue_on_loss"]
+    return Asking(expert, options["task"], budget, *shape, options["user"], samples)
 
 
 @click.command(short_help="Ask a question in words; the answer comes as it is written.")
@@ -174,6 +184,7 @@ def _answer(
         expert=asking.expert,
         fusion=FusionChoice(asking.fusion),
         continue_on_loss=asking.continue_on_loss,
+        samples=asking.samples,
         request_id=request_id,
         user=asking.user,
     )

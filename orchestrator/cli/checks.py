@@ -28,7 +28,7 @@ CLIENT_TIMEOUT_S = 3.0
 EARLIEST_UNIX_S = 1_735_689_600.0
 PACKAGES = {
     "": ("grpcio", "protobuf", "numpy", "pydantic"),
-    "gateway": ("cryptography", "uvloop", "structlog", "starlette", "httptools", "prometheus-client"),
+    "gateway": ("cryptography", "uvloop", "structlog", "starlette", "httptools", "orjson", "prometheus-client"),
     "image": ("pillow",),
 }
 

@@ -100,12 +100,15 @@ class AsyncClient(Session):
         expert: str | None = None,
         fusion: FusionChoice | None = None,
         continue_on_loss: bool = False,
+        samples: int = 1,
         request_id: str | None = None,
         user: str | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[TextDelta | Generated, None]:
         """Generate text, as `Client.generate`."""
-        ask = wire.Ask(task, budget, expert, fusion, None, request_id, user, continue_on_loss=continue_on_loss)
+        ask = wire.Ask(
+            *(task, budget, expert, fusion, None, request_id, user), continue_on_loss=continue_on_loss, samples=samples
+        )
         call = wire.generate(messages, parameters, ask)
         open_stream: Any = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString

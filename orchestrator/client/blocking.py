@@ -135,6 +135,7 @@ class Client(Session):
         expert: str | None = None,
         fusion: FusionChoice | None = None,
         continue_on_loss: bool = False,
+        samples: int = 1,
         request_id: str | None = None,
         user: str | None = None,
         timeout_s: float | None = None,
@@ -142,12 +143,15 @@ class Client(Session):
         """Generate text: yields pieces as they come and ends with a `Generated` that holds all of it.
 
         Closing the iterator early cancels the work. `continue_on_loss` is for `FusionChoice.TOKEN`: where one of the
-        experts that write the text is lost, the others go on.
+        experts that write the text is lost, the others go on. `samples` above 1 is for `FusionChoice.VOTE`: the
+        question is asked so often, and what most samples say comes in one piece.
 
         Raises:
             EdgewiseError: Before or between pieces; see `orchestrator.errors`.
         """
-        ask = wire.Ask(task, budget, expert, fusion, None, request_id, user, continue_on_loss=continue_on_loss)
+        ask = wire.Ask(
+            *(task, budget, expert, fusion, None, request_id, user), continue_on_loss=continue_on_loss, samples=samples
+        )
         call = wire.generate(messages, parameters, ask)
         open_stream = self._channel.unary_stream(
             call.method, type(call.request).SerializeToString, call.response.FromString

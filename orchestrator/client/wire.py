@@ -60,6 +60,7 @@ class Ask:
     nodes: Sequence[str] = ()
     max_mass: float | None = None
     continue_on_loss: bool = False
+    samples: int = 1
 
 
 def infer(inputs: Mapping[str, Array], ask: Ask) -> Call[own.Answer]:
@@ -168,7 +169,9 @@ def _tensor(name: str, array: Array) -> common_pb2.Tensor:
 
 def _fusion(ask: Ask) -> common_pb2.Fusion:
     mode = FUSION_NUMBERS[ask.fusion or own.FusionChoice.AUTO]
-    return common_pb2.Fusion(mode=mode, max_experts=ask.max_experts or 0, continue_on_loss=ask.continue_on_loss)
+    return common_pb2.Fusion(
+        mode=mode, max_experts=ask.max_experts or 0, continue_on_loss=ask.continue_on_loss, samples=ask.samples
+    )
 
 
 def _budget(budget: own.Budget | None) -> common_pb2.Budget | None:

@@ -12,13 +12,13 @@ from orchestrator.door.choices import MAX_CHOICES
 from orchestrator.door.fields import Fields
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.gateway import requests
+from orchestrator.gateway.samples import MAX_SAMPLES, sampled
+from orchestrator.gateway.texts import EMBEDDINGS
 from orchestrator.prefixes import scope_of
 from orchestrator.types import FusionChoice, GenerationParameters, Message, Task, TextQuery
 
 FUSIONS = ("auto", "none", "vote", "judge", "token", "bytes")
 FUSION_KEYS = ("mode", "max_experts", "continue_on_loss", "samples")
-# What samples are drawn with where a request for several does not say.
-SAMPLE_TEMPERATURE = 0.7
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TALKERS = ("system", "user", "assistant")
 DEFAULT_TASK = "chat"
@@ -26,9 +26,13 @@ MESSAGE_EXTRAS = frozenset({"name", "tool_calls", "tool_call_id"})
 MAX_PARTS = 256
 MAX_TOOLS = 128
 MAX_INPUTS = 64
+MAX_DIMENSIONS = 65_536
 MAX_COMPLETION_LOGPROBS = 5
 # What OpenAI knows and the wire to the nodes does not carry: better refused than silently left out.
-NOT_CARRIED = ("audio", "modalities", "functions", "function_call", "prediction", "web_search_options")
+NOT_CARRIED = (
+    *("audio", "modalities", "functions", "function_call", "prediction", "web_search_options"),
+    *("echo", "suffix"),
+)
 REFUSED = frozenset({"best_of", *NOT_CARRIED})
 # Fields that say how text is to be generated; most requests have few of them or none.
 PARAMETERS = frozenset(
@@ -62,7 +66,6 @@ class Asked:
         include_usage: Whether a stream ends with its usage.
         explain: Whether the reply says what else was considered.
         n: Answers that are wanted.
-        samples: How often it is asked to find one answer.
     """
 
     query: TextQuery
@@ -71,7 +74,6 @@ class Asked:
     include_usage: bool
     explain: bool
     n: int = 1
-    samples: int = 1
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,13 @@ def completion_request(body: Mapping[str, Any], setting: Setting) -> Asked:
         Unavailable: NO_NODE, where no node serves texts.
     """
     fields = Fields(body)
-    prompts = fields.texts("prompt", 1)
-    if not prompts or not prompts[0]:
-        raise RequestError("FIELD_REQUIRED", "prompt must be one text that is not empty.", field="prompt")
-    return _asked(fields, (Message("user", prompts[0]),), setting, chat=False)
+    prompt = fields.value.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str) or not prompt:
+        text = "prompt must be one text that is not empty; several, and token ids, are not taken."
+        raise RequestError("FIELD_REQUIRED", text, field="prompt")
+    return _asked(fields, (Message("user", prompt),), setting, chat=False)
 
 
 def embeddings_request(body: Mapping[str, Any], setting: Setting) -> TextQuery:
@@ -130,11 +135,14 @@ def embeddings_request(body: Mapping[str, Any], setting: Setting) -> TextQuery:
     if not inputs or not all(inputs):
         text = f"input must be one text or up to {MAX_INPUTS} texts, none of them empty; token ids are not taken."
         raise RequestError("FIELD_REQUIRED", text, field="input")
-    if fields.value.get("dimensions") is not None:
-        raise RequestError("CAPABILITY_MISSING", "dimensions is not offered by this gateway.", field="dimensions")
+    needs, dimensions = {EMBEDDINGS}, fields.integer("dimensions", 1, MAX_DIMENSIONS)
+    if dimensions is not None:
+        needs.add(f"{EMBEDDINGS}:{dimensions}")
     query = _asked(fields, tuple(Message("user", text) for text in inputs), setting, chat=True).query
     parameters = GenerationParameters(max_tokens=1, embed=True)
-    return replace(query, parameters=parameters, needs=frozenset({"embeddings"}), fusion=FusionChoice.NONE, whole=True)
+    query = replace(query, parameters=parameters, needs=frozenset(needs), fusion=FusionChoice.NONE, whole=True)
+    # Vectors are to be compared: they are everybody's model's, and nothing that was kept of a text shortens them.
+    return replace(query, user="", prefix_scope="")
 
 
 def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, chat: bool) -> Asked:
@@ -144,9 +152,6 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
     allowance = from_body(fields.inner("budget")).over(from_headers(setting.headers)).over(named)
     parameters = AS_USUAL if PARAMETERS.isdisjoint(fields.value) else _parameters(fields, chat=chat)
     fusion, max_experts, continue_on_loss, samples = _fusion(fields)
-    if samples > 1:
-        # Each sample is one expert's.
-        fusion, parameters = FusionChoice.NONE, _sampled(parameters)
     user = fields.text("user") or ""
     needs = requests.capabilities_needed(parameters)
     for message in messages:
@@ -154,7 +159,7 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
             needs |= {"images"}
         if _has_tools(message):
             needs |= {"tools"}
-    stream, n = fields.flag("stream"), _n(fields, setting, samples)
+    stream, n = fields.flag("stream"), _n(fields, setting)
     query = TextQuery(
         request_id=requests.request_id(_request_id(setting.headers)),
         task=_task(fields, expert, setting),
@@ -171,22 +176,19 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
         required_tags=_names(fields, setting, "required_tags", requests.MAX_TAGS),
         max_ttft_ms=allowance.max_ttft_ms,
         max_tpot_ms=allowance.max_tpot_ms,
-        whole=samples > 1 or not stream,
+        whole=not stream,
         user=user,
         prefix_scope=scope_of(setting.tenant, user),
     )
+    if samples > 1:
+        query = sampled(query, samples, once=n == 1 and not _request_id(setting.headers))
     options = fields.inner("stream_options")
     include_usage = options is not None and options.flag("include_usage")
-    return Asked(query, chat, stream, include_usage, fields.flag("explain"), n, samples)
+    return Asked(query, chat, stream, include_usage, fields.flag("explain"), n)
 
 
-def _n(fields: Fields, setting: Setting, samples: int) -> int:
+def _n(fields: Fields, setting: Setting) -> int:
     n = fields.integer("n", 1, MAX_CHOICES) or 1
-    if samples > 1 and (n > 1 or _request_id(setting.headers)):
-        text = (
-            "fusion.samples gives one answer, which cannot be repeated by id: not with n above 1 or an id of your own."
-        )
-        raise RequestError("FIELD_OUT_OF_RANGE", text, field="fusion.samples")
     if n > 1 and _request_id(setting.headers):
         text = "n above 1 and an id of the request's own exclude each other: several answers cannot be repeated by id."
         raise RequestError("FIELD_OUT_OF_RANGE", text, field="n")
@@ -196,7 +198,7 @@ def _n(fields: Fields, setting: Setting, samples: int) -> int:
 def _refuse_not_carried(fields: Fields) -> None:
     fields.integer("best_of", 1, 1)
     for name in NOT_CARRIED:
-        if fields.value.get(name) not in (None, False, [], "none", ["text"]):
+        if fields.value.get(name) not in (None, False, [], "", "none", ["text"]):
             raise RequestError("CAPABILITY_MISSING", f"{name} is not offered by this gateway.", field=name)
 
 
@@ -243,13 +245,6 @@ def _names(fields: Fields, setting: Setting, name: str, most: int) -> frozenset[
     return requests.named(name, given, most)
 
 
-def _sampled(parameters: GenerationParameters) -> GenerationParameters:
-    if parameters.temperature == 0.0:
-        text = "fusion.samples needs a temperature above 0: greedy samples are all equal."
-        raise RequestError("FIELD_OUT_OF_RANGE", text, field="temperature")
-    return replace(parameters, temperature=parameters.temperature or SAMPLE_TEMPERATURE)
-
-
 def _fusion(fields: Fields) -> tuple[FusionChoice, int, bool, int]:
     """Mode, most experts, whether those that are left go on where one is lost, and samples of one expert.
 
@@ -265,10 +260,7 @@ def _fusion(fields: Fields) -> tuple[FusionChoice, int, bool, int]:
         return FusionChoice.AUTO, 0, False, 1
     inner.only(*FUSION_KEYS)
     mode = FusionChoice(inner.choice("mode", FUSIONS) or "auto")
-    samples = inner.integer("samples", 1, MAX_CHOICES) or 1
-    if samples > 1 and mode is not FusionChoice.VOTE:
-        text = "samples are what a vote is held over: say mode vote beside it."
-        raise RequestError("FIELD_OUT_OF_RANGE", text, field=inner.path("samples"))
+    samples = inner.integer("samples", 1, MAX_SAMPLES) or 1
     return mode, inner.integer("max_experts", 1, 8) or 0, inner.flag("continue_on_loss"), samples
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from orchestrator.door import telling
 from orchestrator.door.asking import Asked
-from orchestrator.door.choices import together
 from orchestrator.door.exchange import EVENTS, dump
 from orchestrator.gateway.accounts import TextReply
+from orchestrator.gateway.several import together
 from orchestrator.types import Delta
 
 DONE = b"data: [DONE]\n\n"
@@ -23,6 +23,7 @@ def stream_headers(request_id: str) -> dict[str, str]:
         "cache-control": "no-cache",
         "x-accel-buffering": "no",
         "x-edgewise-request-id": request_id,
+        "x-request-id": request_id,
     }
 
 

@@ -11,18 +11,18 @@ from typing import Any
 from orchestrator.door import telling
 from orchestrator.door.asking import Asked, Setting, chat_request, completion_request
 from orchestrator.door.cache import AnswerCache, answer_key, is_fixed
-from orchestrator.door.choices import drawn, queries, side_by_side, together
+from orchestrator.door.choices import queries, side_by_side
 from orchestrator.door.chunks import DONE, Chunks, stream_headers
 from orchestrator.door.exchange import Exchange, dump
-from orchestrator.door.samples import agreed
 from orchestrator.door.strict import parse, refuse_not_finite
-from orchestrator.errors import RequestError
 from orchestrator.gateway.accounts import Payer, TextReply
 from orchestrator.gateway.explaining import explain
 from orchestrator.gateway.policy import caller, tenant_seen
+from orchestrator.gateway.samples import answers
 from orchestrator.gateway.service import Service
+from orchestrator.gateway.several import together
 from orchestrator.ledger.spenders import fingerprint
-from orchestrator.types import Delta, RoutingRecord, TextQuery
+from orchestrator.types import Delta, TextQuery
 
 # Headers that are part of what was asked: the same id with others is another request.
 ASKING_HEADERS = ("x-edgewise-", "x-slo-", "x-litellm-timeout")
@@ -56,6 +56,7 @@ class Completions:
     async def _answer(self, exchange: Exchange, *, chat: bool) -> None:
         exchange.check_json()
         body, finite = parse(await exchange.body())
+        await self._service.admission.aside()
         read = chat_request if chat else completion_request
         asked = read(body, self.setting(exchange))
         refuse_not_finite(finite)
@@ -74,7 +75,7 @@ class Completions:
 
     def _key(self, exchange: Exchange, body: dict[str, Any], asked: Asked) -> bytes | None:
         """Where an answer to this is kept; None where it is none that may be given again."""
-        if self._cache is None or not is_fixed(asked.query) or asked.n > 1 or asked.samples > 1 or asked.explain:
+        if self._cache is None or not is_fixed(asked.query) or asked.n > 1 or asked.query.samples > 1 or asked.explain:
             return None
         if "no-store" in exchange.headers.get("cache-control", ""):
             return None
@@ -126,20 +127,13 @@ class Completions:
     # ---- replies
 
     def _generate(self, asked: Asked, query: TextQuery, payer: Payer) -> AsyncIterator[Delta | TextReply]:
-        if asked.samples > 1:
-            samples = drawn(query, asked.samples)
-            return agreed(samples, lambda one: self._service.generate(one, payer), self._recall)
+        if query.samples > 1:
+            return answers(self._service, query, payer)
         return self._service.generate(query, payer, encode=self._encode(asked, payer))
 
     def _encode(self, asked: Asked, payer: Payer) -> Callable[[TextReply], bytes] | None:
         """Makes what a repeated call is answered; None where the client chose no id."""
         return (lambda reply: dump(self._document(asked, reply))) if payer.claim else None
-
-    def _recall(self, request_id: str) -> RoutingRecord | None:
-        try:
-            return self._service.journal.get(request_id, tenant_seen()).routing
-        except RequestError:
-            return None
 
     def _document(self, asked: Asked, reply: TextReply) -> dict[str, Any]:
         calls = json.loads(reply.end.tool_calls_json) if reply.end.tool_calls_json else None
@@ -162,7 +156,7 @@ class Completions:
 
     def _headers(self, reply: TextReply) -> dict[str, str]:
         costs = telling.cost_headers(reply.energy, reply.routing, reply.timings, profile=reply.profile)
-        return {"x-edgewise-request-id": reply.request_id, **costs}
+        return {"x-edgewise-request-id": reply.request_id, "x-request-id": reply.request_id, **costs}
 
     def _pieces(self, asked: Asked, payer: Payer) -> AsyncGenerator[tuple[int, Delta | TextReply]]:
         """Pieces of all answers, each with the number of its query."""
@@ -171,6 +165,7 @@ class Completions:
     async def _whole(self, exchange: Exchange, asked: Asked, payer: Payer, key: bytes | None) -> None:
         replies = await self._replies(asked, payer)
         whole = together(replies)
+        await self._service.admission.aside()
         document = self._document(asked, whole)
         if asked.n > 1:
             answers = replies if len(replies) > 1 else replies * asked.n
@@ -181,7 +176,7 @@ class Completions:
         await exchange.reply_json(200, document, self._headers(whole))
 
     async def _replies(self, asked: Asked, payer: Payer) -> list[TextReply]:
-        if asked.n == 1 and asked.samples == 1:
+        if asked.n == 1 and asked.query.samples == 1:
             # The usual case, without pieces and without a task of its own.
             return [await self._service.complete(asked.query, payer, encode=self._encode(asked, payer))]
         if asked.n == 1:

@@ -13,7 +13,7 @@ from orchestrator.door.completions import Completions
 from orchestrator.door.exchange import Exchange
 from orchestrator.door.fields import Fields
 from orchestrator.door.strict import parse, refuse_not_finite
-from orchestrator.errors import RequestError, Unavailable
+from orchestrator.errors import MAX_MESSAGE_CHARS, RequestError, Unavailable
 from orchestrator.gateway.accounts import Payer
 from orchestrator.gateway.policy import caller
 from orchestrator.gateway.service import Service
@@ -41,10 +41,21 @@ class Embeddings:
         query = embeddings_request(body, self._texts.setting(exchange))
         form = Fields(body).choice("encoding_format", FORMATS) or FORMATS[0]
         refuse_not_finite(finite)
+        if query.expert is None:
+            self._check_one_space(query)
         if exchange.headers.get("x-edgewise-request-id") or exchange.headers.get("idempotency-key"):
             text = "Embeddings cannot be repeated by an id of the request's own; leave it out."
             raise RequestError("FIELD_OUT_OF_RANGE", text, field="x-edgewise-request-id")
         await exchange.attended(self._answer(exchange, query, form))
+
+    def _check_one_space(self, query: TextQuery) -> None:
+        """Vectors of different experts say nothing of each other: which of several it is, the client must know."""
+        arms = (state.arm for state in self._service.fleet.board.arms(query.task.name))
+        makers = sorted({arm.expert for arm in arms if arm.text and query.needs <= arm.text.capabilities})
+        if len(makers) > 1:
+            known = ", ".join(makers)
+            text = f"Vectors of different experts cannot be compared; name one as model: {known}."
+            raise RequestError("FIELD_REQUIRED", text[:MAX_MESSAGE_CHARS], field="model", metadata={"known": known})
 
     async def _answer(self, exchange: Exchange, query: TextQuery, form: str) -> None:
         reply = await self._service.complete(query, Payer(caller.get().spender))
@@ -60,7 +71,8 @@ class Embeddings:
             "usage": {"prompt_tokens": reply.end.prompt_tokens, "total_tokens": reply.end.prompt_tokens},
             **telling.cost_blocks(reply),
         }
-        await exchange.reply_json(200, document, {"x-edgewise-request-id": reply.request_id, **headers})
+        ids = {"x-edgewise-request-id": reply.request_id, "x-request-id": reply.request_id}
+        await exchange.reply_json(200, document, ids | headers)
 
 
 def vectors_of(text: str, count: int) -> list[bytes]:

@@ -4,12 +4,12 @@ client."""
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import orjson
 import structlog
 
 from orchestrator.errors import EdgewiseError, InternalError, RequestError
@@ -47,22 +47,14 @@ class OwnTurn(Protocol):
         """A whole reply at once; the length of its body is told here."""
         ...
 
-    def tell(self, on_gone: Callable[[], None] | None) -> None:
-        """Call this when the client leaves, or nothing any more."""
+    def attend(self, on: bool) -> None:
+        """While `on`, whoever answers is cancelled when the client leaves: once, and at once where it has left."""
         ...
 
-
-class _Leaving:
-    """Cancels the task that made it, once."""
-
-    def __init__(self) -> None:
-        self.happened = False
-        self._task = asyncio.current_task()
-
-    def __call__(self) -> None:
-        if self._task is not None and not self.happened:
-            self.happened = True
-            self._task.cancel()
+    @property
+    def cancelled(self) -> bool:
+        """Whether that has happened."""
+        ...
 
 
 @dataclass
@@ -181,16 +173,15 @@ class Exchange:
             await self._watched(work)
             return
         # Our own server says when its client leaves: no second task is needed that waits for it.
-        leaving = _Leaving()
-        turn.tell(leaving)
+        turn.attend(True)
         try:
             await work
         except asyncio.CancelledError:
-            if not leaving.happened:
+            if not turn.cancelled:
                 raise
             raise ClientGone from None
         finally:
-            turn.tell(None)
+            turn.attend(False)
 
     async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
         doing = asyncio.ensure_future(work)
@@ -211,12 +202,8 @@ class Exchange:
 
 
 def dump(value: Any) -> bytes:
-    """JSON without what could not be read again."""
-    return _ENCODER.encode(value).encode()
-
-
-# What is told here is built here: no document holds itself, so that nothing looks whether one does.
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
+    """JSON in UTF-8; a number that is not finite, which JSON does not know, is null."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 Handler = Callable[[Exchange], Coroutine[Any, Any, None]]

@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.errors import BudgetInfeasible, EdgewiseError
 
 UNAUTHORIZED = 401
+PACE = {"ttft_ms": "minTtftMs", "tpot_ms": "minTpotMs"}
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -33,6 +34,8 @@ def openai_problem(error: EdgewiseError) -> tuple[int, dict[str, Any], dict[str,
     }
     if isinstance(error, BudgetInfeasible):
         told["min_feasible"] = {"energy_j": _finite(error.min_energy_j), "latency_ms": _finite(error.min_latency_ms)}
+    elif "minTtftMs" in error.metadata:
+        told["min_feasible"] = {name: float(error.metadata[key]) for name, key in PACE.items()}
     if error.reason == "EXPERT_LOADING":
         told["loading"] = _loading(error.metadata)
     return surface.http_status, {"error": told}, problem_headers(error)
@@ -67,7 +70,7 @@ def oip_problem(error: EdgewiseError) -> tuple[int, dict[str, Any], dict[str, st
 
 def problem_headers(error: EdgewiseError) -> dict[str, str]:
     """Headers that tell when to come back, how to show a key, and which request it was."""
-    headers = {"x-edgewise-request-id": _request_id(error)}
+    headers = {"x-edgewise-request-id": _request_id(error), "x-request-id": _request_id(error)}
     if error.surface.http_status == UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
     if error.retry_after_s is not None:

@@ -13,12 +13,14 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
 import structlog
 
+from orchestrator.abreast import Gathering
 from orchestrator.door.turn import HIGH_WATER, REASONS, Turn
 
 HEAD_S, IDLE_S, GRACE_S, PART_S = 5.0, 75.0, 1.0, 1.0
@@ -45,6 +47,9 @@ class HttpServer:
     def __init__(self, app: App, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         self.app, self._tls = app, tls
         self.connections: set[_Connection] = set()
+        self.gathering = Gathering()
+        # Requests that the application has and has not answered.
+        self.answering = 0
         self._listener = listener
         self._server: asyncio.Server | None = None
 
@@ -58,6 +63,7 @@ class HttpServer:
         """Take none any more; what is under way has a moment to end."""
         if self._server is not None:
             self._server.close()
+        self.gathering.flush()
         for connection in list(self.connections):
             connection.end_when_idle()
         tasks = [connection.task for connection in self.connections if connection.task is not None]
@@ -137,9 +143,10 @@ class _Connection(asyncio.Protocol):
         current = self._exchange
         if current is None:
             self._refuse(status)
-        elif current is self._coming and not current.started and self.task is not None:
+        elif current is self._coming and not current.started:
             self._exchange = None
-            self.task.cancel()
+            if self.task is not None:
+                self.task.cancel()
             self._refuse(status)
 
     # ---- the parser's side
@@ -207,9 +214,15 @@ class _Connection(asyncio.Protocol):
 
     def _begin(self, exchange: Turn) -> None:
         self._exchange = exchange
-        self.task = self._loop.create_task(self._answer(exchange))
+        self._server.gathering.take(partial(self._start, exchange), alone=not self._server.answering)
+
+    def _start(self, exchange: Turn) -> None:
+        # What has turned out to be no HTTP meanwhile was refused.
+        if self._exchange is exchange:
+            self.task = self._loop.create_task(self._answer(exchange))
 
     async def _answer(self, exchange: Turn) -> None:
+        self._server.answering += 1
         try:
             await self._server.app(exchange.scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
@@ -218,6 +231,8 @@ class _Connection(asyncio.Protocol):
             raise
         except Exception as error:  # the rim: the application answers its own errors; this one is a bug
             log.error("http.crashed", exc_info=error)
+        finally:
+            self._server.answering -= 1
         if not exchange.finished:
             if exchange.started:
                 self.abort()
@@ -254,6 +269,11 @@ class _Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         (self._transport.pause_reading if held else self._transport.resume_reading)()
+
+    def cancel(self) -> None:
+        """Cancel whoever answers."""
+        if self.task is not None:
+            self.task.cancel()
 
     def end_when_idle(self) -> None:
         """Close now, or after the request that is under way."""

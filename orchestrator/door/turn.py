@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from orchestrator.door.exchange import TURN
 
 # Bytes of a body that lie unread.
 HIGH_WATER = 262_144
-REASONS = {
-    200: "OK",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Content Too Large",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
+REASONS = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}
 DISCONNECT = {"type": "http.disconnect"}
 
 
@@ -41,6 +30,10 @@ class Link(Protocol):
 
     def hold(self, held: bool) -> None:
         """Stop reading, or go on."""
+        ...
+
+    def cancel(self) -> None:
+        """Cancel whoever answers."""
         ...
 
 
@@ -62,8 +55,8 @@ class Turn:
         self._connection = connection
         self._body: deque[bytes] = deque()
         self._lying = 0
-        self._held = self._gone = self._told = False
-        self._on_gone: Callable[[], None] | None = None
+        self._held = self._gone = self._told = self._attended = False
+        self.cancelled = False
         self._waiting: asyncio.Future[None] | None = None
         scope[TURN] = self
         self._continue = expects
@@ -89,14 +82,19 @@ class Turn:
         """The client is gone."""
         self._gone = True
         self._wake()
-        if self._on_gone is not None:
-            self._on_gone()
+        if self._attended:
+            self._cancel()
 
-    def tell(self, on_gone: Callable[[], None] | None) -> None:
-        """Call this when the client leaves, or nothing any more."""
-        self._on_gone = on_gone
-        if on_gone is not None and self._gone:
-            on_gone()
+    def attend(self, on: bool) -> None:
+        """While `on`, whoever answers is cancelled when the client leaves: once, and at once where it has left."""
+        self._attended = on
+        if on and self._gone:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if not self.cancelled:
+            self.cancelled = True
+            self._connection.cancel()
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
@@ -171,6 +169,12 @@ class Turn:
         told = [b"HTTP/1.1 %d %b" % (status, REASONS.get(status, "Status").encode()), *lines]
         if self._chunked:
             told.append(b"transfer-encoding: chunked")
+        elif not sized and self.scope["method"] != "HEAD":
+            # Only the end of the connection tells an old client where such a body ends.
+            self.keeps = False
         if self._connection.ending or not self.keeps or not self.received:
             told.append(b"connection: close")
+        elif self.scope["http_version"] == "1.0":
+            # Such a client takes it for closed unless it is told.
+            told.append(b"connection: keep-alive")
         return b"\r\n".join(told) + b"\r\n\r\n"

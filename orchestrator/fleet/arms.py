@@ -12,14 +12,17 @@ arm could have served in time a quarter was refused (tests/faults/promises.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.fleet.changes import Changes
+from orchestrator.fleet.columns import Columns
 from orchestrator.fleet.load import Ahead, NodeLoad, prior_spreads
+from orchestrator.fleet.shedding import Refused
 from orchestrator.fleet.text_arms import TextTrack, learned_part
 from orchestrator.residency import missing_j, missing_ms
 from orchestrator.routing.margins import ConformalBound
@@ -39,22 +42,6 @@ SPREAD_FRACTION = 0.05
 # Joules before a node was observed: the 99 % quantile of a lognormal error of sigma 0.35, and some.
 PRIOR_ENERGY_FACTOR = 2.5
 
-_FIGURES = (
-    "energy_j_n",
-    "energy_bound_j_n",
-    "service_ms_n",
-    "service_bound_ms_n",
-    "wait_ms_n",
-    "wait_bound_ms_n",
-    "load_ms_n",
-    "available_n",
-    "_borrows_n",
-    "_own_ms_n",
-    "_announced_ms_n",
-    "_here_ms_n",
-    "full_n",
-)
-
 
 @dataclass
 class ArmState:
@@ -68,41 +55,34 @@ class ArmState:
     failed: int = 0
 
 
-class ArmBoard:
+class ArmBoard(Columns):
     """Arrays over all arms that were ever announced; an arm keeps its index for life.
 
     Args:
         energy_quantile: Quantile of the joule promise.
         latency_quantile: Quantile of the millisecond promise.
         margins: False makes every bound equal its prediction; for the control experiments of the tests.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, *, energy_quantile: float, latency_quantile: float, margins: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        energy_quantile: float,
+        latency_quantile: float,
+        margins: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
         self._energy_quantile = energy_quantile
         self._latency_quantile = latency_quantile
         self._margins = margins
+        self._clock = clock
         self.states: list[ArmState] = []
         self.nodes: dict[str, NodeLoad] = {}
         self._by_name: dict[str, int] = {}
         self._added_ms = ConformalBound(quantile=latency_quantile, prior=PRIOR_HOP_MS)
         self._spread_ms = PRIOR_HOP_MS
-        self.energy_j_n = np.zeros(0)
-        self.energy_bound_j_n = np.zeros(0)
-        self.service_ms_n = np.zeros(0)
-        self.service_bound_ms_n = np.zeros(0)
-        self.wait_ms_n = np.zeros(0)
-        self.wait_bound_ms_n = np.zeros(0)
-        # Part of the wait in which an expert that is not in memory is loaded.
-        self.load_ms_n = np.zeros(0)
-        # On a routable node; and of those, on one whose queue is full.
-        self.available_n = np.zeros(0, dtype=bool)
-        # Arms whose bound rests on what the fleet shares, and what else it is made of: see `_service_bound_ms`.
-        self._borrows_n = np.zeros(0, dtype=bool)
-        self._own_ms_n = np.zeros(0)
-        self._announced_ms_n = np.zeros(0)
-        self._here_ms_n = np.zeros(0)
-        self.full_n = np.zeros(0, dtype=bool)
-        self._rooms: dict[str, np.ndarray[tuple[int], np.dtype[Any]]] = {}
         # Whether any arm has a wait; where none has, readers need not look at the waits.
         self.loaded = False
         # What a text takes in turns hangs on the text.
@@ -130,12 +110,13 @@ class ArmBoard:
         load.concurrency, load.queue_limit = concurrency, queue_limit
         load.routable = True
         self._mark(load.arms, available=False)
-        self._make_room(len({arm.name for arm in arms} - self._by_name.keys()))
+        self.make_room(len(self.states) + len({arm.name for arm in arms} - self._by_name.keys()))
         load.arms = [self._place(arm) for arm in arms]
         self._mark(load.arms, available=True)
-        load.told_ms, load.full = None, False
+        load.told_ms, load.closed_ms = None, 0.0
         for index in load.arms:
-            self.full_n[index] = False
+            self.closed_ms_n[index] = 0.0
+            self.since_s_n[index] = load.shedding.since_s
             self._follow_residency(index)
             self._refresh_energy(index)
             self._refresh_latency(index)
@@ -162,15 +143,6 @@ class ArmBoard:
         self.states.append(ArmState(arm, index, ConformalBound(quantile=quantile, prior=0.0), track))
         self._by_name[arm.name] = index
         return index
-
-    def _make_room(self, count: int) -> None:
-        """So many places more; with some to spare behind them, so that many nodes can join one after the other."""
-        wanted = len(self.states) + count
-        for name in _FIGURES:
-            room = self._rooms.get(name, getattr(self, name))
-            if len(room) < wanted:
-                room = self._rooms[name] = np.concatenate([room, np.zeros(wanted, dtype=room.dtype)])
-            setattr(self, name, room[:wanted])
 
     def _mark(self, indices: Sequence[int], *, available: bool) -> None:
         self.available_changes.note(indices)
@@ -220,6 +192,7 @@ class ArmBoard:
         load = self.nodes[self.states[index].arm.node]
         held_ms = self.states[index].arm.p50_ms if held_ms is None else held_ms
         load.pending += 1
+        load.sent += 1
         load.pending_ms += held_ms
         self._set_wait(load)
         return held_ms
@@ -232,10 +205,15 @@ class ArmBoard:
         self._set_wait(load)
 
     def _set_wait(self, load: NodeLoad) -> None:
-        if load.full == load.has_room:
-            load.full = not load.full
+        if load.shedding.lapses_s > -math.inf:
+            load.shedding.follow(load, self._clock())
+            if load.shedding.since_s == -math.inf:
+                self.since_s_n[load.arms] = -math.inf
+        closed_ms = load.closed_now_ms
+        if load.closed_ms != closed_ms:
+            load.closed_ms = closed_ms
             self.available_changes.note(load.arms)
-            self.full_n[load.arms] = load.full
+            self.closed_ms_n[load.arms] = closed_ms
         wait_ms = load.wait_ms
         bound_ms = load.wait_bound_ms if self._margins else wait_ms
         if load.arms and load.told_ms == (wait_ms, bound_ms):
@@ -250,6 +228,28 @@ class ArmBoard:
         self._waiting_nodes += waits - load.waits
         load.waits = waits
         self.loaded = self._waiting_nodes > 0
+
+    def turned_away(self, arms: NDArray[np.intp], within_s: float) -> None:
+        """A request was refused because of these arms' queues, which would have let it in if they were short.
+
+        Args:
+            arms: Indices.
+            within_s: What the request would have waited at most, its own work included.
+        """
+        if not len(arms):
+            return
+        now_s = self._clock()
+        self.refused_part_n[arms] += 1.0 / len(arms)
+        self.refused_n[arms] += 1.0
+        due = arms[now_s - self.since_s_n[arms] >= within_s]
+        for node in {self.states[index].arm.node for index in due.tolist()}:
+            load = self.nodes[node]
+            if load.pending >= load.concurrency:
+                refused = Refused(self.refused_part_n[load.arms].sum(), self.refused_n[load.arms].max())
+                load.shedding.turned_away(load, now_s, within_s=within_s, refused=refused)
+                self.since_s_n[load.arms] = now_s
+                self.refused_part_n[load.arms] = self.refused_n[load.arms] = 0.0
+                self._set_wait(load)
 
     def set_residency(self, index: int, residency: Residency | None) -> None:
         """An expert was loaded or unloaded: until it can run it has a wait, and costs its load."""
@@ -348,9 +348,9 @@ class ArmBoard:
         """
         if not self._margins:
             return
-        arms = np.flatnonzero(self._borrows_n)
-        added_ms = np.maximum(self._here_ms_n[arms], self._added_ms.bound)
-        self.service_bound_ms_n[arms] = np.maximum(self._own_ms_n[arms], self._announced_ms_n[arms] + added_ms)
+        arms = np.flatnonzero(self.borrows_n)
+        added_ms = np.maximum(self.here_ms_n[arms], self._added_ms.bound)
+        self.service_bound_ms_n[arms] = np.maximum(self.own_ms_n[arms], self.announced_ms_n[arms] + added_ms)
         self.latency_changes.note(arms.tolist())
 
     def _refresh_unsettled(self, load: NodeLoad) -> None:
@@ -374,14 +374,14 @@ class ArmBoard:
         """What the arm showed itself; as long as that is too little, what its announcement leads to expect here."""
         own, arm, index = state.service_ms, state.arm, state.index
         here = self.nodes[arm.node].added_ms
-        self._borrows_n[index] = borrows = not (own.settled or here.settled)
+        self.borrows_n[index] = borrows = not (own.settled or here.settled)
         if own.settled:
             return max(typical_ms, own.bound)
         own_ms, announced_ms = max(typical_ms, own.confirmed), arm.p95_ms * PRIOR_LATENCY_FACTOR
         if not borrows:
             return max(own_ms, announced_ms + here.bound)
-        self._own_ms_n[index], self._announced_ms_n[index] = own_ms, announced_ms
-        self._here_ms_n[index] = here.confirmed
+        self.own_ms_n[index], self.announced_ms_n[index] = own_ms, announced_ms
+        self.here_ms_n[index] = here.confirmed
         return max(own_ms, announced_ms + max(here.confirmed, self._added_ms.bound))
 
     def _refresh_energy(self, index: int) -> None:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from orchestrator.fleet.shedding import Shedding
 from orchestrator.routing.margins import ConformalBound
 from orchestrator.types import Arm
 
@@ -58,11 +59,13 @@ class NodeLoad:
     queue_limit: int | None = None
     pending: int = 0
     pending_ms: float = 0.0
+    sent: int = 0
     routable: bool = True
-    # The waits that its arms were last given, and whether they were said to be full.
+    # The waits that its arms were last given, and for how long they were said to be closed.
     told_ms: tuple[float, float] | None = None
     waits: bool = False
-    full: bool = False
+    closed_ms: float = 0.0
+    shedding: Shedding = field(default_factory=Shedding)
     arms: list[int] = field(default_factory=list)
 
     @property
@@ -82,6 +85,11 @@ class NodeLoad:
     def has_room(self) -> bool:
         """Whether the node would take another piece of work rather than refuse it."""
         return self.queue_limit is None or self.pending < self.concurrency + self.queue_limit
+
+    @property
+    def closed_now_ms(self) -> float:
+        """For how long the node takes no new requests: 0 where it does, infinite where it would refuse any work."""
+        return self.shedding.closed_ms(self) if self.has_room else math.inf
 
     @property
     def ahead(self) -> Ahead:

@@ -79,7 +79,8 @@ class TextTrack:
         factor = self.factor(together)
         expected_ms = (HOP_MS + expected.cost_ms(*tokens)) * factor
         self.speed.observe((max(0.0, service_ms) + PAUSE_MS) / (expected_ms + PAUSE_MS))
-        if done.finish_reason == "stop":
+        # Where vectors were wanted nothing was written.
+        if done.finish_reason == "stop" and done.completion_tokens:
             self._lengths.observe(tokens[1])
         if self._ms is not None and self._ms.observe(tokens, service_ms, concurrency=together):
             # What was learned of this device's speed holds no longer.

@@ -23,7 +23,7 @@ from orchestrator.pacing import Pacing
 from orchestrator.personal.desk import PersonalDesk
 from orchestrator.planning.planner import Planner, Standing
 from orchestrator.probing import Probing
-from orchestrator.routing.infeasible import RETRY_AFTER_S, why_infeasible
+from orchestrator.routing.infeasible import RETRY_AFTER_S, kept_out_by, why_infeasible
 from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.pace import Pace
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
@@ -80,7 +80,7 @@ class Decider:
                 return None
             if shape is not None:
                 standing = shape(standing)
-            retry = replace(wish, avoid=wish.avoid | avoid)
+            retry = replace(wish, avoid=wish.avoid | avoid, admitted=True)
             return route(features_f, plan=standing.plan, table=standing.table, limits=left, wish=retry, pace=pace)
 
         return decide
@@ -139,6 +139,8 @@ class Decider:
         if pace is not None:
             ticket.charge = self._pacing.routed(task.name, decision)
         ticket.route_s = time.monotonic() - started_s
+        if decision.route is None:
+            self._fleet.board.turned_away(kept_out_by(decision, limits), limits.max_latency_ms / 1000.0)
         # What a quota allows one request holds also for those that ask for the best effort.
         if decision.route is None or (cap_j < math.inf and bound_of(decision) > cap_j):
             raise why_infeasible(decision, limits)

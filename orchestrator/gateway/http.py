@@ -15,7 +15,7 @@ from orchestrator.door.cache import AnswerCache
 from orchestrator.door.exchange import Endpoint
 from orchestrator.door.problems import oip_problem, openai_problem, plain_problem
 from orchestrator.door.routes import door_routes
-from orchestrator.errors import EdgewiseError
+from orchestrator.errors import EdgewiseError, RequestError
 from orchestrator.gateway.page import HEADERS, fleet_page
 from orchestrator.gateway.policy import PAGE, Doorman
 from orchestrator.gateway.service import Service
@@ -54,7 +54,8 @@ class Guarded:
                 await problem(error, scope["path"])(scope, receive, send)
                 return
             if not listed:
-                await PlainTextResponse("Not Found", 404)(scope, receive, send)
+                unknown = RequestError("PATH_NOT_FOUND", "This gateway has no such path.")
+                await problem(unknown, scope["path"])(scope, receive, send)
                 return
             direct = self._direct.get(scope["path"])
             if direct is not None:

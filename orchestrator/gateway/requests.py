@@ -10,6 +10,7 @@ import numpy as np
 
 from edgewise.v1 import common_pb2, gateway_pb2
 from orchestrator.errors import RequestError
+from orchestrator.gateway.samples import MAX_SAMPLES, sampled
 from orchestrator.types import (
     WHOLE,
     Array,
@@ -50,6 +51,8 @@ def decode_infer(message: gateway_pb2.InferRequest, *, tasks: dict[str, Task], d
     """
     task = _task(message.task, tasks, text=False)
     fusion = message.fusion.mode
+    if message.fusion.samples > 1:
+        raise RequestError("FIELD_OUT_OF_RANGE", "fusion.samples is for texts alone.", field="fusion.samples")
     if FUSIONS.get(fusion) not in TENSOR_FUSIONS:
         raise RequestError("FIELD_OUT_OF_RANGE", "fusion.mode must be none, mixture or vote.", field="fusion.mode")
     return Query(
@@ -98,8 +101,8 @@ def decode_generate(message: gateway_pb2.GenerateRequest, *, tasks: dict[str, Ta
         raise RequestError("FIELD_OUT_OF_RANGE", f"At most {MAX_MESSAGES} messages are taken.", field="messages")
     if message.fusion.mode not in FUSIONS:
         raise RequestError("FIELD_OUT_OF_RANGE", "fusion.mode is none of those known.", field="fusion.mode")
-    parameters = _parameters(message.parameters)
-    return TextQuery(
+    parameters, samples = _parameters(message.parameters), message.fusion.samples
+    query = TextQuery(
         request_id=request_id(message.request_id),
         task=task,
         expert=check_name(message.expert, "expert") if message.expert else None,
@@ -115,6 +118,10 @@ def decode_generate(message: gateway_pb2.GenerateRequest, *, tasks: dict[str, Ta
         required_tags=named("required_tags", message.required_tags, MAX_TAGS),
         user=check_user(message.user) if message.user else "",
     )
+    if samples > MAX_SAMPLES:
+        text = f"fusion.samples must be a whole number between 1 and {MAX_SAMPLES}."
+        raise RequestError("FIELD_OUT_OF_RANGE", text, field="fusion.samples")
+    return sampled(query, samples, once=not message.request_id, parameters="parameters.") if samples > 1 else query
 
 
 def named(field: str, names: Sequence[str], most: int) -> frozenset[str]:

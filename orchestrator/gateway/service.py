@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -11,14 +10,13 @@ from functools import partial
 from typing import TypeVar
 
 from optimizer.routes.fusion import Fused
-from orchestrator import log
 from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
 from orchestrator.errors import BudgetInfeasible, RequestError, Unavailable
 from orchestrator.execution.attempt import Attempts
 from orchestrator.execution.course import TextEnd
 from orchestrator.execution.panel import Panel
-from orchestrator.execution.run import Decide, Progress, Runner, total_energy
+from orchestrator.execution.run import Decide, Runner, total_energy
 from orchestrator.execution.text import TextRunner
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.session import NodeSession
@@ -29,7 +27,6 @@ from orchestrator.gateway.accounts import (
     TextReply,
     Ticket,
     left_ms,
-    log_line,
     make_reply,
     outcome_of,
     routing_record,
@@ -39,6 +36,7 @@ from orchestrator.gateway.decider import Decider
 from orchestrator.gateway.final_joules import FinalJoules
 from orchestrator.gateway.idle_joules import IdleJoules
 from orchestrator.gateway.placement import Place, Placements, among_known, place_of, placement_of
+from orchestrator.gateway.publishing import Publishing
 from orchestrator.gateway.till import Till, forgetful_ledger
 from orchestrator.journal import Entry, Journal
 from orchestrator.metrics import Metrics
@@ -56,8 +54,6 @@ Started = TypeVar("Started")
 # Makes what a repeated call is answered; None where the client chose no id.
 Encode = Callable[[TextReply], bytes] | None
 
-# Log lines and metrics of a request follow its reply within this time.
-PUBLISH_S = 0.02
 # A node that sleeps may be what a request lacks.
 WAKING_HELPS = {"NO_NODE", "BUDGET_INFEASIBLE", "CAPABILITY_MISSING"}
 
@@ -130,7 +126,7 @@ class Service:
         self.finals = FinalJoules(self.till, journal, metrics=metrics, pacing=self.pacing, board=fleet.board)
         self.idle = IdleJoules(self.till, metrics)
         self.started_s = time.monotonic()
-        self._unpublished: list[tuple[Entry, Progress | None]] = []
+        self._publishing = Publishing(metrics, self.publish)
         self._runner = Runner(fleet.board, attempts, max_attempts=max_attempts)
         self._text_runner = TextRunner(fleet.board, attempts, max_attempts=max_attempts)
         self._max_experts = max_experts
@@ -283,6 +279,7 @@ class Service:
                 ticket.wait_s = time.monotonic() - ticket.started_s
                 query, ending = await self._generate(query, ticket, self._text_runner.end)
                 end = await ending
+                await self.admission.aside()
             if query.owner is not None:
                 self.personal.answered(query.owner, query, end.personal)
         except BaseException as error:
@@ -306,6 +303,7 @@ class Service:
         self, query: TextQuery, ticket: Ticket, start: Callable[..., Started]
     ) -> tuple[TextQuery, Started]:
         """The query as its tenant may ask it, and what `start` (of the runner) makes of it."""
+        await self.admission.aside()
         query = self.placements.bind(query, ticket.payer.spender)
         if query.user:
             query = self.personal.claim(query, ticket.payer.spender.tenant)
@@ -325,6 +323,7 @@ class Service:
         ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
+        await self.admission.aside()
         panel = Panel(texts.confidence_of(ticket.plan, query) if ticket.plan else texts.as_told)
         return query, start(query, progress, again, panel=panel, figures=demand.figures)
 
@@ -363,10 +362,7 @@ class Service:
             account=self.till.account(ticket),
         )
         self.journal.add(entry)
-        # Counting and logging wait until replies are on their way, and are done for several at once.
-        if not self._unpublished:
-            asyncio.get_running_loop().call_later(PUBLISH_S, self.publish)
-        self._unpublished.append((entry, progress))
+        self._publishing.add(entry, progress)
         return entry
 
     def _settle(self, ticket: Ticket, entry: Entry, *, result: bytes | None = None) -> Awaitable[float] | None:
@@ -387,13 +383,6 @@ class Service:
 
     def publish(self) -> None:
         """Count and log what has ended since the last time."""
-        ended, self._unpublished = self._unpublished, []
-        for entry, progress in ended:
-            if progress is None:
-                self.metrics.refused(entry.outcome)
-            else:
-                self.metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
-                self.metrics.spoken(entry.timings)
-        log.requests.write([log_line(entry) for entry, _ in ended])
+        self._publishing.flush()
         self.finals.expire()
         self.pacing.keep(time.monotonic())

@@ -25,6 +25,7 @@ from orchestrator.gateway.replies import (
 )
 from orchestrator.gateway.report import encode_nodes, encode_task, encode_task_info
 from orchestrator.gateway.requests import check_user, decode_generate, decode_infer
+from orchestrator.gateway.samples import answers
 from orchestrator.gateway.service import Service
 from orchestrator.ledger.spenders import fingerprint
 from orchestrator.personal.types import Owner
@@ -107,7 +108,11 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServicer):
         def encode(reply: TextReply) -> bytes:
             return pack_events([*said, gateway_pb2.GenerateEvent(done=encode_text_reply(reply))])
 
-        async for piece in self._service.generate(query, payer, encode=encode if payer.claim else None):
+        if query.samples > 1:
+            pieces = answers(self._service, query, payer)
+        else:
+            pieces = self._service.generate(query, payer, encode=encode if payer.claim else None)
+        async for piece in pieces:
             if isinstance(piece, TextReply):
                 context.set_trailing_metadata(_trailer(piece.request_id, piece.energy, piece.account))
                 yield gateway_pb2.GenerateEvent(done=encode_text_reply(piece))

@@ -48,7 +48,7 @@ def demand_of(query: TextQuery, board: ArmBoard) -> Demand:
     """
     figures = text_figures(board, query)
     fitting = _capable(query, placed(query, board))
-    fitting = _roomy(figures, fitting)
+    fitting = _roomy(query, figures, fitting)
     fitting = _quick(query, figures, fitting)
     return Demand(figures, place(query, fitting, board))
 
@@ -74,15 +74,17 @@ def _capable(query: TextQuery, arms: list[ArmState]) -> list[ArmState]:
     return fitting
 
 
-def _roomy(figures: TextFigures, arms: list[ArmState]) -> list[ArmState]:
+def _roomy(query: TextQuery, figures: TextFigures, arms: list[ArmState]) -> list[ArmState]:
+    share = _longest_share(query) if query.parameters.embed else 1.0
+
     def fits(state: ArmState) -> bool:
         room = state.arm.text.context_tokens if state.arm.text else 0
-        return not room or figures.prompt_tokens_n[state.index] < room
+        return not room or figures.prompt_tokens_n[state.index] * share < room
 
     fitting = [state for state in arms if fits(state)]
     if arms and not fitting:
         most = max(state.arm.text.context_tokens for state in arms if state.arm.text)
-        got = min(float(figures.prompt_tokens_n[state.index]) for state in arms)
+        got = min(float(figures.prompt_tokens_n[state.index]) for state in arms) * share
         raise RequestError(
             "PROMPT_TOO_LONG",
             f"The prompt has about {got:.0f} tokens; the experts of this task take at most {most}.",
@@ -90,6 +92,12 @@ def _roomy(figures: TextFigures, arms: list[ArmState]) -> list[ArmState]:
             metadata={"maxTokens": str(most), "gotTokens": f"{got:.0f}"},
         )
     return fitting
+
+
+def _longest_share(query: TextQuery) -> float:
+    """Of all bytes those of the longest message: texts for embeddings are read each by itself."""
+    sizes = [len(message.content.encode()) for message in query.messages]
+    return max(sizes) / max(1, sum(sizes))
 
 
 def _quick(query: TextQuery, figures: TextFigures, arms: list[ArmState]) -> list[ArmState]:
@@ -108,7 +116,7 @@ def _quick(query: TextQuery, figures: TextFigures, arms: list[ArmState]) -> list
             "BUDGET_INFEASIBLE",
             f"No expert starts and goes on so fast; the least are {min(firsts.values()):.3g} ms to the first token"
             f" and {min(nexts.values()):.3g} ms for each further one.",
-            metadata={"minTtftMs": repr(min(firsts.values())), "minTpotMs": repr(min(nexts.values()))},
+            metadata={"minTtftMs": repr(float(min(firsts.values()))), "minTpotMs": repr(float(min(nexts.values())))},
             field="budget",
         )
     return fitting

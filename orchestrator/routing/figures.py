@@ -38,7 +38,7 @@ class Figures(Protocol):
     wait_bound_ms_n: Floats
     load_ms_n: Floats
     available_n: NDArray[np.bool_]
-    full_n: NDArray[np.bool_]
+    closed_ms_n: Floats
     loaded: bool
     energy_changes: Changes
     latency_changes: Changes
@@ -76,7 +76,7 @@ class TextFigures:
     wait_bound_ms_n: Floats
     load_ms_n: Floats
     available_n: NDArray[np.bool_]
-    full_n: NDArray[np.bool_]
+    closed_ms_n: Floats
     loaded: bool
     prompt_tokens_n: Floats
     cached_tokens_n: Floats
@@ -125,7 +125,7 @@ def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
         board.wait_bound_ms_n.copy(),
         board.load_ms_n.copy(),
         board.available_n.copy(),
-        board.full_n.copy(),
+        board.closed_ms_n.copy(),
         board.loaded,
         np.zeros(len(board.states)),
         np.zeros(len(board.states)),

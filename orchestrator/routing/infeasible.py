@@ -33,8 +33,10 @@ def why_infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
         held_back = _by_loads(decision, affordable_r, limits.max_latency_ms)
         if held_back is not None:
             return held_back
-        excess_ms = float(offer.latency_bound_r[affordable_r].min()) - limits.max_latency_ms
-        return overloaded(excess_ms / 1000.0)
+        # When a full queue takes more nobody knows.
+        closed_ms_r = np.nan_to_num(decision.table.closed_ms(), posinf=0.0)
+        late_ms_r = np.maximum(offer.latency_bound_r - limits.max_latency_ms, closed_ms_r)
+        return overloaded(float(late_ms_r[affordable_r].min()) / 1000.0)
     fallback = decision.choice.fallback
     if fallback is None and crowded_r.any():
         if limits.on_infeasible is not OnInfeasible.ERROR:
@@ -44,6 +46,18 @@ def why_infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
     if fallback is None:
         return Unavailable("NO_NODE", "No connected node can serve this request now.", retry_after_s=RETRY_AFTER_S)
     return BudgetInfeasible(min_energy_j=fallback.min_energy_j, min_latency_ms=fallback.min_latency_ms)
+
+
+def kept_out_by(decision: Decision, limits: Limits) -> NDArray[np.intp]:
+    """Arms whose queues kept a request from being answered that would have been, were they short.
+
+    Who has no time to wait for even one piece of work would not have been.
+    """
+    offer, table = decision.offer, decision.table
+    in_time_r = table.unloaded_ms() + table.unloaded_ms(typical=True) <= limits.max_latency_ms
+    return table.arms_of(
+        (offer.available_r | _crowded(decision)) & (offer.energy_bound_r <= limits.max_energy_j) & in_time_r
+    )
 
 
 def _by_loads(decision: Decision, affordable_r: NDArray[np.bool_], max_latency_ms: float) -> EdgewiseError | None:

@@ -33,6 +33,7 @@ class Wish:
 
     Args:
         texts: Whether answers are texts: a mixture of such is a vote whose votes have weights.
+        admitted: Whether the request is under way already, which `fleet.shedding` does not keep out.
     """
 
     expert: str | None = None
@@ -40,6 +41,7 @@ class Wish:
     max_experts: int = 1024
     avoid: frozenset[int] = frozenset()
     texts: bool = False
+    admitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def route(
     Cost: 100 µs for 20 arms.
     """
     allowed_r = _allowed(table, wish)
-    offer = table.offer(plan.model.estimate(x_f), allowed_r)
+    offer = table.offer(plan.model.estimate(x_f), allowed_r, admitted=wish.admitted)
     price = plan.price(limits.profile, table)
     hard = Limits(
         energy_j=None if limits.max_energy_j == np.inf else limits.max_energy_j,

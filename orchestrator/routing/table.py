@@ -21,7 +21,7 @@ from orchestrator.fleet.changes import Changes
 from orchestrator.routing.binding import BoundRoute, Footing
 from orchestrator.routing.figures import Figures, TextFigures
 from orchestrator.routing.stages import Stages
-from orchestrator.routing.turns import MIXTURE
+from orchestrator.routing.turns import Together, mixes
 from orchestrator.types import Arm
 
 Floats = NDArray[np.float64]
@@ -66,10 +66,9 @@ class RouteTable:
         self._is_long = len(bound) >= LONG_ROUTES
         # Where every route is one arm: which. Then nothing is added up over stages or arms side by side.
         self._arm_r = self._arms_rsf[:, 0, 0].copy() if shape[1:] == (1, 1) else None
-        self._in_turns = np.flatnonzero(self._of_each(lambda route: route.writes_together))
-        self._weight_rf = self._weights(places)
-        self._bytewise_r = self.fused_as(Fusion.BYTES)[self._in_turns]
-        self.mixing = np.array([_mixes(board, arm) for arm in firsts], dtype=bool) & (self.experts_r == 1)
+        together = np.flatnonzero(self._of_each(lambda route: route.writes_together))
+        self._together = Together(together, [self.bound[r].route for r in together], places)
+        self.mixing = np.array([mixes(board.states[arm].arm) for arm in firsts], dtype=bool) & (self.experts_r == 1)
         self._alone: dict[str, list[int]] = {}
         for m, route in self._routes.items():
             if route.is_single:
@@ -102,7 +101,8 @@ class RouteTable:
         other = RouteTable.__new__(RouteTable)
         other.__dict__.update(self.__dict__)
         other._board = figures
-        other._stages = self._stages.fresh()
+        if self._arm_r is None or self._is_long:
+            other._stages = self._stages.fresh()
         other._forget()
         return other
 
@@ -110,14 +110,6 @@ class RouteTable:
         for s, stage in enumerate(route.arms):
             self._arms_rsf[r, s, : len(stage)] = stage
             self._mask_rsf[r, s, : len(stage)] = 1.0
-
-    def _weights(self, places: int) -> Floats:
-        """How often whose turn it is, of the routes whose experts write in turns."""
-        weight_rf = np.zeros((len(self._in_turns), places))
-        for row, r in enumerate(self._in_turns):
-            weights = self.bound[r].route.weights
-            weight_rf[row, : len(weights)] = np.array(weights) / sum(weights)
-        return weight_rf
 
     def first_of(self, model_index: int) -> int | None:
         """The binding of a model route that has the fewest joules; None where it has no arms."""
@@ -138,9 +130,10 @@ class RouteTable:
         free_r[self._routes_with(arms)] = False
         return free_r
 
-    def unloaded_ms(self) -> Floats:
-        """Bound on each route's milliseconds if no arm had work waiting."""
-        return np.asarray(self._stages.unloaded(self._board.service_bound_ms_n).sum(axis=1))
+    def unloaded_ms(self, *, typical: bool = False) -> Floats:
+        """Bound on each route's milliseconds if no arm had work waiting; or what it takes typically."""
+        service_ms_n = self._board.service_ms_n if typical else self._board.service_bound_ms_n
+        return np.asarray(self._stages.unloaded(service_ms_n).sum(axis=1))
 
     def load_ms(self) -> Floats | None:
         """Milliseconds (r) in which each route loads experts that are not in memory; None where all are."""
@@ -176,17 +169,18 @@ class RouteTable:
         """Routes with one of these fusions."""
         return self._of_each(lambda route: route.fusion in kinds).astype(bool)
 
-    def offer(self, estimate: Estimate, allowed_r: Bools | None = None) -> Offer:
+    def offer(self, estimate: Estimate, allowed_r: Bools | None = None, *, admitted: bool = False) -> Offer:
         """What every bound route promises for a query now.
 
         Args:
             estimate: Of the task's model for this query; quality per model route, reach per model route and stage.
             allowed_r: Routes that may run; None lets all.
+            admitted: Whether the query is under way already: only nodes whose queues are full do not take it.
         """
         self._follow_energy()
         self._follow_latency()
         self._follow_availability()
-        available_r = self._available
+        available_r = self._availability(slice(None), admitted=True) if admitted else self._available
         if self._is_long or self._arm_r is not None:
             expected_kr = self._expected(estimate.reach_rs)
         else:
@@ -320,10 +314,10 @@ class RouteTable:
         self._expected_krs[1, :, 0], self._latency_bound_r = typical_r, bound_r
 
     def _price_turns(self, k: int, bound_r: Floats) -> None:
-        """Joules (k = 0) or milliseconds (1) of texts that are written in turns, where what one text costs is known."""
-        rates, rows = self._board.turns, self._in_turns
+        """Joules (k = 0) or milliseconds (1) of texts that are written together, where what one text costs is known."""
+        rates, rows = self._board.turns, self._together.rows
         if rates is not None and len(rows):
-            typical_kr, bound_kr = rates.price(self._arms_rsf[rows, 0], self._weight_rf, self._bytewise_r)
+            typical_kr, bound_kr = self._together.price(rates, self._arms_rsf[rows, 0])
             self._expected_krs[k, rows, 0], bound_r[rows] = typical_kr[k], bound_kr[k]
 
     def _follow_some_latencies(self) -> bool:
@@ -376,22 +370,24 @@ class RouteTable:
             self._available = self._available.copy()
             self._available[routes] = self._availability(routes)
 
-    def _availability(self, routes: Indices | slice) -> Bools:
+    def _availability(self, routes: Indices | slice, *, admitted: bool = False) -> Bools:
+        board = self._board
+        arms = self._arms_rsf[routes] if self._arm_r is None else self._arm_r[routes]
+        closed_ms = board.closed_ms_n[arms]
+        takes = board.available_n[arms] & (closed_ms < np.inf if admitted else closed_ms == 0.0)
         if self._arm_r is not None:
-            arm_r = self._arm_r[routes]
-            return np.asarray(self._board.available_n[arm_r] & ~self._board.full_n[arm_r])
-        arms_rsf = self._arms_rsf[routes]
-        open_rsf = self._board.available_n[arms_rsf] & ~self._board.full_n[arms_rsf]
-        return np.asarray((open_rsf | self._absent_rsf[routes]).all(axis=(1, 2)))
+            return np.asarray(takes)
+        return np.asarray((takes | self._absent_rsf[routes]).all(axis=(1, 2)))
 
     def crowded(self) -> Bools:
-        """Routes whose nodes are all there, and of which one has a full queue."""
+        """Routes whose nodes are all there, and of which one takes nothing new."""
         present_rsf = self._board.available_n[self._arms_rsf] | self._absent_rsf
-        full_rsf = self._board.full_n[self._arms_rsf] & ~self._absent_rsf
-        return np.asarray(present_rsf.all(axis=(1, 2)) & full_rsf.any(axis=(1, 2)))
+        return np.asarray(present_rsf.all(axis=(1, 2)) & (self.closed_ms() > 0.0))
 
+    def closed_ms(self) -> Floats:
+        """For how long each route's nodes take nothing new; infinite where a queue is full."""
+        return np.asarray(np.where(self._absent_rsf, 0.0, self._board.closed_ms_n[self._arms_rsf]).max(axis=(1, 2)))
 
-def _mixes(board: ArmBoard, arm: int) -> bool:
-    """Whether an arm by itself mixes experts of its own node token by token."""
-    text = board.states[arm].arm.text
-    return text is not None and MIXTURE in text.capabilities
+    def arms_of(self, routes: Bools) -> Indices:
+        """All arms of these routes, each once."""
+        return np.bincount(self._arms_rsf[routes][self._mask_rsf[routes] > 0.0]).nonzero()[0]

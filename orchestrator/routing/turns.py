@@ -35,6 +35,11 @@ def vocabulary(arm: Arm) -> str:
     return arm.text.tokenizer_digest if arm.text is not None and TURNS in arm.text.capabilities else ""
 
 
+def mixes(arm: Arm) -> bool:
+    """Whether an arm by itself mixes experts of its own node token by token."""
+    return arm.text is not None and MIXTURE in arm.text.capabilities
+
+
 def vocabularies(arms: Iterable[Arm]) -> dict[str, str]:
     """Vocabularies by expert, of those that take turns."""
     return {arm.expert: digest for arm in arms if (digest := vocabulary(arm))}
@@ -162,6 +167,28 @@ class TurnRates:
         known_krf = np.where(np.isfinite(excess_krf), each_krf, 1.0)
         all_krf: Floats = np.multiply(known_krf, excess_krf, where=member_rf, out=np.zeros_like(each_krf))
         return all_krf
+
+
+class Together:
+    """The bound routes of a table whose experts write one text together.
+
+    Args:
+        rows: Their places among all.
+        routes: Themselves.
+        places: Experts of the longest route of the table.
+    """
+
+    def __init__(self, rows: NDArray[np.intp], routes: Sequence[Route], places: int) -> None:
+        self.rows = rows
+        self._bytewise_r = np.array([route.fusion is Fusion.BYTES for route in routes], dtype=bool)
+        # How often whose turn it is, or how much what it says counts.
+        self._weight_rf = np.zeros((len(routes), places))
+        for row, route in enumerate(routes):
+            self._weight_rf[row, : len(route.weights)] = np.array(route.weights) / sum(route.weights)
+
+    def price(self, rates: TurnRates, arms_rf: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        """Typical and bounding figures (k, r), where these are their arms."""
+        return rates.price(arms_rf, self._weight_rf, self._bytewise_r)
 
 
 def _added(figure_krf: Floats, everyone_r: NDArray[np.bool_]) -> Floats:

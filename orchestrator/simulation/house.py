@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from orchestrator.budgets import Budgets
 from orchestrator.config import BudgetDefaults
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.pacing import Pacing
-from orchestrator.routing.infeasible import why_infeasible
+from orchestrator.routing.infeasible import kept_out_by, why_infeasible
 from orchestrator.routing.model import announced_model
 from orchestrator.routing.pace import Pace
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
@@ -79,10 +79,15 @@ class House:
         nodes: The fleet.
         tasks: Kinds of request.
         traits: The gateway's configuration.
+        clock: Simulated seconds.
     """
 
-    def __init__(self, nodes: Sequence[Node], tasks: Sequence[TaskClass], traits: GatewayTraits) -> None:
-        self.board = ArmBoard(energy_quantile=traits.energy_quantile, latency_quantile=traits.latency_quantile)
+    def __init__(
+        self, nodes: Sequence[Node], tasks: Sequence[TaskClass], traits: GatewayTraits, *, clock: Callable[[], float]
+    ) -> None:
+        self.board = ArmBoard(
+            energy_quantile=traits.energy_quantile, latency_quantile=traits.latency_quantile, clock=clock
+        )
         for node in nodes:
             arms = [expert.arm(node.name) for expert in node.device.experts]
             device = node.device
@@ -127,7 +132,10 @@ class House:
         pace = self.pacing.arrive(task.name, now_s)
         decision = route(_NO_FEATURES, plan=standing.plan, table=standing.table, limits=limits, wish=_WISH, pace=pace)
         charge = None if pace is None else self.pacing.routed(task.name, decision)
-        refusal = why_infeasible(decision, limits).reason if decision.route is None else None
+        refusal = None
+        if decision.route is None:
+            self.board.turned_away(kept_out_by(decision, limits), limits.max_latency_ms / 1000.0)
+            refusal = why_infeasible(decision, limits).reason
         return Routed(decision, limits, charge, refusal)
 
     def again(self, task: TaskClass, left: Limits, avoid: frozenset[int], *, pace: Pace | None) -> Decision | None:
@@ -135,7 +143,7 @@ class House:
         standing = self._standing[task.name]
         if standing is None:
             return None
-        wish = Wish(avoid=avoid)
+        wish = Wish(avoid=avoid, admitted=True)
         return route(_NO_FEATURES, plan=standing.plan, table=standing.table, limits=left, wish=wish, pace=pace)
 
     def settle(self, task: str, charge: Charge | None, energy_j: float) -> None:

@@ -42,7 +42,8 @@ class Simulation:
         self._load = load
         self._traits = world.gateway
         self._half_hop_s = world.gateway.hop_ms * 0.5e-3
-        self._house = House(world.nodes, world.tasks, world.gateway)
+        self._now_s = 0.0
+        self._house = House(world.nodes, world.tasks, world.gateway, clock=lambda: self._now_s)
         self._machines = {node.name: Machine(node.name, node.device) for node in world.nodes}
         board = self._house.board
         experts = {(node.name, e.name, e.variant): e for node in world.nodes for e in node.device.experts}
@@ -53,7 +54,6 @@ class Simulation:
         self._asked: dict[int, Asked] = {}
         self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._count = 0
-        self._now_s = 0.0
         # When the last request ended or the last node finished: timers that come later do not count.
         self._until_s = 0.0
 

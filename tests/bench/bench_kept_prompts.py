@@ -18,7 +18,7 @@ from nodes.worker.text.mixing import Mixture
 from nodes.worker.text.model import Cache, LanguageModel, Row
 from nodes.worker.text.sampling import Sampling
 from nodes.worker.text.shelf import Shelf
-from nodes.worker.text.writing import Order
+from nodes.worker.text.writing import Order, Writing
 from nodes.zoo.language.catalog import load_text_catalog
 from tests.bench.harness import Bar, main, spread
 from tests.bench.harness import Row as Figure
@@ -61,14 +61,15 @@ def _story(model: LanguageModel, tokens: int, seed: int) -> str:
 
 def _write(batcher: Batcher, mixture: Mixture, order: Order) -> Cost:
     started_s = perf_counter()
-    text = batcher.join(1, mixture, order)
+    writing = batcher.join(1, mixture, order).writing
+    assert isinstance(writing, Writing)
     list(batcher.step())
     first_ms = (perf_counter() - started_s) * 1e3
-    macs = text.writing.lanes.counts.macs
+    macs = writing.lanes.counts.macs
     while len(batcher):
         list(batcher.step())
-    tokens = text.writing.lanes.tokens[text.writing.prompt_tokens :]
-    return Cost(first_ms, macs, tokens, text.writing.cached_tokens)
+    tokens = writing.lanes.tokens[writing.prompt_tokens :]
+    return Cost(first_ms, macs, tokens, writing.cached_tokens)
 
 
 def _order(question: str, scope: str, seed: int = 1) -> Order:

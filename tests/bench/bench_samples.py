@@ -25,8 +25,8 @@ from nodes.zoo.language.catalog import load_text_catalog
 from nodes.zoo.skills.checking import is_right
 from nodes.zoo.skills.skill import Question
 from optimizer.routes.texts import normalised
-from orchestrator.door.asking import SAMPLE_TEMPERATURE
-from orchestrator.door.samples import settled
+from orchestrator.gateway.samples import TEMPERATURE as SAMPLE_TEMPERATURE
+from orchestrator.gateway.samples import settled
 from tests.bench.harness import Row, main
 from tests.bench.skills_table import DEVICE
 

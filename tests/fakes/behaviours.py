@@ -87,3 +87,19 @@ def speaks(*pieces: str, gap_s: float = 0.0, then: Behaviour | None = None) -> B
         turn.done(text="".join(pieces), finish_reason=common.FINISH_REASON_STOP, usage=usage)
 
     return behave
+
+
+def by_seed(said: list[str], *, slow: frozenset[int] = frozenset(), broken: frozenset[int] = frozenset()) -> Behaviour:
+    """The answer of its number, counted from seed 7; some never come, and some fail."""
+
+    async def behave(turn: Turn) -> None:
+        number = turn.work.text.parameters.seed - 7
+        if number in broken:
+            turn.failed("INPUT_INVALID", final=True)
+            return
+        if number in slow:
+            await asyncio.Event().wait()
+        usage = common.Usage(prompt_tokens=3, completion_tokens=2)
+        turn.done(text=said[number], finish_reason=common.FINISH_REASON_STOP, usage=usage)
+
+    return behave

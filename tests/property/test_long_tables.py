@@ -19,7 +19,7 @@ from orchestrator.residency import Residency
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Wish, route
 from orchestrator.routing.table import LONG_ROUTES, RouteTable
-from tests.orchestrator.builders import an_arm, limits
+from tests.orchestrator.builders import Clock, an_arm, limits
 from tests.orchestrator.routing.models import GivenModel, cascade, one, together
 
 NODES = 80
@@ -42,7 +42,7 @@ NOTHING = np.zeros(0)
 
 def a_fleet(seed: int, plan: Plan = PLAN) -> tuple[ArmBoard, RouteTable]:
     rng = np.random.default_rng(seed)
-    board = ArmBoard(energy_quantile=0.9, latency_quantile=0.9)
+    board = ArmBoard(energy_quantile=0.9, latency_quantile=0.9, clock=Clock())
     for n in range(NODES):
         p50_ms = float(rng.uniform(1.0, 40.0))
         arms = [
@@ -55,7 +55,7 @@ def a_fleet(seed: int, plan: Plan = PLAN) -> tuple[ArmBoard, RouteTable]:
 
 def happen(board: ArmBoard, rng: np.random.Generator, held: list[tuple[int, float]]) -> None:
     """Something changes on the board."""
-    arm, kind = int(rng.integers(2 * NODES)), rng.integers(6)
+    arm, kind = int(rng.integers(2 * NODES)), rng.integers(7)
     if kind == 0 or not held:
         held.append((arm, board.dispatched(arm)))
     elif kind == 1:
@@ -67,6 +67,9 @@ def happen(board: ArmBoard, rng: np.random.Generator, held: list[tuple[int, floa
         state = "loaded" if rng.integers(2) else "unloaded"
         load_ms, load_j = float(rng.uniform(1.0, 900.0)), float(rng.uniform(0.0, 5.0))
         board.set_residency(arm % 8, Residency(state, load_ms=load_ms, load_j=load_j))
+    elif kind == 4:
+        # Of as many arms as not, more than once: queues stand, and stand no more.
+        board.turned_away(rng.permutation(2 * NODES)[:NODES], 0.0)
     else:
         board.answered(arm, service_ms=float(rng.uniform(1.0, 200.0)), energy_j=float(rng.uniform(0.01, 2.0)))
 

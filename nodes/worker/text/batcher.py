@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -12,6 +12,7 @@ from nodes.worker.text.model import LanguageModel, Row
 from nodes.worker.text.sampling import Floats
 from nodes.worker.text.sharing import Turn, Voice
 from nodes.worker.text.shelf import Shelf
+from nodes.worker.text.vectors import Reading
 from nodes.worker.text.writing import Order, Piece, PromptRefused, Writing
 
 
@@ -20,7 +21,7 @@ class Running:
     """A text among others; `piece` is what the last step added, `busy_s` how long the steps took that it was in."""
 
     key: int
-    writing: Writing | Voice
+    writing: Writing | Voice | Reading
     joined_s: float
     first_token_ms: float | None = None
     piece: Piece | None = None
@@ -54,6 +55,14 @@ class Batcher:
         if not writing.finish:
             self._running[key] = text
         return text
+
+    def join_reading(self, key: int, mixture: Mixture, texts: Sequence[str]) -> None:
+        """Begin to read texts of which vectors are wanted.
+
+        Raises:
+            PromptRefused: if there is none, one is too long, or the expert makes no vectors.
+        """
+        self._running[key] = Running(key, Reading(mixture, texts), perf_counter())
 
     def join_shared(self, key: int, mixture: Mixture, order: Order, *, quiet: bool) -> None:
         """Begin one expert's part of a text that others write too; it waits for its first turn.
@@ -101,7 +110,7 @@ class Batcher:
         for text, rows in planned:
             text.busy_s += took_s
             text.piece = text.writing.advance([scores[id(row)] for _, row in rows])
-            if text.first_token_ms is None:
+            if text.first_token_ms is None and not isinstance(text.writing, Reading):
                 text.first_token_ms = (perf_counter() - text.joined_s) * 1e3
             if text.writing.finish:
                 del self._running[text.key]
@@ -112,13 +121,13 @@ class Batcher:
 
 def _run(rows: list[tuple[LanguageModel, Row]]) -> dict[int, Floats]:
     """Scores (v) by the identity of each row."""
-    groups: dict[tuple[LanguageModel, bool], list[tuple[int, Row]]] = defaultdict(list)
+    groups: dict[tuple[LanguageModel, bool, bool], list[tuple[int, Row]]] = defaultdict(list)
     for model, row in rows:
         rest = model.read_blocks(row)
         # A single token beside a long prompt would be padded to its length.
-        groups[model, len(rest.tokens) == 1].append((id(row), rest))
+        groups[model, len(rest.tokens) == 1, rest.vector].append((id(row), rest))
     scores: dict[int, Floats] = {}
-    for (model, _), group in groups.items():
+    for (model, *_), group in groups.items():
         for (key, _), logits_v in zip(group, model.step([row for _, row in group]), strict=True):
             scores[key] = logits_v
     return scores

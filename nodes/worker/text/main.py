@@ -3,9 +3,10 @@
 Operations: ``load`` {id, arm, path, sha256} (+ the tensor ``model`` in place of the file) -> ``loaded``; ``unload``
 {id, arm} -> ``unloaded``; ``generate`` {id, arm, …} (+ the tensor ``delta``, what of a model is the user's own) ->
 ``piece`` {id, text, token_ids} any number of times, then ``end`` {id, finish, …}; ``cancel`` {id} ends the
-generation of that id with finish "cancelled" and has no answer of its own. Anything that goes wrong -> ``failed`` {id,
-reason, text}. A ``generate`` with {shared: true} waits for ``turn`` {id, token_ids, count, …}, each answered with
-``piece`` whose last one has {rests: true}; see `nodes.worker.text.sharing`.
+generation of that id with finish "cancelled" and has no answer of its own. A ``generate`` with the tensor ``texts``,
+their JSON, wants a vector of each and nothing written: one ``piece`` with the tensor ``vectors``. Anything that goes
+wrong -> ``failed`` {id, reason, text}. A ``generate`` with {shared: true} waits for ``turn`` {id, token_ids, count, …},
+each answered with ``piece`` whose last one has {rests: true}; see `nodes.worker.text.sharing`.
 
 One thread reads, one steps all texts. Life and death as in `nodes.worker.main`.
 Needs Python 3.10, numpy and onnxruntime.
@@ -13,6 +14,7 @@ Needs Python 3.10, numpy and onnxruntime.
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import threading
@@ -92,6 +94,9 @@ class _Desk:
             case "generate" if header.get("shared"):
                 mixture, order = self._library.arm(header["arm"]), order_from(header)
                 self._batcher.join_shared(header["id"], mixture, order, quiet=bool(header["quiet"]))
+            case "generate" if (texts := frame.tensors().get("texts")) is not None:
+                mixture = self._library.arm(header["arm"])
+                self._batcher.join_reading(header["id"], mixture, json.loads(texts.tobytes()))
             case "turn":
                 if (shared := self._batcher.turn(header["id"], turn_from(header))) is not None:
                     self._tell(shared)
@@ -141,10 +146,13 @@ def _turn_of(text: Running) -> dict[str, Any]:
 
 
 def _told(text: Running) -> dict[str, Any] | None:
-    """Probabilities that were asked for, once."""
+    """Vectors, or probabilities that were asked for, once."""
     from nodes.worker.text.sharing import Voice
     from nodes.worker.text.spelling import Spelled
+    from nodes.worker.text.vectors import Reading
 
+    if isinstance(text.writing, Reading):
+        return {"vectors": text.writing.vectors_bd}
     if not isinstance(text.writing, Voice) or text.writing.told is None:
         return None
     told, text.writing.told = text.writing.told, None

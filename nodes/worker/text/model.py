@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodes.worker.sessions import LoadRefused, read_verified, session_of, verified
+from nodes.worker.text.middle import middle_of, with_output
 from nodes.worker.text.tokens import Tokenizer
 
 CHUNK_TOKENS = 64
@@ -60,12 +61,14 @@ class Row:
 
     Attributes:
         delta_n: Its user's own; None for everybody's model.
+        vector: Whether the state in the middle of the model is wanted and not what may follow.
         scored: Behind how many of the last tokens scores are wanted.
     """
 
     cache: Cache
     tokens: Sequence[int]
     delta_n: NDArray[np.float32] | None = None
+    vector: bool = False
     scored: int = 1
 
 
@@ -83,7 +86,8 @@ class LanguageModel:
 
     def __init__(self, path: Path, sha256: str, model: bytes | None = None) -> None:
         content = read_verified(path, sha256) if model is None else verified(model, sha256, name=path.name)
-        self._session = session_of(content)
+        self._middle = middle_of(content)
+        self._session = session_of(content if self._middle is None else with_output(content, self._middle))
         shapes = {value.name: value.shape for value in self._session.get_inputs()}
         # What a user's own delta has, which is an input of models that are made for it; 0 for all others.
         self.delta_numbers: int = shapes["delta"][-1] if "delta" in shapes else 0
@@ -94,6 +98,11 @@ class LanguageModel:
             self.tokenizer = Tokenizer(json.loads(found["edgewise.words"]))
         except (KeyError, ValueError) as problem:
             raise LoadRefused(f"{path.name} does not say what language model it is") from problem
+
+    @property
+    def makes_vectors(self) -> bool:
+        """Whether rows may ask for vectors."""
+        return self._middle is not None
 
     @property
     def context_tokens(self) -> int:
@@ -120,7 +129,7 @@ class LanguageModel:
 
     def step(self, rows: Sequence[Row]) -> list[NDArray[Any]]:
         """Run all rows at once and grow their caches; of each row the logits (v) after its last token, or (scored, v)
-        after its last ones.
+        after its last ones, or their vectors.
 
         Cost: one call of the runtime; rows of different length are padded to the longest.
         """
@@ -132,11 +141,12 @@ class LanguageModel:
         feed = {"tokens": tokens_bt, "past_tokens": np.array(past_b, np.int64), "past": _stacked(rows)}
         if self.delta_numbers:
             feed["delta"] = self._deltas(rows)
-        logits_btv, present = self._session.run(["logits", "present"], feed)
+        wanted = self._middle if rows[0].vector else "logits"
+        told_btv, present = self._session.run([wanted, "present"], feed)
         for i, row in enumerate(rows):
             row.cache.add(present[:, :, i, :, : new_b[i]])
         return [
-            logits_btv[i, new_b[i] - 1] if row.scored == 1 else logits_btv[i, new_b[i] - row.scored : new_b[i]]
+            told_btv[i, new_b[i] - 1] if row.scored == 1 else told_btv[i, new_b[i] - row.scored : new_b[i]]
             for i, row in enumerate(rows)
         ]
 

@@ -500,6 +500,7 @@ class Fusion(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     MAX_EXPERTS_FIELD_NUMBER: _builtins.int
     CONTINUE_ON_LOSS_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
     mode: Global___FusionMode.ValueType
     max_experts: _builtins.int
     """Most experts that may run for this request; 0 means the gateway's limit."""
@@ -507,16 +508,21 @@ class Fusion(_message.Message):
     """Of experts that write one text together: where one is lost in the middle the others go on, their weights
     renormalised. Without this the call fails.
     """
+    samples: _builtins.int
+    """Self-consistency, for texts: the question is asked so often (2 to 8; 0 and 1 once), each sample drawn anew, and
+    what most of them say is the answer. With FUSION_MODE_VOTE and without a request_id.
+    """
     def __init__(
         self,
         *,
         mode: Global___FusionMode.ValueType = ...,
         max_experts: _builtins.int = ...,
         continue_on_loss: _builtins.bool = ...,
+        samples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["continue_on_loss", b"continue_on_loss", "max_experts", b"max_experts", "mode", b"mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continue_on_loss", b"continue_on_loss", "max_experts", b"max_experts", "mode", b"mode", "samples", b"samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

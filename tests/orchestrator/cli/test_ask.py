@@ -34,6 +34,23 @@ def test_one_expert_one_task_and_quiet(fake: FakeGateway, edgewise: Edgewise) ->
     assert (fake.gateway.asked[0].task, fake.gateway.asked[0].expert) == ("chat", "small")
 
 
+@pytest.mark.parametrize(
+    ("options", "mode", "samples"),
+    [
+        ((), common_pb2.FUSION_MODE_UNSPECIFIED, 1),
+        (("--samples", "5"), common_pb2.FUSION_MODE_VOTE, 5),
+        (("--samples", "5", "--fusion", "judge"), common_pb2.FUSION_MODE_JUDGE, 5),
+    ],
+    ids=["once", "a vote unless it is said otherwise", "otherwise is for the gateway to refuse"],
+)
+def test_samples_are_what_a_vote_is_held_over(
+    fake: FakeGateway, edgewise: Edgewise, options: tuple[str, ...], mode: int, samples: int
+) -> None:
+    assert edgewise("--gateway", fake.target, "ask", "hi", *options).code == 0
+    fusion = fake.gateway.asked[0].fusion
+    assert (fusion.mode, fusion.samples) == (mode, samples)
+
+
 def test_an_answer_as_json(fake: FakeGateway, edgewise: Edgewise) -> None:
     told = edgewise("--gateway", fake.target, "ask", "hi", "-o", "json").json
     assert (told["text"], told["finish_reason"], told["completion_tokens"]) == ("a b c", "budget", 3)

@@ -85,6 +85,30 @@ async def test_what_is_not_taken_is_refused(live: Live, openai: AsyncOpenAI, ask
         assert node.seen.works == []
 
 
+async def test_which_of_several_spaces_it_is_must_be_said(live: Live, openai: AsyncOpenAI) -> None:
+    other = FakeArm("other", task="chat", energy_j=0.1, text={"capabilities": ["embeddings", "embeddings:2"]})
+    async with live.node(arms=[MAKER, other, WRITER], behaviour=embeds()) as node:
+        with pytest.raises(sdk.BadRequestError, match="maker, other") as refused:
+            await openai.embeddings.create(model="auto", input="x")
+        assert refused.value.param == "model"
+        assert node.seen.works == []
+        assert (await openai.embeddings.create(model="maker", input="x")).model == "maker"
+        # Only one has so many numbers.
+        assert (await openai.embeddings.create(model="auto", input="x", dimensions=2)).model == "other"
+        with pytest.raises(sdk.BadRequestError, match="embeddings:3"):
+            await openai.embeddings.create(model="auto", input="x", dimensions=3)
+
+
+async def test_several_texts_may_be_longer_together_than_one_may_be(live: Live, openai: AsyncOpenAI) -> None:
+    tight = FakeArm("tight", task="chat", text={"capabilities": ["embeddings"], "context_tokens": 64})
+    async with live.node(arms=[tight], behaviour=embeds()):
+        reply = await openai.embeddings.create(model="auto", input=["word " * 16] * 8)
+        assert len(reply.data) == 8
+        with pytest.raises(sdk.BadRequestError) as refused:
+            await openai.embeddings.create(model="auto", input=["x", "word " * 80])
+        assert refused.value.code == "context_length_exceeded"
+
+
 @pytest.mark.parametrize("answer", ["", "7", "[]", '["%%", "AAAA"]', '["AAA=", "AAAAAA=="]'])
 async def test_vectors_that_are_none_are_a_failure(live: Live, openai: AsyncOpenAI, answer: str) -> None:
     async with live.node(arms=[MAKER], behaviour=embeds(answer=answer)):

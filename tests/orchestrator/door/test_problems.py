@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.door.problems import openai_problem
-from orchestrator.errors import Unavailable
+from orchestrator.errors import EdgewiseError, Unavailable
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,12 @@ def test_an_expert_that_is_being_loaded_says_how_far_it_is(told: dict[str, str],
     status, body, headers = openai_problem(error)
     assert (status, body["error"]["code"], headers["retry-after"]) == (503, "model_loading", "3")
     assert body["error"]["loading"] == loading
+
+
+def test_a_pace_that_nobody_keeps_says_what_would_do() -> None:
+    metadata = {"minTtftMs": "16.5", "minTpotMs": "2.0"}
+    status, body, _ = openai_problem(EdgewiseError("BUDGET_INFEASIBLE", "No expert is so fast.", metadata=metadata))
+    assert (status, body["error"]["min_feasible"]) == (422, {"ttft_ms": 16.5, "tpot_ms": 2.0})
 
 
 def test_no_other_error_speaks_of_loads() -> None:

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import openai as sdk
 import pytest
 from openai import AsyncOpenAI
 
-from edgewise.v1 import common_pb2 as common
-from orchestrator.door.samples import settled
+from orchestrator.gateway.samples import settled
 from tests.fakes.arms import FakeArm
+from tests.fakes.behaviours import by_seed
 from tests.fakes.live import Live
-from tests.fakes.turn import Behaviour, Turn
 
 CHAT = FakeArm("small", task="chat", energy_j=0.1)
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
-
-
-def by_seed(said: list[str], *, slow: frozenset[int] = frozenset(), broken: frozenset[int] = frozenset()) -> Behaviour:
-    """The answer of its number, counted from seed 7; some never come, and some fail."""
-
-    async def behave(turn: Turn) -> None:
-        number = turn.work.text.parameters.seed - 7
-        if number in broken:
-            turn.failed("INPUT_INVALID", final=True)
-            return
-        if number in slow:
-            await asyncio.Event().wait()
-        usage = common.Usage(prompt_tokens=3, completion_tokens=2)
-        turn.done(text=said[number], finish_reason=common.FINISH_REASON_STOP, usage=usage)
-
-    return behave
 
 
 async def ask(openai: AsyncOpenAI, samples: int, **more: Any) -> Any:

@@ -91,6 +91,22 @@ async def test_what_is_refused(parts: tuple[bytes, ...], status: bytes) -> None:
     assert b"secret" not in answer
 
 
+async def test_what_turns_out_to_be_no_http_while_it_waits_for_company_is_refused() -> None:
+    async with serving() as (server, port):
+        # Another one is under way, so that the next waits a few turns of the loop before it begins.
+        _, busy = await asyncio.open_connection("127.0.0.1", port)
+        busy.write(b"GET /wait?busy HTTP/1.1\r\nhost: x\r\n\r\n")
+        while not server.answering:  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.001)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /bug HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n")
+        async with asyncio.timeout(5):
+            assert (await reader.read()).startswith(b"HTTP/1.1 400")
+        assert server.answering == 1
+        for one in (busy, writer):
+            one.close()
+
+
 async def test_a_body_in_any_form() -> None:
     plain = await exchange(b"POST /a HTTP/1.1\r\ncontent-length: 5\r\n" + CLOSE + b"hel", b"lo")
     assert plain.endswith(b"\r\n\r\n5 /a")
@@ -112,6 +128,21 @@ async def test_parts_are_chunked_and_old_clients_get_them_plain() -> None:
     assert b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n" in await exchange(b"GET /parts HTTP/1.1\r\n" + CLOSE)
     assert (await exchange(b"GET /parts HTTP/1.0\r\n\r\n")).endswith(b"\r\n\r\nabc")
     assert (await exchange(b"HEAD /parts HTTP/1.1\r\n" + CLOSE)).endswith(b"\r\n\r\n")
+
+
+async def test_an_old_client_that_wants_its_connection_kept_is_told_so() -> None:
+    kept = b"GET /%b HTTP/1.0\r\nconnection: keep-alive\r\n\r\n"
+    first, second, rest = (await exchange(kept % b"a" + kept % b"b" + b"GET /c HTTP/1.0\r\n\r\n")).split(
+        b"HTTP/1.1 200 OK"
+    )[1:]
+    assert b"connection: keep-alive\r\n" in first
+    assert b"connection: keep-alive\r\n" in second
+    assert b"connection: close\r\n" in rest
+    # Without a length only the end of the connection says where the body ends; one of HTTP/1.1 is told nothing.
+    parts = await exchange(kept % b"parts")
+    assert b"connection: close\r\n" in parts
+    assert parts.endswith(b"\r\n\r\nabc")
+    assert b"keep-alive" not in await exchange(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n" + CLOSE)
 
 
 async def test_a_client_that_waits_to_be_asked_for_its_body() -> None:

@@ -59,7 +59,7 @@ async def test_a_final_failure_is_not_tried_elsewhere(live: Live, openai: AsyncO
         live.node(name="good", arms=[DEAR], behaviour=speaks("fine")) as good,
         live.node(name="bad", arms=[CHEAP], behaviour=fails("INPUT_INVALID", final=True)),
     ):
-        with pytest.raises(sdk.InternalServerError):
+        with pytest.raises(sdk.BadRequestError, match="same call will fail again"):
             await openai.chat.completions.create(model="auto", messages=HELLO, stream=stream)
         assert good.seen.works == []
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from optimizer.routes.route import Fusion
-from orchestrator.errors import Unavailable
+from orchestrator.errors import RequestError, Unavailable
 from orchestrator.execution.run import fusion_of
 from orchestrator.types import FusionChoice, OnInfeasible
 from tests.fakes.live import until
@@ -164,9 +164,10 @@ async def test_a_final_failure_is_not_tried_elsewhere(make_house: MakeHouse) -> 
     house = make_house(SINGLES)
     house.add({SMALL: fails("INPUT_INVALID", final=True)})
     spare = house.add({SPARE: says(7)})
-    with pytest.raises(Unavailable) as caught:
+    with pytest.raises(RequestError) as caught:
         await house.run(house.start())
-    assert caught.value.reason == "ATTEMPTS_FAILED"
+    # Nothing that the same call could change: whoever retries what may be retried must not.
+    assert (caught.value.reason, caught.value.surface.retryable) == ("INPUT_INVALID", False)
     assert caught.value.metadata == {"reasons": "INPUT_INVALID", "attempts": "1"}
     assert spare.works == []
 

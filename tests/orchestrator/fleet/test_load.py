@@ -25,15 +25,15 @@ def test_a_node_is_full_when_slots_and_queue_are(concurrency: int, queue_limit: 
     board = a_queue(concurrency=concurrency, queue_limit=queue_limit)
     held: list[float] = []
     for _ in range(concurrency + queue_limit):
-        assert not board.full_n.any()
+        assert not board.closed_ms_n.any()
         held.append(board.dispatched(0))
     version = board.available_changes.version
     # All of a node's arms share its queue; they stay bound, they only take nothing now.
-    assert board.full_n.all()
+    assert (board.closed_ms_n == math.inf).all()
     assert board.available_n.all()
     assert len(board.arms("digits")) == 2
     board.released(0, held.pop())
-    assert not board.full_n.any()
+    assert not board.closed_ms_n.any()
     assert board.available_changes.version > version
 
 
@@ -41,15 +41,15 @@ def test_a_node_without_a_limit_is_never_full() -> None:
     board = a_queue(queue_limit=None)
     for _ in range(1000):
         board.dispatched(0)
-    assert not board.full_n.any()
+    assert not board.closed_ms_n.any()
 
 
 def test_a_node_that_announces_more_room_is_open_again() -> None:
     board = a_queue(queue_limit=0)
     board.dispatched(0)
-    assert board.full_n.all()
+    assert (board.closed_ms_n == math.inf).all()
     board.announce("n1", [an_arm("small")], 1, queue_limit=3)
-    assert not board.full_n[0]
+    assert not board.closed_ms_n[0]
     assert board.wait_ms_n[0] > 0.0
 
 

@@ -81,6 +81,13 @@ def test_lengths_of_answers_are_learned_from_those_that_ended_by_themselves() ->
     assert (learned.completion_tokens, learned.completion_p95_tokens) == (4.0, 4.0)
 
 
+def test_vectors_say_nothing_of_how_long_answers_are() -> None:
+    board = a_text_board()
+    for _ in range(60):
+        board.generated(0, done(50, 0, 0.006), service_ms=11.0)
+    assert board.states[0].text.profile(ANNOUNCED).completion_tokens == ANNOUNCED.completion_tokens
+
+
 def test_another_profile_begins_anew() -> None:
     board = a_text_board()
     generate(board, 200, decode_ms=3.0, decode_j=0.004)

@@ -149,7 +149,7 @@ async def test_a_final_failure_is_not_tried_elsewhere(live: Live) -> None:
         live.node(name="good", arms=[DEAR], behaviour=speaks("fine")) as good,
         live.node(name="bad", arms=[CHEAP], behaviour=fails("INPUT_INVALID", final=True)),
     ):
-        await refusal(generate(live, chat()), "ATTEMPTS_FAILED")
+        await refusal(generate(live, chat()), "INPUT_INVALID")
         assert good.seen.works == []
 
 

@@ -193,8 +193,8 @@ async def test_metrics_tell_what_happened(http: tuple[Live, int]) -> None:
 @pytest.mark.parametrize("path", ["/nope", "/metrics/../etc", "/v1", "/v3/models"])
 async def test_what_is_not_there(http: tuple[Live, int], path: str) -> None:
     status, _, body = await get(http[1], path)
-    assert status == 404
-    assert len(body) < 50
+    assert (status, json.loads(body)["code"]) == (404, "path_not_found")
+    assert path not in body
 
 
 async def test_only_reading_is_allowed(http: tuple[Live, int]) -> None:

@@ -38,23 +38,33 @@ def streams_in(method: str) -> bool:
     return bool(found.client_streaming)
 
 
+# What the client of grpc.aio says where the reply came before its first message was sent; the reply itself is lost.
+LOST = "Internal error from Core"
+
+
 async def code(live: Live, method: str, authorization: str | None) -> grpc.StatusCode:
     """How the gateway ends a call of this method with no body worth the name."""
     metadata = () if authorization is None else (("authorization", authorization),)
+    for _ in range(5):
+        try:
+            await _called(live, method, metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.details() == LOST:
+                continue
+            return error.code()
+        return grpc.StatusCode.OK
+    raise AssertionError(f"{method}: the client's own error five times")
+
+
+async def _called(live: Live, method: str, metadata: tuple[tuple[str, str], ...]) -> None:
     channel = untyped(live.channel)
-    try:
-        if streams_in(method):
-            call = channel.stream_stream(method)(iter([b""]), timeout=2, metadata=metadata)
-            async for _ in call:
-                break
-        else:
-            call = channel.unary_stream(method)(b"", timeout=2, metadata=metadata)
-            async for _ in call:
-                break
-        call.cancel()
-    except grpc.aio.AioRpcError as error:
-        return error.code()
-    return grpc.StatusCode.OK
+    if streams_in(method):
+        call = channel.stream_stream(method)(iter([b""]), timeout=2, metadata=metadata)
+    else:
+        call = channel.unary_stream(method)(b"", timeout=2, metadata=metadata)
+    async for _ in call:
+        break
+    call.cancel()
 
 
 async def test_every_method_has_a_policy(live: Live) -> None:

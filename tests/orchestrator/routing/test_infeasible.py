@@ -30,7 +30,7 @@ def a_house(*nodes: str, queue_limit: int = 0) -> ArmBoard:
 
 def fill(board: ArmBoard, node: str) -> None:
     index = next(state.index for state in board.states if state.arm.node == node)
-    while not board.full_n[index]:
+    while not board.closed_ms_n[index]:
         board.dispatched(index)
 
 

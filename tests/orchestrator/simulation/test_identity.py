@@ -18,6 +18,9 @@ app, decider = vars(app_module), vars(decider_module)
 def test_routes_are_found_by_the_same_function() -> None:
     assert house["route"] is decider["route"]
     assert house["why_infeasible"] is decider["why_infeasible"]
+    assert house["kept_out_by"] is decider["kept_out_by"]
+    for decides in (decider_module.Decider.decide, house_module.House.decide):
+        assert {"kept_out_by", "turned_away"} <= set(decides.__code__.co_names)
 
 
 def test_budgets_accounts_and_predictions_are_of_the_same_classes() -> None:

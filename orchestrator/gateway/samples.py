@@ -14,10 +14,12 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from optimizer.routes.texts import normalised
-from orchestrator.door.choices import Piece, together
-from orchestrator.errors import EdgewiseError
+from orchestrator.errors import EdgewiseError, RequestError
 from orchestrator.execution.run import total_energy
-from orchestrator.gateway.accounts import TextReply
+from orchestrator.gateway.accounts import Payer, TextReply
+from orchestrator.gateway.policy import tenant_seen
+from orchestrator.gateway.service import Service
+from orchestrator.gateway.several import Piece, drawn, together
 from orchestrator.types import AttemptRecord, Delta, Energy, FusionChoice, Provenance, RoutingRecord, TextQuery
 
 Generate = Callable[[TextQuery], AsyncIterator[Piece]]
@@ -25,6 +27,51 @@ Generate = Callable[[TextQuery], AsyncIterator[Piece]]
 Recall = Callable[[str], RoutingRecord | None]
 
 UNKNOWN = Energy(math.nan, Provenance.UNMEASURED, "")
+MAX_SAMPLES = 8
+# What samples are drawn with where a request for several does not say.
+TEMPERATURE = 0.7
+
+
+def sampled(query: TextQuery, samples: int, *, once: bool, parameters: str = "") -> TextQuery:
+    """`query` as it is asked `samples` times: each sample is one expert's, and nobody reads it before it is complete.
+
+    Args:
+        query: What is asked, once.
+        samples: How often, above 1.
+        once: Whether one answer is wanted that will not be asked for again by its id.
+        parameters: Where the request has its parameters, as in the path of a field.
+
+    Raises:
+        RequestError: FIELD_OUT_OF_RANGE, where what else was asked for cannot be meant with it.
+    """
+    if query.fusion is not FusionChoice.VOTE:
+        raise _refused("samples are what a vote is held over: say mode vote beside it.", "fusion.samples")
+    if query.parameters.temperature == 0.0:
+        text = "fusion.samples needs a temperature above 0: greedy samples are all equal."
+        raise _refused(text, f"{parameters}temperature")
+    if not once:
+        text = (
+            "fusion.samples gives one answer, which cannot be repeated by id: not with n above 1 or an id of your own."
+        )
+        raise _refused(text, "fusion.samples")
+    freely = replace(query.parameters, temperature=query.parameters.temperature or TEMPERATURE)
+    return replace(query, samples=samples, fusion=FusionChoice.NONE, parameters=freely, whole=True)
+
+
+def _refused(text: str, field: str) -> RequestError:
+    return RequestError("FIELD_OUT_OF_RANGE", text, field=field)
+
+
+def answers(service: Service, query: TextQuery, payer: Payer) -> AsyncIterator[Piece]:
+    """The answer that most of `query.samples` samples give, as `Service.generate` gives that of one."""
+
+    def recall(request_id: str) -> RoutingRecord | None:
+        try:
+            return service.journal.get(request_id, tenant_seen()).routing
+        except RequestError:
+            return None
+
+    return agreed(drawn(replace(query, samples=1), query.samples), lambda one: service.generate(one, payer), recall)
 
 
 async def agreed(asked: Sequence[TextQuery], generate: Generate, recall: Recall) -> AsyncIterator[Piece]:
