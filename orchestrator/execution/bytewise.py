@@ -126,7 +126,10 @@ class Draws:
 
 
 def _drawn(probability_s: Floats, before_s: Floats, uniform: float) -> int:
-    """The symbol of what is probable beyond what was known before, which the number has passed already."""
+    """The symbol of what is probable beyond what was known before, which the number has passed already.
+
+    Where an expert was lost in between, what was known may be more than is probable now, of this one byte.
+    """
     passed = float(before_s.sum())
     below_s = np.cumsum(np.maximum(probability_s - before_s, 0.0))
     reached = (uniform - passed) / (1.0 - passed) * float(below_s[-1])

@@ -52,7 +52,7 @@ class TableModel:
         return [self._scores(row) for row in rows]
 
     def _scores(self, row: Row) -> NDArray[np.float64]:
-        row.cache.add(np.array(row.tokens, np.float32).reshape(1, 2 - 1, 1, -1, 1).repeat(2, axis=1))
+        row.cache.add(np.array(row.tokens, np.float32).reshape(1, 1, 1, -1, 1).repeat(2, axis=1))
         self.read += len(row.tokens)
         held = tuple(row.cache.past[0, 0, 0, 0, :, 0].astype(int).tolist())
         told = [self._probabilities(held[: len(held) - back]) for back in reversed(range(row.scored))]

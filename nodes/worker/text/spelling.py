@@ -108,6 +108,8 @@ class Spelling:
         self._reach = self._lexicon.longest if healing else 1
         self._data = b""
         self._cut: list[int] = []
+        # Bytes and tokens from the front that no longer change.
+        self._settled = 0, 0
         # What comes behind so many tokens of the cut.
         self._next_v: dict[int, Floats] = {}
         self._missing = 0
@@ -121,12 +123,22 @@ class Spelling:
     def hear(self, data: bytes) -> None:
         """The text goes on."""
         self._data += data
-        cut = self._tokenizer.encode_bytes(self._data)
-        kept = _common(cut, self._cut)
-        self._cut = cut
+        settled_bytes, settled = self._settled
+        fresh = self._tokenizer.encode_bytes(self._data[settled_bytes:])
+        kept = settled + _common(fresh, self._cut[settled:])
+        self._cut[settled:] = fresh
+        self._settle()
         self._cache.cut(len(self._prompt) + kept)
         first = self._places()[0][0]
         self._next_v = {place: known_v for place, known_v in self._next_v.items() if first <= place <= kept}
+
+    def _settle(self) -> None:
+        """Note how much of the cut will stay as it is: only what is behind is cut anew when the text goes on."""
+        seam, place, end = self._tokenizer.seam(self._data, self._settled[0]), len(self._cut), len(self._data)
+        while end > seam:
+            place -= 1
+            end -= len(self._tokenizer.token_bytes(self._cut[place]))
+        self._settled = seam, place
 
     def plan(self) -> tuple[LanguageModel, Row] | None:
         """What must run to know what comes next; None where it is known."""
