@@ -85,7 +85,7 @@ class Ensemble:
 
 
 def affordable(text: Ensemble) -> int:
-    """Tokens at which the text must end by what may still be spent."""
+    """Steps at which the text must end by what may still be spent."""
     progress, most = text.course.progress, text.query.parameters.max_tokens
     rates = [_rates(text, member) for member in text.members]
     known, allowed_j = [member.known for member in text.members], progress.allowed_j
