@@ -101,8 +101,7 @@ class RouteTable:
         other = RouteTable.__new__(RouteTable)
         other.__dict__.update(self.__dict__)
         other._board = figures
-        if self._arm_r is None or self._is_long:
-            other._stages = self._stages.fresh()
+        other._stages = self._stages.fresh() if self._arm_r is None or self._is_long else self._stages
         other._forget()
         return other
 

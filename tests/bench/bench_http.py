@@ -8,6 +8,9 @@ nothing in between: the same calls straight to the mock. The mock itself is nobo
 Beside them runs `http_relay`: what the gateway's libraries take with nothing of ours between them. It decides nothing
 and keeps no books, so that no gateway on these libraries takes less: `floor_cpu_vs_*` is what the bars' ratios would be
 with it, and a bar that is below its floor cannot be met this way. It holds no bar itself.
+
+A second gateway of ours has every request take all of its steps in one go (`orchestrator.abreast` without effect): what
+taking them together is worth.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ BARS = (
     Bar("total_cpu_vs_tensorzero", 2.0, "<="),
 )
 CALLERS = 16
-BLOCKS = 6
+BLOCKS = 10
 CALLS = 25
 START_S = 240.0
 # It would look its prices up elsewhere first, and on loopback it needs no key any more than we do.
@@ -48,6 +51,14 @@ LITELLM_ENVIRONMENT = {
 }
 CALLER = Path(__file__).with_name("http_caller.py")
 GATEWAY = "from orchestrator.cli.main import main; main()"
+IN_ONE_GO = """
+from orchestrator.abreast import Gathering
+from orchestrator.admission import Admission
+
+async def on(self): pass
+
+Admission.aside, Gathering.take = on, lambda self, begin, *, alone: begin()
+"""
 
 
 @dataclass
@@ -150,17 +161,20 @@ def _caller(stack: contextlib.ExitStack, python: str, kind: str, target: str, *,
     raise SystemExit(f"the caller of {kind} does not start: {log.read_text()[-500:]}")
 
 
-def _edgewise(stack: contextlib.ExitStack, url: str, folder: Path) -> Peer:
+def _edgewise(stack: contextlib.ExitStack, url: str, folder: Path, name: str = "edgewise", first: str = "") -> Peer:
+    """A gateway that does `first` before it starts, and an agent."""
+    folder = folder / name
+    folder.mkdir()
     grpc, http = f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"
-    arguments = ["--listen", grpc, "--http-listen", http, "--state-dir", str(folder / "state")]
-    gateway = stack.enter_context(started(sys.executable, "-c", GATEWAY, "gateway", *arguments, log=folder / "gateway"))
+    arguments = ["gateway", "--listen", grpc, "--http-listen", http, "--state-dir", str(folder / "state")]
+    gateway = stack.enter_context(started(sys.executable, "-c", first + GATEWAY, *arguments, log=folder / "gateway"))
     node = ["--gateway", grpc, "--name", "bench", "--openai", url, "--concurrency", "16"]
     agent = stack.enter_context(started(sys.executable, "-m", "nodes", "run", *node, log=folder / "agent"))
     if not _wait(http):
         raise SystemExit(f"the gateway does not answer: {(folder / 'agent').read_text()[-500:]}")
     # What plans is a process of its own and gives way to requests; it is no part of a request.
     parts = {"gateway": (psutil.Process(gateway.pid),), "agent": family(agent.pid)}
-    return Peer("edgewise", _caller(stack, sys.executable, "http", http, log=folder / "caller"), parts)
+    return Peer(name, _caller(stack, sys.executable, "http", http, log=folder / "caller"), parts)
 
 
 def _floor(stack: contextlib.ExitStack, folder: Path) -> Peer:
@@ -207,7 +221,9 @@ def _measure() -> list[Row]:
         if not _wait(address):
             raise SystemExit("the mock does not answer")
         direct = Peer("direct", _caller(stack, sys.executable, "http", address, log=folder / "direct"))
-        ours = [direct, _edgewise(stack, url, folder), _floor(stack, folder)]
+        together = _edgewise(stack, url, folder)
+        alone = _edgewise(stack, url, folder, "in_one_go", IN_ONE_GO)
+        ours = [direct, together, alone, _floor(stack, folder)]
         found = [*ours, _tensorzero(stack, url, folder), _litellm(stack, url, folder)]
         peers = {peer.name: peer for peer in found if peer is not None}
         for peer in peers.values():
@@ -224,7 +240,9 @@ def _rows(peers: dict[str, Peer]) -> list[Row]:
     for name, peer in peers.items():
         for part, values in peer.cpu_ms.items():
             figures[f"cpu_ms_{name}_{part}"] = values, "ms"
-    gateway, floor = (np.array(peers[name].cpu_ms["gateway"]) for name in ("edgewise", "floor"))
+    names = ("edgewise", "floor", "in_one_go")
+    gateway, floor, in_one_go = (np.array(peers[name].cpu_ms["gateway"]) for name in names)
+    figures["gateway_cpu_vs_in_one_go"] = (gateway / in_one_go).tolist(), "ratio"
     if "tensorzero" in peers:
         total = np.array(peers["tensorzero"].total_ms())
         alone = np.maximum(total - np.array(peers["direct"].total_ms()), 1e-9)
