@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from kernels.native.library import available as kernels_built
 from nodes.arms import SINGLE_TURN, ArmSpec, Inventory, TaskSpec, TensorSpec, TextTraits
-from nodes.engines.contract import MIXTURE, TURNS
+from nodes.engines.contract import BYTES, MIXTURE, TURNS
 from nodes.errors import ConfigError
 from nodes.worker.text.middle import middle_of
 from nodes.zoo.catalog import Catalog, CatalogError, ExpertCard, TensorCard, load_catalog
@@ -147,7 +147,12 @@ def _text_arm(catalog: TextCatalog, card: TextExpertCard, evidence_digest: str) 
         completion_p95_tokens=card.completion_p95_tokens,
         tokenizer_digest=card.tokenizer_digest,
         # A mixture writes alone: its members take the turns.
-        capabilities=("logprobs", SINGLE_TURN, MIXTURE if card.learned is None else TURNS, *_vectors(catalog, card)),
+        capabilities=(
+            "logprobs",
+            SINGLE_TURN,
+            *((MIXTURE,) if card.learned is None else (TURNS, BYTES)),
+            *_vectors(catalog, card),
+        ),
     )
     arm = _arm(card, catalog.model_path(card), evidence_digest, quality_fraction=card.quality.right_fraction)
     return replace(arm, text=traits)

@@ -1,9 +1,21 @@
-"""What a request may spend: as it was asked for, and as it holds. Pure."""
+"""What a request may spend and ask of fusion: as it was asked for, and as it holds. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+
+
+class FusionChoice(Enum):
+    """What a client may ask of fusion; AUTO leaves it to the gateway."""
+
+    AUTO = "auto"
+    NONE = "none"
+    MIXTURE = "mixture"
+    VOTE = "vote"
+    JUDGE = "judge"
+    TOKEN = "token"  # noqa: S105
+    BYTES = "bytes"
 
 
 class OnInfeasible(Enum):

@@ -46,6 +46,10 @@ class Delta:
         top_ids: Where a turn asked for probabilities: whose they are; empty for the whole vocabulary in order.
         top_probabilities: Of the next token; None where nobody asked.
         ended: A text that several experts write ends with this piece.
+        strings: Where a turn asked for strings: the most probable that the text may go on with, an empty one for its
+            end; then `top_probabilities` has one more, of all others together.
+        next_bytes: Where others are left: probabilities of every next byte, then of the end.
+        read_tokens: Tokens of the text that a node read for these.
     """
 
     work_id: int
@@ -55,3 +59,6 @@ class Delta:
     top_ids: tuple[int, ...] = ()
     top_probabilities: NDArray[Any] | None = None
     ended: bool = False
+    strings: tuple[bytes, ...] = ()
+    next_bytes: NDArray[Any] | None = None
+    read_tokens: int = 0

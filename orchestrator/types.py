@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from orchestrator.energy_source import UNTOLD_SOURCE
 from orchestrator.energy_source import EnergySource as EnergySource
 from orchestrator.limits import BudgetRequest as BudgetRequest
+from orchestrator.limits import FusionChoice as FusionChoice
 from orchestrator.limits import Limits as Limits
 from orchestrator.limits import OnInfeasible as OnInfeasible
 from orchestrator.masses import WHOLE as WHOLE
@@ -43,17 +44,6 @@ class Provenance(Enum):
     REPLAYED = "replayed"
     MODELLED = "modelled"
     UNMEASURED = "unmeasured"
-
-
-class FusionChoice(Enum):
-    """What a client may ask of fusion; AUTO leaves it to the gateway."""
-
-    AUTO = "auto"
-    NONE = "none"
-    MIXTURE = "mixture"
-    VOTE = "vote"
-    JUDGE = "judge"
-    TOKEN = "token"  # noqa: S105
 
 
 @dataclass(frozen=True)

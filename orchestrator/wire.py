@@ -65,6 +65,7 @@ FUSIONS = {
     common_pb2.FUSION_MODE_VOTE: FusionChoice.VOTE,
     common_pb2.FUSION_MODE_JUDGE: FusionChoice.JUDGE,
     common_pb2.FUSION_MODE_TOKEN: FusionChoice.TOKEN,
+    common_pb2.FUSION_MODE_BYTES: FusionChoice.BYTES,
 }
 FUSION_NUMBERS = {value: number for number, value in FUSIONS.items()}
 FINISH_REASONS = {

@@ -20,7 +20,7 @@ from nodes.agent import messages as m
 from nodes.agent.outbox import OutboxClosed, weight_bytes
 from nodes.arms import ArmProfile, ArmSpec, Inventory
 from nodes.energy.contract import EnergyReading, Meter, Provenance, Settlement, Span
-from nodes.engines.contract import TURNS, Engine, Job, JobResult, LoadTaken, TextEnd, TextJob, TextPiece, Turn, Turns
+from nodes.engines.contract import Engine, Job, JobResult, LoadTaken, TextEnd, TextJob, TextPiece, Turn, Turns
 from nodes.personal.office import Office
 from nodes.personal.text.office import TextOffice
 from nodes.residency.engine import ResidentEngine
@@ -250,8 +250,8 @@ class Desk:
 
     async def _text(self, run: _Run) -> m.WorkDone:
         request = checks.checked_text(self._task_specs[run.arm.task], run.work.input)
-        if request.shared is not None and (run.arm.text is None or TURNS not in run.arm.text.capabilities):
-            raise checks.Unfit("This expert takes no turns")
+        if request.shared is not None:
+            turns.check_able(request.shared, run.arm)
         run.stage = PREFILL
         pieces: list[str] = []
         logprobs: list[Mapping[str, Any]] = []

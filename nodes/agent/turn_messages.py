@@ -23,7 +23,7 @@ class TextDelta:
 
 @dataclass(frozen=True)
 class Written:
-    """What came of a turn of a shared text; `probabilities` where the turn asked for them."""
+    """What came of a turn of a shared text; fields as in `nodes.engines.contract.TextPiece`."""
 
     work_id: int
     text: str
@@ -32,6 +32,9 @@ class Written:
     top_ids: tuple[int, ...] = ()
     probabilities: NDArray[Any] | None = None
     ended: bool = False
+    strings: tuple[bytes, ...] = ()
+    next_bytes: NDArray[Any] | None = None
+    read_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from numpy.typing import NDArray
+
 from edgewise.v1 import fleet_pb2 as fleet
 from nodes.agent import messages as m
 from nodes.engines.contract import Turn
@@ -24,16 +26,22 @@ def commands(message: fleet.ToNode) -> tuple[m.Command, ...]:
 
 def written(event: m.Written) -> fleet.Written:
     """What came of a turn."""
-    told = event.probabilities
     return fleet.Written(
         work_id=event.work_id,
         text=event.text,
         token_ids=event.token_ids,
         logprobs_json=listed(event.logprobs),
         top_ids=event.top_ids,
-        probabilities=b"" if told is None else told.astype("<f2").tobytes(),
+        probabilities=_halves(event.probabilities),
         ended=event.ended,
+        strings=event.strings,
+        next_bytes=_halves(event.next_bytes),
+        read_tokens=event.read_tokens,
     )
+
+
+def _halves(told: NDArray[Any] | None) -> bytes:
+    return b"" if told is None else told.astype("<f2").tobytes()
 
 
 def listed(logprobs: Sequence[Mapping[str, Any]]) -> str:
@@ -48,4 +56,5 @@ def shared(message: fleet.SharedText) -> m.SharedText:
 
 def turn(message: fleet.Turn) -> Turn:
     """What to do next."""
-    return Turn(tuple(message.token_ids), message.count, message.tops, message.dense, message.tell_text, message.last)
+    asked = message.count, message.tops, message.dense, message.tell_text, message.last
+    return Turn(tuple(message.token_ids), *asked, message.strings, tuple(message.pieces))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -212,7 +212,7 @@ class Supervisor:
             if answer.done():
                 return  # It crossed the end on its way; waiting for what comes of it would look like a hang.
             self._running[run] = job.arm, time.monotonic()
-            process.tell(answer, {"op": "turn", **asdict(turn)})
+            process.tell(answer, {"op": "turn", **turn.header()})
 
         answer = process.request({**order, "op": "generate", "arm": job.arm}, on_end=ended, on_piece=progressed)
         self._shared += 1

@@ -7,7 +7,7 @@ them may block it: models run in another process or thread.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,6 +18,8 @@ from nodes.energy.contract import EnergyReading
 
 # The capability of arms that write a text together with experts on other nodes.
 TURNS = "turns"
+# That of arms that write one with experts of other vocabularies.
+BYTES = "bytes"
 # That of arms that mix several experts of one vocabulary token by token on their own node.
 MIXTURE = "mixture"
 
@@ -80,6 +82,12 @@ class Turn:
     dense: bool = False
     tell_text: bool = False
     last: bool = False
+    strings: int = 0
+    pieces: tuple[bytes, ...] = ()
+
+    def header(self) -> dict[str, Any]:
+        """As the engine's process reads it; JSON knows no bytes."""
+        return {**asdict(self), "pieces": [piece.decode("latin-1") for piece in self.pieces]}
 
 
 class Turns:
@@ -156,6 +164,9 @@ class TextPiece:
         top_ids: Where a turn asked for probabilities: whose they are; empty for the whole vocabulary.
         probabilities: Of the next token, float16.
         ended: A shared text ends with this piece.
+        strings: Where a turn asked for strings: these, then `probabilities` has one more, of all others together.
+        next_bytes: Of every next byte, then of the end, float16, where others are left.
+        read_tokens: Tokens of the text that were read for that.
     """
 
     text: str
@@ -164,6 +175,9 @@ class TextPiece:
     top_ids: tuple[int, ...] = ()
     probabilities: NDArray[Any] | None = None
     ended: bool = False
+    strings: tuple[bytes, ...] = ()
+    next_bytes: NDArray[Any] | None = None
+    read_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -121,14 +121,17 @@ def _read(frame: Frame, queue_ms: float, *, keeps: bool) -> TextPiece | TextEnd:
 
 
 def _piece(frame: Frame) -> TextPiece:
-    header = frame.header
+    header, tensors = frame.header, frame.tensors()
     return TextPiece(
         str(header["text"]),
         tuple(map(int, header["token_ids"])),
         tuple(header["logprobs"]),
         tuple(map(int, header.get("top_ids", ()))),
-        frame.tensors().get("probabilities"),
+        tensors.get("probabilities"),
         bool(header.get("ended", False)),
+        tuple(string.encode("latin-1") for string in header.get("strings", ())),
+        tensors.get("next_bytes"),
+        int(header.get("read_tokens", 0)),
     )
 
 

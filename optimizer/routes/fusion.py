@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 # Keeps the logarithm of an expert that rules a class out finite: it can lower a class, never veto it.
 _FLOOR = 1e-4
 # The newest answer stands for all.
-_LAST_ALONE = (Fusion.NONE, Fusion.JUDGE, Fusion.TOKEN)
+_LAST_ALONE = (Fusion.NONE, Fusion.JUDGE, Fusion.TOKEN, Fusion.BYTES)
 
 
 @dataclass(frozen=True, slots=True)

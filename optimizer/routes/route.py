@@ -31,6 +31,8 @@ class Fusion(StrEnum):
     # Experts of one vocabulary write one text in turns, each token's turn drawn by weight: the mixture of their
     # distributions, token by token.
     TOKEN = "token"  # noqa: S105
+    # Experts of any vocabularies write one text together: the average of what they say of each next byte.
+    BYTES = "bytes"
     # Product of experts: like `GEOMETRIC`, but agreement of independent experts raises the confidence.
     PRODUCT = "product"
 
@@ -43,8 +45,8 @@ class Route:
         stages: Experts of each stage, by name.
         continue_below: One threshold per stage but the last: the next stage runs where the confidence is lower.
         fusion: How the answers so far combine.
-        weights: For `Fusion.MIXTURE` and `Fusion.TOKEN`, one per expert in the order of the stages; empty weighs all
-            alike.
+        weights: For `Fusion.MIXTURE` and texts that are written together, one per expert in the order of the stages;
+            empty weighs all alike.
     """
 
     stages: tuple[tuple[str, ...], ...]
@@ -78,6 +80,11 @@ class Route:
         for threshold, stage in zip(self.continue_below, self.stages[1:], strict=True):
             text += f" >{threshold:g}> {'+'.join(stage)}"
         return text if self.fusion is Fusion.NONE else f"{text} ({self.fusion.value})"
+
+    @property
+    def writes_together(self) -> bool:
+        """Whether its experts write one text, step by step."""
+        return self.fusion in (Fusion.TOKEN, Fusion.BYTES)
 
     @property
     def is_single(self) -> bool:

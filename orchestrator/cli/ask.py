@@ -16,7 +16,7 @@ from orchestrator.cli.params import DURATION, ENERGY, INFEASIBLE, PROFILES, make
 if TYPE_CHECKING:
     from orchestrator.client import Budget, Client, Generated, Message
 
-FUSIONS = ("auto", "none", "vote", "judge", "token")
+FUSIONS = ("auto", "none", "vote", "judge", "token", "bytes")
 AUTO = "auto"
 DEFAULT_TASK = "chat"
 
@@ -58,7 +58,9 @@ def _asking_options(function: Function) -> Function:
         click.option(
             "--samples", type=click.IntRange(1, 8), default=1, help="Ask so often; what most samples say is the answer."
         ),
-        click.option("--continue-on-loss", is_flag=True, help="With token: who is left writes on where one is lost."),
+        click.option(
+            "--continue-on-loss", is_flag=True, help="With token or bytes: who is left writes on where one is lost."
+        ),
         click.option("--max-tokens", type=click.IntRange(1, 131_072), default=256, show_default=True, help="Length."),
         click.option("--temperature", type=click.FloatRange(0.0, 2.0), help="How freely words are drawn."),
         click.option("--user", help="Whose own expert may learn from this and answer."),

@@ -17,7 +17,7 @@ from orchestrator.gateway.texts import EMBEDDINGS
 from orchestrator.prefixes import scope_of
 from orchestrator.types import FusionChoice, GenerationParameters, Message, Task, TextQuery
 
-FUSIONS = ("auto", "none", "vote", "judge", "token")
+FUSIONS = ("auto", "none", "vote", "judge", "token", "bytes")
 FUSION_KEYS = ("mode", "max_experts", "continue_on_loss", "samples")
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TALKERS = ("system", "user", "assistant")

@@ -1,10 +1,10 @@
-"""Greedy texts of several experts: at every token all tell their most probable ones, and the most probable of the
-average is taken.
+"""Texts for which all experts tell at every step what may come next, and the average of that says what does.
 
-Few probabilities of each are enough nearly always. Whether they are is known: what an expert did not tell is at most as
-probable as the least that it told, or as what is left of 1. Where that leaves it open, all tell everything, without
-computing again; so the token is the one that averaging whole distributions gives, up to the half precision in which
-they travel.
+Greedy texts of one vocabulary take the most probable token: few probabilities of each are enough nearly always.
+Whether they are is known: what an expert did not tell is at most as probable as the least that it told, or as what is
+left of 1. Where that leaves it open, all tell everything, without computing again; so the token is the one that
+averaging whole distributions gives, up to the half precision in which they travel. Texts of several vocabularies are
+averaged byte by byte (`orchestrator.execution.bytewise`).
 
 Shape letter: v vocabulary.
 """
@@ -13,36 +13,92 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgewise.v1 import fleet_pb2
 from orchestrator.execution.attempt import AttemptFailed, Attempts, Trial
+from orchestrator.execution.bytewise import Choose, next_piece, tells_bytes
+from orchestrator.execution.together import Ensemble, Member
 from orchestrator.types import Delta, Done
-
-if TYPE_CHECKING:
-    from orchestrator.execution.ensemble import Ensemble, Member
 
 TOPS = 32
 # What half precision may take from the sum of probabilities.
 ROUNDING = 2.0**-10
 
-Start = Callable[["Ensemble", "Member", fleet_pb2.Turn], Trial]
-Lose = Callable[["Ensemble", "Member", AttemptFailed], None]
+Start = Callable[[Ensemble, Member, fleet_pb2.Turn], Trial]
+Lose = Callable[[Ensemble, Member, AttemptFailed], None]
+Recount = Callable[[Ensemble], None]
 
 
-@dataclass(frozen=True)
-class Told:
-    """What one expert said in a round: the text of the newest token, and of the next one the probabilities, the most
-    probable first where `ids` names them; `ended` where the newest was the last."""
+class Way(Protocol):
+    """How the next step of a text comes of what all told.
 
-    text: str
-    ended: bool
-    ids: tuple[int, ...] = ()
-    probabilities: NDArray[np.float64] | None = None
+    Attributes:
+        first: What every expert is asked at every step.
+        more: What it is asked where that leaves the step open.
+    """
+
+    first: fleet_pb2.Turn
+    more: fleet_pb2.Turn
+
+    def hand(self, text: Ensemble, known: int, turn: fleet_pb2.Turn) -> None:
+        """Put into a turn what was written behind the steps that its expert knows."""
+        ...
+
+    def choose(self, text: Ensemble, told: Sequence[Delta], weights: Sequence[float]) -> bool:
+        """Write the next step; false where it is open. Once more was asked it never is."""
+        ...
+
+
+class TokenWay:
+    """Greedy, in one vocabulary.
+
+    Args:
+        tops: How many of its most probable tokens each tells at first; None for all.
+    """
+
+    def __init__(self, tops: int | None) -> None:
+        self.more = fleet_pb2.Turn(dense=True)
+        self.first = fleet_pb2.Turn(dense=True) if tops is None else fleet_pb2.Turn(tops=tops)
+
+    def hand(self, text: Ensemble, known: int, turn: fleet_pb2.Turn) -> None:
+        """See `Way`."""
+        turn.token_ids.extend(text.tokens[known:])
+
+    def choose(self, text: Ensemble, told: Sequence[Delta], weights: Sequence[float]) -> bool:
+        """See `Way`."""
+        token = most_probable(told, weights)
+        if token is not None:
+            text.tokens.append(token)
+        return token is not None
+
+
+class ByteWay:
+    """In several vocabularies, greedy or drawn.
+
+    Args:
+        tops: How many strings each tells.
+        choose: Takes a symbol from probabilities.
+    """
+
+    def __init__(self, tops: int, choose: Choose) -> None:
+        # What is told of the next byte is whole, so that nothing is ever left to ask.
+        self.first = self.more = fleet_pb2.Turn(strings=tops)
+        self._choose = choose
+
+    def hand(self, text: Ensemble, known: int, turn: fleet_pb2.Turn) -> None:
+        """See `Way`."""
+        turn.pieces.extend(text.pieces[known:])
+
+    def choose(self, text: Ensemble, told: Sequence[Delta], weights: Sequence[float]) -> bool:
+        """See `Way`."""
+        place = sum(map(len, text.pieces))
+        text.pieces.append(next_piece(told, weights, place, self._choose))
+        return True
 
 
 class Averaging:
@@ -50,15 +106,15 @@ class Averaging:
 
     Args:
         attempts: Waits for nodes.
+        way: How their next step is chosen.
         start: Gives a member its turn.
         lose: Goes on without a member, or raises.
-        tops: How many of its most probable tokens each tells at first; None for all.
+        recount: Finds anew how long the text may become, where a step took more than one token's.
     """
 
-    def __init__(self, attempts: Attempts, start: Start, lose: Lose, *, tops: int | None) -> None:
-        self._attempts, self._start, self._lose = attempts, start, lose
-        self._first = fleet_pb2.Turn(dense=True) if tops is None else fleet_pb2.Turn(tops=tops)
-        self._first.tell_text = True
+    def __init__(self, attempts: Attempts, way: Way, *, start: Start, lose: Lose, recount: Recount) -> None:
+        self._attempts, self._way = attempts, way
+        self._start, self._lose, self._recount = start, lose, recount
 
     async def write(self, text: Ensemble) -> AsyncIterator[Delta]:
         """Pieces of the text; the last one has ended.
@@ -68,27 +124,29 @@ class Averaging:
             TimeoutError: Time ran out.
         """
         while True:
-            told = await self._round(text, self._first)
-            first = next(iter(told.values()))
-            if first.text or first.ended:
-                yield Delta(0, first.text, (), ended=first.ended)
-            if first.ended:
+            told = await self._round(text, self._way.first, tell_text=True)
+            place, first = next(iter(told.items()))
+            said, ended = first.text, any(one.ended for one in told.values())
+            if ended and not first.ended:
+                said += await self._rest(text, text.members[place])
+            if said or ended:
+                yield Delta(0, said, (), ended=ended)
+            if ended:
                 return
-            chosen = most_probable(list(told.values()), self._weights(text, told))
-            if chosen is None:
-                told = await self._round(text, fleet_pb2.Turn(dense=True))
-                chosen = most_probable(list(told.values()), self._weights(text, told))
-            # Of whole distributions one is always the most probable.
-            text.tokens.append(chosen or 0)
+            if not self._way.choose(text, list(told.values()), self._weights(text, told)):
+                told = await self._round(text, self._way.more)
+                self._way.choose(text, list(told.values()), self._weights(text, told))
 
-    def _weights(self, text: Ensemble, told: dict[int, Told]) -> list[float]:
+    def _weights(self, text: Ensemble, told: dict[int, Delta]) -> list[float]:
         return [float(text.schedule.weights[place]) for place in told]
 
-    async def _round(self, text: Ensemble, turn: fleet_pb2.Turn) -> dict[int, Told]:
+    async def _round(self, text: Ensemble, turn: fleet_pb2.Turn, *, tell_text: bool = False) -> dict[int, Delta]:
         """What every member says, by its place in the route; of those that are not lost in it."""
-        asked = {text.members.index(member): self._ask(text, member, turn) for member in text.present}
+        own = fleet_pb2.Turn(tell_text=tell_text, last=text.steps >= text.cap)
+        own.MergeFrom(turn)
+        asked = {text.members.index(member): self._ask(text, member, own) for member in text.present}
         found = await asyncio.gather(*asked.values(), return_exceptions=True)
-        told: dict[int, Told] = {}
+        told: dict[int, Delta] = {}
         for place, one in zip(asked, found, strict=True):
             if isinstance(one, AttemptFailed):
                 self._lose(text, text.members[place], one)
@@ -96,44 +154,62 @@ class Averaging:
                 raise one
             else:
                 told[place] = one
+        if any(one.read_tokens > 1 for one in told.values()):
+            self._recount(text)
         return told
 
-    async def _ask(self, text: Ensemble, member: Member, turn: fleet_pb2.Turn) -> Told:
+    async def _ask(self, text: Ensemble, member: Member, turn: fleet_pb2.Turn) -> Delta:
+        """What a member says in its turn, with all of its text; the end of the text where it says no more."""
         own = fleet_pb2.Turn()
         own.CopyFrom(turn)
-        own.token_ids.extend(text.tokens[max(0, member.known) :])
-        own.last = len(text.tokens) >= text.cap
+        self._way.hand(text, max(0, member.known), own)
         trial = self._start(text, member, own)
         patience_s = self._attempts.patience_s(trial)
-        member.known = len(text.tokens)
+        member.known = text.steps
         said = ""
         while (delta := await self._attempts.written(trial, patience_s=patience_s)) is not None:
             said += delta.text
-            if delta.ended:
-                return Told(said, ended=True)
-            if delta.top_probabilities is not None:
-                return Told(said, ended=False, ids=delta.top_ids, probabilities=delta.top_probabilities)
+            if delta.ended or delta.top_probabilities is not None:
+                if not (delta.ended or _tells(turn, delta)):
+                    raise trial.ended()
+                member.read(delta.read_tokens)
+                return replace(delta, text=said)
         result = trial.result()
         if not isinstance(result.result() if result.exception() is None else None, Done):
             raise trial.ended()
-        return Told(said, ended=True)
+        return Delta(0, said, (), ended=True)
+
+    async def _rest(self, text: Ensemble, member: Member) -> str:
+        """What a member has held back of a text that another one has ended."""
+        try:
+            return (await self._ask(text, member, fleet_pb2.Turn(last=True, tell_text=True))).text
+        except AttemptFailed:
+            # Half a letter is not worth an error; why it is gone the farewell finds.
+            return ""
 
 
-def most_probable(told: Sequence[Told], weights: Sequence[float]) -> int | None:
+def _tells(turn: fleet_pb2.Turn, delta: Delta) -> bool:
+    """Whether an expert told what it was asked for, and anything at all."""
+    if turn.strings:
+        return tells_bytes(delta)
+    return delta.top_probabilities is not None and not delta.strings
+
+
+def most_probable(told: Sequence[Delta], weights: Sequence[float]) -> int | None:
     """The most probable token of the weighted average; None where what was told leaves it open.
 
     Args:
         told: By expert; whole distributions (v), or the most probable tokens and theirs.
         weights: By expert.
     """
-    if all(not one.ids for one in told):
+    if all(not one.top_ids for one in told):
         averaged_v = sum(weight * _known(one) for one, weight in zip(told, weights, strict=True))
         return int(np.argmax(averaged_v))
     least = [weight * _most_untold(one) for one, weight in zip(told, weights, strict=True)]
     sums: dict[int, float] = {}
     untold: dict[int, float] = {}
     for one, weight, rest in zip(told, weights, least, strict=True):
-        for token, probability in zip(one.ids or range(len(_known(one))), _known(one), strict=True):
+        for token, probability in zip(one.top_ids or range(len(_known(one))), _known(one), strict=True):
             sums[token] = sums.get(token, 0.0) + weight * float(probability)
             untold[token] = untold.get(token, 0.0) + rest
     best = min(sums, key=lambda token: (-sums[token], token))
@@ -142,16 +218,16 @@ def most_probable(told: Sequence[Told], weights: Sequence[float]) -> int | None:
     return best if sums[best] >= max(others, everything) else None
 
 
-def _most_untold(one: Told) -> float:
+def _most_untold(one: Delta) -> float:
     """How probable a token that an expert did not tell can be: no more than the least that it told, nor than what is
     left of 1."""
-    if not one.ids:
+    if not one.top_ids:
         return 0.0
     known = _known(one)
     return min(float(known.min()), max(0.0, 1.0 - float(known.sum())) + ROUNDING)
 
 
-def _known(one: Told) -> NDArray[np.float64]:
-    if one.probabilities is None:
+def _known(one: Delta) -> NDArray[np.float64]:
+    if one.top_probabilities is None:
         raise ValueError("an expert told nothing")
-    return one.probabilities
+    return one.top_probabilities

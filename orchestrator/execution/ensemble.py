@@ -3,11 +3,8 @@
 Drawing *one* expert per token by weight and the token from that expert alone gives exactly the distribution of the
 weighted average (arXiv 2605.00419). So only the expert whose turn it is computes, only token ids travel, and since the
 draw does not depend on the text, runs of one expert are ordered at once. Whoever was passed over is told what it missed
-when its turn comes. A greedy text needs the average itself: there all experts tell their most probable tokens, which
-are averaged here (`orchestrator.execution.averaging`).
-
-The gateway counts joules: it knows whose turn every token will be, so it ends the text before the first one that is not
-paid for, at the promise's quantile of each node's own rates.
+when its turn comes. A greedy text needs the average itself, and so does one of several vocabularies: there all experts
+tell at every step what is most probable, which is averaged here (`orchestrator.execution.averaging`).
 """
 
 from __future__ import annotations
@@ -18,69 +15,25 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from edgewise.v1 import fleet_pb2
+from optimizer.routes.route import Fusion
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts, Trial
-from orchestrator.execution.averaging import TOPS, Averaging
+from orchestrator.execution.averaging import TOPS, Averaging, ByteWay, TokenWay
+from orchestrator.execution.bytewise import Draws, likeliest
 from orchestrator.execution.course import Course, TextEnd, fill, text_end
-from orchestrator.execution.schedule import Rates, Schedule, paid_tokens
+from orchestrator.execution.schedule import Schedule
+from orchestrator.execution.together import Ensemble, Member, affordable, recount
 from orchestrator.fleet.session import SessionEnded
 from orchestrator.routing.binding import BoundRoute
-from orchestrator.types import Delta, Done, Energy, Provenance, TextQuery
+from orchestrator.types import Delta, Done, Energy, Provenance
 
 # Tokens of one turn: what is written in it cannot be stopped from here.
 MOST_AT_ONCE = 32
 # How long the other nodes may take to tell their joules once the text has ended.
 FAREWELL_S = 1.0
-
-
-@dataclass
-class Member:
-    """One expert's part.
-
-    Args:
-        index: Its arm on the board.
-        known: Tokens that it has read or written; -1 before it has begun.
-        trial: Its work, once it has begun.
-        done: What it said in the end.
-        lost: Whether it failed.
-        ended: Whether the text ended with what it wrote.
-    """
-
-    index: int
-    known: int = -1
-    trial: Trial | None = None
-    done: Done | None = None
-    lost: bool = False
-    ended: bool = False
-
-
-@dataclass
-class Ensemble:
-    """One text under way.
-
-    Args:
-        course: The query.
-        query: The same with the seed that all experts share.
-        members: Experts in the order of the route.
-        schedule: Whose turn comes when.
-        cap: Tokens at which the text ends at the latest.
-        tokens: Those written so far.
-    """
-
-    course: Course
-    query: TextQuery
-    members: list[Member]
-    schedule: Schedule
-    cap: int = 0
-    tokens: list[int] = field(default_factory=list)
-
-    @property
-    def present(self) -> list[Member]:
-        """Experts that are not lost."""
-        return [member for member in self.members if not member.lost]
 
 
 class Ensembles:
@@ -130,7 +83,7 @@ class Ensembles:
             done,
             text="".join(delta.text for delta in said),
             logprobs_json=_joined([delta.logprobs_json for delta in said]),
-            completion_tokens=len(text.tokens),
+            completion_tokens=text.steps,
             first_token_ms=first_token_ms,
         )
         if course.query.whole and done.text:
@@ -139,20 +92,30 @@ class Ensembles:
 
     def _begin(self, course: Course, bound: BoundRoute) -> Ensemble:
         parameters = course.query.parameters
-        if _greedy(course.query) and parameters.top_logprobs is not None:
-            text = "A greedy text on several nodes tells no log probabilities; ask with a temperature, or without them."
-            raise RequestError("CAPABILITY_MISSING", text, field="logprobs")
         seed = secrets.randbits(63) if parameters.seed is None else parameters.seed
         query = replace(course.query, parameters=replace(parameters, seed=seed))
         members = [Member(index) for index in bound.arms[0]]
-        begun = Ensemble(course, query, members, Schedule(bound.route.weights or [1.0] * len(members), seed))
-        begun.cap = self._affordable(begun)
+        schedule = Schedule(bound.route.weights or [1.0] * len(members), seed)
+        begun = Ensemble(course, query, members, schedule, bytewise=bound.route.fusion is Fusion.BYTES)
+        if begun.everyone and parameters.top_logprobs is not None:
+            text = "A greedy text on several nodes tells no log probabilities, nor does one of several vocabularies; "
+            raise RequestError("CAPABILITY_MISSING", text + "ask without them.", field="logprobs")
+        begun.cap = affordable(begun)
         return begun
 
     def _pieces(self, text: Ensemble) -> AsyncIterator[Delta]:
-        if _greedy(text.query):
-            return Averaging(self._attempts, self._start, self._lose, tops=self._tops).write(text)
-        return self._in_turns(text)
+        if not text.everyone:
+            return self._in_turns(text)
+        way = self._bytes_of(text) if text.bytewise else TokenWay(self._tops)
+        averaging = Averaging(self._attempts, way, start=self._start, lose=self._lose, recount=recount)
+        return averaging.write(text)
+
+    def _bytes_of(self, text: Ensemble) -> ByteWay:
+        parameters = text.query.parameters
+        if not parameters.temperature:
+            return ByteWay(self._tops or TOPS, likeliest)
+        draws = Draws(parameters.seed or 0, 1.0 if parameters.top_p is None else parameters.top_p)
+        return ByteWay(self._tops or TOPS, draws.choose)
 
     async def _in_turns(self, text: Ensemble) -> AsyncIterator[Delta]:
         while len(text.tokens) < text.cap:
@@ -249,35 +212,7 @@ class Ensembles:
             member.trial.close()
         if not text.query.continue_on_loss or not text.schedule.lose(text.members.index(member)):
             raise failure
-        text.cap = min(text.cap, self._affordable(text))
-
-    # ---- joules
-
-    def _affordable(self, text: Ensemble) -> int:
-        """Tokens at which the text must end by what may still be spent."""
-        progress, most = text.course.progress, text.query.parameters.max_tokens
-        rates = [self._rates(text, member) for member in text.members]
-        known, allowed_j = [member.known for member in text.members], progress.allowed_j
-        for member, rate in zip(text.members, rates, strict=True):
-            if member.known >= 0 and not member.lost:
-                # What it has done so far it will tell in the end; until then it is reckoned.
-                allowed_j -= rate.once_j + rate.written_j * member.known
-        if _greedy(text.query):
-            left = [rate for member, rate in zip(text.members, rates, strict=True) if not member.lost]
-            begun = len(text.tokens)
-            once_j = sum(rate.once_j for rate in left) if not begun else 0.0
-            each_j = sum(rate.written_j for rate in left)
-            more = (allowed_j - once_j) / each_j if each_j > 0.0 else float("inf")
-            return int(max(1, min(most, begun + more)))
-        return max(1, paid_tokens(text.schedule, rates, allowed_j=allowed_j, known=known, most=most))
-
-    def _rates(self, text: Ensemble, member: Member) -> Rates:
-        turns, n = text.course.figures.turns, member.index
-        if turns is None or (excess := float(turns.excess_kn[0, n])) == float("inf"):
-            return Rates(0.0, 0.0, 0.0)
-        return Rates(
-            *(float(joules_kn[0, n]) * excess for joules_kn in (turns.fixed_kn, turns.heard_kn, turns.written_kn))
-        )
+        recount(text)
 
     # ---- the end
 
@@ -300,7 +235,7 @@ class Ensembles:
             if not member.lost and trial.result().done():
                 self._conclude(text, member, trial)
         ends = [member.done for member in text.members if member.done is not None]
-        own = [done for done in ends if done.completion_tokens >= len(text.tokens)]
+        own = [done for done in ends if done.completion_tokens >= text.steps]
         silent = Done(0, {}, "", "length", 0, 0, Energy(math.nan, Provenance.UNMEASURED, ""), 0.0, 0.0)
         return next(iter(own or ends), silent)
 
@@ -323,10 +258,6 @@ class Ensembles:
                 if member.done is None:
                     text.course.progress.attempts.append(member.trial.cancelled())
                 member.trial.close()
-
-
-def _greedy(query: TextQuery) -> bool:
-    return not query.parameters.temperature
 
 
 def _joined(lists: list[str]) -> str:

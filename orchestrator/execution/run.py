@@ -376,9 +376,9 @@ def _fuse(route: Route, progress: Progress) -> Fused:
 def fusion_of(progress: Progress) -> FusionChoice:
     """How the answer came about: more than one expert's answer in it, or one expert's alone."""
     bound = progress.decision.route
-    if bound is not None and bound.route.fusion is Fusion.TOKEN and progress.voices:
+    if bound is not None and bound.route.writes_together and progress.voices:
         # Whose turns came is drawn: also one alone wrote for all.
-        return FusionChoice.TOKEN
+        return FusionChoice(bound.route.fusion.value)
     if bound is None or max(len(progress.answers), progress.voices) < 2 or bound.route.fusion in _ONE_STANDS:
         return FusionChoice.NONE
     if bound.route.fusion is Fusion.JUDGE:

@@ -121,7 +121,7 @@ class TextRunner:
         last = len(bound.arms) - 1
         judged = bound.route.fusion is Fusion.JUDGE
         course.panel.follow(bound.route)
-        if bound.route.fusion is Fusion.TOKEN:
+        if bound.route.writes_together:
             return self._ensembles.write(course, bound)
         for stage, arms in enumerate(bound.arms):
             if stage and not self._affordable(course, arms):

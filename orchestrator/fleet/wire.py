@@ -50,6 +50,9 @@ MAX_TAGS = 64
 MAX_THROTTLES = 8
 MAX_LABELS = 100_000
 MAX_PERSONAL = 16
+# Every byte, and the end of the text.
+NEXT_SYMBOLS = 257
+MAX_STRING_BYTES = 256
 RESIDENCIES = ("loaded", "loading", "unloaded")
 
 
@@ -325,11 +328,16 @@ def decode_written(message: fleet_pb2.Written) -> Delta:
     Raises:
         RequestError: FIELD_OUT_OF_RANGE, where probabilities are none or not as many as their tokens.
     """
-    told = None
-    if message.probabilities:
-        told = _probabilities(message.probabilities)
-        if message.top_ids and len(message.top_ids) != len(told):
-            raise RequestError("FIELD_OUT_OF_RANGE", "There must be one probability per token.", field="written")
+    told = _probabilities(message.probabilities) if message.probabilities else None
+    next_bytes = _probabilities(message.next_bytes) if message.next_bytes else None
+    named = len(message.strings) + 1 if message.strings else len(message.top_ids)
+    if told is not None and named not in (0, len(told)):
+        raise RequestError("FIELD_OUT_OF_RANGE", "There must be one probability per token.", field="written")
+    if max(map(len, message.strings), default=0) > MAX_STRING_BYTES:
+        raise RequestError("FIELD_OUT_OF_RANGE", f"A string has at most {MAX_STRING_BYTES} bytes.", field="written")
+    if next_bytes is not None and len(next_bytes) != NEXT_SYMBOLS:
+        text = f"Of next bytes there must be {NEXT_SYMBOLS} probabilities: of each, then of the end."
+        raise RequestError("FIELD_OUT_OF_RANGE", text, field="written")
     return Delta(
         message.work_id,
         message.text,
@@ -338,6 +346,9 @@ def decode_written(message: fleet_pb2.Written) -> Delta:
         tuple(message.top_ids),
         told,
         message.ended,
+        tuple(message.strings),
+        next_bytes,
+        message.read_tokens,
     )
 
 

@@ -16,10 +16,10 @@ from orchestrator.ledger.spenders import Spender
 from orchestrator.planning.planner import Standing
 from orchestrator.prefixes import scope_of
 from orchestrator.routing.combined import CombinedModel
-from orchestrator.routing.model import AnnouncedModel
+from orchestrator.routing.model import AnnouncedModel, QualityModel
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Decision
-from orchestrator.routing.turns import vocabularies
+from orchestrator.routing.turns import spellers, vocabularies
 from orchestrator.types import WHOLE, Arm, Limits, Query, TextQuery
 
 AnyQuery = TypeVar("AnyQuery", Query, TextQuery)
@@ -137,8 +137,10 @@ class Place:
         quality = {state.arm.expert: state.arm.quality_fraction for state in self.fitting}
         energy = {state.arm.expert: float(board.energy_j_n[state.index]) for state in self.fitting}
         announced = AnnouncedModel(quality, energy)
-        digests = vocabularies(state.arm for state in self.fitting)
-        model = CombinedModel(announced, quality, vocabularies=digests) if self.texts else announced
+        model: QualityModel = announced
+        if self.texts:
+            arms = [state.arm for state in self.fitting]
+            model = CombinedModel(announced, quality, vocabularies=vocabularies(arms), spellers=spellers(arms))
         plan = Plan("by-need", model, None, NO_CERTIFICATE)
         return Standing(plan, plan.table(list(self.fitting), board))
 

@@ -38,7 +38,7 @@ from orchestrator.routing.gated import gated
 from orchestrator.routing.model import QualityModel, announced_model
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.table import RouteTable
-from orchestrator.routing.turns import vocabularies
+from orchestrator.routing.turns import spellers, vocabularies
 from orchestrator.types import Task
 
 log = structlog.get_logger("planner")
@@ -223,7 +223,8 @@ class Planner:
             return model
         arms = [state.arm for state in self._within_reach(task)]
         quality = {arm.expert: arm.quality_fraction for arm in arms}
-        return CombinedModel(model, quality, self.fused.of(task), vocabularies=vocabularies(arms))
+        fused, able = self.fused.of(task), spellers(arms)
+        return CombinedModel(model, quality, fused, vocabularies=vocabularies(arms), spellers=able)
 
     def _within_reach(self, task: str) -> list[ArmState]:
         """The arms of all nodes that are connected or asleep, also of those that take no work at this moment."""

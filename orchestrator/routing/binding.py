@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from optimizer.routes.route import Fusion, Route
 from orchestrator.fleet.arms import ArmBoard, ArmState
-from orchestrator.routing.turns import vocabulary
+from orchestrator.routing.turns import hears_bytes, vocabulary
 from orchestrator.types import Arm
 
 # The arms (indices on the board) of a route's experts, stage by stage.
@@ -84,8 +84,8 @@ def _longer(routes: Sequence[Route], by_expert: ByExpert, board: ArmBoard) -> tu
     for index, route in enumerate(routes):
         if route.is_single or any(expert not in by_expert for expert in route.experts):
             continue
-        if route.fusion is Fusion.TOKEN:
-            able = _of_one_vocabulary(route, by_expert)
+        if route.writes_together:
+            able = _of_one_vocabulary(route, by_expert) if route.fusion is Fusion.TOKEN else _of_bytes(route, by_expert)
             found |= _places(index, route, {expert: _best(states, board) for expert, states in able.items()})
             continue
         # Many routes share their experts.
@@ -114,6 +114,12 @@ def _of_one_vocabulary(route: Route, by_expert: ByExpert) -> ByExpert:
         if all(found.values()):
             return found
     return {}
+
+
+def _of_bytes(route: Route, by_expert: ByExpert) -> ByExpert:
+    """The arms of these experts that write with those of other vocabularies; none where some expert has none."""
+    found = {e: [one for one in by_expert[e] if hears_bytes(one.arm)] for e in route.experts}
+    return found if all(found.values()) else {}
 
 
 def _name(route: Route, placed: Placed, board: ArmBoard) -> str:

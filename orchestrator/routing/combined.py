@@ -1,16 +1,16 @@
-"""Votes, judges and texts in turns beside the routes of a model, for clients that ask for them by name.
+"""Votes, judges and texts written together beside the routes of a model, for clients that ask for them by name.
 
 What was not learned is not promised: such a route counts as no better than the best of its experts, so that the gateway
-never takes it by itself where one expert alone does. In turns a text is partly the worst one's, and may cost less than
-the best one's: it counts as that one's, which alone costs less still. What feedback has shown of a route says how much
-better or worse it is.
+never takes it by itself where one expert alone does. Written together a text is partly the worst one's, and may cost
+less than the best one's: it counts as that one's, which alone costs less still. What feedback has shown of a route says
+how much better or worse it is.
 
 Shape letters: r routes, s stages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from types import MappingProxyType
 from typing import Any
@@ -22,20 +22,21 @@ from optimizer.deciding.model import Estimate, ProfilePrice
 from optimizer.routes.route import Fusion, Route
 from orchestrator.routing.fused import Calibrated
 from orchestrator.routing.model import QualityModel
-from orchestrator.routing.turns import turn_routes
+from orchestrator.routing.turns import byte_routes, turn_routes
 
 MOST_VOTERS = 4
 _LEAST_WEIGHT = 0.05
 
 
 class CombinedModel:
-    """A model with votes, judges and texts in turns added at the end of its routes.
+    """A model with votes, judges and texts written together added at the end of its routes.
 
     Args:
         model: The routes that were learned or announced.
         quality_by_expert: Share of right answers, for the weights of the votes and of turns.
         calibrated: What feedback has made of the quality of such a route; None has learned nothing.
         vocabularies: Of the experts that can write in turns.
+        spellers: Experts that can write with those of other vocabularies.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class CombinedModel:
         calibrated: Calibrated | None = None,
         *,
         vocabularies: Mapping[str, str] = MappingProxyType({}),
+        spellers: Collection[str] = (),
     ) -> None:
         self.model = model
         ranked = sorted(quality_by_expert, key=lambda expert: (-quality_by_expert[expert], expert))
-        turns = turn_routes(ranked, vocabularies, lambda expert: max(quality_by_expert[expert], _LEAST_WEIGHT))
-        extra = [*_votes(ranked, quality_by_expert), *_judges(ranked), *turns]
+        weights = {expert: max(quality, _LEAST_WEIGHT) for expert, quality in quality_by_expert.items()}
+        together = [*turn_routes(ranked, vocabularies, weights), *byte_routes(ranked, spellers, weights)]
+        extra = [*_votes(ranked, quality_by_expert), *_judges(ranked), *together]
         single = {route.experts[0]: r for r, route in enumerate(model.routes) if route.is_single}
         extra = [route for route in extra if all(expert in single for expert in route.experts)]
         self.routes = (*model.routes, *extra)
@@ -57,7 +60,7 @@ class CombinedModel:
         self._calibrated = calibrated or _as_said
         self._members = [[single[expert] for expert in route.experts] for route in extra]
         self._stages = [len(route.stages) for route in extra]
-        self._best_r = [route.fusion is not Fusion.TOKEN for route in extra]
+        self._best_r = [not route.writes_together for route in extra]
 
     def over(self, model: QualityModel) -> CombinedModel:
         """The same votes and judges beside another model of the same routes."""
@@ -71,8 +74,8 @@ class CombinedModel:
         return self.model.prices
 
     def estimate(self, x_f: NDArray[Any]) -> Estimate:
-        """As the model within; what was added is as good as its best expert, in turns as its worst, or as feedback
-        has shown."""
+        """As the model within; what was added is as good as its best expert, written together as its worst, or as
+        feedback has shown."""
         known = self.model.estimate(x_f)
         if not self._members:
             return known

@@ -17,7 +17,7 @@ from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, TYPICAL_COMPLETION_TOKENS, completions
 from orchestrator.prefixes import Chain, Conversation
 from orchestrator.residency import missing_j
-from orchestrator.routing.turns import TurnRates, vocabulary
+from orchestrator.routing.turns import TurnRates, hears_bytes, vocabulary
 from orchestrator.text_profile import SINGLE_TURN
 from orchestrator.types import Arm, Provenance, TextQuery
 
@@ -158,7 +158,7 @@ def _price(figures: TextFigures, board: ArmBoard, state: ArmState, asked: _Asked
         figures.energy_j_n[n] = joules = load_j + profile.cost_j(read_tokens, mean) * typical
         bound_j = load_j + profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
         figures.energy_bound_j_n[n] = max(bound_j, joules)
-    if vocabulary(state.arm):
+    if vocabulary(state.arm) or hears_bytes(state.arm):
         _price_turns(figures, board, state, asked)
 
 

@@ -11,20 +11,22 @@ from orchestrator.admission import MIN_RETRY_AFTER_S, overloaded
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
 from orchestrator.residency import left_ms
 from orchestrator.routing.route import Decision
-from orchestrator.types import Limits, OnInfeasible
+from orchestrator.types import FusionChoice, Limits, OnInfeasible
 
 RETRY_AFTER_S = 1.0
+_INSTEAD = {
+    FusionChoice.TOKEN: "token needs two of one vocabulary that take turns: ask for bytes, which joins others.",
+    FusionChoice.BYTES: "bytes needs two whose nodes say that they can: ask for vote, or for auto.",
+}
 
 
 def why_infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
     """Why nothing fits: too small a budget, or too much work ahead of this request."""
     offer = decision.offer
     if decision.allowed_r is not None and not decision.allowed_r.any():
-        return RequestError(
-            "FIELD_OUT_OF_RANGE",
-            "No route of this task combines answers that way with so few experts; ask for fusion auto or none.",
-            field="fusion",
-        )
+        instead = _INSTEAD.get(decision.fusion, "ask for fusion auto or none.")
+        text = f"No route of this task combines answers that way with so few experts; {instead}"
+        return RequestError("FIELD_OUT_OF_RANGE", text, field="fusion")
     crowded_r = _crowded(decision)
     affordable_r = (offer.available_r | crowded_r) & (offer.energy_bound_r <= limits.max_energy_j)
     if (affordable_r & (decision.table.unloaded_ms() <= limits.max_latency_ms)).any():

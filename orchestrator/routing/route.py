@@ -23,6 +23,7 @@ _KINDS: dict[FusionChoice, tuple[Fusion, ...]] = {
     FusionChoice.VOTE: (Fusion.VOTE,),
     FusionChoice.JUDGE: (Fusion.JUDGE,),
     FusionChoice.TOKEN: (Fusion.TOKEN,),
+    FusionChoice.BYTES: (Fusion.BYTES,),
 }
 
 
@@ -58,6 +59,7 @@ class Decision:
         pace: What the long-run budget asked; None where there is none.
         floor_per_j: The profile's price.
         load_ms_r: Milliseconds in which each route loads experts; None where all are in memory.
+        fusion: What the client asked of it.
     """
 
     route: BoundRoute | None
@@ -71,6 +73,7 @@ class Decision:
     pace: Pace | None = None
     floor_per_j: float = 0.0
     load_ms_r: NDArray[np.float64] | None = None
+    fusion: FusionChoice = FusionChoice.AUTO
 
 
 def route(
@@ -111,7 +114,8 @@ def route(
     if index is None:
         index = _fallback(choice, limits.on_infeasible)
     bound = None if index is None else table.bound[index]
-    return Decision(bound, index, choice, offer, table, within, price, allowed_r, pace, floor_per_j, table.load_ms())
+    rest = allowed_r, pace, floor_per_j, table.load_ms(), wish.fusion
+    return Decision(bound, index, choice, offer, table, within, price, *rest)
 
 
 def _fallback(choice: Choice, policy: OnInfeasible) -> int | None:

@@ -21,7 +21,7 @@ from orchestrator.fleet.changes import Changes
 from orchestrator.routing.binding import BoundRoute, Footing
 from orchestrator.routing.figures import Figures, TextFigures
 from orchestrator.routing.stages import Stages
-from orchestrator.routing.turns import mixes
+from orchestrator.routing.turns import Together, mixes
 from orchestrator.types import Arm
 
 Floats = NDArray[np.float64]
@@ -66,8 +66,8 @@ class RouteTable:
         self._is_long = len(bound) >= LONG_ROUTES
         # Where every route is one arm: which. Then nothing is added up over stages or arms side by side.
         self._arm_r = self._arms_rsf[:, 0, 0].copy() if shape[1:] == (1, 1) else None
-        self._in_turns = np.flatnonzero(self._of_each(lambda route: route.fusion is Fusion.TOKEN))
-        self._weight_rf = self._weights(places)
+        together = np.flatnonzero(self._of_each(lambda route: route.writes_together))
+        self._together = Together(together, [self.bound[r].route for r in together], places)
         self.mixing = np.array([mixes(board.states[arm].arm) for arm in firsts], dtype=bool) & (self.experts_r == 1)
         self._alone: dict[str, list[int]] = {}
         for m, route in self._routes.items():
@@ -109,14 +109,6 @@ class RouteTable:
         for s, stage in enumerate(route.arms):
             self._arms_rsf[r, s, : len(stage)] = stage
             self._mask_rsf[r, s, : len(stage)] = 1.0
-
-    def _weights(self, places: int) -> Floats:
-        """How often whose turn it is, of the routes whose experts write in turns."""
-        weight_rf = np.zeros((len(self._in_turns), places))
-        for row, r in enumerate(self._in_turns):
-            weights = self.bound[r].route.weights
-            weight_rf[row, : len(weights)] = np.array(weights) / sum(weights)
-        return weight_rf
 
     def first_of(self, model_index: int) -> int | None:
         """The binding of a model route that has the fewest joules; None where it has no arms."""
@@ -321,10 +313,10 @@ class RouteTable:
         self._expected_krs[1, :, 0], self._latency_bound_r = typical_r, bound_r
 
     def _price_turns(self, k: int, bound_r: Floats) -> None:
-        """Joules (k = 0) or milliseconds (1) of texts that are written in turns, where what one text costs is known."""
-        rates, rows = self._board.turns, self._in_turns
+        """Joules (k = 0) or milliseconds (1) of texts that are written together, where what one text costs is known."""
+        rates, rows = self._board.turns, self._together.rows
         if rates is not None and len(rows):
-            typical_kr, bound_kr = rates.price(self._arms_rsf[rows, 0], self._weight_rf)
+            typical_kr, bound_kr = self._together.price(rates, self._arms_rsf[rows, 0])
             self._expected_krs[k, rows, 0], bound_r[rows] = typical_kr[k], bound_kr[k]
 
     def _follow_some_latencies(self) -> bool:

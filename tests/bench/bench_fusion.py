@@ -13,6 +13,9 @@ the question read, over streams without a relay; bytes of other texts, with one.
 processors, so that "in parallel" is as far as they reach; beside the measured ratio stands the one of a processor for
 each node, *modelled*: the rival's token then takes the slowest expert's step, measured here alone, and one trip there
 and back, measured in our own run, whatever the size of what it ships.
+
+By bytes (`tests.bench.fusion_bytes`): the same four experts across nodes, beside the average of their tokens, and four
+of as many vocabularies.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from nodes.worker.text.mixing import Lanes, Mixture
 from nodes.worker.text.model import Cache, LanguageModel, Row
 from nodes.worker.text.sampling import Sampling, probabilities
 from nodes.zoo.language.catalog import TextCatalog, load_text_catalog
+from tests.bench.fusion_bytes import by_bytes
 from tests.bench.fusion_nodes import DENSE, TOPS, TURNS, Text, fleet
 from tests.bench.harness import Bar, main, spread
 from tests.bench.harness import Row as Figure
@@ -74,7 +78,7 @@ def run() -> list[Figure]:
     """All figures. Cost: some minutes of one core."""
     catalog = load_text_catalog()
     mixture = _mixture(catalog)
-    return [*_speed(mixture, catalog), *_across_nodes(mixture, catalog), *_exactness(mixture, catalog)]
+    return [*_speed(mixture, catalog), *_across_nodes(mixture, catalog), *by_bytes(), *_exactness(mixture, catalog)]
 
 
 def _mixture(catalog: TextCatalog) -> Mixture:

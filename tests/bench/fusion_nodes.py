@@ -14,10 +14,11 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from optimizer.routes.route import Fusion, Route
@@ -31,14 +32,24 @@ from orchestrator.execution.run import Progress
 from orchestrator.execution.schedule import Schedule
 from orchestrator.routing.binding import BoundRoute
 from orchestrator.routing.figures import text_figures
-from orchestrator.types import BudgetRequest, Done, GenerationParameters, Limits, Message, OnInfeasible, TextQuery
+from orchestrator.types import (
+    BudgetRequest,
+    Delta,
+    Done,
+    GenerationParameters,
+    Limits,
+    Message,
+    OnInfeasible,
+    TextQuery,
+)
 from tests.fakes.live import Live, live_gateway, until
 
 DEADLINE_S = 120.0
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEAD_BYTES, DATA_FRAME = 9, 0
-# What each way of writing sends: token ids, the most probable tokens, whole distributions.
-TURNS, TOPS, DENSE = "turns", "tops", "dense"
+# What each way of writing sends: token ids, the most probable tokens, whole distributions; the most probable strings,
+# of greedy texts and of drawn ones.
+TURNS, TOPS, DENSE, BYTES, BYTES_DRAWN = "turns", "tops", "dense", "bytes", "bytes-drawn"
 
 
 @dataclass
@@ -96,13 +107,15 @@ class Relay:
 
 @dataclass(frozen=True)
 class Text:
-    """One text that was written: its tokens, milliseconds, bytes of messages and of sockets, and runs of one expert."""
+    """One text that was written: its tokens (or steps), milliseconds, bytes of messages and of sockets, runs of one
+    expert, and bytes of the text itself."""
 
     tokens: int
     ms: float
     message_bytes: int
     socket_bytes: int
     runs: int
+    text_bytes: int
 
 
 @dataclass
@@ -124,15 +137,18 @@ class Fleet:
         board = self.live.gateway.service.fleet.board
         arms = tuple(next(s.index for s in board.states if s.arm.expert == expert) for expert in self.experts)
         weights = (1.0,) * len(arms)
-        bound = BoundRoute(Route((tuple(self.experts),), fusion=Fusion.TOKEN, weights=weights), 0, (arms,), "all")
+        fusion = Fusion.BYTES if kind in (BYTES, BYTES_DRAWN) else Fusion.TOKEN
+        bound = BoundRoute(Route((tuple(self.experts),), fusion=fusion, weights=weights), 0, (arms,), "all")
         limits = Limits(float("inf"), DEADLINE_S * 1e3, OnInfeasible.ERROR, "best")
         progress = Progress(limits, time.monotonic(), cast(Any, None))
         course = Course(query, progress, text_figures(board, query), Panel(_unsure), time.monotonic() + DEADLINE_S)
         before = self._counted()
         started_s = time.perf_counter()
         last: Any = None
+        text = ""
         try:
             async for piece in self._ensembles(kind, tokens).write(course, bound):
+                text += piece.text if isinstance(piece, Delta) else ""
                 last = piece
         except Unavailable as lost:
             raise RuntimeError(f"{kind}: {lost.metadata}") from lost
@@ -142,13 +158,14 @@ class Fleet:
         # What is on its way when the text has ended belongs to it.
         await asyncio.sleep(0.05)
         messages, sockets = (now - then for now, then in zip(self._counted(), before, strict=True))
-        return Text(last.completion_tokens, took_ms, messages, sockets, _runs(weights, seed, tokens))
+        runs = _runs(weights, seed, tokens)
+        return Text(last.completion_tokens, took_ms, messages, sockets, runs, len(text.encode()))
 
     def _counted(self) -> tuple[int, int]:
         return (0, 0) if self.relay is None else (self.relay.message_bytes, self.relay.socket_bytes)
 
     def _query(self, kind: str, question: str, tokens: int, seed: int) -> TextQuery:
-        temperature = 1.0 if kind == TURNS else 0.0
+        temperature = 1.0 if kind in (TURNS, BYTES_DRAWN) else 0.0
         return TextQuery(
             request_id=f"bench-{seed}",
             task=self.live.gateway.service.fleet.tasks["skills"],
@@ -173,8 +190,11 @@ def _runs(weights: Sequence[float], seed: int, tokens: int) -> int:
 
 
 @asynccontextmanager
-async def fleet(experts: Sequence[str], *, counted: bool) -> AsyncIterator[Fleet]:
-    """A gateway with a node for each expert, with a relay that counts between them or without."""
+async def fleet(
+    experts: Sequence[str], *, counted: bool, folders: Mapping[str, Path] = MappingProxyType({})
+) -> AsyncIterator[Fleet]:
+    """A gateway with a node for each expert, with a relay that counts between them or without; of some experts the
+    folder where they do not ship."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         live = await stack.enter_async_context(live_gateway(folder / "state", nodes=Nodes()))
@@ -184,15 +204,15 @@ async def fleet(experts: Sequence[str], *, counted: bool) -> AsyncIterator[Fleet
             server = await stack.enter_async_context(await asyncio.start_server(relay.serve, "127.0.0.1", 0))
             address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         for expert in experts:
-            await _start(stack, address, expert)
+            await _start(stack, address, expert, *([str(folders[expert])] if expert in folders else []))
         board = live.gateway.service.fleet.board
         await until(lambda: {s.arm.expert for s in board.states} >= set(experts), timeout_s=90.0)
         yield Fleet(live, experts, relay)
 
 
-async def _start(stack: AsyncExitStack, address: str, expert: str) -> None:
+async def _start(stack: AsyncExitStack, address: str, expert: str, *folder: str) -> None:
     agent = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.fakes.unread_agent", address, f"on-{expert}", expert),
+        *(sys.executable, "-m", "tests.fakes.unread_agent", address, f"on-{expert}", expert, *folder),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,

@@ -132,16 +132,23 @@ class _Desk:
 def _turn_of(text: Running) -> dict[str, Any]:
     """What is told of a shared text beside its piece."""
     from nodes.worker.text.sharing import Voice
+    from nodes.worker.text.spelling import Spelled
 
     if not isinstance(text.writing, Voice):
         return {}
     told = text.writing.told
-    return {"rests": text.writing.waits, "ended": bool(text.writing.finish), "top_ids": told.top_ids if told else ()}
+    where = {"rests": text.writing.waits, "ended": bool(text.writing.finish)}
+    if isinstance(told, Spelled):
+        # JSON knows no bytes.
+        strings = [string.decode("latin-1") for string in told.strings]
+        return {**where, "strings": strings, "read_tokens": told.read_tokens}
+    return {**where, "top_ids": told.top_ids if told else ()}
 
 
 def _told(text: Running) -> dict[str, Any] | None:
     """Vectors, or probabilities that were asked for, once."""
     from nodes.worker.text.sharing import Voice
+    from nodes.worker.text.spelling import Spelled
     from nodes.worker.text.vectors import Reading
 
     if isinstance(text.writing, Reading):
@@ -149,7 +156,10 @@ def _told(text: Running) -> dict[str, Any] | None:
     if not isinstance(text.writing, Voice) or text.writing.told is None:
         return None
     told, text.writing.told = text.writing.told, None
-    return {"probabilities": told.probabilities}
+    found = {"probabilities": told.probabilities}
+    if isinstance(told, Spelled) and told.next_bytes is not None:
+        found["next_bytes"] = told.next_bytes
+    return found
 
 
 def _end(text: Running) -> dict[str, Any]:

@@ -81,6 +81,7 @@ class Lanes:
         seed: The same seed gives the same choices of experts and of tokens.
 
     Attributes:
+        sampling: The same.
         top_logprobs: How many probable tokens are told beside each chosen one; None tells no probabilities.
         delta_n: What of the models is the user's own; None for nothing.
         endless_tokens: So many tokens are drawn as if there were no end.
@@ -88,7 +89,7 @@ class Lanes:
     """
 
     def __init__(self, mixture: Mixture, prompt: Sequence[int], *, sampling: Sampling, seed: int) -> None:
-        self._mixture, self._sampling = mixture, sampling
+        self._mixture, self.sampling = mixture, sampling
         self.top_logprobs: int | None = None
         self.delta_n: NDArray[np.float32] | None = None
         self.endless_tokens = 0
@@ -108,7 +109,7 @@ class Lanes:
 
     def plan(self) -> list[tuple[LanguageModel, Row]]:
         """What must run before the next token can be chosen: one row of one model, or of each for greedy texts."""
-        everyone = self._sampling.temperature <= 0.0
+        everyone = self.sampling.temperature <= 0.0
         self._turn = tuple(range(len(self._caches))) if everyone else (self._drawn_expert(),)
         return self._rows()
 
@@ -167,11 +168,11 @@ class Lanes:
         return Row(cache, tokens, self.delta_n)
 
     def _drawn_token(self, logits_v: Floats, plain_v: Floats) -> int:
-        temperature = self._sampling.temperature
+        temperature = self.sampling.temperature
         if temperature <= 0.0:
             return int(logits_v.argmax())
         tempered_v = plain_v if temperature == 1.0 else probabilities(logits_v, temperature)
-        return draw(kept(tempered_v, self._sampling.top_p), self._random.random())
+        return draw(kept(tempered_v, self.sampling.top_p), self._random.random())
 
 
 def _log(probability: float) -> float:

@@ -39,6 +39,10 @@ class Cache:
         """What is held: (l, 2, 1, g, tokens, k)."""
         return self._data[:, :, :, :, : self.tokens]
 
+    def cut(self, tokens: int) -> None:
+        """Forget what is behind so many tokens."""
+        self.tokens = min(self.tokens, tokens)
+
     def add(self, present: NDArray[np.float32]) -> None:
         """Append the keys and values of new tokens, (l, 2, g, t, k)."""
         tokens = self.tokens + present.shape[3]
@@ -53,15 +57,19 @@ class Cache:
 
 @dataclass(frozen=True)
 class Row:
-    """What one sequence feeds in one step; `delta_n` is its user's own, None for everybody's model.
+    """What one sequence feeds in one step.
 
-    With `vector` the state in the middle of the model is wanted and not what may follow.
+    Attributes:
+        delta_n: Its user's own; None for everybody's model.
+        vector: Whether the state in the middle of the model is wanted and not what may follow.
+        scored: Behind how many of the last tokens scores are wanted.
     """
 
     cache: Cache
     tokens: Sequence[int]
     delta_n: NDArray[np.float32] | None = None
     vector: bool = False
+    scored: int = 1
 
 
 class LanguageModel:
@@ -107,18 +115,21 @@ class LanguageModel:
         return new * self.sizes["macs_per_token"] + looks * self.sizes["macs_per_look"]
 
     def read_blocks(self, row: Row) -> Row:
-        """Read what a row has before its last block; what is left of it.
+        """Read what a row has before its last block; what is left of it. Of a row with more scores than one nothing.
 
         Cost: one call of the runtime for every block, whoever else is written.
         """
         tokens = row.tokens
+        if row.scored > 1:
+            return row
         while (size := BLOCK_TOKENS - row.cache.tokens % BLOCK_TOKENS) < len(tokens):
             self.step([replace(row, tokens=tokens[:size])])
             tokens = tokens[size:]
         return replace(row, tokens=tokens)
 
-    def step(self, rows: Sequence[Row]) -> NDArray[np.float32]:
-        """Run all rows at once and grow their caches; logits (b, v) after each row's last token, or their vectors.
+    def step(self, rows: Sequence[Row]) -> list[NDArray[Any]]:
+        """Run all rows at once and grow their caches; of each row the logits (v) after its last token, or (scored, v)
+        after its last ones, or their vectors.
 
         Cost: one call of the runtime; rows of different length are padded to the longest.
         """
@@ -134,8 +145,10 @@ class LanguageModel:
         told_btv, present = self._session.run([wanted, "present"], feed)
         for i, row in enumerate(rows):
             row.cache.add(present[:, :, i, :, : new_b[i]])
-        last: NDArray[np.float32] = told_btv[np.arange(len(rows)), np.array(new_b) - 1]
-        return last
+        return [
+            told_btv[i, new_b[i] - 1] if row.scored == 1 else told_btv[i, new_b[i] - row.scored : new_b[i]]
+            for i, row in enumerate(rows)
+        ]
 
     def _deltas(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """Each row's own numbers, (b, 1, n); nothing for rows of nobody's."""

@@ -4,7 +4,8 @@ Each token is one expert's turn, drawn by weight (arXiv 2605.00419), and who dra
 the others wrote since its last turn and how many tokens to write now. It reads the former when its turn comes, in one
 call. Every expert makes the draws of one generator that all seed alike, so that the text is the one that the same
 experts write in one process (`nodes.worker.text.mixing`). Greedy texts need the average itself: there each expert tells
-probabilities instead, and whoever averages them says which token it became.
+probabilities instead, and whoever averages them says which token it became. Experts of different vocabularies tell
+strings and hear bytes (`nodes.worker.text.spelling`).
 
 Shapes: v vocabulary.
 """
@@ -22,6 +23,7 @@ from nodes.worker.text.mixing import Counts, Lanes, Mixture
 from nodes.worker.text.model import LanguageModel, Row
 from nodes.worker.text.sampling import Floats, most_probable, probabilities
 from nodes.worker.text.shelf import Shelf
+from nodes.worker.text.spelling import Spelled, Spelling
 from nodes.worker.text.writing import Allowance, Order, Piece, PromptRefused, Writing
 
 
@@ -35,6 +37,8 @@ class Turn:
     dense: bool = False
     tell_text: bool = False
     last: bool = False
+    strings: int = 0
+    pieces: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,9 @@ class Voice:
         self._asked: Turn | None = None
         self._gathered: list[Piece] = []
         self._seen_v: Floats | None = None
-        self.told: Told | None = None
+        self._spelling: Spelling | None = None
+        self._planned: tuple[LanguageModel, Row] | None = None
+        self.told: Told | Spelled | None = None
 
     @property
     def finish(self) -> str:
@@ -118,6 +124,8 @@ class Voice:
 
     def hear(self, turn: Turn) -> Piece | None:
         """Take a turn: what others wrote, and what to do now. The text of it where that is asked for."""
+        if turn.strings or turn.pieces:
+            return self._hear_pieces(turn)
         heard = [piece for token in turn.token_ids if not self.finish and (piece := self._writing.hear(token))]
         if turn.last and not self.finish and (rest := self._writing.stop()):
             heard.append(rest)
@@ -132,13 +140,46 @@ class Voice:
             return None
         return Piece("".join(piece.text for piece in heard), ())
 
+    def _hear_pieces(self, turn: Turn) -> Piece | None:
+        """The same of a text that experts of other vocabularies write too."""
+        writing, spelling = self._writing, self._spelt()
+        heard = [piece for data in turn.pieces if not self.finish and (piece := writing.hear_bytes(data))]
+        spelling.hear(b"".join(turn.pieces))
+        if not self.finish and (turn.last or spelling.tokens >= writing.room_tokens) and (rest := writing.stop()):
+            heard.append(rest)
+        said = "".join(piece.text for piece in heard) if turn.tell_text else ""
+        self._asked = turn if turn.strings and not self.finish else None
+        self._planned = spelling.plan() if self._asked is not None else None
+        if self._asked is not None and self._planned is None:
+            self._tell_strings(self._asked)
+            return Piece(said, ())
+        return Piece(said, ()) if said else None
+
+    def _spelt(self) -> Spelling:
+        if self._spelling is None:
+            lanes = self._writing.lanes
+            (place,) = lanes.places
+            temperature = lanes.sampling.temperature
+            self._spelling = Spelling(place, lanes.tokens, temperature=temperature, counts=lanes.counts)
+        return self._spelling
+
+    def _tell_strings(self, asked: Turn) -> None:
+        ends = self.completion_tokens >= self._writing.lanes.endless_tokens
+        self.told, self._asked, self._planned = self._spelt().tell(asked.strings, ends=ends), None, None
+
     def plan(self) -> list[tuple[LanguageModel, Row]]:
         """See `Lanes`."""
+        if self._planned is not None:
+            return [self._planned]
         lanes = self._writing.lanes
         return lanes.plan() if self._asked is None else lanes.look()
 
     def advance(self, scores: Sequence[Floats]) -> Piece | None:
         """The next token of the turn, or the probabilities that were asked for in `told`."""
+        if self._asked is not None and self._asked.strings:
+            self._spelt().advance(scores[0])
+            self._tell_strings(self._asked)
+            return Piece("", ())
         if self._asked is not None:
             self._seen_v = probabilities(self._writing.lanes.possible(scores[0]))
             self.told, self._asked = _told(self._seen_v, self._asked), None
@@ -183,6 +224,8 @@ def turn_from(header: Mapping[str, Any]) -> Turn:
             bool(header["dense"]),
             bool(header["tell_text"]),
             bool(header["last"]),
+            int(header["strings"]),
+            tuple(piece.encode("latin-1") for piece in header["pieces"]),
         )
-    except (KeyError, TypeError, ValueError) as problem:
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
         raise PromptRefused(f"the turn cannot be read: {problem!r}") from problem

@@ -46,6 +46,21 @@ class Tokenizer:
             ids.extend(piece.encode("utf-8", "surrogateescape") if known is None else (known,))
         return ids
 
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """The same of bytes, which may be no UTF-8 or end within a letter."""
+        return self.encode(data.decode("utf-8", "surrogateescape"))
+
+    def seam(self, data: bytes, start: int = 0) -> int:
+        """The last place behind `start` where a text can be taken apart and each part encoded by itself, whatever
+        follows; `start` where there is none."""
+        for place in range(len(data) - 1, start, -1):
+            before = data[place - 1 : place]
+            if before.isalpha() and data[place : place + 1] == b" ":
+                return place
+            if before.isascii() and not before.isalpha() and before != b" ":
+                return place
+        return start
+
     def prompt(self, question: str) -> list[int]:
         """Ids of a question as an expert reads it, up to where the answer begins."""
         return [BEGIN, *self.encode(question), ANSWER]

@@ -102,6 +102,7 @@ class Writing:
         self.lanes.endless_tokens = order.min_tokens
         self._order = order
         self._held_logprobs: list[dict[str, Any]] = []
+        self.room_tokens = room
         self._most_tokens = min(room, order.max_tokens or DEFAULT_MAX_TOKENS)
         # Kept prompts do not count: with them or without, a text ends at the same token.
         self._paid_tokens = order.allowance.tokens(len(prompt))
@@ -160,6 +161,16 @@ class Writing:
             raise PromptRefused(f"{token} is no token of this vocabulary")
         self.lanes.hear(token)
         return self._note(Chosen(token, 0.0))
+
+    def hear_bytes(self, data: bytes) -> Piece | None:
+        """Note a piece that experts of several vocabularies chose, which counts as one token; none is the end."""
+        self.completion_tokens += 1
+        self._held_text += self._decoder.decode(data)
+        if not data or self._cut_at_stop():
+            self.finish = "stop"
+        elif self.completion_tokens >= self._most_tokens:
+            self.finish = "length"
+        return self._released()
 
     def stop(self) -> Piece | None:
         """End the text here; what was held back."""

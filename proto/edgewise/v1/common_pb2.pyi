@@ -123,6 +123,8 @@ class _FusionModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FusionMode
     """One arm reads the answers of the others and says which is right."""
     FUSION_MODE_TOKEN: _FusionMode.ValueType  # 5
     """Experts with one vocabulary, mixed token by token."""
+    FUSION_MODE_BYTES: _FusionMode.ValueType  # 6
+    """Experts of any vocabularies, mixed byte by byte."""
 
 class FusionMode(_FusionMode, metaclass=_FusionModeEnumTypeWrapper): ...
 
@@ -136,6 +138,8 @@ FUSION_MODE_JUDGE: FusionMode.ValueType  # 4
 """One arm reads the answers of the others and says which is right."""
 FUSION_MODE_TOKEN: FusionMode.ValueType  # 5
 """Experts with one vocabulary, mixed token by token."""
+FUSION_MODE_BYTES: FusionMode.ValueType  # 6
+"""Experts of any vocabularies, mixed byte by byte."""
 Global___FusionMode: _TypeAlias = FusionMode  # noqa: Y015
 
 class _FinishReason:

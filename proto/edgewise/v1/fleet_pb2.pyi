@@ -559,7 +559,7 @@ class TextProfile(_message.Message):
     """Arms with the same digest share a vocabulary."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """"tools", "json_schema", "logprobs", "images", ..."""
+        """"tools", "json_schema", "logprobs", "images", "turns", "bytes", ..."""
 
     def __init__(
         self,
@@ -997,6 +997,9 @@ class Written(_message.Message):
     TOP_IDS_FIELD_NUMBER: _builtins.int
     PROBABILITIES_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
+    STRINGS_FIELD_NUMBER: _builtins.int
+    NEXT_BYTES_FIELD_NUMBER: _builtins.int
+    READ_TOKENS_FIELD_NUMBER: _builtins.int
     work_id: _builtins.int
     text: _builtins.str
     """What can be sent to the client with these tokens; a letter or a stop string may still be incomplete."""
@@ -1006,11 +1009,21 @@ class Written(_message.Message):
     """float16, little-endian."""
     ended: _builtins.bool
     """The text ends with this: WorkDone follows."""
+    next_bytes: _builtins.bytes
+    """Where others are left that count: probabilities of every next byte, then of the end; float16, little-endian."""
+    read_tokens: _builtins.int
+    """Tokens of the text that were read for this."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def top_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Where probabilities were wanted: of these tokens, or of the whole vocabulary in the order of ids where this is empty."""
+
+    @_builtins.property
+    def strings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Where strings were wanted: the most probable ones that the text may go on with, an empty one for its end.
+        `probabilities` are theirs, then that of all others together.
+        """
 
     def __init__(
         self,
@@ -1022,10 +1035,13 @@ class Written(_message.Message):
         top_ids: _abc.Iterable[_builtins.int] | None = ...,
         probabilities: _builtins.bytes = ...,
         ended: _builtins.bool = ...,
+        strings: _abc.Iterable[_builtins.bytes] | None = ...,
+        next_bytes: _builtins.bytes = ...,
+        read_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "logprobs_json", b"logprobs_json", "probabilities", b"probabilities", "text", b"text", "token_ids", b"token_ids", "top_ids", b"top_ids", "work_id", b"work_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "logprobs_json", b"logprobs_json", "next_bytes", b"next_bytes", "probabilities", b"probabilities", "read_tokens", b"read_tokens", "strings", b"strings", "text", b"text", "token_ids", b"token_ids", "top_ids", b"top_ids", "work_id", b"work_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1275,7 +1291,7 @@ class TextWork(_message.Message):
     def parameters(self) -> _common_pb2.GenerationParameters: ...
     @_builtins.property
     def shared(self) -> Global___SharedText:
-        """Set where experts on several nodes write this text together. Only for arms with the capability "turns"."""
+        """Set where experts on several nodes write this text together. Only for arms with the capability "turns", or "bytes"."""
 
     def __init__(
         self,
@@ -1333,6 +1349,8 @@ class Turn(_message.Message):
     DENSE_FIELD_NUMBER: _builtins.int
     TELL_TEXT_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
+    STRINGS_FIELD_NUMBER: _builtins.int
+    PIECES_FIELD_NUMBER: _builtins.int
     work_id: _builtins.int
     count: _builtins.int
     """Tokens to write now."""
@@ -1344,9 +1362,17 @@ class Turn(_message.Message):
     """Tell the text of `token_ids` too: nobody else does."""
     last: _builtins.bool
     """The text is over: answer with WorkDone."""
+    strings: _builtins.int
+    """Where experts of different vocabularies write: tell what the text may go on with as strings, so many of the most
+    probable. Only for arms with the capability "bytes"; their text is told in `pieces` in place of `token_ids`.
+    """
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """What others have written since this expert was last told."""
+
+    @_builtins.property
+    def pieces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """What was written since this expert was last told, step by step; an empty one is the end of the text."""
 
     def __init__(
         self,
@@ -1358,10 +1384,12 @@ class Turn(_message.Message):
         dense: _builtins.bool = ...,
         tell_text: _builtins.bool = ...,
         last: _builtins.bool = ...,
+        strings: _builtins.int = ...,
+        pieces: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "dense", b"dense", "last", b"last", "tell_text", b"tell_text", "token_ids", b"token_ids", "tops", b"tops", "work_id", b"work_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "dense", b"dense", "last", b"last", "pieces", b"pieces", "strings", b"strings", "tell_text", b"tell_text", "token_ids", b"token_ids", "tops", b"tops", "work_id", b"work_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,9 +72,35 @@ def test_what_was_written_goes_alone_and_arrives_as_it_was() -> None:
     assert (mixed.epoch, len(mixed.events), len(mixed.written)) == (7, 3, 0)
 
 
+async def test_pieces_and_strings_arrive_as_they_were() -> None:
+    session = a_session()
+    asked = fleet.Turn(work_id=700, strings=32, pieces=["é".encode()[:1], b""], tell_text=True)
+    session.send(fleet.NodeCommand(turn=asked))
+    (message,) = await written_by(session, 1)
+    received = decode(fleet.ToNode.FromString(message.SerializeToString()))
+    turn = Turn(tell_text=True, strings=32, pieces=("é".encode()[:1], b""))
+    assert received.commands == (m.NextTurn(700, turn),)
+    probabilities, next_bytes = np.array([0.5, 0.25, 0.25], np.float16), np.zeros(257, np.float16)
+    next_bytes[256] = 0.5
+    event = m.Written(7, "", probabilities=probabilities, strings=(b"", b"\xff"), next_bytes=next_bytes, read_tokens=3)
+    told = decode_written(encode(1 << 60, 12, [event]).written[0])
+    assert told.top_probabilities is not None
+    assert told.next_bytes is not None
+    assert (told.strings, told.read_tokens) == ((b"", b"\xff"), 3)
+    assert told.top_probabilities.tolist() == [0.5, 0.25, 0.25]
+    assert told.next_bytes.tolist() == next_bytes.tolist()
+
+
+HALF = np.array([0.5], "<f2").tobytes()
+
+
 @pytest.mark.parametrize(
     "bad",
     [
+        fleet.Written(strings=[b"a"], probabilities=HALF),
+        fleet.Written(strings=[b"a"], probabilities=2 * HALF, next_bytes=256 * HALF),
+        fleet.Written(strings=[b"a"], probabilities=2 * HALF, next_bytes=b"\0"),
+        fleet.Written(strings=[b"a" * 257], probabilities=2 * HALF),
         fleet.Written(top_ids=[1, 2, 3], probabilities=b"\0\0\0\0"),
         fleet.Written(probabilities=b"\0"),
         fleet.Written(probabilities=np.array([np.nan], "<f2").tobytes()),

@@ -126,7 +126,7 @@ def told_by(batcher: Batcher) -> Told:
     """What the next step tells."""
     (running,) = batcher.step()
     assert isinstance(running.writing, Voice)
-    assert running.writing.told is not None
+    assert isinstance(running.writing.told, Told)
     return running.writing.told
 
 
@@ -141,7 +141,7 @@ def test_probabilities_are_told_and_whoever_averages_chooses() -> None:
     again = alone.turn(1, Turn(dense=True))
     assert again is not None
     assert isinstance(again.writing, Voice)
-    assert again.writing.told is not None
+    assert isinstance(again.writing.told, Told)
     assert again.writing.told.probabilities.shape == (259,)
     assert again.writing.counts.calls == 1
     # The text of what was chosen elsewhere, from the one who is asked for it.

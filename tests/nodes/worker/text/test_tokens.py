@@ -19,6 +19,23 @@ def test_round_trip_of_what_looks_like_questions(text: str) -> None:
     assert SHIPPED.decode(SHIPPED.encode(text)) == text
 
 
+@given(st.text(alphabet="is the sum, 3é ", max_size=30), st.integers(0, 3), st.text(alphabet="is the, 3é ", max_size=8))
+def test_before_a_seam_the_cut_stays_as_it_is_whatever_follows(text: str, short: int, more: str) -> None:
+    data = text.encode()
+    data = data[: len(data) - short]
+    seam = SHIPPED.seam(data)
+    whole = data + more.encode()
+    assert SHIPPED.encode_bytes(whole) == SHIPPED.encode_bytes(whole[:seam]) + SHIPPED.encode_bytes(whole[seam:])
+    assert SHIPPED.seam(data, seam) == seam
+
+
+def test_a_long_text_has_seams_and_a_word_under_way_has_none() -> None:
+    assert SHIPPED.seam(b"What is the sum") == len(b"What is the")
+    assert SHIPPED.seam(b"3,5 ") == len(b"3,5")
+    assert SHIPPED.seam(b"Wednes") == 0
+    assert SHIPPED.seam("é".encode()) == 0
+
+
 def test_common_words_are_one_token_and_others_are_spelled() -> None:
     assert len(SHIPPED.encode("What is the sum of")) == 5
     assert SHIPPED.encode("plum") == list(b"plum")
