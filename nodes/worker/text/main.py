@@ -5,8 +5,9 @@ Operations: ``load`` {id, arm, path, sha256} (+ the tensor ``model`` in place of
 ``piece`` {id, text, token_ids} any number of times, then ``end`` {id, finish, …}; ``cancel`` {id} ends the
 generation of that id with finish "cancelled" and has no answer of its own. A ``generate`` with the tensor ``texts``,
 their JSON, wants a vector of each and nothing written: a ``piece`` for every step, the last one with the tensor
-``vectors``. Anything that goes wrong -> ``failed`` {id, reason, text}. A ``generate`` with {shared: true} waits for ``turn`` {id, token_ids, count, …},
-each answered with ``piece`` whose last one has {rests: true}; see `nodes.worker.text.sharing`.
+``vectors``. Anything that goes wrong -> ``failed`` {id, reason, text}. A ``generate`` with {shared: true} waits for
+``turn`` {id, token_ids, count, …}, each answered with ``piece`` whose last one has {rests: true}; see
+`nodes.worker.text.sharing`.
 
 One thread reads, one steps all texts. Life and death as in `nodes.worker.main`.
 Needs Python 3.10, numpy and onnxruntime.
