@@ -4,6 +4,7 @@ client."""
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -203,7 +204,11 @@ class Exchange:
 
 def dump(value: Any) -> bytes:
     """JSON in UTF-8; a number that is not finite, which JSON does not know, is null."""
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:
+        # Of what an expert made up: whole numbers beyond 64 bits, or lists within lists without end.
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 Handler = Callable[[Exchange], Coroutine[Any, Any, None]]

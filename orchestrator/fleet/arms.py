@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.columns import Columns
 from orchestrator.fleet.load import Ahead, NodeLoad, prior_spreads
-from orchestrator.fleet.shedding import Refused
+from orchestrator.fleet.refusals import Refusals
 from orchestrator.fleet.text_arms import TextTrack, learned_part
 from orchestrator.residency import missing_j, missing_ms
 from orchestrator.routing.margins import ConformalBound
@@ -78,6 +78,7 @@ class ArmBoard(Columns):
         self._latency_quantile = latency_quantile
         self._margins = margins
         self._clock = clock
+        self._refusals = Refusals(self, clock)
         self.states: list[ArmState] = []
         self.nodes: dict[str, NodeLoad] = {}
         self._by_name: dict[str, int] = {}
@@ -120,7 +121,7 @@ class ArmBoard(Columns):
             self._follow_residency(index)
             self._refresh_energy(index)
             self._refresh_latency(index)
-        self._set_wait(load)
+        self.set_wait(load)
 
     def _unknown(self, concurrency: int, arms: Sequence[Arm]) -> NodeLoad:
         """A node of which nothing was seen."""
@@ -194,7 +195,7 @@ class ArmBoard(Columns):
         load.pending += 1
         load.sent += 1
         load.pending_ms += held_ms
-        self._set_wait(load)
+        self.set_wait(load)
         return held_ms
 
     def released(self, index: int, held_ms: float) -> None:
@@ -202,9 +203,10 @@ class ArmBoard(Columns):
         load = self.nodes[self.states[index].arm.node]
         load.pending -= 1
         load.pending_ms = max(0.0, load.pending_ms - held_ms) if load.pending else 0.0
-        self._set_wait(load)
+        self.set_wait(load)
 
-    def _set_wait(self, load: NodeLoad) -> None:
+    def set_wait(self, load: NodeLoad) -> None:
+        """Tell a node's arms what work waits there, and whether more is taken."""
         if load.shedding.lapses_s > -math.inf:
             load.shedding.follow(load, self._clock())
             if load.shedding.since_s == -math.inf:
@@ -236,20 +238,7 @@ class ArmBoard(Columns):
             arms: Indices.
             within_s: What the request would have waited at most, its own work included.
         """
-        if not len(arms):
-            return
-        now_s = self._clock()
-        self.refused_part_n[arms] += 1.0 / len(arms)
-        self.refused_n[arms] += 1.0
-        due = arms[now_s - self.since_s_n[arms] >= within_s]
-        for node in {self.states[index].arm.node for index in due.tolist()}:
-            load = self.nodes[node]
-            if load.pending >= load.concurrency:
-                refused = Refused(self.refused_part_n[load.arms].sum(), self.refused_n[load.arms].max())
-                load.shedding.turned_away(load, now_s, within_s=within_s, refused=refused)
-                self.since_s_n[load.arms] = now_s
-                self.refused_part_n[load.arms] = self.refused_n[load.arms] = 0.0
-                self._set_wait(load)
+        self._refusals.turned_away(arms, within_s)
 
     def set_residency(self, index: int, residency: Residency | None) -> None:
         """An expert was loaded or unloaded: until it can run it has a wait, and costs its load."""
@@ -257,7 +246,7 @@ class ArmBoard(Columns):
         state.arm = replace(state.arm, residency=residency)
         self._follow_residency(index)
         self._refresh_energy(index)
-        self._set_wait(self.nodes[state.arm.node])
+        self.set_wait(self.nodes[state.arm.node])
 
     def _follow_residency(self, index: int) -> None:
         arm = self.states[index].arm
@@ -276,7 +265,7 @@ class ArmBoard(Columns):
         """Learn how long work waited on an arm's node, by what the node says."""
         load = self.nodes[self.states[index].arm.node]
         if load.waited(ahead, actual_ms):
-            self._set_wait(load)
+            self.set_wait(load)
 
     def answered(self, index: int, *, service_ms: float, energy_j: float) -> None:
         """An arm answered: learn its round trip (predicted wait taken off) and its joules (NaN: unmeasured)."""

@@ -7,7 +7,9 @@ node was busy meanwhile. From then on newcomers are let in only while no more wo
 demand is a little above what the node does that is a long queue, where it is far above, none (`shortest_queue`).
 It ends when nobody was refused for as long, or when the node was not busy, as where demand comes in bursts.
 
-Nobody is refused early where nobody would have been refused otherwise: callers who all have the time to wait, wait.
+Who is refused comes again, so that refusals by themselves could keep a queue short for ever. So it is let grow once in
+a while, ever more seldom: where it then refuses nobody, as where callers who all have the time to wait are left, it is
+over; where it does, it is short again. Nobody is refused early for long where nobody would have been otherwise.
 
 After CoDel (Nichols and Jacobson, doi 10.1145/2208917.2209336): delay that lasts, not length, tells a queue that does
 harm. Its interval is a round trip, after which senders could have reacted; here it is the time that a caller gives.
@@ -25,6 +27,9 @@ IDLE_FRACTION = 0.05
 MOST_IDLE_FRACTION = 0.1
 # With as many, or more, demand that is a tenth above what is done keeps all busy without a queue to speak of.
 MOST_SLOTS = 128
+# A short queue is let grow after so many times of what a request waits at most, but for the first time after a minute at
+# most; then after twice as long, and so on.
+TRY_AFTER, TRY_AFTER_MOST, FIRST_TRY_S = 16.0, 512.0, 60.0
 # Passes between an answer and the work that takes its place: the hop there and back, the gateway's own time.
 GAP_MS = 8.0
 
@@ -70,6 +75,10 @@ class Shedding:
         room: Beyond those that run; infinite unless the queue stands.
         since_s: When a request was refused with whom the time began that is looked at; minus infinity: none.
         lapses_s: When that is too long ago.
+        tries_s: When a short queue is let grow.
+        kept: The room before that; infinite unless it is tried.
+        pause_s: How much later the next time is than the last.
+        within_s: What a request waits at most.
         done: Pieces of work that were done by then ...
         sent: ... and that were sent.
         idle_s: Seconds of slots that were free since.
@@ -80,6 +89,10 @@ class Shedding:
     room: float = math.inf
     since_s: float = -math.inf
     lapses_s: float = -math.inf
+    tries_s: float = math.inf
+    kept: float = math.inf
+    pause_s: float = 0.0
+    within_s: float = 0.0
     done: int = 0
     sent: int = 0
     idle_s: float = 0.0
@@ -95,13 +108,24 @@ class Shedding:
             within_s: What the request would have waited at most, its own work included.
             refused: How many were since then, this one included.
         """
-        if self.since_s > -math.inf:
-            self.follow(load, now_s)
-        if self.since_s > -math.inf:
+        tried, short = self.kept < math.inf, self.room < math.inf
+        self.follow(load, now_s)
+        self.within_s = within_s
+        if self.kept < math.inf and not tried:
+            # It is let grow from now on; this request was refused before.
+            return
+        if tried and self.kept < math.inf:
+            # It was let grow, and had to refuse somebody again.
+            self.room, self.kept = self.kept, math.inf
+            self.pause_s = min(2.0 * self.pause_s, TRY_AFTER_MOST * within_s)
+        elif self.since_s > -math.inf:
             done, sent = load.sent - load.pending - self.done, load.sent - self.sent
             busy = self.idle_s <= MOST_IDLE_FRACTION * (now_s - self.since_s) * load.concurrency
             demand = (sent + refused.part) / done if done else math.inf
             self.room = refused.share_of(load.concurrency, demand) if busy else math.inf
+        if self.room < math.inf and not short:
+            self.pause_s = self.pause_s or min(TRY_AFTER * within_s, FIRST_TRY_S)
+            self.tries_s = now_s + self.pause_s
         self.since_s, self.lapses_s = now_s, now_s + 2.0 * within_s
         self.done, self.sent = load.sent - load.pending, load.sent
         self.idle_s, self.seen_s, self.free = 0.0, now_s, max(0, load.concurrency - load.pending)
@@ -110,6 +134,10 @@ class Shedding:
         """Work was sent or is done; where nobody was refused for long, the overload is over and all is as before it."""
         if now_s > self.lapses_s:
             self.room, self.since_s, self.lapses_s = math.inf, -math.inf, -math.inf
+            self.tries_s, self.kept, self.pause_s = math.inf, math.inf, 0.0
+        elif self.room < math.inf and now_s >= self.tries_s:
+            self.room, self.kept = math.inf, self.room
+            self.since_s, self.lapses_s = -math.inf, now_s + 2.0 * self.within_s
         self.idle_s += self.free * (now_s - self.seen_s)
         self.free, self.seen_s = max(0, load.concurrency - load.pending), now_s
 

@@ -80,7 +80,7 @@ class Decider:
                 return None
             if shape is not None:
                 standing = shape(standing)
-            retry = replace(wish, avoid=wish.avoid | avoid, admitted=True)
+            retry = replace(wish, avoid=wish.avoid | avoid, admitted=bool(avoid))
             return route(features_f, plan=standing.plan, table=standing.table, limits=left, wish=retry, pace=pace)
 
         return decide

@@ -323,7 +323,6 @@ class Service:
         ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
-        await self.admission.aside()
         panel = Panel(texts.confidence_of(ticket.plan, query) if ticket.plan else texts.as_told)
         return query, start(query, progress, again, panel=panel, figures=demand.figures)
 

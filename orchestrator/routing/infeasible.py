@@ -29,14 +29,15 @@ def why_infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
         return RequestError("FIELD_OUT_OF_RANGE", text, field="fusion")
     crowded_r = _crowded(decision)
     affordable_r = (offer.available_r | crowded_r) & (offer.energy_bound_r <= limits.max_energy_j)
-    if (affordable_r & (decision.table.unloaded_ms() <= limits.max_latency_ms)).any():
+    timely_r = affordable_r & (decision.table.unloaded_ms() <= limits.max_latency_ms)
+    if timely_r.any():
         held_back = _by_loads(decision, affordable_r, limits.max_latency_ms)
         if held_back is not None:
             return held_back
         # When a full queue takes more nobody knows.
         closed_ms_r = np.nan_to_num(decision.table.closed_ms(), posinf=0.0)
         late_ms_r = np.maximum(offer.latency_bound_r - limits.max_latency_ms, closed_ms_r)
-        return overloaded(float(late_ms_r[affordable_r].min()) / 1000.0)
+        return overloaded(float(late_ms_r[timely_r].min()) / 1000.0)
     fallback = decision.choice.fallback
     if fallback is None and crowded_r.any():
         if limits.on_infeasible is not OnInfeasible.ERROR:
@@ -55,6 +56,9 @@ def kept_out_by(decision: Decision, limits: Limits) -> NDArray[np.intp]:
     """
     offer, table = decision.offer, decision.table
     in_time_r = table.unloaded_ms() + table.unloaded_ms(typical=True) <= limits.max_latency_ms
+    if decision.load_ms_r is not None:
+        # There it is the load that takes too long.
+        in_time_r &= decision.load_ms_r == 0.0
     return table.arms_of(
         (offer.available_r | _crowded(decision)) & (offer.energy_bound_r <= limits.max_energy_j) & in_time_r
     )

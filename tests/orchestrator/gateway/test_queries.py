@@ -17,10 +17,13 @@ from edgewise.v1 import common_pb2
 from orchestrator.client import AsyncClient, Budget
 from orchestrator.config import Admission, Retries
 from orchestrator.errors import DeadlineExceeded, RequestError
+from orchestrator.fleet.shedding import Shedding
+from orchestrator.routing.route import Wish
 from orchestrator.types import Provenance
 from tests.fakes.arms import FakeArm
 from tests.fakes.behaviours import answers, fails, silent, vanishes
 from tests.fakes.live import Live, live_gateway, until
+from tests.orchestrator.builders import limits
 from tests.orchestrator.gateway.calls import digit, infer, refusal
 
 CHEAP, DEAR = FakeArm(energy_j=0.01), FakeArm(energy_j=0.1)
@@ -255,3 +258,22 @@ async def test_hundreds_at_once_each_get_their_own_answer(live: Live) -> None:
         await client.status()
         assert all(await asyncio.gather(*(ask(number) for number in range(300))))
         assert math.isclose(live.gateway.service.fleet.board.nodes["fake-1"].pending_ms, 0.0)
+
+
+async def test_only_what_has_failed_elsewhere_passes_a_standing_queue(live: Live) -> None:
+    """A newcomer whose route is chosen anew, as for a smaller quota, is a newcomer still."""
+    service = live.gateway.service
+    async with live.node(name="good", arms=[DEAR], behaviour=answers(7)):
+        await until(lambda: service.planner.standing("digits"))
+        board = service.fleet.board
+        load = board.nodes["good"]
+        load.shedding = Shedding(room=0.0, since_s=time.monotonic(), lapses_s=math.inf)
+        held_ms = [board.dispatched(load.arms[0], 50.0) for _ in range(load.concurrency + 2)]
+        again = service.decider.again(service.fleet.tasks["digits"], np.zeros(64), Wish())
+        newcomer, retried = (again(limits(), avoid) for avoid in (frozenset[int](), frozenset({99})))
+        assert newcomer is not None
+        assert newcomer.route is None
+        assert retried is not None
+        assert retried.route is not None
+        for one_ms in held_ms:
+            board.released(load.arms[0], one_ms)

@@ -28,6 +28,13 @@ SETTLED_S = 8.0
 SERVICE_S = 0.5
 
 
+@pytest.fixture(autouse=True)
+def untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That short queues are let grow once in a while has tests of its own: `test_tries`."""
+    monkeypatch.setattr(shedding, "FIRST_TRY_S", np.inf)
+    monkeypatch.setattr(shedding, "TRY_AFTER", np.inf)
+
+
 @contextmanager
 def protected(by: str) -> Iterator[None]:
     """As it is; or "nothing": nobody is refused early; or "always": also where no queue stands, none may form."""
