@@ -27,8 +27,8 @@ IDLE_FRACTION = 0.05
 MOST_IDLE_FRACTION = 0.1
 # With as many, or more, demand that is a tenth above what is done keeps all busy without a queue to speak of.
 MOST_SLOTS = 128
-# A short queue is let grow after so many times of what a request waits at most, but for the first time after a minute at
-# most; then after twice as long, and so on.
+# A short queue is let grow after so many times of what a request waits at most, though for the first time after at most
+# a minute; then after twice as long, and so on.
 TRY_AFTER, TRY_AFTER_MOST, FIRST_TRY_S = 16.0, 512.0, 60.0
 # Passes between an answer and the work that takes its place: the hop there and back, the gateway's own time.
 GAP_MS = 8.0
