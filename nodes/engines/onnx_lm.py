@@ -66,7 +66,10 @@ class OnnxTextEngine(HostedEngine):
         if job.embed:
             async with aclosing(self._child.stream(job, {}, _texts(job))) as frames:
                 async for frame, queue_ms in frames:
-                    yield _vectors(frame) if frame.op == "piece" else _read(frame, queue_ms, keeps=False)
+                    if frame.op != "piece":
+                        yield _read(frame, queue_ms, keeps=False)
+                    elif (vectors := frame.tensors().get("vectors")) is not None:
+                        yield _vectors(vectors)
             return
         kept = {"scope": job.scope, "keep_bytes": self._keep_bytes} if self._keep_bytes else {}
         async with aclosing(self._child.stream(job, text_order(job) | kept)) as frames:
@@ -102,8 +105,7 @@ def _texts(job: TextJob) -> dict[str, NDArray[np.uint8]]:
     return {"texts": np.frombuffer(texts.encode(), np.uint8)}
 
 
-def _vectors(frame: Frame) -> TextPiece:
-    vectors = frame.tensors().get("vectors", np.zeros((0, 0)))
+def _vectors(vectors: NDArray[np.floating]) -> TextPiece:
     return TextPiece(json.dumps([base64.b64encode(one.astype("<f4").tobytes()).decode() for one in vectors]))
 
 

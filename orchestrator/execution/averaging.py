@@ -28,6 +28,8 @@ from orchestrator.types import Delta, Done
 TOPS = 32
 # What half precision may take from the sum of probabilities.
 ROUNDING = 2.0**-10
+# Of what a node says in one turn: its text may come before what it tells, and a little more is forgiven.
+MOST_PIECES = 4
 
 Start = Callable[[Ensemble, Member, fleet_pb2.Turn], Trial]
 Lose = Callable[[Ensemble, Member, AttemptFailed], None]
@@ -50,7 +52,7 @@ class Way(Protocol):
         ...
 
     def choose(self, text: Ensemble, told: Sequence[Delta], weights: Sequence[float]) -> bool:
-        """Write the next step; false where it is open. Once more was asked it never is."""
+        """Write the next step; false where it is open. Once all told what was asked as `more` it never is."""
         ...
 
 
@@ -123,8 +125,9 @@ class Averaging:
             AttemptFailed: An expert was lost and the others may not go on.
             TimeoutError: Time ran out.
         """
+        turn = self._way.first
         while True:
-            told = await self._round(text, self._way.first, tell_text=True)
+            told = await self._round(text, turn)
             place, first = next(iter(told.items()))
             said, ended = first.text, any(one.ended for one in told.values())
             if ended and not first.ended:
@@ -133,16 +136,15 @@ class Averaging:
                 yield Delta(0, said, (), ended=ended)
             if ended:
                 return
-            if not self._way.choose(text, list(told.values()), self._weights(text, told)):
-                told = await self._round(text, self._way.more)
-                self._way.choose(text, list(told.values()), self._weights(text, told))
+            settled = self._way.choose(text, list(told.values()), self._weights(text, told))
+            turn = self._way.first if settled else self._way.more
 
     def _weights(self, text: Ensemble, told: dict[int, Delta]) -> list[float]:
         return [float(text.schedule.weights[place]) for place in told]
 
-    async def _round(self, text: Ensemble, turn: fleet_pb2.Turn, *, tell_text: bool = False) -> dict[int, Delta]:
+    async def _round(self, text: Ensemble, turn: fleet_pb2.Turn) -> dict[int, Delta]:
         """What every member says, by its place in the route; of those that are not lost in it."""
-        own = fleet_pb2.Turn(tell_text=tell_text, last=text.steps >= text.cap)
+        own = fleet_pb2.Turn(tell_text=True, last=text.steps >= text.cap)
         own.MergeFrom(turn)
         asked = {text.members.index(member): self._ask(text, member, own) for member in text.present}
         found = await asyncio.gather(*asked.values(), return_exceptions=True)
@@ -159,25 +161,29 @@ class Averaging:
         return told
 
     async def _ask(self, text: Ensemble, member: Member, turn: fleet_pb2.Turn) -> Delta:
-        """What a member says in its turn, with all of its text; the end of the text where it says no more."""
+        """What a member says in its turn, with all of its text; the end of the text where it says no more.
+
+        Raises:
+            AttemptFailed: It is lost, goes on behind the end, or does not tell what it was asked.
+        """
         own = fleet_pb2.Turn()
         own.CopyFrom(turn)
         self._way.hand(text, max(0, member.known), own)
         trial = self._start(text, member, own)
         patience_s = self._attempts.patience_s(trial)
         member.known = text.steps
-        said = ""
+        said: list[str] = []
         while (delta := await self._attempts.written(trial, patience_s=patience_s)) is not None:
-            said += delta.text
-            if delta.ended or delta.top_probabilities is not None:
-                if not (delta.ended or _tells(turn, delta)):
-                    raise trial.ended()
+            said.append(delta.text)
+            if delta.ended or _tells(own, delta):
                 member.read(delta.read_tokens)
-                return replace(delta, text=said)
+                return replace(delta, text="".join(said))
+            if delta.top_probabilities is not None or len(said) == MOST_PIECES:
+                raise trial.ended()
         result = trial.result()
         if not isinstance(result.result() if result.exception() is None else None, Done):
             raise trial.ended()
-        return Delta(0, said, (), ended=True)
+        return Delta(0, "".join(said), (), ended=True)
 
     async def _rest(self, text: Ensemble, member: Member) -> str:
         """What a member has held back of a text that another one has ended."""
@@ -189,10 +195,14 @@ class Averaging:
 
 
 def _tells(turn: fleet_pb2.Turn, delta: Delta) -> bool:
-    """Whether an expert told what it was asked for, and anything at all."""
+    """Whether an expert told what it was asked for, no more than that, and anything at all; where the text ends with
+    the turn there is nothing to tell."""
+    if turn.last or b"" in turn.pieces:
+        return False
     if turn.strings:
-        return tells_bytes(delta)
-    return delta.top_probabilities is not None and not delta.strings
+        return len(delta.strings) <= turn.strings and tells_bytes(delta)
+    fits = not delta.top_ids if turn.dense else 0 < len(delta.top_ids) <= turn.tops
+    return fits and delta.top_probabilities is not None and not delta.strings
 
 
 def most_probable(told: Sequence[Delta], weights: Sequence[float]) -> int | None:

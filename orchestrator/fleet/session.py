@@ -187,6 +187,15 @@ class NodeSession:
         if pending is not None and not pending.result.done():
             pending.result.set_result(result)
 
+    def reject(self, failed: Failed) -> None:
+        """What the node says in the middle of its work is no answer: that work has failed, and the node is told."""
+        pending = self.pending.get(failed.work_id)
+        if pending is None:
+            return
+        if not pending.result.done():
+            pending.result.set_result(failed)
+        self.abandon(pending)
+
     def deliver(self, delta: Delta) -> None:
         """Give a piece of text to whoever waits for it."""
         pending = self.pending.get(delta.work_id)

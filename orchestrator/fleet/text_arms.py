@@ -110,10 +110,12 @@ class TextTrack:
             self._basis, self._learned = basis, _made(announced, ms, j, lengths)
 
     def heard(self, conversation: Conversation, done: Done) -> None:
-        """Take what an answered prompt shows: how the arm counts tokens, what it had kept, what it has read."""
-        if done.cached_tokens is not None:
-            self.prefixes.told(conversation.chain(), done.cached_tokens, tokens_per_byte=self.tokens_per_byte)
-        self.prefixes.read(conversation.chain(done.text))
+        """Take what an answered prompt shows: how the arm counts tokens; and, of what is shared with anybody, what it
+        had kept and what it has read."""
+        if conversation.scope:
+            if done.cached_tokens is not None:
+                self.prefixes.told(conversation.chain(), done.cached_tokens, tokens_per_byte=self.tokens_per_byte)
+            self.prefixes.read(conversation.chain(done.text))
         self.count(done.prompt_tokens, conversation.size_bytes)
 
     def count(self, prompt_tokens: int, prompt_bytes: int) -> None:

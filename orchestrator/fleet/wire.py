@@ -53,6 +53,8 @@ MAX_PERSONAL = 16
 # Every byte, and the end of the text.
 NEXT_SYMBOLS = 257
 MAX_STRING_BYTES = 256
+# Of strings or tokens that are told by name; what a turn asks for is less.
+MAX_TOLD = 256
 RESIDENCIES = ("loaded", "loading", "unloaded")
 
 
@@ -326,8 +328,12 @@ def decode_written(message: fleet_pb2.Written) -> Delta:
     """What came of a turn of a text that several nodes write.
 
     Raises:
-        RequestError: FIELD_OUT_OF_RANGE, where probabilities are none or not as many as their tokens.
+        RequestError: FIELD_OUT_OF_RANGE, where probabilities are none or not as many as their tokens, or more is told
+            than anybody asks for.
     """
+    if max(len(message.strings), len(message.top_ids)) > MAX_TOLD:
+        text = f"At most {MAX_TOLD} strings or tokens can be told."
+        raise RequestError("FIELD_OUT_OF_RANGE", text, field="written")
     told = _probabilities(message.probabilities) if message.probabilities else None
     next_bytes = _probabilities(message.next_bytes) if message.next_bytes else None
     named = len(message.strings) + 1 if message.strings else len(message.top_ids)

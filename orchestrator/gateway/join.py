@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -33,7 +34,7 @@ from orchestrator.gateway.guard import Malformed
 from orchestrator.gateway.pace import Pace
 from orchestrator.personal.types import PersonalReport
 from orchestrator.personal.wire import decode_report
-from orchestrator.types import Energy, Failed, NodeHello
+from orchestrator.types import Energy, Failed, NodeHello, Provenance
 from orchestrator.wire import decode_energy, decode_tensors
 
 log = structlog.get_logger("fleet")
@@ -253,6 +254,10 @@ class Joiner:
                 # Whoever waits for this result need not wait until the deadline to learn that it is none.
                 energy = decode_energy(event.done.energy)
                 session.settle(Failed(event.done.work_id, "OUTPUT_INVALID", "", final=False, energy=energy))
+            elif kind == "written":
+                # Nor does whoever waits for its turn of a text, and its node would wait for the next one.
+                untold = Energy(math.nan, Provenance.UNMEASURED, "")
+                session.reject(Failed(event.written.work_id, "OUTPUT_INVALID", "", final=False, energy=untold))
 
     def drain(self, session: NodeSession, reason: str) -> None:
         """Have a node finish what it runs and leave."""

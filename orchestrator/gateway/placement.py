@@ -111,7 +111,8 @@ class Placements:
 
 
 def _scoped(query: AnyQuery, spender: Spender) -> AnyQuery:
-    if isinstance(query, Query) or query.prefix_scope:
+    # Of what is read for vectors nodes keep nothing.
+    if isinstance(query, Query) or query.prefix_scope or query.parameters.embed:
         return query
     return replace(query, prefix_scope=scope_of(spender.tenant, query.user))
 

@@ -3,8 +3,8 @@
 A library holds a few questions of each skill, said in known ways; questions of the test split, whose case, wording or
 both no expert has seen, get the skill of their nearest neighbour by cosine (29 skills, seven suites of them). Beside
 the vectors of `/v1/embeddings` stand the hashed n-grams that the gate reads (`optimizer/gate/recorded.py`), and of the
-general expert what was not taken: the mean over all tokens, and the state after the last block. The place was chosen
-on the validation split. Experts were trained to answer, none to tell questions apart.
+general expert what was not taken: the mean over all tokens, and the state after the last block. Experts were trained
+to answer, none to tell questions apart.
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@ Operations: ``load`` {id, arm, path, sha256} (+ the tensor ``model`` in place of
 {id, arm} -> ``unloaded``; ``generate`` {id, arm, …} (+ the tensor ``delta``, what of a model is the user's own) ->
 ``piece`` {id, text, token_ids} any number of times, then ``end`` {id, finish, …}; ``cancel`` {id} ends the
 generation of that id with finish "cancelled" and has no answer of its own. A ``generate`` with the tensor ``texts``,
-their JSON, wants a vector of each and nothing written: one ``piece`` with the tensor ``vectors``. Anything that goes
-wrong -> ``failed`` {id, reason, text}. A ``generate`` with {shared: true} waits for ``turn`` {id, token_ids, count, …},
-each answered with ``piece`` whose last one has {rests: true}; see `nodes.worker.text.sharing`.
+their JSON, wants a vector of each and nothing written: a ``piece`` for every step, the last one with the tensor
+``vectors``. Anything that goes wrong -> ``failed`` {id, reason, text}. A ``generate`` with {shared: true} waits for
+``turn`` {id, token_ids, count, …}, each answered with ``piece`` whose last one has {rests: true}; see
+`nodes.worker.text.sharing`.
 
 One thread reads, one steps all texts. Life and death as in `nodes.worker.main`.
 Needs Python 3.10, numpy and onnxruntime.
@@ -152,7 +153,7 @@ def _told(text: Running) -> dict[str, Any] | None:
     from nodes.worker.text.vectors import Reading
 
     if isinstance(text.writing, Reading):
-        return {"vectors": text.writing.vectors_bd}
+        return {"vectors": text.writing.vectors_bd} if text.writing.finish else None
     if not isinstance(text.writing, Voice) or text.writing.told is None:
         return None
     told, text.writing.told = text.writing.told, None

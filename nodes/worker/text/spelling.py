@@ -30,6 +30,8 @@ SYMBOLS = END_SYMBOL + 1
 # What has less of the probability is left out, be it a way to cut the text, which then is not read, or all that is not
 # among the most probable strings: half precision would hardly tell it apart.
 NEGLIGIBLE = 2.0**-10
+# A longer string is told as far as that: what follows is told when it is there, as behind the end of any token.
+MOST_BYTES = 256
 # Of a token that others chose, however improbable: the text must go on.
 _LEAST_LOG = -690.0
 
@@ -39,7 +41,8 @@ class Spelled:
     """What a text may go on with.
 
     Attributes:
-        strings: The most probable ones; an empty one is the end of the text.
+        strings: The most probable ones; an empty one is the end of the text. None where the expert's scores are no
+            numbers, or where it can say nothing but a mark: whoever writes then goes on without it.
         probabilities: Theirs, then that of all others together.
         next_bytes: Where others are left: of every next byte, then of the end.
         read_tokens: Tokens of the text that were read for this.
@@ -170,15 +173,15 @@ class Spelling:
         found: dict[bytes, float] = {}
         symbols = np.zeros(SYMBOLS)
         covers = self._covers()[0]
-        top = max(cover.log_weight for cover in covers)
+        top = max((cover.log_weight for cover in covers), default=0.0)
         for cover in covers:
             probability_c = cover.candidate_c * cover.factor(top)
             skip = len(cover.start)
             np.add.at(symbols, self._lexicon.bytes_at(cover.places, skip), probability_c)
             for candidate in most_probable(probability_c, count):
-                string = self._lexicon.strings[cover.places.start + candidate][skip:]
+                string = self._lexicon.strings[cover.places.start + candidate][skip : skip + MOST_BYTES]
                 found[string] = found.get(string, 0.0) + float(probability_c[candidate])
-        if ends and covers[-1].start == b"":
+        if ends and covers and covers[-1].start == b"":
             found[b""] = symbols[END_SYMBOL] = covers[-1].factor(top) * covers[-1].end
         return self._told(found, symbols, count)
 

@@ -68,12 +68,11 @@ class Reading:
         self.counts.macs += sum(self._model.macs(0, len(prompt)) for prompt in prompts)
         return [(self._model, Row(Cache(self._model), prompt, vector=True)) for prompt in prompts]
 
-    def advance(self, scores: Sequence[Floats]) -> Piece | None:
-        """Take the states (d) of the planned rows; a piece without text once there are all."""
+    def advance(self, scores: Sequence[Floats]) -> Piece:
+        """Take the states (d) of the planned rows; a piece without text, which shows that it goes on."""
         self._vectors += [_of_length_one(state_d) for state_d in scores]
-        if len(self._vectors) < len(self._prompts):
-            return None
-        self.finish = "stop"
+        if len(self._vectors) == len(self._prompts):
+            self.finish = "stop"
         return Piece("", ())
 
     @property

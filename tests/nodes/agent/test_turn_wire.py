@@ -101,6 +101,8 @@ HALF = np.array([0.5], "<f2").tobytes()
         fleet.Written(strings=[b"a"], probabilities=2 * HALF, next_bytes=256 * HALF),
         fleet.Written(strings=[b"a"], probabilities=2 * HALF, next_bytes=b"\0"),
         fleet.Written(strings=[b"a" * 257], probabilities=2 * HALF),
+        fleet.Written(strings=[b"a"] * 257, probabilities=258 * b"\0\0"),
+        fleet.Written(top_ids=[1] * 257, probabilities=257 * b"\0\0"),
         fleet.Written(top_ids=[1, 2, 3], probabilities=b"\0\0\0\0"),
         fleet.Written(probabilities=b"\0"),
         fleet.Written(probabilities=np.array([np.nan], "<f2").tobytes()),

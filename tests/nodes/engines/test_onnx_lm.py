@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import math
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from nodes.arms import TextCost
+from nodes.engines import onnx_lm
 from nodes.engines.child import Limits
 from nodes.engines.contract import EngineState, Job, TextEnd, TextJob, TextPiece
 from nodes.engines.crashes import CrashPolicy
@@ -220,3 +222,16 @@ async def test_a_file_that_is_not_what_the_card_says_does_not_load() -> None:
     with pytest.raises(EngineError, match="digest"):
         await engine.load(arms)
     await engine.close()
+
+
+async def test_every_step_of_a_batch_of_embeddings_shows_that_it_goes_on(engine: OnnxTextEngine) -> None:
+    texts = tuple(("user", f"Sort the words pear, apple, fig and {number}. " * 9) for number in range(6))
+    job = TextJob(key(GENERAL), texts, embed=True)
+    async with asyncio.timeout(30), aclosing(engine._child.stream(job, {}, onnx_lm._texts(job))) as stream:
+        frames = [frame async for frame, _ in stream]
+    assert [frame.op for frame in frames] == ["piece"] * (len(frames) - 1) + ["end"]
+    calls = frames[-1].header["calls"]
+    assert calls == len(frames) - 1 > 2, "what shows nothing for long is taken for hung"
+    assert [bool(frame.tensors()) for frame in frames[:-1]] == [False] * (calls - 1) + [True]
+    text, ids, _ = await write(engine, job)
+    assert (len(json.loads(text)), ids) == (len(texts), [])

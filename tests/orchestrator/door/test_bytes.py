@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -202,3 +203,24 @@ async def test_who_stalls_or_tells_nothing_is_lost(live: Live, openai: AsyncOpen
         assert reply.choices[0].message.content == TEXT
         reasons = {attempt["arm"][0]: attempt["reason"] for attempt in reply.model_extra["routing"]["attempts"]}
         assert reasons["b"] == reason
+
+
+async def test_what_cannot_be_read_ends_that_nodes_part_at_once(live: Live, openai: AsyncOpenAI) -> None:
+    async def babble(turn: Turn, steps: int) -> None:
+        if steps >= 2:
+            turn.write("", strings=[b"z" * 257], probabilities=bytes(4))
+            await never(turn, steps)
+
+    voices = {"a": ByteVoice(LETTERS), "b": ByteVoice(LETTERS, before=babble)}
+    async with nodes(live, voices) as found:
+        reply = await ask(openai, go_on=True)
+        assert reply.choices[0].message.content == TEXT
+        reasons = {attempt["arm"][0]: attempt["reason"] for attempt in reply.model_extra["routing"]["attempts"]}
+        assert reasons["b"] == "OUTPUT_INVALID"
+        # Whoever has the text already and may not go on without it need not wait for the deadline either.
+        async with asyncio.timeout(5):
+            stream = await ask(openai, stream=True)
+            with pytest.raises(Exception, match="continue_on_loss"):
+                async for _ in stream:
+                    pass
+            await found["b"].cancelled(found["b"].seen.works[-1].work_id)

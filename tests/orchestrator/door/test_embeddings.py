@@ -114,3 +114,19 @@ async def test_vectors_that_are_none_are_a_failure(live: Live, openai: AsyncOpen
     async with live.node(arms=[MAKER], behaviour=embeds(answer=answer)):
         with pytest.raises(sdk.InternalServerError):
             await openai.embeddings.create(model="auto", input=["a", "b"])
+
+
+async def test_what_was_read_for_vectors_makes_no_text_cheaper(live: Live, openai: AsyncOpenAI) -> None:
+    both = FakeArm("both", task="chat", energy_j=0.2, text={"capabilities": ["embeddings", "chat"]})
+    story = "word " * 60
+
+    async def behave(turn: Turn) -> None:
+        await (embeds() if turn.work.text.parameters.embed else speaks("hi"))(turn)
+
+    async with live.node(arms=[both], behaviour=behave) as node:
+        known = live.gateway.service.fleet.board.states[0].text.prefixes._known
+        await openai.embeddings.create(model="auto", input=story)
+        assert len(known) == 0
+        await openai.chat.completions.create(model="auto", messages=[{"role": "user", "content": story}])
+        assert len(known) == 2, "a text is known by its beginnings"
+        assert [bool(work.text.prefix_scope) for work in node.seen.works] == [False, True]

@@ -175,6 +175,16 @@ def test_what_was_not_told_ends_a_round_unless_the_next_byte_bounds_it() -> None
     assert greedily([sure], [1.0]) == b"ab", "all that begins with it was told"
 
 
+def test_a_close_second_must_not_win_by_what_is_not_known() -> None:
+    known_s = np.zeros(SYMBOLS)
+    known_s[[97, 98]] = 0.5, 0.4
+    assert likeliest(0, known_s, 0.1) is None, "all of it may be the second's"
+    known_s[98] = 0.38
+    assert likeliest(0, known_s, 0.1) == 97, "the rest is somebody's third"
+    close = said({b"ab": 0.45, b"ac": 0.4, b"a": 0.15})
+    assert greedily([close], [1.0]) == b"a", "behind its third token anything may follow"
+
+
 def test_the_end_is_a_symbol_of_its_own() -> None:
     assert greedily([said({b"": 0.6, b"a": 0.4}), said({b"a": 0.9, b"": 0.1})]) == b"a"
     assert greedily([said({b"": 0.9, b"a": 0.1}), said({b"a": 0.6, b"": 0.4})]) == b""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from orchestrator.fleet import text_arms
 from orchestrator.fleet.arms import ArmBoard
+from orchestrator.prefixes import UNTOLD_FRACTION, Conversation
 from orchestrator.routing.figures import text_figures
 from orchestrator.text_profile import TextProfile
 from orchestrator.types import BudgetRequest, Done, Energy, GenerationParameters, Message, Provenance, TextQuery
@@ -86,6 +89,16 @@ def test_vectors_say_nothing_of_how_long_answers_are() -> None:
     for _ in range(60):
         board.generated(0, done(50, 0, 0.006), service_ms=11.0)
     assert board.states[0].text.profile(ANNOUNCED).completion_tokens == ANNOUNCED.completion_tokens
+
+
+@pytest.mark.parametrize("scope", ["", "ada"])
+def test_what_is_shared_with_nobody_says_nothing_of_what_is_kept(scope: str) -> None:
+    prefixes = (track := a_text_board().states[0].text).prefixes
+    talk = Conversation(scope, (Message("user", "x" * PROMPT_BYTES),))
+    track.heard(talk, replace(done(50, 0, 0.006), cached_tokens=0))
+    assert (prefixes.fraction > UNTOLD_FRACTION) is bool(scope)
+    assert (prefixes.known_bytes(talk.chain()) > 0) is bool(scope)
+    assert track.tokens_per_byte != text_arms.PRIOR_TOKENS_PER_BYTE, "how it counts tokens it shows all the same"
 
 
 def test_another_profile_begins_anew() -> None:

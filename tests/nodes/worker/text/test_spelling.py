@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,15 +18,16 @@ from scipy import stats
 
 from nodes.worker.text.batcher import Batcher
 from nodes.worker.text.lexicon import Lexicon
-from nodes.worker.text.mixing import Counts
+from nodes.worker.text.mixing import Counts, Mixture
 from nodes.worker.text.model import Cache
 from nodes.worker.text.sampling import Sampling
-from nodes.worker.text.sharing import Turn, turn_from
-from nodes.worker.text.spelling import END_SYMBOL, SYMBOLS, Spelled, Spelling
+from nodes.worker.text.sharing import Turn, Voice, turn_from
+from nodes.worker.text.spelling import END_SYMBOL, MOST_BYTES, SYMBOLS, Spelled, Spelling
 from nodes.worker.text.tokens import ANSWER, BEGIN, END, Tokenizer
 from nodes.worker.text.writing import Order, PromptRefused
-from orchestrator.execution.bytewise import Draws
-from tests.fakes.spellers import TableModel, ask, begin, write
+from orchestrator.execution.bytewise import Draws, tells_bytes
+from orchestrator.fleet.wire import MAX_STRING_BYTES
+from tests.fakes.spellers import TableModel, ask, begin, heard, write
 
 PROMPT = (BEGIN, ord("?"), ANSWER)
 WORDS = ("ab", "abc", "ca", "cab", "bb")
@@ -238,6 +240,43 @@ def test_a_lexicon_finds_what_begins_with_a_string() -> None:
     for start in (b"", b"a", b"ab", b"abc", b"\xc3", b"\xff", b"\xff\xff", b"q"):
         found = {lexicon.strings[place] for place in range(*lexicon.beyond(start).indices(len(lexicon.strings)))}
         assert found == {one for one in lexicon.strings if one.startswith(start) and len(one) > len(start)}
+
+
+def test_a_longer_string_than_a_gateway_takes_is_told_in_parts_and_written_whole() -> None:
+    word = "x" * 300
+
+    def sure(before: tuple[int, ...]) -> Floats:
+        found_v = np.full(260, 1e-7)
+        found_v[259 if before == PROMPT else END] = 1.0
+        return np.asarray(found_v / found_v.sum())
+
+    model = TableModel((word,), sure)
+    assert tell(spelling(model), b"", count=1).strings == (b"x" * MOST_BYTES,)
+    assert MOST_BYTES == MAX_STRING_BYTES
+    found = write([model, letters(word.encode())], Order("?"), steps=400)
+    assert (found.text, found.finish) == (word, "stop")
+    alone = write([model], Order("?"))
+    assert (alone.text, alone.steps) == (word, 3), "two parts and the end"
+
+
+@pytest.mark.parametrize("only", [None, ANSWER], ids=["no numbers", "a mark"])
+def test_an_expert_that_can_say_nothing_tells_so_and_no_other_text_is_harmed(only: int | None) -> None:
+    def broken(before: tuple[int, ...]) -> Floats:
+        found_v = np.full(259, np.nan if only is None else 0.0)
+        found_v[only or 0] = np.nan if only is None else 1.0
+        return found_v
+
+    batcher = begin(TableModel((), broken), Order("?"))
+    good: Any = letters(b"yes")
+    batcher.join_shared(2, Mixture([good], [1.0]), Order("?"), quiet=False)
+    for key in (1, 2):
+        assert batcher.turn(key, Turn(strings=4)) is None
+    told = {running.key: running.writing.told for running in batcher.step() if isinstance(running.writing, Voice)}
+    assert isinstance(told[1], Spelled)
+    assert isinstance(told[2], Spelled)
+    assert told[2].strings[0] == b"y"
+    assert told[1].strings == ()
+    assert [tells_bytes(heard(one)) for one in told.values() if isinstance(one, Spelled)] == [False, True]
 
 
 # ---- as an engine writes
