@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openai as sdk
 import pytest
-from openai import AsyncOpenAI
 
-from nodes.agent.agent import Agent
-from nodes.config import parse_config
-from tests.fakes.live import live_gateway, until
+from tests.system.one_agent import house
 
 WIDTH = 192
 ALIKE = ["What is 12 plus 19?", "Find 40 plus 3.", "Sort the words pear, apple and fig."]
 
 
-@asynccontextmanager
-async def house(folder: Path) -> AsyncIterator[AsyncOpenAI]:
-    async with live_gateway(folder) as live:
-        base = {"gateway": live.address, "name": "box", "experts": ("skills-dates", "skills-general")}
-        agent = Agent(parse_config({**base, "profile": "laptop-cpu", "energy": "modelled", "profiling_s": 0.05}))
-        await agent.prepare()
-        running = asyncio.ensure_future(agent.run())
-        try:
-            await until(lambda: live.gateway.planner.standing("skills"), timeout_s=20.0)
-            async with AsyncOpenAI(base_url=f"{live.http}/v1", api_key="none", max_retries=0, timeout=20) as client:
-                yield client
-        finally:
-            agent.drain("the test ends")
-            await running
-            await agent.close()
-
-
 async def test_an_expert_that_ships_embeds_and_still_writes(tmp_path: Path) -> None:
-    async with house(tmp_path) as client:
+    async with house(tmp_path, "skills-dates", "skills-general") as client:
         whole = await client.embeddings.create(model="auto@1J", input=ALIKE, encoding_format="float", user="ada")
         coded = await client.embeddings.create(model="skills-general", input=ALIKE[0], dimensions=WIDTH)
         in_base64 = await client.embeddings.create(model="skills-general", input=ALIKE[0], encoding_format="base64")

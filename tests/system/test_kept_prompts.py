@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from openai import AsyncOpenAI
 
-from nodes.agent.agent import Agent
-from nodes.config import parse_config
-from tests.fakes.live import live_gateway, until
+from tests.system.one_agent import house
 
 STORY = "Sort the words pear, apple, fig and grape; then say how many hours 5 days have. " * 8
-
-
-@asynccontextmanager
-async def house(folder: Path, **settings: Any) -> AsyncIterator[AsyncOpenAI]:
-    async with live_gateway(folder) as live:
-        base = {"gateway": live.address, "name": "box", "experts": ("skills-dates",), "profiling_s": 0.05}
-        agent = Agent(parse_config({**base, "profile": "laptop-cpu", "energy": "modelled", **settings}))
-        await agent.prepare()
-        running = asyncio.ensure_future(agent.run())
-        try:
-            await until(lambda: live.gateway.planner.standing("skills"), timeout_s=20.0)
-            async with AsyncOpenAI(base_url=f"{live.http}/v1", api_key="none", max_retries=0, timeout=20) as client:
-                yield client
-        finally:
-            agent.drain("the test ends")
-            await running
-            await agent.close()
 
 
 async def ask(client: AsyncOpenAI, text: str, user: str = "ada") -> tuple[str, int | None, float]:
@@ -55,7 +33,7 @@ async def ask(client: AsyncOpenAI, text: str, user: str = "ada") -> tuple[str, i
 
 @pytest.mark.parametrize("mib", [32, 0])
 async def test_a_follow_up_costs_what_is_new_and_says_the_same(tmp_path: Path, mib: int) -> None:
-    async with house(tmp_path, kept_prompts_mib=mib) as client:
+    async with house(tmp_path, "skills-dates", kept_prompts_mib=mib) as client:
         await ask(client, STORY)
         follow_up = STORY + "And what is 3 weeks in days?"
         again, cached, energy_j = await ask(client, follow_up)

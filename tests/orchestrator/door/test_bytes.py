@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.fakes.live import Live, until
 from tests.fakes.node import FakeNode
 from tests.fakes.turn import Turn
 from tests.fakes.voices import J_PER_TOKEN
+from tests.orchestrator.door.asked import ask_together
 
 COST = {"overhead_ms": 1.0, "decode_ms_per_token": 0.5, "completion_tokens": 8, "completion_p95_tokens": 8}
 QUALITY = {"a": 0.5, "b": 0.4, "c": 0.3}
@@ -47,12 +49,7 @@ def _routes(live: Live) -> int:
     return sum(route.fusion.value == "bytes" for route in standing.plan.model.routes) if standing else 0
 
 
-async def ask(openai: AsyncOpenAI, *, go_on: bool = False, mode: str = "bytes", **body: Any) -> Any:
-    fields = {"model": "auto:best", "temperature": 0.0, "seed": 4, "stream": False} | body
-    fusion = {"mode": mode, "max_experts": 4} | ({"continue_on_loss": True} if go_on else {})
-    extra = {"fusion": fusion, "explain": True}
-    create: Any = openai.chat.completions.create
-    return await create(messages=[{"role": "user", "content": "spell"}], extra_body=extra, **fields)
+ask = partial(ask_together, mode="bytes", temperature=0.0)
 
 
 async def test_words_and_letters_make_one_text(live: Live, openai: AsyncOpenAI) -> None:

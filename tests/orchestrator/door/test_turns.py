@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.fakes.live import Live, until
 from tests.fakes.node import FakeNode
 from tests.fakes.turn import Turn
 from tests.fakes.voices import J_PER_TOKEN, Voice, never
+from tests.orchestrator.door.asked import ask_together
 
 COST = {"overhead_ms": 1.0, "decode_ms_per_token": 0.5, "completion_tokens": 12, "completion_p95_tokens": 12}
 QUALITY = {"a": 0.5, "b": 0.4, "c": 0.3}
@@ -50,12 +52,7 @@ def three(**fields: Any) -> dict[str, Voice]:
     return {letter: Voice(letter, **fields) for letter in "abc"}
 
 
-async def ask(openai: AsyncOpenAI, *, go_on: bool = False, mode: str = "token", **body: Any) -> Any:
-    fields = {"model": "auto:best", "temperature": 1.0, "seed": 4, "stream": False} | body
-    fusion = {"mode": mode, "max_experts": 4} | ({"continue_on_loss": True} if go_on else {})
-    extra = {"fusion": fusion, "explain": True}
-    create: Any = openai.chat.completions.create
-    return await create(messages=[{"role": "user", "content": "spell"}], extra_body=extra, **fields)
+ask = partial(ask_together, mode="token", temperature=1.0)
 
 
 def spelled(weights: list[float], tokens: int, *, seed: int = 4) -> str:

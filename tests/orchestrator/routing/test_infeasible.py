@@ -8,7 +8,7 @@ import pytest
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, Unavailable
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.residency import Residency
-from orchestrator.routing.infeasible import why_infeasible
+from orchestrator.routing.infeasible import kept_out_by, why_infeasible
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Decision, Wish, route
 from orchestrator.types import Limits, OnInfeasible
@@ -153,3 +153,26 @@ def test_control_one_that_is_in_memory_and_busy_is_overloaded() -> None:
     for _ in range(60):
         board.dispatched(0)
     assert reason(board, limits(latency_ms=50.0)).reason == "OVERLOADED"
+
+
+def test_when_to_come_back_is_no_matter_of_routes_that_are_never_in_time() -> None:
+    """One node's queue is long; another's is empty, but its work alone takes a little longer than there is time."""
+    board = ArmBoard(energy_quantile=0.9, latency_quantile=0.9, margins=False)
+    board.announce("n1", [an_arm("small", "n1", p50_ms=100.0, p95_ms=100.0)], 1)
+    board.announce("n2", [an_arm("small", "n2", p50_ms=830.0, p95_ms=830.0)], 1)
+    for _ in range(60):
+        board.dispatched(0)
+    told = reason(board, limits(latency_ms=810.0))
+    assert isinstance(told, Unavailable)
+    assert told.retry_after_s == pytest.approx(5.3, abs=0.2)
+
+
+def test_what_a_load_keeps_out_no_queue_does() -> None:
+    wanted = limits(latency_ms=100.0)
+    for residency, kept_out in ((Residency("unloaded", load_ms=300.0), []), (None, [0])):
+        board = a_board(an_arm("small", p50_ms=20.0, p95_ms=20.0, residency=residency), concurrency=1)
+        for _ in range(20):
+            board.dispatched(0)
+        decision = decided(board, wanted)
+        assert decision.route is None
+        assert kept_out_by(decision, wanted).tolist() == kept_out
