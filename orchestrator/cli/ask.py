@@ -206,10 +206,10 @@ def _say(text: str) -> None:
 
 def summary(end: Generated) -> str:
     """One line: joules, milliseconds, arms, and how to learn more."""
-    from orchestrator.cli.output import energy_text
+    from orchestrator.cli.output import arms_line, energy_text
     from orchestrator.units import format_duration_ms
 
-    arms = " → ".join(dict.fromkeys(attempt.arm for attempt in end.routing.attempts)) or "none"
+    arms = arms_line(end.routing.attempts)
     fused = "" if end.routing.fusion.value == "none" else f", {end.routing.fusion.value}"
     short = ", stopped by the budget" if end.finish_reason == "budget" else ""
     met = "" if end.routing.budget_met else ", budget not met"

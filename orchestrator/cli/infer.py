@@ -99,13 +99,13 @@ def _input_of(tasks: Mapping[str, TensorSpec], task: str) -> TensorSpec:
 
 
 def _print(answer: Answer, session: Session) -> None:
-    from orchestrator.cli.output import console, energy_text, percent, safe
+    from orchestrator.cli.output import arms_line, console, energy_text, percent, safe
     from orchestrator.units import format_duration_ms
 
     if session.quiet:
         click.echo(answer.label)
         return
-    arms = " → ".join(safe(attempt.arm) for attempt in answer.routing.attempts) or "none"
+    arms = arms_line(answer.routing.attempts)
     met = "met" if answer.routing.budget_met else "[bold red]not met[/]"
     screen = console(color=session.color)
     screen.print(f"[bold]{safe(answer.label)}[/]  (confidence {percent(answer.confidence)})")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from orchestrator.types import CertificateRecord, Energy
+    from orchestrator.types import AttemptRecord, CertificateRecord, Energy
 
 DEFAULT_WIDTH = 100
 
@@ -49,6 +49,16 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     # Arrays and their scalars, and the dtype of a specification.
     return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
+
+
+def arms_line(attempts: Iterable[AttemptRecord]) -> str:
+    """Who worked on an answer: `a + b` side by side, `a → b` one after the other; each place and arm once."""
+    said, before = "", None
+    for attempt in dict.fromkeys((one.stage, safe(one.arm), one.outcome == "answered") for one in attempts):
+        beside = before is not None and before[0] == attempt[0] and before[2]
+        said += f"{' + ' if beside else ' → ' if said else ''}{attempt[1]}"
+        before = attempt
+    return said or "none"
 
 
 def console(*, color: bool) -> Console:

@@ -12,7 +12,7 @@ Shape letter: v vocabulary.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -139,7 +139,7 @@ class Averaging:
             settled = self._way.choose(text, list(told.values()), self._weights(text, told))
             turn = self._way.first if settled else self._way.more
 
-    def _weights(self, text: Ensemble, told: dict[int, Delta]) -> list[float]:
+    def _weights(self, text: Ensemble, told: Iterable[int]) -> list[float]:
         return [float(text.schedule.weights[place]) for place in told]
 
     async def _round(self, text: Ensemble, turn: fleet_pb2.Turn) -> dict[int, Delta]:
@@ -156,9 +156,25 @@ class Averaging:
                 raise one
             else:
                 told[place] = one
+        self._lose_strangers(text, told)
         if any(one.read_tokens > 1 for one in told.values()):
             self._recount(text)
         return told
+
+    def _lose_strangers(self, text: Ensemble, told: dict[int, Delta]) -> None:
+        """Go on without members whose whole distributions are of another length than those of most, by weight: what
+        they call the text's vocabulary is another one."""
+        sizes = {place: size for place, one in told.items() if (size := _size(one))}
+        if len(set(sizes.values())) < 2:
+            return
+        shares: dict[int, float] = {}
+        for size, weight in zip(sizes.values(), self._weights(text, sizes), strict=True):
+            shares[size] = shares.get(size, 0.0) + weight
+        agreed = max(shares, key=lambda size: shares[size])
+        for place, size in sizes.items():
+            if size != agreed and (trial := text.members[place].trial) is not None:
+                del told[place]
+                self._lose(text, text.members[place], trial.ended())
 
     async def _ask(self, text: Ensemble, member: Member, turn: fleet_pb2.Turn) -> Delta:
         """What a member says in its turn, with all of its text; the end of the text where it says no more.
@@ -203,6 +219,11 @@ def _tells(turn: fleet_pb2.Turn, delta: Delta) -> bool:
         return len(delta.strings) <= turn.strings and tells_bytes(delta)
     fits = not delta.top_ids if turn.dense else 0 < len(delta.top_ids) <= turn.tops
     return fits and delta.top_probabilities is not None and not delta.strings
+
+
+def _size(one: Delta) -> int:
+    """Entries of a whole distribution; 0 where something else was told."""
+    return 0 if one.top_ids or one.strings or one.top_probabilities is None else len(one.top_probabilities)
 
 
 def most_probable(told: Sequence[Delta], weights: Sequence[float]) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edgewise.v1 import common_pb2
+from orchestrator.cli.output import arms_line
+from orchestrator.types import AttemptRecord, Energy, Provenance
 from tests.orchestrator.cli.test_cli import Edgewise, edgewise
 from tests.orchestrator.fake_gateway import FakeGateway
 
@@ -54,6 +56,24 @@ def test_samples_are_what_a_vote_is_held_over(
 def test_an_answer_as_json(fake: FakeGateway, edgewise: Edgewise) -> None:
     told = edgewise("--gateway", fake.target, "ask", "hi", "-o", "json").json
     assert (told["text"], told["finish_reason"], told["completion_tokens"]) == ("a b c", "budget", 3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ((), "none"),
+        (((0, "a", "answered"),), "a"),
+        (((0, "a", "answered"), (0, "b", "answered"), (1, "c", "answered")), "a + b → c"),
+        (((0, "a", "failed"), (0, "b", "answered"), (0, "b", "answered")), "a → b"),
+    ],
+    ids=["nobody", "one", "two side by side and a third afterwards", "one that took over"],
+)
+def test_who_worked_side_by_side_and_who_one_after_the_other(
+    asked: tuple[tuple[int, str, str], ...], line: str
+) -> None:
+    energy = Energy(1.0, Provenance.MEASURED, "")
+    attempts = [AttemptRecord(arm, stage, 1.0, energy, 1.0, 1.0, outcome) for stage, arm, outcome in asked]
+    assert arms_line(attempts) == line
 
 
 def test_an_error_is_one_line(fake: FakeGateway, edgewise: Edgewise) -> None:

@@ -105,8 +105,10 @@ async def write(way: Way, *voices: Says) -> tuple[Ensemble, list[int], list[Node
     text = Ensemble(course, course, members, Schedule([1.0] * len(nodes), 1), isinstance(way, ByteWay), CAP)
 
     def start(_text: Ensemble, member: Member, turn: fleet_pb2.Turn) -> Any:
-        nodes[member.index].asked.append(turn)
-        return nodes[member.index]
+        node: Any = nodes[member.index]
+        node.asked.append(turn)
+        member.trial = node
+        return node
 
     def lose(_text: Ensemble, member: Member, failure: AttemptFailed) -> None:
         member.lost = True
@@ -195,6 +197,14 @@ async def test_who_goes_on_behind_the_end_in_bytes_is_lost() -> None:
 async def test_who_tells_more_than_it_was_asked_for_is_lost(way: Way, good: Says, bad: Says) -> None:
     text, lost, _ = await write(way, good, bad)
     assert (text.steps, lost) == (CAP, [1])
+
+
+@pytest.mark.parametrize(("place", "width"), [(0, 59), (1, 61)], ids=["fewer", "more"])
+async def test_whoever_tells_a_distribution_of_another_length_than_most_is_lost(place: int, width: int) -> None:
+    says = [told_by(leaning(5)) for _ in range(3)]
+    says[place] = told_by(np.eye(width)[5])
+    text, lost, _ = await write(TokenWay(None), *says)
+    assert (text.tokens, lost) == ([5] * CAP, [place])
 
 
 async def test_the_text_may_come_before_what_is_told() -> None:
