@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from optimizer.frozen import frozen
 
 
 class FusionChoice(Enum):
@@ -26,7 +27,7 @@ class OnInfeasible(Enum):
     CHEAPEST = "cheapest"
 
 
-@dataclass(frozen=True)
+@frozen
 class BudgetRequest:
     """What a client or operator asked for; None means not said."""
 
@@ -36,7 +37,7 @@ class BudgetRequest:
     profile: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """The budget that holds for one request after defaults: joules may be infinite, milliseconds never are."""
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.frozen import frozen
 from orchestrator.energy_source import UNTOLD_SOURCE
 from orchestrator.energy_source import EnergySource as EnergySource
 from orchestrator.limits import BudgetRequest as BudgetRequest
@@ -65,7 +66,7 @@ class TensorSpec:
         return (self.one, self.one[1:]) if self.shape[:1] == (-1,) else (self.one,)
 
 
-@dataclass(frozen=True)
+@frozen
 class Energy:
     """Joules with their source.
 
@@ -160,7 +161,7 @@ class NodeHello:
     models: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Query:
     """One tensor query, validated against its task.
 
@@ -188,7 +189,7 @@ class Query:
     max_mass: float = WHOLE
 
 
-@dataclass(frozen=True)
+@frozen
 class TextQuery:
     """One text query, validated.
 
@@ -233,7 +234,7 @@ class TextQuery:
         return asked[-1] if asked else "\n".join(message.content for message in self.messages)
 
 
-@dataclass(frozen=True)
+@frozen
 class Done:
     """A node finished a piece of work.
 
@@ -267,7 +268,7 @@ class Done:
         return self.prompt_tokens - (self.cached_tokens or 0)
 
 
-@dataclass(frozen=True)
+@frozen
 class Failed:
     """A node could not do a piece of work."""
 
@@ -278,7 +279,7 @@ class Failed:
     energy: Energy
 
 
-@dataclass(frozen=True)
+@frozen
 class AttemptRecord:
     """What one arm was asked and what came of it."""
 
@@ -316,7 +317,7 @@ class CertificateRecord:
     price_per_j: float = 0.0
 
 
-@dataclass(frozen=True)
+@frozen
 class RoutingRecord:
     """How a request was routed and what it was predicted to cost."""
 
@@ -333,7 +334,7 @@ class RoutingRecord:
     gate_sha256: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Account:
     """What a request was allowed and charged.
 
@@ -361,7 +362,7 @@ class Account:
 NO_ACCOUNT = Account()
 
 
-@dataclass(frozen=True)
+@frozen
 class Timings:
     """Where the milliseconds went."""
 
@@ -375,7 +376,7 @@ class Timings:
     token_ms: float | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Reply:
     """The answer to a tensor query."""
 

@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 
+from optimizer.frozen import frozen
 from optimizer.online.pacing import Charge
 from optimizer.routes.fusion import Fused
 from orchestrator.errors import EdgewiseError
@@ -32,7 +33,7 @@ from orchestrator.types import (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Payer:
     """Who pays for a request, and its id where the client chose one."""
 
@@ -78,7 +79,7 @@ class Ticket:
         self.on_pace = not (late or slow)
 
 
-@dataclass(frozen=True)
+@frozen
 class TextReply:
     """The end of a text query; `profile` is the one that it was routed by."""
 

@@ -32,8 +32,9 @@ def test_values_are_equal_hashed_and_shown_by_their_fields() -> None:
     point = Point(1, tags=("a",))
     assert point == Point(1, 2.0, ("a",), {"b": 1})
     assert point != Point(2, tags=("a",))
-    assert point != Reference(1, tags=("a",))
-    assert hash(point) == hash(Reference(1, tags=("a",)))
+    reference: object = Reference(1, tags=("a",))
+    assert point != reference
+    assert hash(point) == hash(reference)
     assert {point: "found"}[Point(1, 2.0, ("a",))] == "found"
     assert repr(point) == "Point(x=1, y=2.0, tags=('a',))"
     assert point.sum == 3.0
