@@ -18,6 +18,10 @@ class FusionChoice(Enum):
     TOKEN = "token"  # noqa: S105
     BYTES = "bytes"
 
+    def __init__(self, word: str) -> None:
+        # `value` without the two calls that reading that takes.
+        self.word = word
+
 
 class OnInfeasible(Enum):
     """What to do when no route fits the budget."""

@@ -46,6 +46,10 @@ class Provenance(Enum):
     MODELLED = "modelled"
     UNMEASURED = "unmeasured"
 
+    def __init__(self, word: str) -> None:
+        # `value` without the two calls that reading that takes.
+        self.word = word
+
 
 @dataclass(frozen=True)
 class TensorSpec:

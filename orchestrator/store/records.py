@@ -100,8 +100,7 @@ class Balance:
     assumed: float = 0.0
 
 
-@frozen
-class Settlement:
+class Settlement(NamedTuple):
     """What one request cost, once and for all.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,7 +89,7 @@ def desk(reopen: Reopen) -> Desk:
 
 def settled(number: int = 0, **changed: object) -> Settlement:
     row = Settlement(1.0 + number, f"r{number}", "a", "k", "digits", "answered", "x:y@z", 0.25, "modelled", 0.5, 0)
-    return replace(row, **changed)  # type: ignore[arg-type]
+    return row._replace(**changed)  # type: ignore[arg-type]
 
 
 def do(desk: Desk, *steps: Callable[[Desk], object]) -> list[object]:
