@@ -94,7 +94,9 @@ class Metrics:
         self._request_j.observe(energy.energy_j)
         for attempt in progress.attempts:
             self._count_attempt(attempt)
-        self._retries += max(0, len(progress.attempts) - len(progress.answers))
+        retries = len(progress.attempts) - len(progress.answers)
+        if retries > 0:
+            self._retries += retries
         self._count_violations(progress.limits, energy, seconds)
 
     def spoken(self, timings: Timings) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.frozen import frozen
 from orchestrator.energy_source import UNTOLD_SOURCE
 from orchestrator.energy_source import EnergySource as EnergySource
 from orchestrator.limits import BudgetRequest as BudgetRequest
@@ -45,6 +46,10 @@ class Provenance(Enum):
     MODELLED = "modelled"
     UNMEASURED = "unmeasured"
 
+    def __init__(self, word: str) -> None:
+        # `value` without the two calls that reading that takes.
+        self.word = word
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -65,7 +70,7 @@ class TensorSpec:
         return (self.one, self.one[1:]) if self.shape[:1] == (-1,) else (self.one,)
 
 
-@dataclass(frozen=True)
+@frozen
 class Energy:
     """Joules with their source.
 
@@ -160,7 +165,7 @@ class NodeHello:
     models: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Query:
     """One tensor query, validated against its task.
 
@@ -188,7 +193,7 @@ class Query:
     max_mass: float = WHOLE
 
 
-@dataclass(frozen=True)
+@frozen
 class TextQuery:
     """One text query, validated.
 
@@ -233,7 +238,7 @@ class TextQuery:
         return asked[-1] if asked else "\n".join(message.content for message in self.messages)
 
 
-@dataclass(frozen=True)
+@frozen
 class Done:
     """A node finished a piece of work.
 
@@ -267,7 +272,7 @@ class Done:
         return self.prompt_tokens - (self.cached_tokens or 0)
 
 
-@dataclass(frozen=True)
+@frozen
 class Failed:
     """A node could not do a piece of work."""
 
@@ -278,7 +283,7 @@ class Failed:
     energy: Energy
 
 
-@dataclass(frozen=True)
+@frozen
 class AttemptRecord:
     """What one arm was asked and what came of it."""
 
@@ -316,7 +321,7 @@ class CertificateRecord:
     price_per_j: float = 0.0
 
 
-@dataclass(frozen=True)
+@frozen
 class RoutingRecord:
     """How a request was routed and what it was predicted to cost."""
 
@@ -333,7 +338,7 @@ class RoutingRecord:
     gate_sha256: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Account:
     """What a request was allowed and charged.
 
@@ -361,7 +366,7 @@ class Account:
 NO_ACCOUNT = Account()
 
 
-@dataclass(frozen=True)
+@frozen
 class Timings:
     """Where the milliseconds went."""
 
@@ -375,7 +380,7 @@ class Timings:
     token_ms: float | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Reply:
     """The answer to a tensor query."""
 
