@@ -180,8 +180,7 @@ class Service:
 
         def ask(budget: BudgetRequest) -> tuple[Place, Wish, Decision, Limits]:
             place = place_of(query, board)
-            wish = Wish(query.expert, query.fusion, most, place.unfit)
-            shape = partial(place.shape, board=board)
+            wish, shape = Wish(query.expert, query.fusion, most, place.unfit), place.shape
             return (
                 place,
                 wish,
@@ -193,8 +192,8 @@ class Service:
 
         place, wish, decision, limits = await self._asked(ticket, query, ask, suits)
         limits = ticket.limits or limits
-        shape = partial(place.shape, board=board)
-        again = self._placed(query, self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=shape))
+        retry = self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=place.shape)
+        again = self._placed(query, retry)
         progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
 
@@ -310,16 +309,15 @@ class Service:
         prompt, most = texts.features(query), query.max_experts or self._max_experts
 
         def ask(budget: BudgetRequest) -> tuple[texts.Demand, Wish, Decision, Limits]:
-            demand = texts.demand_of(query, self.fleet.board)
-            wish = Wish(query.expert, query.fusion, most, demand.place.unfit, texts=True)
-            shape = partial(demand.shape, board=self.fleet.board)
+            demand = self.decider.demand(query)
+            wish, shape = Wish(query.expert, query.fusion, most, demand.place.unfit, texts=True), demand.shape
             decided = self.decider.decide(ticket, prompt, budget, deadline_s=query.deadline_s, wish=wish, shape=shape)
             return demand, wish, *decided
 
         demand, wish, decision, limits = await self._asked(ticket, query, ask, partial(texts.suits, query))
         limits = ticket.limits or limits
-        shape = partial(demand.shape, board=self.fleet.board)
-        again = self._placed(query, self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape))
+        retry = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=demand.shape)
+        again = self._placed(query, retry)
         ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
