@@ -85,7 +85,7 @@ class Decider:
                 return None
             if shape is not None:
                 standing = shape(standing, self._fleet.board)
-            retry = replace(wish, avoid=wish.avoid | avoid, admitted=bool(avoid))
+            retry = wish._replace(avoid=wish.avoid | avoid, admitted=bool(avoid))
             return route(features_f, plan=standing.plan, table=standing.table, limits=left, wish=retry, pace=pace)
 
         return decide
@@ -168,7 +168,7 @@ class Decider:
             return gate
 
         def alone(expert: str) -> Decision:
-            wanted = replace(wish, expert=expert)
+            wanted = wish._replace(expert=expert)
             return route(features_f, plan=plan, table=table, limits=limits, wish=wanted, pace=gate.pace)
 
         return self.probing.decide(ticket.request_id, gate, task=ticket.task, expert=plan.best_single, single=alone)

@@ -12,6 +12,7 @@ from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, TYPICAL_COMPLETION_TOKENS, completions
 from orchestrator.prefixes import Chain, Conversation
 from orchestrator.residency import missing_j
+from orchestrator.routing.text_figures import FREE, Busy
 from orchestrator.routing.text_figures import Figures as Figures
 from orchestrator.routing.text_figures import TextFigures as TextFigures
 from orchestrator.routing.turns import TurnRates, hears_bytes, vocabulary
@@ -84,7 +85,7 @@ class Pricer:
             self._forget_terms(board.energy_changes)
         figures, asked = TextFigures(board.states, loaded=board.loaded), _Asked(query)
         for state in self._of_task(query.task.name):
-            self._stand(figures, state.index)
+            figures.busy_n[state.index] = self._busy(state.index)
             if state.arm.text is None:
                 self._take_over(figures, state.index)
             else:
@@ -111,16 +112,15 @@ class Pricer:
             for n in changed:
                 self._terms.pop(n, None)
 
-    def _stand(self, figures: TextFigures, n: int) -> None:
-        """How busy an arm is."""
+    def _busy(self, n: int) -> Busy:
+        """How an arm stands now."""
         board = self._board
-        figures.available_n[n] = board.available_n.item(n)
-        figures.closed_ms_n[n] = board.closed_ms_n.item(n)
-        # Where no arm has a wait, all waits are 0.
-        waits = board.loaded
-        figures.wait_ms_n[n] = board.wait_ms_n.item(n) if waits else 0.0
-        figures.wait_bound_ms_n[n] = board.wait_bound_ms_n.item(n) if waits else 0.0
-        figures.load_ms_n[n] = board.load_ms_n.item(n) if waits else 0.0
+        there, closed_ms = board.available_n.item(n), board.closed_ms_n.item(n)
+        if board.loaded:
+            waits_ms = board.wait_ms_n.item(n), board.wait_bound_ms_n.item(n), board.load_ms_n.item(n)
+            return Busy(there, closed_ms, *waits_ms)
+        # Where no arm has a wait, nobody need look at the waits.
+        return FREE if there and not closed_ms else Busy(there, closed_ms)
 
     def _take_over(self, figures: TextFigures, n: int) -> None:
         """The board's figures, of an arm without a text profile."""
@@ -176,7 +176,7 @@ def _price_turns(figures: TextFigures, board: ArmBoard, state: ArmState, asked: 
     whole_ms = (HOP_MS + profile.cost_ms(prompt_tokens, mean)) * together
     slower = track.typically_ms(whole_ms) / whole_ms * together
     turns.tokens_bn[:, n] = mean, high
-    turns.fixed_kn[1, n] = profile.cost_ms(prompt_tokens, 0.0) * slower + figures.wait_ms_n[n]
+    turns.fixed_kn[1, n] = profile.cost_ms(prompt_tokens, 0.0) * slower + figures.busy_n[n].wait_ms
     turns.heard_kn[1, n] = profile.prefill_ms_per_token * slower
     turns.written_kn[1, n] = profile.decode_ms_per_token * slower
     turns.excess_kn[1, n] = max(1.0, track.at_most_ms(whole_ms) / track.typically_ms(whole_ms))
@@ -196,7 +196,7 @@ def first_token_ms(figures: TextFigures, n: int) -> float:
     if state.arm.text is None:
         return 0.0
     prefill_ms = HOP_MS + state.text.profile(state.arm.text).cost_ms(figures.prompt_tokens_n[n] * TOKENS_MARGIN, 1.0)
-    return float(figures.wait_bound_ms_n[n]) + state.text.at_most_ms(prefill_ms)
+    return figures.busy_n[n].wait_bound_ms + state.text.at_most_ms(prefill_ms)
 
 
 def next_token_ms(figures: TextFigures, n: int) -> float:

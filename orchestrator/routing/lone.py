@@ -9,7 +9,7 @@ Shape letters: n arms, r bound routes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,24 +40,23 @@ class LoneTable(RouteTable):
     """
 
     def __init__(self, routes: RouteTable, figures: TextFigures, arms: list[int]) -> None:
-        vars(self).update(vars(routes))
+        self.__dict__ = vars(routes).copy()
         self._figures = figures
         self._arms = arms
         figures.cover(arms)
 
     def offer(self, estimate: Estimate, allowed_r: Bools | None = None, *, admitted: bool = False) -> Offer:
         """See `RouteTable.offer`."""
-        arms, figures = self._arms, self._figures
-        there, closed_ms_n, waits_n = figures.available_n, figures.closed_ms_n, figures.wait_ms_n
+        arms, figures, busy_n = self._arms, self._figures, self._figures.busy_n
         # A queue that is full is closed for ever.
         most_ms = sys.float_info.max if admitted else 0.0
-        available_r = np.array([there[n] and closed_ms_n[n] <= most_ms for n in arms], dtype=bool)
+        available_r = np.array([busy_n[n].available and busy_n[n].closed_ms <= most_ms for n in arms], dtype=bool)
         energy_r, energy_bound_r, latency_r, latency_bound_r = np.array(
             [
                 [figures.energy_j_n[n] for n in arms],
                 [figures.energy_bound_j_n[n] for n in arms],
-                [figures.service_ms_n[n] + waits_n[n] for n in arms],
-                [figures.service_bound_ms_n[n] + figures.wait_bound_ms_n[n] for n in arms],
+                [figures.service_ms_n[n] + busy_n[n].wait_ms for n in arms],
+                [figures.service_bound_ms_n[n] + busy_n[n].wait_bound_ms for n in arms],
             ]
         )
         return Offer(
@@ -77,28 +76,29 @@ class LoneTable(RouteTable):
         """See `RouteTable.first_of`."""
         return self._find_first(model_index)
 
-    def _of_each_arm(self, figure_n: Mapping[int, float]) -> Floats:
-        return np.array([figure_n[n] for n in self._arms], dtype=np.float64)
+    def _of_each_arm(self, figure: Callable[[int], float]) -> Floats:
+        return np.array([figure(n) for n in self._arms], dtype=np.float64)
 
     def unloaded_ms(self, *, typical: bool = False) -> Floats:
         """See `RouteTable.unloaded_ms`."""
-        return self._of_each_arm(self._figures.service_ms_n if typical else self._figures.service_bound_ms_n)
+        figures = self._figures
+        return self._of_each_arm((figures.service_ms_n if typical else figures.service_bound_ms_n).__getitem__)
 
     def load_ms(self) -> Floats | None:
         """See `RouteTable.load_ms`."""
         if not self._figures.loaded:
             return None
-        load_ms_r = self._of_each_arm(self._figures.load_ms_n)
+        load_ms_r = self._of_each_arm(lambda n: self._figures.busy_n[n].load_ms)
         return load_ms_r if load_ms_r.any() else None
 
     def cached_tokens(self) -> Floats | None:
         """See `RouteTable.cached_tokens`."""
-        return self._of_each_arm(self._figures.cached_tokens_n)
+        return self._of_each_arm(self._figures.cached_tokens_n.__getitem__)
 
     def crowded(self) -> Bools:
         """See `RouteTable.crowded`."""
-        return (self._of_each_arm(self._figures.available_n) > 0.0) & (self.closed_ms() > 0.0)
+        return (self._of_each_arm(lambda n: self._figures.busy_n[n].available) > 0.0) & (self.closed_ms() > 0.0)
 
     def closed_ms(self) -> Floats:
         """See `RouteTable.closed_ms`."""
-        return self._of_each_arm(self._figures.closed_ms_n)
+        return self._of_each_arm(lambda n: self._figures.busy_n[n].closed_ms)

@@ -101,7 +101,7 @@ class RouteTable:
         """The same routes on other figures; of one text see `routing.lone`."""
         # What `copy` does, without looking for other ways to do it: every text has its own.
         other = RouteTable.__new__(RouteTable)
-        other.__dict__.update(self.__dict__)
+        other.__dict__ = self.__dict__.copy()
         other._board = figures
         other._stages = self._stages.fresh() if self._arm_r is None or self._is_long else self._stages
         other._forget()

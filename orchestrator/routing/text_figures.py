@@ -6,7 +6,7 @@ Shape letters: n arms, in the order of the board, k figures.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,20 @@ class Columns(Protocol):
         ...
 
 
+class Busy(NamedTuple):
+    """How an arm stands: whether its node is there and for how long that takes nothing new, and what it must wait for;
+    fields as on the board."""
+
+    available: bool
+    closed_ms: float
+    wait_ms: float = 0.0
+    wait_bound_ms: float = 0.0
+    load_ms: float = 0.0
+
+
+FREE, LATER = Busy(True, 0.0), Busy(False, 0.0)
+
+
 class TextFigures:
     """What one text will cost on every arm of its task, by index; arms without a text profile keep the board's figures.
 
@@ -81,20 +95,16 @@ class TextFigures:
     """
 
     __slots__ = (
-        "available_n",
+        "busy_n",
         "cached_tokens_n",
-        "closed_ms_n",
         "energy_bound_j_n",
         "energy_j_n",
-        "load_ms_n",
         "loaded",
         "prompt_tokens_n",
         "service_bound_ms_n",
         "service_ms_n",
         "states",
         "turns",
-        "wait_bound_ms_n",
-        "wait_ms_n",
     )
 
     def __init__(self, states: Sequence[ArmState], *, loaded: bool) -> None:
@@ -104,43 +114,35 @@ class TextFigures:
         self.energy_bound_j_n: dict[int, float] = {}
         self.service_ms_n: dict[int, float] = {}
         self.service_bound_ms_n: dict[int, float] = {}
-        self.wait_ms_n: dict[int, float] = {}
-        self.wait_bound_ms_n: dict[int, float] = {}
-        self.load_ms_n: dict[int, float] = {}
-        self.available_n: dict[int, bool] = {}
-        self.closed_ms_n: dict[int, float] = {}
+        self.busy_n: dict[int, Busy] = {}
         self.prompt_tokens_n: dict[int, float] = {}
         self.cached_tokens_n: dict[int, float] = {}
         self.turns: TurnRates | None = None
 
-    def _columns(self) -> tuple[dict[int, Any], ...]:
-        """In the order of `TextColumns`."""
+    def cover(self, arms: Iterable[int]) -> None:
+        """Those of these arms that came later are not available to this text."""
+        for n in arms:
+            if n not in self.busy_n:
+                self.busy_n[n] = LATER
+                for figure_n in (*self._costs(), self.prompt_tokens_n):
+                    figure_n[n] = 0.0
+
+    def _costs(self) -> tuple[dict[int, float], ...]:
         return (
             self.energy_j_n,
             self.energy_bound_j_n,
             self.service_ms_n,
             self.service_bound_ms_n,
-            self.wait_ms_n,
-            self.wait_bound_ms_n,
-            self.load_ms_n,
-            self.closed_ms_n,
             self.cached_tokens_n,
-            self.available_n,
         )
-
-    def cover(self, arms: Iterable[int]) -> None:
-        """Those of these arms that came later are not available to this text."""
-        for n in arms:
-            if n not in self.available_n:
-                self.prompt_tokens_n[n] = 0.0
-                for column in self._columns():
-                    column[n] = 0.0
 
     def columns(self) -> TextColumns:
         """The same as arrays over all arms of the board; 0 for arms of other tasks and those that came later."""
         arms = len(self.states)
         figures_kn = np.zeros((10, arms))
-        figures_kn[:, list(self.available_n)] = [list(column.values()) for column in self._columns()]
+        if self.busy_n:
+            costs_kn = [list(figure_n.values()) for figure_n in self._costs()]
+            figures_kn[:, list(self.busy_n)] = [*costs_kn, *zip(*self.busy_n.values(), strict=True)]
         turns = self.turns
         if turns is not None and (more := arms - turns.fixed_kn.shape[1]) > 0:
             turns = turns.grown(more)
@@ -164,12 +166,12 @@ class TextColumns:
             self.energy_bound_j_n,
             self.service_ms_n,
             self.service_bound_ms_n,
+            self.cached_tokens_n,
+            available_n,
+            self.closed_ms_n,
             self.wait_ms_n,
             self.wait_bound_ms_n,
             self.load_ms_n,
-            self.closed_ms_n,
-            self.cached_tokens_n,
-            available_n,
         ) = figures_kn
         self.available_n: NDArray[np.bool_] = available_n != 0.0
         self.loaded = loaded

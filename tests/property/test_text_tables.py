@@ -3,6 +3,8 @@ tables of arrays offer."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,11 +41,15 @@ SEVERAL = GivenModel(
 COLUMNS = [name for name in TextFigures.__slots__ if name.endswith("_n")]
 
 
+def rated(*rates: float) -> TextProfile:
+    overhead_ms, prefill_ms, decode_ms, overhead_j, prefill_j, decode_j = rates
+    return TextProfile(overhead_ms, prefill_ms, decode_ms, overhead_j, prefill_j, decode_j)
+
+
 def some_arm(expert: str, n: int, rng: np.random.Generator) -> Arm:
-    rates = rng.uniform(0.01, 2.0, 6)
     tags = [{SINGLE_TURN}, {TURNS}, set[str]()][int(rng.integers(3))]
-    profile = TextProfile(
-        *rates.tolist(),
+    profile = replace(
+        rated(*rng.uniform(0.01, 2.0, 6).tolist()),
         completion_tokens=float(rng.integers(0, 40)),
         completion_p95_tokens=float(rng.integers(0, 90)),
         tokenizer_digest="d",
@@ -140,7 +146,7 @@ def test_routes_of_one_arm_offer_a_text_what_arrays_offer(seed: int, between: in
         figures = text_figures(board, asked(rng))
         if rng.random() < 0.3:
             # A retry finds arms that came after the text.
-            board.announce("late", [an_arm("small", "late", task="chat", text=TextProfile(*[0.1] * 6))], 1)
+            board.announce("late", [an_arm("small", "late", task="chat", text=rated(*[0.1] * 6))], 1)
             table = Plan("p", model, None, NO_CERTIFICATE).table(board.arms("chat"), board)
         mine, other = priced(table, figures), table.priced(figures.columns())
         assert isinstance(mine, LoneTable) is (table.lone_arms is not None)
@@ -151,7 +157,7 @@ def same(mine: RouteTable, other: RouteTable, model: GivenModel, *, admitted: bo
     estimate = model.estimate(np.zeros(0))
     offers = [table.offer(estimate, admitted=admitted) for table in (mine, other)]
     for name in ("quality_r", "energy_r", "energy_bound_r", "latency_r", "latency_bound_r", "available_r"):
-        np.testing.assert_array_equal(*(getattr(offer, name) for offer in offers), err_msg=name)
+        np.testing.assert_array_equal(getattr(offers[0], name), getattr(offers[1], name), err_msg=name)
     nothing_r = np.zeros(len(mine.bound))
     for figure in (
         lambda table: nothing_r if (load_ms_r := table.load_ms()) is None else load_ms_r,
