@@ -181,8 +181,7 @@ class Service:
 
         def ask(budget: BudgetRequest) -> tuple[Place, Wish, Decision, Limits]:
             place = place_of(query, board)
-            wish = Wish(query.expert, query.fusion, most, place.unfit)
-            shape = partial(place.shape, board=board)
+            wish, shape = Wish(query.expert, query.fusion, most, place.unfit), place.shape
             return (
                 place,
                 wish,
@@ -199,8 +198,8 @@ class Service:
         except LACKING as cause:
             place, wish, decision, limits = await self._roused(ticket, query, ask, suits, cause)
         limits = ticket.limits or limits
-        shape = partial(place.shape, board=board)
-        again = self._placed(query, self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=shape))
+        retry = self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=place.shape)
+        again = self._placed(query, retry)
         progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
 
@@ -312,24 +311,24 @@ class Service:
         query = self.placements.bind(query, ticket.payer.spender)
         if query.user:
             query = self.personal.claim(query, ticket.payer.spender.tenant)
-        prompt, most, board = texts.features(query), query.max_experts or self._max_experts, self.fleet.board
+        prompt, most = texts.features(query), query.max_experts or self._max_experts
 
-        def ask(budget: BudgetRequest) -> tuple[texts.Demand, texts.Shape, Wish, Decision, Limits]:
-            demand = texts.demand_of(query, board)
-            wish = Wish(query.expert, query.fusion, most, demand.place.unfit, texts=True)
-            shape = partial(demand.shape, board=board)
+        def ask(budget: BudgetRequest) -> tuple[texts.Demand, Wish, Decision, Limits]:
+            demand = self.decider.demand(query)
+            wish, shape = Wish(query.expert, query.fusion, most, demand.place.unfit, texts=True), demand.shape
             decided = self.decider.decide(ticket, prompt, budget, deadline_s=query.deadline_s, wish=wish, shape=shape)
-            return demand, shape, wish, *decided
+            return demand, wish, *decided
 
         for count in self.arrived:
             count(ticket.task)
         try:
-            demand, shape, wish, decision, limits = ask(query.budget)
+            demand, wish, decision, limits = ask(query.budget)
         except LACKING as cause:
             suits = partial(texts.suits, query)
-            demand, shape, wish, decision, limits = await self._roused(ticket, query, ask, suits, cause)
+            demand, wish, decision, limits = await self._roused(ticket, query, ask, suits, cause)
         limits = ticket.limits or limits
-        again = self._placed(query, self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape))
+        retry = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=demand.shape)
+        again = self._placed(query, retry)
         ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
