@@ -41,6 +41,8 @@ TYPICAL_FROM = 3
 SPREAD_FRACTION = 0.05
 # Joules before a node was observed: the 99 % quantile of a lognormal error of sigma 0.35, and some.
 PRIOR_ENERGY_FACTOR = 2.5
+# What the arms of a node were told where nothing waits there.
+NO_WAIT = (0.0, 0.0)
 
 
 @dataclass
@@ -207,6 +209,8 @@ class ArmBoard(Columns):
 
     def set_wait(self, load: NodeLoad) -> None:
         """Tell a node's arms what work waits there, and whether more is taken."""
+        if load.is_calm and load.told_ms == NO_WAIT:
+            return
         if load.shedding.lapses_s > -math.inf:
             load.shedding.follow(load, self._clock())
             if load.shedding.since_s == -math.inf:
@@ -295,14 +299,14 @@ class ArmBoard(Columns):
             self.answered(index, service_ms=service_ms, energy_j=done.energy.energy_j)
             return
         state.answered += 1
-        load = self.nodes[state.arm.node]
-        expected = state.text.profile(profile)
-        expected_j = expected.cost_j(done.read_tokens, done.completion_tokens)
-        state.text.observe(profile, done, service_ms=service_ms, together=max(1, load.pending))
+        load, track, energy_j = self.nodes[state.arm.node], state.text, done.energy.energy_j
+        expected = track.profile(profile)
         # From joules that were themselves predicted there is nothing to learn.
-        known = expected_j > 0 and math.isfinite(done.energy.energy_j) and not done.energy.preliminary
-        moved = known and load.energy_ratio.observe(done.energy.energy_j / expected_j)
-        changed = state.text.profile(profile) is not expected
+        told = math.isfinite(energy_j) and not done.energy.preliminary
+        expected_j = expected.cost_j(done.read_tokens, done.completion_tokens) if told else 0.0
+        track.observe(profile, done, service_ms=service_ms, together=max(1, load.pending))
+        moved = expected_j > 0.0 and load.energy_ratio.observe(energy_j / expected_j)
+        changed = track.profile(profile) is not expected
         for other in load.arms if moved else (index,) if changed else ():
             self._refresh_energy(other)
 

@@ -9,8 +9,8 @@ it to exist, a stated prior or the largest observation holds, whichever is large
 from __future__ import annotations
 
 import math
-
-import numpy as np
+from array import array
+from bisect import bisect_left, insort
 
 REFRESH_EVERY = 16
 # A bound is settled when it is not one of the very largest observations, of which a single one may be an outlier.
@@ -32,8 +32,9 @@ class ConformalBound:
         self._quantile = quantile
         self._prior = prior
         self._window = window
-        # Grows up to the window: of most arms of a large fleet little is ever observed.
-        self._values = np.zeros(min(window, REFRESH_EVERY))
+        # Of most arms of a large fleet little is ever observed. In the order of a ring, and by size.
+        self._values = array("d")
+        self._ordered = array("d")
         self._count = 0
         self._bound = prior
         self._confirmed = 0.0
@@ -71,12 +72,19 @@ class ConformalBound:
         self._prior = max(self._prior, self._bound)
         self._confirmed = 0.0
         self._count = 0
+        del self._values[:], self._ordered[:]
 
     def observe(self, value: float) -> bool:
-        """Take one observation; true when the bound was recomputed."""
-        if self._values.size == self._count < self._window:
-            self._values = np.concatenate([self._values, np.zeros(min(self._count, self._window - self._count))])
-        self._values[self._count % self._values.size] = value
+        """Take one observation, one that is no number as an infinite one; true when the bound was recomputed."""
+        if value != value:
+            value = math.inf
+        if self._count < self._window:
+            self._values.append(value)
+        else:
+            place = self._count % self._window
+            del self._ordered[bisect_left(self._ordered, self._values[place])]
+            self._values[place] = value
+        insort(self._ordered, value)
         self._count += 1
         if self._count > REFRESH_EVERY and self._count % REFRESH_EVERY and value <= self._bound:
             return False
@@ -84,11 +92,10 @@ class ConformalBound:
         return True
 
     def _refresh(self) -> None:
-        values = self._values[: min(self._count, self._values.size)]
-        rank = math.ceil((values.size + 1) * self._quantile)
-        beyond = 1 + math.ceil(CHANCE * values.size * (1.0 - self._quantile))
-        middle, enough = values.size // 2, values.size - beyond
-        ordered = np.partition(values, (middle, max(0, enough), min(rank, values.size) - 1))
-        self._bound = float(ordered[rank - 1]) if rank <= values.size else max(self._prior, float(ordered[-1]))
-        self._confirmed = float(ordered[enough]) if enough >= 0 else 0.0
-        self._typical = float(ordered[middle])
+        ordered = self._ordered
+        held = len(ordered)
+        rank = math.ceil((held + 1) * self._quantile)
+        enough = held - 1 - math.ceil(CHANCE * held * (1.0 - self._quantile))
+        self._bound = ordered[rank - 1] if rank <= held else max(self._prior, ordered[-1])
+        self._confirmed = ordered[enough] if enough >= 0 else 0.0
+        self._typical = ordered[held // 2]
