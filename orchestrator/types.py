@@ -1,5 +1,7 @@
 """Frozen values that the gateway's rooms exchange. Nothing here knows protobuf, sockets or clocks.
 
+What every request has one of is not frozen, which takes several times as long to make; nobody changes it either.
+
 Units are in the names. An *arm* is one variant of an expert on one node; its name is ``expert:variant@node``.
 """
 
@@ -123,7 +125,7 @@ class Arm:
     tags: frozenset[str] = frozenset()
     residency: Residency | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """``expert:variant@node``."""
         return f"{self.expert}:{self.variant}@{self.node}"
@@ -233,7 +235,7 @@ class TextQuery:
         return asked[-1] if asked else "\n".join(message.content for message in self.messages)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Done:
     """A node finished a piece of work.
 
@@ -278,7 +280,7 @@ class Failed:
     energy: Energy
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class AttemptRecord:
     """What one arm was asked and what came of it."""
 

@@ -134,8 +134,7 @@ class Attempts:
         trial = Trial(self._fleet, ask, session)
         if session is None:
             raise trial.failure("NODE_GONE")
-        # Written where it is sent from: a message that is put into another one is copied.
-        command = fleet_pb2.NodeCommand()
+        command = session.draft()
         work = command.work
         work.work_id, work.request_id = next(self._work_ids), ask.request_id
         work.expert, work.variant = arm.expert, arm.variant

@@ -18,9 +18,9 @@ SAID = ("embed", "tools_json", "tool_choice_json", "response_format_json")
 NUMBERS = ("temperature", "top_p", "seed", "top_logprobs")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class TextEnd:
-    """The end of a generation; tokens are those of the expert whose text it is."""
+    """The end of a generation, which nobody changes; tokens are those of the expert whose text it is."""
 
     text: str
     finish_reason: str

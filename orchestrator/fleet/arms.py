@@ -84,6 +84,8 @@ class ArmBoard(Columns):
         self.states: list[ArmState] = []
         self.nodes: dict[str, NodeLoad] = {}
         self._by_name: dict[str, int] = {}
+        # Arms that are there, by task; found anew when one comes or goes.
+        self._there: dict[str, list[ArmState]] = {}
         self._added_ms = ConformalBound(quantile=latency_quantile, prior=PRIOR_HOP_MS)
         self._spread_ms = PRIOR_HOP_MS
         # Whether any arm has a wait; where none has, readers need not look at the waits.
@@ -149,6 +151,7 @@ class ArmBoard(Columns):
 
     def _mark(self, indices: Sequence[int], *, available: bool) -> None:
         self.available_changes.note(indices)
+        self._there.clear()
         for index in indices:
             self.available_n[index] = available
 
@@ -167,12 +170,15 @@ class ArmBoard(Columns):
 
     def arms(self, task: str) -> list[ArmState]:
         """The arms of a task whose node is routable."""
-        return [state for state in self.states if state.arm.task == task and self.available_n[state.index]]
+        there = self._there.get(task)
+        if there is None:
+            there = [state for state in self.states if state.arm.task == task and self.available_n[state.index]]
+            self._there[task] = there
+        return [*there]
 
     def has_arms(self, task: str, expert: str | None = None) -> bool:
         """Whether any arm of a task, or of this expert of it, is on a routable node."""
-        there = (state.arm for state in self.states if state.arm.task == task and self.available_n[state.index])
-        return any(expert in (None, arm.expert) for arm in there)
+        return any(expert in (None, state.arm.expert) for state in self.arms(task))
 
     def forget(self, node: str) -> None:
         """A node's device works differently from now on: what was observed of it counts no longer."""
