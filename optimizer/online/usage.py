@@ -30,8 +30,9 @@ from optimizer.errors import OptimizerError
 from optimizer.online.median import RunningMedian
 
 # As plain numbers: there are two or three of each, for which a single call of an array's costs more than all of a step.
-Sizes = tuple[float, ...]
 Rates = tuple[float, ...]
+# Of one run, and its sizes: what each rate is multiplied with.
+Counts = tuple[float, ...]
 
 # Weight of a run after n later ones: FORGETTING ** n; about 300 runs count.
 FORGETTING = 0.997
@@ -45,6 +46,8 @@ WINDOW = 256
 PRIOR_SIGMA = 1.0
 LEVELS = (1, 2, 4, 8, 16, 32)
 LEAST_AT_LEVEL = 5
+# The level of every lower concurrency than the last one's.
+_LEVEL_OF = tuple(LEVELS[max(0, bisect_right(LEVELS, concurrency) - 1)] for concurrency in range(LEVELS[-1]))
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Usage:
         self._by_level: dict[int, RunningMedian] = {}
         # The medians of those that were seen often enough.
         self._factors: dict[int, float] = {}
-        self._run: list[tuple[Sizes, float, int]] = []
+        self._run: list[tuple[Counts, float, int]] = []
         self.count = 0
 
     @property
@@ -108,11 +111,11 @@ class Usage:
 
     def factor(self, concurrency: int) -> float:
         """Cost at a level of concurrency over that of running alone; 1 until the level was seen often enough."""
-        return self._factors.get(_level(concurrency), 1.0)
+        return self._factors.get(_level(concurrency), 1.0) if self._factors else 1.0
 
     def forecast(self, sizes_k: Sequence[float], *, concurrency: int = 1) -> Forecast:
         """The cost of a run of these sizes, in the order of the rates after the fixed part."""
-        mean = self._priced(sizes_k) * self.factor(concurrency)
+        mean = self._priced((1.0, *sizes_k)) * self.factor(concurrency)
         low, high = self._band()
         return Forecast(mean, max(0.0, mean * (1.0 + low)), mean * (1.0 + high))
 
@@ -124,27 +127,24 @@ class Usage:
             cost: What it took; a figure that is not finite or not positive is passed over.
             concurrency: Runs at the same time, this one included.
         """
-        sizes_k = tuple(sizes_k)
-        predicted = self._priced(sizes_k)
+        counts_k = (1.0, *sizes_k)
+        predicted = self._priced(counts_k)
         # Written so that NaN fails.
         if not (0.0 < cost < math.inf and predicted > 0.0):
             return False
         level = _level(concurrency)
         residual = cost / (predicted * self._factors.get(level, 1.0)) - 1.0
-        if self._changed(sizes_k, cost, level, residual):
+        if self._changed(counts_k, cost, level, residual):
             self._restart()
             return True
-        self._take(sizes_k, cost, level, predicted, residual)
+        self._take(counts_k, cost, level, predicted, residual)
         return False
 
-    def _priced(self, sizes_k: Sequence[float]) -> float:
+    def _priced(self, counts_k: Counts) -> float:
         """What the rates say of a run alone."""
-        fixed, *rates = self._rates
-        for rate, size in zip(rates, sizes_k, strict=True):
-            fixed += rate * size
-        return fixed
+        return sum(map(mul, self._rates, counts_k))
 
-    def _take(self, sizes_k: Sizes, cost: float, level: int, predicted: float, residual: float) -> None:
+    def _take(self, counts_k: Counts, cost: float, level: int, predicted: float, residual: float) -> None:
         self.count += 1
         if level > 1:
             # How much company costs is a matter of the factor alone; the rates are those of running alone.
@@ -155,7 +155,7 @@ class Usage:
             if len(ratios) >= LEAST_AT_LEVEL:
                 self._factors[level] = ratios.value
         else:
-            self._learn([1.0 / predicted, *[size / predicted for size in sizes_k]], residual)
+            self._learn([count / predicted for count in counts_k], residual)
         self._residuals.append(residual)
         self._sizes.append(abs(residual))
 
@@ -180,12 +180,12 @@ class Usage:
             for shrink, row_k in zip(shrink_k, self._spread_kk, strict=True):
                 row_k[:] = [shrink * other * spread for other, spread in zip(shrink_k, row_k, strict=True)]
 
-    def _changed(self, sizes_k: Sizes, cost: float, level: int, residual: float) -> bool:
+    def _changed(self, counts_k: Counts, cost: float, level: int, residual: float) -> bool:
         if abs(residual) <= RUN_BEYOND or self.count < RUN:
             if self._run:
                 self._run = []
             return False
-        run = (sizes_k, math.copysign(cost, residual), level)
+        run = (counts_k, math.copysign(cost, residual), level)
         if self._run and (residual > 0) == (self._run[-1][1] > 0):
             self._run.append(run)
         else:
@@ -195,15 +195,15 @@ class Usage:
     def _restart(self) -> None:
         """Begin again with the row of runs that told the change."""
         run = self._run
-        ratios = [abs(signed) / self._priced(sizes_k) for sizes_k, signed, _ in run]
+        ratios = [abs(signed) / self._priced(counts_k) for counts_k, signed, _ in run]
         ratio = median(ratios)
         self._rates = tuple([rate * ratio for rate in self._rates])
         self._scale_k = list(map(max, self._scale_k, self._rates))
         self._begin()
         self.changes += 1
-        for sizes_k, signed, level in run:
-            predicted = self._priced(sizes_k)
-            self._take(sizes_k, abs(signed), level, predicted, abs(signed) / predicted - 1.0)
+        for counts_k, signed, level in run:
+            predicted = self._priced(counts_k)
+            self._take(counts_k, abs(signed), level, predicted, abs(signed) / predicted - 1.0)
 
     def _band(self) -> tuple[float, float]:
         """Relative residuals between which the next one lies with the stated probability."""
@@ -217,4 +217,4 @@ class Usage:
 
 
 def _level(concurrency: int) -> int:
-    return LEVELS[max(0, bisect_right(LEVELS, concurrency) - 1)]
+    return _LEVEL_OF[max(0, concurrency)] if concurrency < LEVELS[-1] else LEVELS[-1]

@@ -81,7 +81,8 @@ def fill(work: fleet_pb2.Work, query: TextQuery, tokens: int, node: str = "") ->
     parameters = query.parameters
     text = work.text
     for message in query.messages:
-        text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)
+        said = text.messages.add()
+        said.role, said.content, said.extra_json = message.role, message.content, message.extra_json
     text.whole, text.prefix_scope = query.whole, query.prefix_scope
     sent = text.parameters
     sent.max_tokens = tokens

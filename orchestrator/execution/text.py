@@ -111,15 +111,21 @@ class TextRunner:
         progress.decision = decision
         return True
 
-    async def _follow(self, course: Course) -> AsyncIterator[Delta | TextEnd] | None:
+    def _follow(self, course: Course) -> Awaitable[AsyncIterator[Delta | TextEnd] | None]:
         """The route's stages; gives what streams: a last stage whose single expert's answer stands, or a text that
         several write. None where what was held back is all there is."""
         bound = course.progress.decision.route
         if bound is None:
-            return None
+            return _nothing()
+        course.panel.follow(bound.route)
+        if len(bound.arms) == len(bound.arms[0]) == 1 and course.query.whole and not bound.route.writes_together:
+            # Most texts.
+            return self._hear(course, bound.arms[0], 0)
+        return self._go_through(course, bound)
+
+    async def _go_through(self, course: Course, bound: BoundRoute) -> AsyncIterator[Delta | TextEnd] | None:
         last = len(bound.arms) - 1
         judged = bound.route.fusion is Fusion.JUDGE
-        course.panel.follow(bound.route)
         if bound.route.writes_together:
             return self._ensembles.write(course, bound)
         for stage, arms in enumerate(bound.arms):
@@ -333,6 +339,10 @@ def _course(query: TextQuery, progress: Progress, panel: Panel, figures: TextFig
     """A query at its beginning, and its latency budget in milliseconds."""
     whole_ms = progress.limits.max_latency_ms if progress.decision.within else query.deadline_s * 1000.0
     return Course(query, progress, figures, panel, progress.started_s + whole_ms / 1000.0), whole_ms
+
+
+async def _nothing() -> None:
+    """Where there is no route."""
 
 
 def _held_back(query: TextQuery) -> TextQuery:

@@ -152,7 +152,7 @@ def _made(
     if lengths is not None:
         typical, high = lengths
         changed.update(completion_tokens=max(1.0, typical), completion_p95_tokens=max(1.0, high))
-    return replace(announced, **changed)
+    return TextProfile(**(vars(announced) | changed))
 
 
 def _stretched(expected_ms: float, factor: float) -> float:

@@ -256,6 +256,10 @@ def decode_arms(messages: Sequence[fleet_pb2.Arm], node: str) -> tuple[Arm, ...]
 def decode_done(message: fleet_pb2.WorkDone) -> Done:
     """A finished piece of work."""
     outputs, usage, logprobs_json = message.outputs, message.usage, message.logprobs_json
+    load_ms, load_j = message.load_ms, message.load_energy_j
+    if load_ms or load_j:
+        _check_cost(load_ms, "done.load_ms")
+        _check_cost(load_j, "done.load_energy_j")
     return Done(
         message.work_id,
         decode_tensors(outputs, "outputs") if outputs else {},
@@ -270,8 +274,8 @@ def decode_done(message: fleet_pb2.WorkDone) -> Done:
         message.first_token_ms if message.HasField("first_token_ms") else None,
         message.tool_calls_json,
         decode_note(message.personal) if message.HasField("personal") else None,
-        _check_cost(message.load_ms, "done.load_ms"),
-        _check_cost(message.load_energy_j, "done.load_energy_j"),
+        load_ms,
+        load_j,
         checked_list(logprobs_json) if logprobs_json else "",
         _cached(usage) if usage.HasField("cached_tokens") else None,
     )
