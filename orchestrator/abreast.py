@@ -31,7 +31,8 @@ class Gathering:
             return
         self._waiting.append(begin)
         if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._turn, TURNS - 1)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._turn, loop, TURNS - 1)
 
     def flush(self) -> None:
         """Begin what waits."""
@@ -39,8 +40,8 @@ class Gathering:
         for begin in waiting:
             begin()
 
-    def _turn(self, left: int) -> None:
+    def _turn(self, loop: asyncio.AbstractEventLoop, left: int) -> None:
         if left:
-            asyncio.get_running_loop().call_soon(self._turn, left - 1)
+            loop.call_soon(self._turn, loop, left - 1)
         else:
             self.flush()

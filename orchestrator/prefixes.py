@@ -38,9 +38,9 @@ def scope_of(tenant: str, user: str) -> str:
     return hashlib.blake2b(named, key=_SECRET, digest_size=16).hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Conversation:
-    """What an arm reads of a query; `size_bytes` of all its contents."""
+    """What an arm reads of a query; nobody changes it."""
 
     scope: str
     messages: tuple[Message, ...]
@@ -48,7 +48,7 @@ class Conversation:
     @property
     def size_bytes(self) -> int:
         """Of all contents."""
-        return sum(len(message.content.encode()) for message in self.messages)
+        return sum([len(message.content.encode()) for message in self.messages])
 
     def chain(self, answer: str = "") -> Chain:
         """Hashes of the beginning up to the end of every whole block, with an answer behind it where there is one.
@@ -57,10 +57,11 @@ class Conversation:
         """
         if not self.scope:
             return ()
-        said = [f"{message.role}\0{message.content}\0{message.extra_json}\1" for message in self.messages]
-        if answer:
-            said.append(f"assistant\0{answer}")
-        data, last, found = "".join(said).encode(), self.scope.encode(), []
+        said = "".join([f"{message.role}\0{message.content}\0{message.extra_json}\1" for message in self.messages])
+        data = (f"{said}assistant\0{answer}" if answer else said).encode()
+        if len(data) < BLOCK_BYTES:
+            return ()
+        last, found = self.scope.encode(), []
         for end in range(BLOCK_BYTES, min(len(data), MAX_BLOCKS * BLOCK_BYTES) + 1, BLOCK_BYTES):
             last = hashlib.blake2b(last + data[end - BLOCK_BYTES : end], digest_size=8).digest()
             found.append(last)
@@ -104,6 +105,8 @@ class Prefixes:
 
     def read(self, chain: Sequence[bytes]) -> None:
         """The arm has read this; the longest unused leaves for it, ends before beginnings."""
+        if not chain:
+            return
         for block in reversed(chain):
             self._known[block] = None
             self._known.move_to_end(block)

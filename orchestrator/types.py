@@ -1,5 +1,7 @@
 """Frozen values that the gateway's rooms exchange. Nothing here knows protobuf, sockets or clocks.
 
+What every request has one of is not frozen, which takes several times as long to make; nobody changes it either.
+
 Units are in the names. An *arm* is one variant of an expert on one node; its name is ``expert:variant@node``.
 """
 
@@ -128,7 +130,7 @@ class Arm:
     tags: frozenset[str] = frozenset()
     residency: Residency | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """``expert:variant@node``."""
         return f"{self.expert}:{self.variant}@{self.node}"

@@ -74,10 +74,8 @@ class TextTrack:
 
     def observe(self, announced: TextProfile, done: Done, *, service_ms: float, together: int = 1) -> None:
         """Take one generation; `together` counts what ran on its node, itself included."""
-        expected = self.profile(announced)
         tokens = (float(done.read_tokens), float(done.completion_tokens))
-        factor = self.factor(together)
-        expected_ms = (HOP_MS + expected.cost_ms(*tokens)) * factor
+        expected_ms = (HOP_MS + self.profile(announced).cost_ms(*tokens)) * self.factor(together)
         self.speed.observe((max(0.0, service_ms) + PAUSE_MS) / (expected_ms + PAUSE_MS))
         # Where vectors were wanted nothing was written.
         if done.finish_reason == "stop" and done.completion_tokens:
@@ -103,7 +101,8 @@ class TextTrack:
 
     def _follow(self, announced: TextProfile) -> None:
         """Make the learned profile of what was learned; most generations move none of it."""
-        ms, j = (None if learned is None else learned.rates for learned in (self._ms, self._j))
+        ms = None if self._ms is None else self._ms.rates
+        j = None if self._j is None else self._j.rates
         told = self._lengths.count >= LENGTHS_FROM
         lengths = (self._lengths.typical, self._lengths.bound) if told else None
         if self._basis != (basis := (ms, j, lengths)):
@@ -143,18 +142,17 @@ def _made(
     lengths: tuple[float, float] | None,
 ) -> TextProfile:
     """The announced profile with the rates and the lengths (typical, high) that generations have shown."""
-    made = announced
+    changed: dict[str, float] = {}
     if ms is not None:
         fixed, prefill, decode = ms
-        overhead_ms = max(0.0, fixed - HOP_MS)
-        made = replace(made, overhead_ms=overhead_ms, prefill_ms_per_token=prefill, decode_ms_per_token=decode)
+        changed.update(overhead_ms=max(0.0, fixed - HOP_MS), prefill_ms_per_token=prefill, decode_ms_per_token=decode)
     if j is not None:
         fixed, prefill, decode = j
-        made = replace(made, overhead_j=fixed, prefill_j_per_token=prefill, decode_j_per_token=decode)
+        changed.update(overhead_j=fixed, prefill_j_per_token=prefill, decode_j_per_token=decode)
     if lengths is not None:
         typical, high = lengths
-        made = replace(made, completion_tokens=max(1.0, typical), completion_p95_tokens=max(1.0, high))
-    return made
+        changed.update(completion_tokens=max(1.0, typical), completion_p95_tokens=max(1.0, high))
+    return TextProfile(**(vars(announced) | changed))
 
 
 def _stretched(expected_ms: float, factor: float) -> float:
