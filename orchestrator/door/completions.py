@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -45,13 +45,13 @@ class Completions:
         self._max_deadline_s = max_deadline_s
         self._cache = cache
 
-    async def chat(self, exchange: Exchange) -> None:
-        """`POST /v1/chat/completions`."""
-        await self._answer(exchange, chat=True)
+    def chat(self, exchange: Exchange) -> Awaitable[None]:
+        """`POST /v1/chat/completions`, once this is awaited."""
+        return self._answer(exchange, chat=True)
 
-    async def completion(self, exchange: Exchange) -> None:
-        """`POST /v1/completions`."""
-        await self._answer(exchange, chat=False)
+    def completion(self, exchange: Exchange) -> Awaitable[None]:
+        """`POST /v1/completions`, once this is awaited."""
+        return self._answer(exchange, chat=False)
 
     async def _answer(self, exchange: Exchange, *, chat: bool) -> None:
         exchange.check_json()
