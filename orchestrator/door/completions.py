@@ -14,6 +14,7 @@ from orchestrator.door.cache import AnswerCache, answer_key, is_fixed
 from orchestrator.door.choices import queries, side_by_side
 from orchestrator.door.chunks import DONE, Chunks, stream_headers
 from orchestrator.door.exchange import Exchange, dump
+from orchestrator.door.head import ID_HEADERS
 from orchestrator.door.strict import parse, refuse_not_finite
 from orchestrator.gateway.accounts import Payer, TextReply
 from orchestrator.gateway.explaining import explain
@@ -24,9 +25,6 @@ from orchestrator.gateway.several import together
 from orchestrator.ledger.spenders import fingerprint
 from orchestrator.types import Delta, TextQuery
 
-# Headers that are part of what was asked: the same id with others is another request.
-ASKING_HEADERS = ("x-edgewise-", "x-slo-", "x-litellm-timeout")
-ID_HEADERS = ("x-edgewise-request-id", "idempotency-key")
 REPLAYED = {"x-edgewise-replayed": "true", "x-energy-joules": "0", "x-energy-method": "measured:replayed"}
 CACHED = {"x-edgewise-cache": "hit", "x-energy-joules": "0", "x-energy-method": "measured:cached"}
 
@@ -79,7 +77,7 @@ class Completions:
             return None
         if "no-store" in exchange.headers.get("cache-control", ""):
             return None
-        if any(exchange.headers.get(name) for name in ID_HEADERS):
+        if _has_id(exchange):
             return None
         arms = (state.arm for state in self._service.fleet.board.arms(asked.query.task.name))
         return answer_key(caller.get().spender.tenant, exchange.scope["path"], _said(exchange, body), arms)
@@ -102,7 +100,7 @@ class Completions:
         """What a request is read against."""
         fleet = self._service.fleet
         tenant = caller.get().spender.tenant
-        return Setting(exchange.headers, fleet.tasks, self._task_of, self._max_deadline_s, tenant)
+        return Setting(exchange.head.asking, fleet.tasks, self._task_of, self._max_deadline_s, tenant)
 
     def _task_of(self, expert: str) -> str | None:
         tasks = self._service.fleet.tasks
@@ -115,8 +113,7 @@ class Completions:
     async def _claim(self, exchange: Exchange, body: dict[str, Any], asked: Asked) -> Payer | bytes:
         """Who pays; or what was answered before, where the client chose the id and has had an answer."""
         spender = caller.get().spender
-        headers = exchange.headers
-        if not any(headers.get(name) for name in ID_HEADERS):
+        if not _has_id(exchange):
             return Payer(spender)
         mark = fingerprint(spender.tenant, exchange.scope["path"], _said(exchange, body))
         taken = await self._service.till.ledger.claim(
@@ -163,8 +160,13 @@ class Completions:
         return side_by_side(queries(asked.query, asked.n), lambda query: self._generate(asked, query, payer))
 
     async def _whole(self, exchange: Exchange, asked: Asked, payer: Payer, key: bytes | None) -> None:
-        replies = await self._replies(asked, payer)
-        whole = together(replies)
+        if asked.n == 1 and asked.query.samples == 1:
+            # The usual case, without pieces and without a task of its own.
+            whole = await self._service.complete(asked.query, payer, encode=self._encode(asked, payer))
+            replies = [whole]
+        else:
+            replies = await self._replies(asked, payer)
+            whole = together(replies)
         await self._service.admission.aside()
         document = self._document(asked, whole)
         if asked.n > 1:
@@ -176,9 +178,7 @@ class Completions:
         await exchange.reply_json(200, document, self._headers(whole))
 
     async def _replies(self, asked: Asked, payer: Payer) -> list[TextReply]:
-        if asked.n == 1 and asked.query.samples == 1:
-            # The usual case, without pieces and without a task of its own.
-            return [await self._service.complete(asked.query, payer, encode=self._encode(asked, payer))]
+        """Of a request that is asked several times."""
         if asked.n == 1:
             async with aclosing(self._generate(asked, asked.query, payer)) as pieces:  # type: ignore[type-var]
                 return [piece async for piece in pieces if isinstance(piece, TextReply)]
@@ -219,13 +219,16 @@ class Completions:
         await exchange.write(chunks.end(replies * copies, self._extra(asked, replies[0])))
 
 
+def _has_id(exchange: Exchange) -> bool:
+    """Whether the client chose an id."""
+    asking = exchange.head.asking
+    return bool(asking) and any(asking.get(name) for name in ID_HEADERS)
+
+
 def _said(exchange: Exchange, body: dict[str, Any]) -> bytes:
     """Everything that was asked, but for how it is to be sent, in one form."""
-    said = {
-        name: value
-        for name, value in exchange.headers.items()
-        if name.startswith(ASKING_HEADERS) and name not in ID_HEADERS
-    }
+    # Headers that are part of what was asked: the same id with others is another request.
+    said = {name: value for name, value in exchange.head.asking.items() if name not in ID_HEADERS}
     what = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
     return json.dumps([what, said], sort_keys=True).encode()
 
