@@ -74,7 +74,7 @@ class Tensors:
         # Triton's client names no type. A browser's page cannot leave its origin out, nor add our header unasked.
         if JSON_LENGTH not in exchange.headers and "origin" in exchange.headers:
             exchange.check_json()
-        body, finite = parse(head)
+        body, finite = parse(head, numbers=True)
         query, fields = self._query(exchange, body, tail)
         refuse_not_finite(finite)
         await exchange.attended(self._answer(exchange, query, fields))

@@ -18,16 +18,19 @@ LARGE = 2.0**63
 NUMBERS = frozenset({int, float})
 
 
-def parse(data: bytes) -> tuple[dict[str, Any], bool]:
+def parse(data: bytes, *, numbers: bool = False) -> tuple[dict[str, Any], bool]:
     """The object that a body holds, and whether all of its numbers are finite.
 
     NaN, Infinity and 1e999 are let through so that whoever reads a field can say which one is wrong; where the second
     value is False the request must be refused in any case.
 
+    Args:
+        numbers: Whether it may hold many numbers: a reader is tried first that takes those faster, and texts slower.
+
     Raises:
         RequestError: MALFORMED_MESSAGE, DUPLICATE_KEY, INVALID_TEXT.
     """
-    quick = _quick(data)
+    quick = _quick(data) if numbers else None
     if quick is not None:
         return quick, True
     try:
@@ -101,6 +104,7 @@ class _Reader:
         self._decoder = json.JSONDecoder(
             object_pairs_hook=self._pairs, parse_constant=self._constant, parse_float=self._number
         )
+        self._scan = self._decoder.scan_once
 
     def read(self, text: str) -> tuple[Any, bool]:
         """What a text holds, and whether all of its numbers are finite."""
@@ -108,7 +112,10 @@ class _Reader:
         if not text.startswith("{"):
             return self._decoder.decode(text), self._finite
         # The usual body needs no search for its first character, and seldom one behind its last.
-        value, end = self._decoder.raw_decode(text)
+        try:
+            value, end = self._scan(text, 0)
+        except StopIteration:
+            raise ValueError("a value is missing") from None
         if end != len(text) and text[end:].strip(SPACE):
             raise ValueError("something follows the object")
         return value, self._finite
