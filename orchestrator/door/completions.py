@@ -13,7 +13,7 @@ from orchestrator.door.asking import Asked, Setting, chat_request, completion_re
 from orchestrator.door.cache import AnswerCache, answer_key, is_fixed
 from orchestrator.door.choices import queries, side_by_side
 from orchestrator.door.chunks import DONE, Chunks, stream_headers
-from orchestrator.door.exchange import Exchange, dump
+from orchestrator.door.exchange import Exchange, Work, dump
 from orchestrator.door.head import ID_HEADERS
 from orchestrator.door.strict import parse, refuse_not_finite
 from orchestrator.gateway.accounts import Payer, TextReply
@@ -43,37 +43,36 @@ class Completions:
         self._max_deadline_s = max_deadline_s
         self._cache = cache
 
-    def chat(self, exchange: Exchange) -> Awaitable[None]:
-        """`POST /v1/chat/completions`, once this is awaited."""
-        return self._answer(exchange, chat=True)
+    def chat(self, exchange: Exchange) -> Awaitable[Work | None]:
+        """`POST /v1/chat/completions`, once this is awaited; see `orchestrator.door.exchange.Handler`."""
+        return self._read(exchange, chat_request)
 
-    def completion(self, exchange: Exchange) -> Awaitable[None]:
-        """`POST /v1/completions`, once this is awaited."""
-        return self._answer(exchange, chat=False)
+    def completion(self, exchange: Exchange) -> Awaitable[Work | None]:
+        """`POST /v1/completions`, in the same way."""
+        return self._read(exchange, completion_request)
 
-    async def _answer(self, exchange: Exchange, *, chat: bool) -> None:
+    async def _read(self, exchange: Exchange, read: Callable[[dict[str, Any], Setting], Asked]) -> Work | None:
+        """The work of the reply; None where what was answered before is the reply."""
         exchange.check_json()
         body, finite = parse(await exchange.body())
         await self._service.admission.aside()
-        read = chat_request if chat else completion_request
         asked = read(body, self.setting(exchange))
         refuse_not_finite(finite)
-        key = self._key(exchange, body, asked)
+        key = None if self._cache is None else self._key(exchange, body, asked)
         if key is not None and (kept := self._kept(exchange, key, asked)) is not None:
             await _replay(exchange, kept, asked, CACHED)
-            return
-        payer = await self._claim(exchange, body, asked)
+            return None
+        payer = await self._claim(exchange, body, asked) if _has_id(exchange) else Payer(caller.get().spender)
         if isinstance(payer, bytes):
             await _replay(exchange, json.loads(payer), asked, REPLAYED)
-            return
-        work = self._stream(exchange, asked, payer, key) if asked.stream else self._whole(exchange, asked, payer, key)
-        await exchange.attended(work)
+            return None
+        return self._stream(exchange, asked, payer, key) if asked.stream else self._whole(exchange, asked, payer, key)
 
     # ---- answers that are given again
 
     def _key(self, exchange: Exchange, body: dict[str, Any], asked: Asked) -> bytes | None:
         """Where an answer to this is kept; None where it is none that may be given again."""
-        if self._cache is None or not is_fixed(asked.query) or asked.n > 1 or asked.query.samples > 1 or asked.explain:
+        if not is_fixed(asked.query) or asked.n > 1 or asked.query.samples > 1 or asked.explain:
             return None
         if "no-store" in exchange.headers.get("cache-control", ""):
             return None
@@ -111,10 +110,8 @@ class Completions:
         return None
 
     async def _claim(self, exchange: Exchange, body: dict[str, Any], asked: Asked) -> Payer | bytes:
-        """Who pays; or what was answered before, where the client chose the id and has had an answer."""
+        """Who pays for a request whose id the client chose; or what was answered, where there was an answer to it."""
         spender = caller.get().spender
-        if not _has_id(exchange):
-            return Payer(spender)
         mark = fingerprint(spender.tenant, exchange.scope["path"], _said(exchange, body))
         taken = await self._service.till.ledger.claim(
             spender, asked.query.request_id, fingerprint=mark, deadline_s=asked.query.deadline_s

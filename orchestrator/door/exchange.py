@@ -164,7 +164,7 @@ class Exchange:
         """Send a whole reply in JSON, once this is awaited."""
         return self.reply(status, dump(value), headers=headers)
 
-    def attended(self, work: Coroutine[Any, Any, None]) -> Awaitable[None]:
+    def attended(self, work: Work) -> Awaitable[None]:
         """The work of the reply, to be awaited; cancelled as soon as the client is gone."""
         if self._turn is None:
             return self._watched(work)
@@ -179,7 +179,7 @@ class Exchange:
         self._turn.attend(False)
         return self._turn.cancelled
 
-    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _watched(self, work: Work) -> None:
         doing = asyncio.ensure_future(work)
         watching = asyncio.ensure_future(self._gone())
         try:
@@ -206,7 +206,9 @@ def dump(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-Handler = Callable[[Exchange], Awaitable[None]]
+# Makes the reply, or gives the work that makes it, to be done for as long as the client is there.
+Work = Coroutine[Any, Any, None]
+Handler = Callable[[Exchange], Awaitable[Work | None]]
 Problem = Callable[[EdgewiseError], tuple[int, Any, dict[str, str]]]
 
 
@@ -215,7 +217,7 @@ class Endpoint:
 
     Args:
         method: The only one allowed.
-        handle: Makes the reply.
+        handle: See `Handler`.
         problem: Status, body and headers of an error.
         limit_bytes: Most bytes of a body.
     """
@@ -232,7 +234,9 @@ class Endpoint:
         try:
             if scope["method"] not in self._methods:
                 raise RequestError("METHOD_NOT_ALLOWED", f"This path takes {self._methods[0]} only.")
-            await self._handle(exchange)
+            work = await self._handle(exchange)
+            if work is not None:
+                await exchange.attended(work)
         except ClientGone:
             return
         except asyncio.CancelledError:

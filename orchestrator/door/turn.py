@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -44,6 +45,12 @@ class Link(Protocol):
     def cancel(self) -> None:
         """Cancel whoever answers."""
         ...
+
+
+@lru_cache(maxsize=256)
+def _lines(names: tuple[str, ...]) -> str:
+    """Headers of these names; a `%s` for each value."""
+    return "".join([f"{name.replace('%', '%%')}: %s\r\n" for name in names])
 
 
 class Turn:
@@ -174,7 +181,7 @@ class Turn:
 
     async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """A whole reply at once; the length of its body is told here."""
-        told = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        told = _lines(tuple(headers)) % tuple(headers.values())
         if told.count("\r") != len(headers) or told.count("\n") != len(headers):
             lines = [f"{name}: {value}".replace("\r", " ").replace("\n", " ") for name, value in headers.items()]
             told = "\r\n".join([*lines, ""])
