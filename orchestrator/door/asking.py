@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from orchestrator.door.allowance import AUTO, Allowance, from_body, from_headers, from_model
 from orchestrator.door.choices import MAX_CHOICES
@@ -50,13 +50,19 @@ PARAMETERS = frozenset(
         "top_logprobs",
     }
 )
+# Fields of our own and others that few requests have.
+SELDOM = frozenset(
+    ("allowed_nodes", "budget", "explain", "fusion", "n", "plugins", "required_tags", "stream_options", "user")
+)
 AS_USUAL = GenerationParameters(max_tokens=requests.DEFAULT_MAX_TOKENS)
 NAME_HEADERS = {"allowed_nodes": "x-edgewise-allowed-nodes", "required_tags": "x-edgewise-required-tags"}
 NO_NAMES: frozenset[str] = frozenset()
+NO_NEEDS: frozenset[str] = frozenset()
+# See `_fusion`.
+AS_PLANNED = (FusionChoice.AUTO, 0, False, 1)
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """A text query and how its answer is wanted.
 
     Args:
@@ -76,12 +82,11 @@ class Asked:
     n: int = 1
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """What a request is read against.
 
     Args:
-        headers: Of the request, names in lower case.
+        headers: Those of the request that are part of what is asked, names in lower case.
         tasks: Those that nodes serve.
         task_of: Task of a text expert, None for a name that is none.
         max_deadline_s: The longest that a request may take.
@@ -146,22 +151,21 @@ def embeddings_request(body: Mapping[str, Any], setting: Setting) -> TextQuery:
 
 
 def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, chat: bool) -> Asked:
-    if not REFUSED.isdisjoint(fields.value):
+    said, headers = fields.value, setting.headers
+    # Most requests say nothing but who is to answer, what was said, and how long and how freely to answer.
+    plain = not headers and SELDOM.isdisjoint(said)
+    if not REFUSED.isdisjoint(said):
         _refuse_not_carried(fields)
-    expert, named = from_model(fields.text("model", most_chars=256) or AUTO)
-    allowance = from_body(fields.inner("budget")).over(from_headers(setting.headers)).over(named)
-    parameters = AS_USUAL if PARAMETERS.isdisjoint(fields.value) else _parameters(fields, chat=chat)
-    fusion, max_experts, continue_on_loss, samples = _fusion(fields)
-    user = fields.text("user") or ""
-    needs = requests.capabilities_needed(parameters)
-    for message in messages:
-        if _has_images(message):
-            needs |= {"images"}
-        if _has_tools(message):
-            needs |= {"tools"}
-    stream, n = fields.flag("stream"), _n(fields, setting)
+    expert, allowance = from_model(fields.text("model", most_chars=256) or AUTO)
+    if not plain:
+        allowance = from_body(fields.inner("budget")).over(from_headers(headers)).over(allowance)
+    parameters = AS_USUAL if PARAMETERS.isdisjoint(said) else _parameters(fields, chat=chat)
+    fusion, max_experts, continue_on_loss, samples = AS_PLANNED if plain else _fusion(fields)
+    user = "" if plain else fields.text("user") or ""
+    needs = _needs(messages, parameters)
+    stream, n = fields.flag("stream"), 1 if plain else _n(fields, setting)
     query = TextQuery(
-        request_id=requests.request_id(_request_id(setting.headers)),
+        request_id=requests.request_id(_request_id(headers)),
         task=_task(fields, expert, setting),
         expert=expert,
         messages=messages,
@@ -172,19 +176,32 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
         max_experts=max_experts,
         continue_on_loss=continue_on_loss,
         needs=needs,
-        allowed_nodes=_names(fields, setting, "allowed_nodes", requests.MAX_NODES),
-        required_tags=_names(fields, setting, "required_tags", requests.MAX_TAGS),
+        allowed_nodes=NO_NAMES if plain else _names(fields, setting, "allowed_nodes", requests.MAX_NODES),
+        required_tags=NO_NAMES if plain else _names(fields, setting, "required_tags", requests.MAX_TAGS),
         max_ttft_ms=allowance.max_ttft_ms,
         max_tpot_ms=allowance.max_tpot_ms,
         whole=not stream,
         user=user,
         prefix_scope=scope_of(setting.tenant, user),
     )
+    if plain:
+        return Asked(query, chat, stream, include_usage=False, explain=False)
     if samples > 1:
-        query = sampled(query, samples, once=n == 1 and not _request_id(setting.headers))
+        query = sampled(query, samples, once=n == 1 and not _request_id(headers))
     options = fields.inner("stream_options")
     include_usage = options is not None and options.flag("include_usage")
     return Asked(query, chat, stream, include_usage, fields.flag("explain"), n)
+
+
+def _needs(messages: tuple[Message, ...], parameters: GenerationParameters) -> frozenset[str]:
+    """What an arm must be able to do."""
+    needs = NO_NEEDS if parameters is AS_USUAL else requests.capabilities_needed(parameters)
+    for message in messages:
+        if message.extra_json and _has_images(message):
+            needs |= {"images"}
+        if _has_tools(message):
+            needs |= {"tools"}
+    return needs
 
 
 def _n(fields: Fields, setting: Setting) -> int:
@@ -203,7 +220,7 @@ def _refuse_not_carried(fields: Fields) -> None:
 
 
 def _request_id(headers: Mapping[str, str]) -> str:
-    return headers.get("x-edgewise-request-id") or headers.get("idempotency-key") or ""
+    return (headers.get("x-edgewise-request-id") or headers.get("idempotency-key") or "") if headers else ""
 
 
 def _task(fields: Fields, expert: str | None, setting: Setting) -> Task:
@@ -318,10 +335,11 @@ def _messages(fields: Fields) -> tuple[Message, ...]:
     given = fields.array("messages", requests.MAX_MESSAGES)
     if not given:
         raise RequestError("FIELD_REQUIRED", "messages must hold at least one message.", field="messages")
-    messages = tuple(_message(fields, number, one) for number, one in enumerate(given))
-    if not any(message.content or message.extra_json for message in messages):
-        raise RequestError("INVALID_TEXT", "messages must say something.", field="messages")
-    return messages
+    messages = tuple([_message(fields, number, one) for number, one in enumerate(given)])
+    for message in messages:
+        if message.content or message.extra_json:
+            return messages
+    raise RequestError("INVALID_TEXT", "messages must say something.", field="messages")
 
 
 def _message(fields: Fields, number: int, given: Any) -> Message:

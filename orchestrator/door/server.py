@@ -13,7 +13,6 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,6 +20,7 @@ import httptools
 import structlog
 
 from orchestrator.abreast import Gathering
+from orchestrator.door.head import Head, Repeated, repeated
 from orchestrator.door.turn import HIGH_WATER, REASONS, Turn
 
 HEAD_S, IDLE_S, GRACE_S, PART_S = 5.0, 75.0, 1.0, 1.0
@@ -91,10 +91,16 @@ class _Connection(asyncio.Protocol):
         self._exchange: Turn | None = None
         self._queue: deque[Turn] = deque()
         self._coming: Turn | None = None
-        self._ending = self._deaf = False
+        # The head that came last, where a further request with it need not be parsed.
+        self._repeated: Repeated | None = None
+        # Whether the connection ends after what is under way, and whether its client does not take what was sent.
+        self.ending = self.full = False
+        self._deaf = False
         self._writable = asyncio.Event()
         self._writable.set()
         self.on_message_begin()
+        # Whether the parser waits for the first byte of a message.
+        self._between = True
 
     # ---- the transport's side
 
@@ -113,12 +119,19 @@ class _Connection(asyncio.Protocol):
         self._due_s = None
         if self._timer is not None:
             self._timer.cancel()
-        self._writable.set()
+        self.resume_writing()
         if self._exchange is not None:
             self._exchange.gone()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
+            return
+        between, known = self._between, self._repeated
+        if between and known is not None and (found := known.split(data)) is not None:
+            digits, body = found
+            self._head_bytes = 0
+            if not self._take(Turn(self, known.scope(digits), known.head, keeps=True, body=body)):
+                self._fail(400)
             return
         self._head_bytes += len(data)
         try:
@@ -130,16 +143,20 @@ class _Connection(asyncio.Protocol):
         else:
             if self._coming is None and self._head_bytes > MAX_HEAD_BYTES:
                 self._fail(431)
+            elif between and self._between and self._plain is not None:
+                self._repeated, self._plain = repeated(data, self._plain.scope, self._plain.head), None
 
     def pause_writing(self) -> None:
+        self.full = True
         self._writable.clear()
 
     def resume_writing(self) -> None:
+        self.full = False
         self._writable.set()
 
     def _fail(self, status: int) -> None:
         """What comes is no HTTP: said at once where nothing is under way, else the connection ends afterwards."""
-        self._deaf = self._ending = True
+        self._deaf = self.ending = True
         current = self._exchange
         if current is None:
             self._refuse(status)
@@ -152,6 +169,8 @@ class _Connection(asyncio.Protocol):
     # ---- the parser's side
 
     def on_message_begin(self) -> None:
+        self._between = False
+        self._plain: Turn | None = None
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
@@ -171,22 +190,31 @@ class _Connection(asyncio.Protocol):
         # Two ways to say where a body ends are one too many, as are two lengths.
         if (b"transfer-encoding" in names and b"content-length" in names) or names.count(b"content-length") > 1:
             raise _Refused(400)
-        self._due_s = None
         # Afterwards the parser has forgotten what the head said of it.
-        keeps = bool(self._parser.should_keep_alive())
-        self._coming = Turn(self, self._scope(), keeps=keeps, expects=b"expect" in names)
-        if self._exchange is None:
-            self._begin(self._coming)
-        elif len(self._queue) < MAX_AHEAD:
-            self._queue.append(self._coming)
-        else:
+        keeps, expects = bool(self._parser.should_keep_alive()), b"expect" in names
+        self._coming = Turn(self, self._scope(), Head(self._headers), keeps=keeps, expects=expects)
+        if keeps and not expects:
+            self._plain = self._coming
+        if not self._take(self._coming):
             raise _Refused(400)
+
+    def _take(self, coming: Turn) -> bool:
+        """Begin a request whose head is here, or let it wait for those before it; False where too many wait."""
+        self._due_s = None
+        if self._exchange is None:
+            self._begin(coming)
+        elif len(self._queue) < MAX_AHEAD:
+            self._queue.append(coming)
+        else:
+            return False
+        return True
 
     def on_body(self, body: bytes) -> None:
         if self._coming is not None:
             self._coming.take(body)
 
     def on_message_complete(self) -> None:
+        self._between = True
         coming, self._coming = self._coming, None
         if coming is not None:
             coming.complete()
@@ -214,12 +242,12 @@ class _Connection(asyncio.Protocol):
 
     def _begin(self, exchange: Turn) -> None:
         self._exchange = exchange
-        self._server.gathering.take(partial(self._start, exchange), alone=not self._server.answering)
+        self._server.gathering.take(self._start, alone=not self._server.answering)
 
-    def _start(self, exchange: Turn) -> None:
+    def _start(self) -> None:
         # What has turned out to be no HTTP meanwhile was refused.
-        if self._exchange is exchange:
-            self.task = self._loop.create_task(self._answer(exchange))
+        if self._exchange is not None:
+            self.task = self._loop.create_task(self._answer(self._exchange))
 
     async def _answer(self, exchange: Turn) -> None:
         self._server.answering += 1
@@ -246,23 +274,20 @@ class _Connection(asyncio.Protocol):
         self._exchange = self.task = None
         if not exchange.received:
             self._part()
-        elif not exchange.keeps or (self._ending and not self._queue):
+        elif not exchange.keeps or (self.ending and not self._queue):
             self._transport.close()
         elif self._queue:
             self._begin(self._queue.popleft())
         else:
             self._wait(IDLE_S)
 
-    @property
-    def ending(self) -> bool:
-        """Whether the connection ends after what is under way."""
-        return self._ending
-
-    async def write(self, data: bytes) -> None:
-        """Send; waits while the client does not take what was sent before."""
+    def write(self, data: bytes) -> None:
+        """Send."""
         self._transport.write(data)
-        if not self._writable.is_set():
-            await self._writable.wait()
+
+    async def drained(self) -> None:
+        """Wait while the client does not take what was sent before."""
+        await self._writable.wait()
 
     def hold(self, held: bool) -> None:
         """Stop reading, or go on."""
@@ -277,7 +302,7 @@ class _Connection(asyncio.Protocol):
 
     def end_when_idle(self) -> None:
         """Close now, or after the request that is under way."""
-        self._ending = True
+        self.ending = True
         if self._exchange is None and self._transport is not None:
             self._transport.close()
 

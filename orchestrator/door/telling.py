@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -16,7 +17,7 @@ from orchestrator.routing.alone import verdict
 from orchestrator.types import AttemptRecord, Energy, Provenance, RoutingRecord, Timings
 
 J_PER_KWH = 3.6e6
-
+SERVER_TIMING = "gate;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f, fuse;dur=%.3f, total;dur=%.3f"
 
 # Of an answer that was given before.
 NO_ENERGY: Mapping[str, Any] = {
@@ -44,7 +45,7 @@ def energy_block(energy: Energy, attempts: Iterable[AttemptRecord], duration_ms:
         "duration_seconds": duration_s,
         "attribution_method": energy.share or energy.method,
         "attribution_ratio": None,
-        "source": energy.provenance.value,
+        "source": energy.provenance._value_,
         "idle_joules": energy.idle_j,
         "uncertainty_joules": energy.uncertainty_j if known else None,
         "nodes": _nodes(attempts),
@@ -55,9 +56,13 @@ def _nodes(attempts: Iterable[AttemptRecord]) -> list[dict[str, Any]]:
     shares: dict[str, dict[str, Any]] = {}
     for attempt in attempts:
         node = attempt.arm.rpartition("@")[2]
-        share = shares.setdefault(node, {"node": node, "joules": 0.0, "method": attempt.energy.method})
         joules = attempt.energy.energy_j
-        share["joules"] = None if share["joules"] is None or math.isnan(joules) else share["joules"] + joules
+        told = None if math.isnan(joules) else joules
+        share = shares.get(node)
+        if share is None:
+            shares[node] = {"node": node, "joules": told, "method": attempt.energy.method}
+        else:
+            share["joules"] = None if told is None or share["joules"] is None else share["joules"] + told
     return list(shares.values())
 
 
@@ -66,7 +71,7 @@ def routing_block(routing: RoutingRecord, *, stopped_by: str = "") -> dict[str, 
     certificate = routing.certificate
     return {
         "experts": [_expert_at(attempt.arm) for attempt in routing.attempts],
-        "fusion": routing.fusion.value,
+        "fusion": routing.fusion._value_,
         "predicted": {"joules": _finite(routing.predicted_energy_j), "ms": _finite(routing.predicted_ms)},
         "bound": {"joules": _finite(routing.bound_energy_j), "ms": _finite(routing.bound_ms)},
         "budget_met": routing.budget_met,
@@ -81,6 +86,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+@lru_cache(maxsize=4096)
 def _expert_at(arm: str) -> str:
     """``expert@node`` of ``expert:variant@node``."""
     return arm.partition(":")[0] + "@" + arm.rpartition("@")[2]
@@ -103,16 +109,14 @@ def cost_headers(energy: Energy, routing: RoutingRecord, timings: Timings, *, pr
     """Headers of a reply that is complete."""
     known = energy.provenance is not Provenance.UNMEASURED
     return {
-        "x-edgewise-experts": ",".join(_expert_at(attempt.arm) for attempt in routing.attempts),
-        "x-edgewise-fusion": routing.fusion.value,
+        "x-edgewise-experts": ",".join([_expert_at(attempt.arm) for attempt in routing.attempts]),
+        "x-edgewise-fusion": routing.fusion._value_,
         "x-edgewise-policy": profile,
         "x-edgewise-certificate": f"{routing.certificate.status};gap={routing.certificate.gap:.6g}",
         "x-energy-joules": f"{energy.energy_j:.9g}" if known else "unmeasured",
-        "x-energy-method": f"{energy.provenance.value}:{energy.method}",
-        "server-timing": (
-            f"gate;dur={timings.route_ms:.3f}, queue;dur={timings.wait_ms:.3f}, infer;dur={timings.infer_ms:.3f}, "
-            f"fuse;dur={timings.fuse_ms:.3f}, total;dur={timings.total_ms:.3f}"
-        ),
+        "x-energy-method": f"{energy.provenance._value_}:{energy.method}",
+        "server-timing": SERVER_TIMING
+        % (timings.route_ms, timings.wait_ms, timings.infer_ms, timings.fuse_ms, timings.total_ms),
     }
 
 
@@ -137,9 +141,11 @@ def finish_reason(reply: TextReply) -> str:
 def cost_blocks(reply: TextReply) -> dict[str, Any]:
     """The `energy` and `routing` blocks of a text."""
     stopped_by = "budget" if reply.end.finish_reason == "budget" else ""
+    routing = routing_block(reply.routing, stopped_by=stopped_by)
+    routing["actual"] = _actual(reply.timings)
     return {
         "energy": energy_block(reply.energy, reply.routing.attempts, reply.timings.total_ms),
-        "routing": {**routing_block(reply.routing, stopped_by=stopped_by), "actual": _actual(reply.timings)},
+        "routing": routing,
     }
 
 
