@@ -223,14 +223,14 @@ class Trial:
         self._started_s = time.monotonic()
         self._wait_ms = self._load_ms = 0.0
         self._ahead: Ahead | None = None
-        self._service_ms = figures.service_ms_n.item(n)
-        self.bound_ms = figures.service_bound_ms_n.item(n)
+        self._service_ms = float(figures.service_ms_n[n])
+        self.bound_ms = float(figures.service_bound_ms_n[n])
         if board.loaded:
             self._wait_ms, self._load_ms = board.wait_ms_n.item(n), board.load_ms_n.item(n)
             self.bound_ms += board.wait_bound_ms_n.item(n)
             self._ahead = board.ahead(n)
         self._predicted_ms = self._wait_ms + self._service_ms
-        self._predicted_j = figures.energy_j_n.item(n)
+        self._predicted_j = float(figures.energy_j_n[n])
         self._pending: Pending | None = None
         self._held_ms: float | None = None
 

@@ -314,7 +314,7 @@ class TextRunner:
     def _ask(self, course: Course, query: TextQuery, index: int, *, stage: int, share_j: float) -> tuple[Ask, int]:
         """What is asked of an arm, and the tokens that it may make."""
         arm, figures = self._board.states[index].arm, course.figures
-        prompt_tokens = figures.prompt_tokens_n.item(index)
+        prompt_tokens = figures.prompt_tokens_n[index]
         cap = affordable_tokens(self._board, index, allowed_j=share_j, prompt_tokens=prompt_tokens)
         tokens = int(min(query.parameters.max_tokens, cap))
         ask = Ask(
