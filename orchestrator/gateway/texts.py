@@ -103,11 +103,11 @@ def _capable(query: TextQuery, arms: list[ArmState]) -> list[ArmState]:
 def _roomy(query: TextQuery, figures: TextFigures, arms: Sequence[ArmState]) -> Sequence[ArmState]:
     """Those of these arms that the prompt fits; the same sequence where it fits all."""
     share = _longest_share(query) if query.parameters.embed else 1.0
-    short = set[int]()
+    short: list[int] = []
     for state in arms:
         room = state.arm.text.context_tokens if state.arm.text else 0
         if room and not figures.prompt_tokens_n[state.index] * share < room:
-            short.add(state.index)
+            short.append(state.index)
     if not short:
         return arms
     fitting = [state for state in arms if state.index not in short]
@@ -153,7 +153,10 @@ def _quick(query: TextQuery, figures: TextFigures, arms: Sequence[ArmState]) -> 
 
 def most_tokens(query: TextQuery) -> int:
     """Tokens that a query can cost at most: no tokenizer makes more than one of a byte."""
-    return query.parameters.max_tokens + sum(len(message.content.encode()) + 8 for message in query.messages)
+    most = query.parameters.max_tokens
+    for message in query.messages:
+        most += len(message.content.encode()) + 8
+    return most
 
 
 def features(query: TextQuery) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:

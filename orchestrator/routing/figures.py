@@ -146,7 +146,8 @@ class Pricer:
         figures.prompt_tokens_n[n], figures.cached_tokens_n[n] = tokens, cached
         own_ms, own_j = terms.profile.cost(tokens - cached, mean)
         most_ms, most_j = terms.profile.cost(tokens * TOKENS_MARGIN, high)
-        together = track.factor(1 + terms.load.pending)
+        pending = terms.load.pending
+        together = track.factor(1 + pending) if pending else 1.0
         figures.service_ms_n[n] = ms = track.typically_ms((HOP_MS + own_ms) * together)
         figures.service_bound_ms_n[n] = max(track.at_most_ms((HOP_MS + most_ms) * together), ms)
         # What nobody measures counts as 0 joules and is promised to nobody, as on the board.
