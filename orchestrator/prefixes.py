@@ -62,7 +62,10 @@ class Conversation(NamedTuple):
         said = [f"{message.role}\0{message.content}\0{message.extra_json}\1" for message in self.messages]
         if answer:
             said.append(f"assistant\0{answer}")
-        data, last, found = "".join(said).encode(), self.scope.encode(), []
+        data = "".join(said).encode()
+        if len(data) < BLOCK_BYTES:
+            return ()
+        last, found = self.scope.encode(), []
         for end in range(BLOCK_BYTES, min(len(data), MAX_BLOCKS * BLOCK_BYTES) + 1, BLOCK_BYTES):
             last = hashlib.blake2b(last + data[end - BLOCK_BYTES : end], digest_size=8).digest()
             found.append(last)

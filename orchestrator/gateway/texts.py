@@ -24,6 +24,7 @@ from orchestrator.routing.text_figures import TextFigures
 from orchestrator.types import Arm, Done, TextQuery
 
 EMBEDDINGS = "embeddings"
+_BYTE: np.dtype[np.uint8] = np.dtype(np.uint8)
 # Prices the plan in force for one query.
 Shape = Callable[[Standing, ArmBoard], Standing]
 
@@ -161,7 +162,7 @@ def most_tokens(query: TextQuery) -> int:
 
 def features(query: TextQuery) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     """What the gate reads."""
-    return np.frombuffer(query.prompt.encode(), dtype=np.uint8)
+    return np.frombuffer(query.prompt.encode(), _BYTE)
 
 
 def as_told(_expert: str, done: Done) -> float | None:

@@ -52,14 +52,16 @@ class LoneTable(RouteTable):
         service_ms_n, service_bound_ms_n = figures.service_ms_n, figures.service_bound_ms_n
         # A queue that is full is closed for ever.
         most_ms = sys.float_info.max if admitted else 0.0
-        costs, takes = [], []
+        joules, most_joules, typical_ms, bound_ms, takes = [], [], [], [], []
         for n in self._arms:
             busy = figures.busy_n[n]
-            typical_ms, bound_ms = service_ms_n[n] + busy.wait_ms, service_bound_ms_n[n] + busy.wait_bound_ms
-            costs.append((energy_j_n[n], energy_bound_j_n[n], typical_ms, bound_ms))
+            joules.append(energy_j_n[n])
+            most_joules.append(energy_bound_j_n[n])
+            typical_ms.append(service_ms_n[n] + busy.wait_ms)
+            bound_ms.append(service_bound_ms_n[n] + busy.wait_bound_ms)
             takes.append(busy.available and busy.closed_ms <= most_ms)
         available_r = np.array(takes, dtype=bool)
-        energy_r, energy_bound_r, latency_r, latency_bound_r = np.array(costs, dtype=np.float64).reshape(-1, 4).T
+        energy_r, energy_bound_r, latency_r, latency_bound_r = np.array((joules, most_joules, typical_ms, bound_ms))
         return Offer(
             self._quality(estimate.quality_r),
             energy_r,
