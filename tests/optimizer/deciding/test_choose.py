@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_choose_agrees_with_a_plain_loop(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(200))
 def test_the_only_route_is_taken_as_beside_one_that_is_not_there(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    columns = {field.name: rng.random(2) for field in fields(Offer)}
+    columns: dict[str, Any] = {field.name: rng.random(2) for field in fields(Offer)}
     for name in rng.choice(list(columns), int(rng.integers(3)), replace=False):
         columns[name][0] = rng.choice([np.nan, np.inf, -np.inf])
     columns["available_r"] = np.array([rng.random() < 0.8, False])
