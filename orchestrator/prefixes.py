@@ -12,8 +12,8 @@ import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from orchestrator.text_request import Message
 
@@ -38,9 +38,8 @@ def scope_of(tenant: str, user: str) -> str:
     return hashlib.blake2b(named, key=_SECRET, digest_size=16).hexdigest()
 
 
-@dataclass(slots=True)
-class Conversation:
-    """What an arm reads of a query; nobody changes it."""
+class Conversation(NamedTuple):
+    """What an arm reads of a query; `size_bytes` of all its contents."""
 
     scope: str
     messages: tuple[Message, ...]
@@ -48,7 +47,10 @@ class Conversation:
     @property
     def size_bytes(self) -> int:
         """Of all contents."""
-        return sum([len(message.content.encode()) for message in self.messages])
+        size = 0
+        for message in self.messages:
+            size += len(message.content.encode())
+        return size
 
     def chain(self, answer: str = "") -> Chain:
         """Hashes of the beginning up to the end of every whole block, with an answer behind it where there is one.
@@ -57,8 +59,10 @@ class Conversation:
         """
         if not self.scope:
             return ()
-        said = "".join([f"{message.role}\0{message.content}\0{message.extra_json}\1" for message in self.messages])
-        data = (f"{said}assistant\0{answer}" if answer else said).encode()
+        said = [f"{message.role}\0{message.content}\0{message.extra_json}\1" for message in self.messages]
+        if answer:
+            said.append(f"assistant\0{answer}")
+        data = "".join(said).encode()
         if len(data) < BLOCK_BYTES:
             return ()
         last, found = self.scope.encode(), []
@@ -105,8 +109,6 @@ class Prefixes:
 
     def read(self, chain: Sequence[bytes]) -> None:
         """The arm has read this; the longest unused leaves for it, ends before beginnings."""
-        if not chain:
-            return
         for block in reversed(chain):
             self._known[block] = None
             self._known.move_to_end(block)

@@ -35,7 +35,7 @@ from orchestrator.gateway.accounts import (
 from orchestrator.gateway.decider import Decider
 from orchestrator.gateway.final_joules import FinalJoules
 from orchestrator.gateway.idle_joules import IdleJoules
-from orchestrator.gateway.placement import Place, Placements, among_known, place_of, placement_of
+from orchestrator.gateway.placement import ANYWHERE, Place, Placements, among_known, place_of, placement_of
 from orchestrator.gateway.publishing import Publishing
 from orchestrator.gateway.till import Till, forgetful_ledger
 from orchestrator.journal import Entry, Journal
@@ -205,7 +205,7 @@ class Service:
 
     def _placed(self, query: Query | TextQuery, again: Decide) -> Decide:
         """What is decided again keeps to where the query may run."""
-        return again if placement_of(query).anywhere else among_known(again, self.fleet.board)
+        return again if placement_of(query) is ANYWHERE else among_known(again, self.fleet.board)
 
     async def _roused(
         self,

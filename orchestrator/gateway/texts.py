@@ -24,6 +24,7 @@ from orchestrator.routing.text_figures import TextFigures
 from orchestrator.types import Arm, Done, TextQuery
 
 EMBEDDINGS = "embeddings"
+_BYTE: np.dtype[np.uint8] = np.dtype(np.uint8)
 # Prices the plan in force for one query.
 Shape = Callable[[Standing, ArmBoard], Standing]
 
@@ -103,11 +104,11 @@ def _capable(query: TextQuery, arms: list[ArmState]) -> list[ArmState]:
 def _roomy(query: TextQuery, figures: TextFigures, arms: Sequence[ArmState]) -> Sequence[ArmState]:
     """Those of these arms that the prompt fits; the same sequence where it fits all."""
     share = _longest_share(query) if query.parameters.embed else 1.0
-    short = set[int]()
+    short: list[int] = []
     for state in arms:
         room = state.arm.text.context_tokens if state.arm.text else 0
         if room and not figures.prompt_tokens_n[state.index] * share < room:
-            short.add(state.index)
+            short.append(state.index)
     if not short:
         return arms
     fitting = [state for state in arms if state.index not in short]
@@ -153,12 +154,15 @@ def _quick(query: TextQuery, figures: TextFigures, arms: Sequence[ArmState]) -> 
 
 def most_tokens(query: TextQuery) -> int:
     """Tokens that a query can cost at most: no tokenizer makes more than one of a byte."""
-    return query.parameters.max_tokens + sum(len(message.content.encode()) + 8 for message in query.messages)
+    most = query.parameters.max_tokens
+    for message in query.messages:
+        most += len(message.content.encode()) + 8
+    return most
 
 
 def features(query: TextQuery) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     """What the gate reads."""
-    return np.frombuffer(query.prompt.encode(), dtype=np.uint8)
+    return np.frombuffer(query.prompt.encode(), _BYTE)
 
 
 def as_told(_expert: str, done: Done) -> float | None:

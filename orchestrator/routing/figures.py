@@ -28,24 +28,37 @@ def conversation_of(query: TextQuery, arm: Arm) -> Conversation:
     return Conversation(query.prefix_scope, messages)
 
 
+# Bytes, messages and the chain of what an arm reads.
+Read = tuple[int, int, Chain]
+
+
 class _Asked:
     """The query as arms read it, each of the two ways worked out once."""
 
-    __slots__ = ("_query", "_read", "greedy", "max_tokens")
+    __slots__ = ("_alone", "_query", "_whole", "greedy", "max_tokens")
 
     def __init__(self, query: TextQuery) -> None:
         self._query = query
-        self._read: dict[bool, tuple[int, int, Chain]] = {}
+        self._whole: Read | None = None
+        self._alone: Read | None = None
         self.max_tokens = query.parameters.max_tokens
         self.greedy = not query.parameters.temperature
 
-    def by(self, arm: Arm, *, alone: bool) -> tuple[int, int, Chain]:
-        """Bytes, messages and the chain of what an arm reads; `alone` are those that read the last message."""
-        read = self._read.get(alone)
-        if read is None:
-            said = conversation_of(self._query, arm)
-            read = self._read[alone] = said.size_bytes, len(said.messages), said.chain()
-        return read
+    def whole(self) -> Read:
+        """What most arms read."""
+        if self._whole is None:
+            self._whole = _read(Conversation(self._query.prefix_scope, self._query.messages))
+        return self._whole
+
+    def alone(self, arm: Arm) -> Read:
+        """What those read that know no message before the last one."""
+        if self._alone is None:
+            self._alone = _read(conversation_of(self._query, arm))
+        return self._alone
+
+
+def _read(said: Conversation) -> Read:
+    return said.size_bytes, len(said.messages), said.chain()
 
 
 class _Terms:
@@ -137,7 +150,7 @@ class Pricer:
         if terms is None:
             terms = self._terms[n] = _Terms(self._board, state, announced)
         mean, high = completions(terms.profile, asked.max_tokens)
-        size, messages, chain = asked.by(state.arm, alone=terms.alone)
+        size, messages, chain = asked.alone(state.arm) if terms.alone else asked.whole()
         tokens = size * track.tokens_per_byte + TEMPLATE_TOKENS * messages
         cached = 0.0
         if chain:
@@ -146,7 +159,8 @@ class Pricer:
         figures.prompt_tokens_n[n], figures.cached_tokens_n[n] = tokens, cached
         own_ms, own_j = terms.profile.cost(tokens - cached, mean)
         most_ms, most_j = terms.profile.cost(tokens * TOKENS_MARGIN, high)
-        together = track.factor(1 + terms.load.pending)
+        pending = terms.load.pending
+        together = track.factor(1 + pending) if pending else 1.0
         figures.service_ms_n[n] = ms = track.typically_ms((HOP_MS + own_ms) * together)
         figures.service_bound_ms_n[n] = max(track.at_most_ms((HOP_MS + most_ms) * together), ms)
         # What nobody measures counts as 0 joules and is promised to nobody, as on the board.

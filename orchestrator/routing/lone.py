@@ -47,18 +47,21 @@ class LoneTable(RouteTable):
 
     def offer(self, estimate: Estimate, allowed_r: Bools | None = None, *, admitted: bool = False) -> Offer:
         """See `RouteTable.offer`."""
-        arms, figures, busy_n = self._arms, self._figures, self._figures.busy_n
+        figures = self._figures
+        energy_j_n, energy_bound_j_n = figures.energy_j_n, figures.energy_bound_j_n
+        service_ms_n, service_bound_ms_n = figures.service_ms_n, figures.service_bound_ms_n
         # A queue that is full is closed for ever.
         most_ms = sys.float_info.max if admitted else 0.0
-        available_r = np.array([busy_n[n].available and busy_n[n].closed_ms <= most_ms for n in arms], dtype=bool)
-        energy_r, energy_bound_r, latency_r, latency_bound_r = np.array(
-            [
-                [figures.energy_j_n[n] for n in arms],
-                [figures.energy_bound_j_n[n] for n in arms],
-                [figures.service_ms_n[n] + busy_n[n].wait_ms for n in arms],
-                [figures.service_bound_ms_n[n] + busy_n[n].wait_bound_ms for n in arms],
-            ]
-        )
+        joules, most_joules, typical_ms, bound_ms, takes = [], [], [], [], []
+        for n in self._arms:
+            busy = figures.busy_n[n]
+            joules.append(energy_j_n[n])
+            most_joules.append(energy_bound_j_n[n])
+            typical_ms.append(service_ms_n[n] + busy.wait_ms)
+            bound_ms.append(service_bound_ms_n[n] + busy.wait_bound_ms)
+            takes.append(busy.available and busy.closed_ms <= most_ms)
+        available_r = np.array(takes, dtype=bool)
+        energy_r, energy_bound_r, latency_r, latency_bound_r = np.array((joules, most_joules, typical_ms, bound_ms))
         return Offer(
             self._quality(estimate.quality_r),
             energy_r,
@@ -68,13 +71,10 @@ class LoneTable(RouteTable):
             available_r if allowed_r is None else available_r & allowed_r,
         )
 
-    def _find_first(self, model_index: int) -> int | None:
-        found = np.flatnonzero(self.model_m == model_index).tolist()
-        return min(found, key=lambda r: self._figures.energy_j_n[self._arms[r]], default=None)
-
     def first_of(self, model_index: int) -> int | None:
         """See `RouteTable.first_of`."""
-        return self._find_first(model_index)
+        found = np.flatnonzero(self.model_m == model_index).tolist()
+        return min(found, key=lambda r: self._figures.energy_j_n[self._arms[r]], default=None)
 
     def _of_each_arm(self, figure: Callable[[int], float]) -> Floats:
         return np.array([figure(n) for n in self._arms], dtype=np.float64)

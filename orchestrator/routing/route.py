@@ -124,18 +124,17 @@ def _fallback(choice: Choice, policy: OnInfeasible) -> int | None:
 
 
 def _allowed(table: RouteTable, wish: Wish) -> NDArray[np.bool_] | None:
-    wished_r = _wished(table, wish)
+    anything = wish.expert is None and wish.fusion is FusionChoice.AUTO and wish.max_experts >= table.most_experts
+    wished_r = None if anything else _wished(table, wish)
     if not wish.avoid:
         return wished_r
     avoiding_r = table.avoiding(wish.avoid)
     return avoiding_r if wished_r is None else wished_r & avoiding_r
 
 
-def _wished(table: RouteTable, wish: Wish) -> NDArray[np.bool_] | None:
+def _wished(table: RouteTable, wish: Wish) -> NDArray[np.bool_]:
     if wish.expert is not None:
         return table.uses(wish.expert)
-    if wish.fusion is FusionChoice.AUTO and wish.max_experts >= table.most_experts:
-        return None
     allowed_r: NDArray[np.bool_] = table.experts_r <= wish.max_experts
     if wish.fusion is not FusionChoice.AUTO:
         kinds = _KINDS[wish.fusion]

@@ -138,11 +138,13 @@ class TextFigures:
 
     def columns(self) -> TextColumns:
         """The same as arrays over all arms of the board; 0 for arms of other tasks and those that came later."""
-        arms = len(self.states)
-        figures_kn = np.zeros((10, arms))
-        if self.busy_n:
-            costs_kn = [list(figure_n.values()) for figure_n in self._costs()]
-            figures_kn[:, list(self.busy_n)] = [*costs_kn, *zip(*self.busy_n.values(), strict=True)]
+        arms, known = len(self.states), list(self.busy_n)
+        costs = [list(figure_n.values()) for figure_n in self._costs()]
+        busy = zip(*self.busy_n.values(), strict=True) if known else [()] * len(LATER)
+        figures_kn = np.array([*costs, *busy], dtype=np.float64)
+        if known != list(range(arms)):
+            known_kn, figures_kn = figures_kn, np.zeros((len(figures_kn), arms))
+            figures_kn[:, known] = known_kn
         turns = self.turns
         if turns is not None and (more := arms - turns.fixed_kn.shape[1]) > 0:
             turns = turns.grown(more)

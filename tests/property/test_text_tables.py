@@ -169,3 +169,14 @@ def same(mine: RouteTable, other: RouteTable, model: GivenModel, *, admitted: bo
         lambda table: [table.first_of(m) for m in range(len(model.routes))],
     ):
         np.testing.assert_array_equal(figure(mine), figure(other))
+
+
+def test_a_text_that_came_before_all_arms_of_its_task_finds_none_available() -> None:
+    board = ArmBoard(energy_quantile=0.9, latency_quantile=0.9, clock=Clock())
+    figures = text_figures(board, asked(np.random.default_rng(0)))
+    for n, model in enumerate((LONE, SEVERAL)):
+        arms = [an_arm(expert, f"n{n}", task="chat", text=rated(*[0.1] * 6)) for expert in ("small", "large")]
+        board.announce(f"n{n}", arms, 1)
+        table = priced(Plan("p", model, None, NO_CERTIFICATE).table(board.arms("chat"), board), figures)
+        assert isinstance(table, LoneTable) is (model is LONE)
+        assert not table.offer(model.estimate(np.zeros(0))).available_r.any()
