@@ -216,7 +216,7 @@ class Service:
         suits: Callable[[Arm], bool],
         cause: EdgewiseError,
     ) -> Asked:
-        """What `ask` decides once somebody with an arm that `suits` was woken; the ticket keeps the limits it came with.
+        """What `ask` decides once somebody was woken whose arm `suits`; the ticket keeps the limits that it came with.
 
         Raises:
             EdgewiseError: The cause, where waking does not help.
