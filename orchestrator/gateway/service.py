@@ -217,7 +217,7 @@ class Service:
         suits: Callable[[Arm], bool],
         cause: EdgewiseError,
     ) -> Asked:
-        """What `ask` decides once somebody was woken whose arm `suits`; the ticket keeps the limits that it came with.
+        """What `ask` decides once somebody whose arm `suits` was woken; the ticket keeps the limits it came with.
 
         Raises:
             EdgewiseError: The cause, where waking does not help.
