@@ -236,8 +236,10 @@ class TextQuery:
     @property
     def prompt(self) -> str:
         """What is asked, as the gate reads it: what the user said last, or everything where no user spoke."""
-        asked = [message.content for message in self.messages if message.role == "user"]
-        return asked[-1] if asked else "\n".join(message.content for message in self.messages)
+        for message in reversed(self.messages):
+            if message.role == "user":
+                return message.content
+        return "\n".join([message.content for message in self.messages])
 
 
 @frozen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -109,7 +110,7 @@ class Service:
         self.till = Till(forgetful_ledger()) if till is None else till
         self.personal = PersonalDesk(fleet) if personal is None else personal
         self.keeper = SleepKeeper(fleet, self.till) if keeper is None else keeper
-        self.arrived: list[Callable[[str], None]] = []
+        self.arrived: list[Counter[str]] = []
         self.decider = Decider(
             fleet,
             planner,
@@ -191,8 +192,8 @@ class Service:
         def suits(arm: Arm) -> bool:
             return query.expert in (None, arm.expert) and where.allows(arm)
 
-        for count in self.arrived:
-            count(ticket.task)
+        for counted in self.arrived:
+            counted[ticket.task] += 1
         try:
             place, wish, decision, limits = ask(query.budget)
         except LACKING as cause:
@@ -319,8 +320,8 @@ class Service:
             decided = self.decider.decide(ticket, prompt, budget, deadline_s=query.deadline_s, wish=wish, shape=shape)
             return demand, wish, *decided
 
-        for count in self.arrived:
-            count(ticket.task)
+        for counted in self.arrived:
+            counted[ticket.task] += 1
         try:
             demand, wish, decision, limits = ask(query.budget)
         except LACKING as cause:

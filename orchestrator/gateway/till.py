@@ -62,7 +62,7 @@ class Till:
             StoreError: The books cannot be kept.
         """
         if not self.ledger.quotas:
-            ticket.reservation = Reservation(ticket.payer.spender, ticket.task, tokens=tokens)
+            ticket.reservation = Reservation(ticket.payer.spender, ticket.task, math.inf, tokens)
             return Progress(limits, ticket.started_s, decision)
         try:
             reservation = await self._reserve(ticket, decision, tokens)
@@ -100,9 +100,9 @@ class Till:
         if held.amounts:
             charged_j = progress.charged_j if progress else 0.0
             return Account(spender.tenant, spender.key_id, held.budgets, held.energy_j, charged_j)
-        # Where nothing limits a request and every attempt told, it is charged what they told.
+        # Where nothing limits a request and every attempt told, it is charged what they told; else the sum is NaN.
         charged_j = energy.energy_j
-        if math.isnan(charged_j):
+        if not charged_j >= 0.0:
             charged_j = progress.charged_j if progress else 0.0
         return Account(spender.tenant, spender.key_id, (), math.inf, charged_j)
 

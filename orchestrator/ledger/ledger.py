@@ -271,7 +271,7 @@ class Ledger:
             written behind.
         """
         if not reservation.amounts and reservation.claim is None:
-            self.note(record)
+            self._postings.write_behind(Posting(self._holder, NOTHING, NOTHING, record))
             return None
         spent = spends(reservation.amounts, charge_j, record.tokens)
         releases = self._wallet.close(reservation.amounts, spent)
@@ -312,7 +312,7 @@ class Ledger:
             self._postings.write_behind(posting)
 
     def note(self, record: Settlement) -> None:
-        """Write down, behind, what no budget is charged."""
+        """Write down what no request took and no budget is charged."""
         self._postings.write_behind(Posting(self._holder, NOTHING, NOTHING, record))
 
     def release(self, reservation: Reservation) -> None:
