@@ -30,6 +30,9 @@ class Panel:
 
     def follow(self, route: Route) -> None:
         """A route begins; after a change of route, what its own experts have said before counts."""
+        if not self.answered:
+            self.ballot.route = route
+            return
         self.ballot = Ballot(route)
         for expert, done in self.answered.items():
             if expert in route.experts:

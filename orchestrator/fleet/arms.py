@@ -305,14 +305,12 @@ class ArmBoard(Columns):
             self.answered(index, service_ms=service_ms, energy_j=done.energy.energy_j)
             return
         state.answered += 1
-        load, track, energy_j = self.nodes[state.arm.node], state.text, done.energy.energy_j
-        expected = track.profile(profile)
+        load, energy_j = self.nodes[state.arm.node], done.energy.energy_j
         # From joules that were themselves predicted there is nothing to learn.
         told = math.isfinite(energy_j) and not done.energy.preliminary
-        expected_j = expected.cost_j(done.read_tokens, done.completion_tokens) if told else 0.0
-        track.observe(profile, done, service_ms=service_ms, together=max(1, load.pending))
+        expected_j = state.text.profile(profile).cost_j(done.read_tokens, done.completion_tokens) if told else 0.0
+        changed = state.text.observe(profile, done, service_ms=service_ms, together=max(1, load.pending))
         moved = expected_j > 0.0 and load.energy_ratio.observe(energy_j / expected_j)
-        changed = track.profile(profile) is not expected
         for other in load.arms if moved else (index,) if changed else ():
             self._refresh_energy(other)
 
