@@ -382,16 +382,15 @@ class ArmBoard(Columns):
         return max(own_ms, announced_ms + max(here.confirmed, self._added_ms.bound))
 
     def _refresh_energy(self, index: int) -> None:
-        self.energy_changes.note((index,))
-        energy = self.states[index].arm.energy
-        if energy.provenance is Provenance.UNMEASURED:
-            # Unknown joules cannot be promised: such an arm fits no finite energy budget.
-            self.energy_j_n[index] = 0.0
-            self.energy_bound_j_n[index] = math.inf
-            return
-        typical, bound = self.energy_factors(index)
         state = self.states[index]
-        energy_j = energy.energy_j * learned_part(state.arm.text, state.text)
-        load_j = missing_j(self.states[index].arm.residency)
-        self.energy_j_n[index] = load_j + energy_j * typical
-        self.energy_bound_j_n[index] = load_j + energy_j * bound
+        energy = state.arm.energy
+        # Unknown joules cannot be promised: such an arm fits no finite energy budget.
+        typical_j, bound_j = 0.0, math.inf
+        if energy.provenance is not Provenance.UNMEASURED:
+            typical, bound = self.energy_factors(index)
+            energy_j = energy.energy_j * learned_part(state.arm.text, state.text)
+            load_j = missing_j(state.arm.residency)
+            typical_j, bound_j = load_j + energy_j * typical, load_j + energy_j * bound
+        if self.energy_j_n[index] != typical_j or self.energy_bound_j_n[index] != bound_j:
+            self.energy_j_n[index], self.energy_bound_j_n[index] = typical_j, bound_j
+            self.energy_changes.note((index,))
