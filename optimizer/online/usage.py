@@ -145,7 +145,8 @@ class Usage:
 
     def _priced(self, counts_k: Counts) -> float:
         """What the rates say of a run alone."""
-        return sum(map(mul, self._rates, counts_k))
+        cost: float = sum(map(mul, self._rates, counts_k))
+        return cost
 
     def _take(self, counts_k: Counts, cost: float, level: int, predicted: float, residual: float) -> None:
         self.count += 1
