@@ -46,8 +46,9 @@ WINDOW = 256
 PRIOR_SIGMA = 1.0
 LEVELS = (1, 2, 4, 8, 16, 32)
 LEAST_AT_LEVEL = 5
-# The level of every lower concurrency than the last one's.
-_LEVEL_OF = tuple(LEVELS[max(0, bisect_right(LEVELS, concurrency) - 1)] for concurrency in range(LEVELS[-1]))
+# The level of every concurrency up to the last one's.
+_MOST = LEVELS[-1]
+_LEVEL_OF = tuple(LEVELS[max(0, bisect_right(LEVELS, concurrency) - 1)] for concurrency in range(_MOST + 1))
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Usage:
 
     def factor(self, concurrency: int) -> float:
         """Cost at a level of concurrency over that of running alone; 1 until the level was seen often enough."""
-        return self._factors.get(_level(concurrency), 1.0) if self._factors else 1.0
+        return self._factors.get(_LEVEL_OF[min(concurrency, _MOST)], 1.0)
 
     def forecast(self, sizes_k: Sequence[float], *, concurrency: int = 1) -> Forecast:
         """The cost of a run of these sizes, in the order of the rates after the fixed part."""
@@ -125,16 +126,18 @@ class Usage:
         Args:
             sizes_k: As in `forecast`.
             cost: What it took; a figure that is not finite or not positive is passed over.
-            concurrency: Runs at the same time, this one included.
+            concurrency: Runs at the same time, this one included: 1 or more.
         """
         counts_k = (1.0, *sizes_k)
         predicted = self._priced(counts_k)
         # Written so that NaN fails.
         if not (0.0 < cost < math.inf and predicted > 0.0):
             return False
-        level = _level(concurrency)
+        level = _LEVEL_OF[min(concurrency, _MOST)]
         residual = cost / (predicted * self._factors.get(level, 1.0)) - 1.0
-        if self._changed(counts_k, cost, level, residual):
+        if abs(residual) <= RUN_BEYOND or self.count < RUN:
+            self._run.clear()
+        elif self._changed(counts_k, cost, level, residual):
             self._restart()
             return True
         self._take(counts_k, cost, level, predicted, residual)
@@ -142,7 +145,8 @@ class Usage:
 
     def _priced(self, counts_k: Counts) -> float:
         """What the rates say of a run alone."""
-        return sum(map(mul, self._rates, counts_k))
+        cost: float = sum(map(mul, self._rates, counts_k))
+        return cost
 
     def _take(self, counts_k: Counts, cost: float, level: int, predicted: float, residual: float) -> None:
         self.count += 1
@@ -181,10 +185,7 @@ class Usage:
                 row_k[:] = [shrink * other * spread for other, spread in zip(shrink_k, row_k, strict=True)]
 
     def _changed(self, counts_k: Counts, cost: float, level: int, residual: float) -> bool:
-        if abs(residual) <= RUN_BEYOND or self.count < RUN:
-            if self._run:
-                self._run = []
-            return False
+        """Take a run that is far off; true where it is the last of a row on one side."""
         run = (counts_k, math.copysign(cost, residual), level)
         if self._run and (residual > 0) == (self._run[-1][1] > 0):
             self._run.append(run)
@@ -214,7 +215,3 @@ class Usage:
             reach = max(self._prior_error, float(np.abs(held).max()) if held.size else 0.0)
             return -reach, reach
         return float(held[held.size - rank]), float(held[rank - 1])
-
-
-def _level(concurrency: int) -> int:
-    return _LEVEL_OF[max(0, concurrency)] if concurrency < LEVELS[-1] else LEVELS[-1]

@@ -118,7 +118,7 @@ class TextRunner:
         if bound is None:
             return _nothing()
         course.panel.follow(bound.route)
-        if len(bound.arms) == len(bound.arms[0]) == 1 and course.query.whole and not bound.route.writes_together:
+        if len(bound.arms) == len(bound.arms[0]) == 1 and course.query.whole and bound.route.fusion is Fusion.NONE:
             # Most texts.
             return self._hear(course, bound.arms[0], 0)
         return self._go_through(course, bound)

@@ -305,14 +305,12 @@ class ArmBoard(Columns):
             self.answered(index, service_ms=service_ms, energy_j=done.energy.energy_j)
             return
         state.answered += 1
-        load, track, energy_j = self.nodes[state.arm.node], state.text, done.energy.energy_j
-        expected = track.profile(profile)
+        load, energy_j = self.nodes[state.arm.node], done.energy.energy_j
         # From joules that were themselves predicted there is nothing to learn.
         told = math.isfinite(energy_j) and not done.energy.preliminary
-        expected_j = expected.cost_j(done.read_tokens, done.completion_tokens) if told else 0.0
-        track.observe(profile, done, service_ms=service_ms, together=max(1, load.pending))
+        expected_j = state.text.profile(profile).cost_j(done.read_tokens, done.completion_tokens) if told else 0.0
+        changed = state.text.observe(profile, done, service_ms=service_ms, together=max(1, load.pending))
         moved = expected_j > 0.0 and load.energy_ratio.observe(energy_j / expected_j)
-        changed = track.profile(profile) is not expected
         for other in load.arms if moved else (index,) if changed else ():
             self._refresh_energy(other)
 
@@ -384,16 +382,15 @@ class ArmBoard(Columns):
         return max(own_ms, announced_ms + max(here.confirmed, self._added_ms.bound))
 
     def _refresh_energy(self, index: int) -> None:
-        self.energy_changes.note((index,))
-        energy = self.states[index].arm.energy
-        if energy.provenance is Provenance.UNMEASURED:
-            # Unknown joules cannot be promised: such an arm fits no finite energy budget.
-            self.energy_j_n[index] = 0.0
-            self.energy_bound_j_n[index] = math.inf
-            return
-        typical, bound = self.energy_factors(index)
         state = self.states[index]
-        energy_j = energy.energy_j * learned_part(state.arm.text, state.text)
-        load_j = missing_j(self.states[index].arm.residency)
-        self.energy_j_n[index] = load_j + energy_j * typical
-        self.energy_bound_j_n[index] = load_j + energy_j * bound
+        energy = state.arm.energy
+        # Unknown joules cannot be promised: such an arm fits no finite energy budget.
+        typical_j, bound_j = 0.0, math.inf
+        if energy.provenance is not Provenance.UNMEASURED:
+            typical, bound = self.energy_factors(index)
+            energy_j = energy.energy_j * learned_part(state.arm.text, state.text)
+            load_j = missing_j(state.arm.residency)
+            typical_j, bound_j = load_j + energy_j * typical, load_j + energy_j * bound
+        if self.energy_j_n[index] != typical_j or self.energy_bound_j_n[index] != bound_j:
+            self.energy_j_n[index], self.energy_bound_j_n[index] = typical_j, bound_j
+            self.energy_changes.note((index,))

@@ -113,7 +113,8 @@ class NodeSession:
         now_s = self._clock()
         self._interval_s += SMOOTHING * (now_s - self._sent_s - self._interval_s)
         self._sent_s = now_s
-        if self._goes_alone() or command.HasField("turn") or len(self._outbox) >= GATHER_MOST:
+        alone = self._interval_s > BUSY_INTERVAL_S or len(self.pending) < GATHER_FROM
+        if alone or command.HasField("turn") or len(self._outbox) >= GATHER_MOST:
             self._wake.set()
         elif len(self._outbox) == 1:
             asyncio.get_running_loop().call_later(GATHER_S, self._wake.set)
@@ -130,9 +131,6 @@ class NodeSession:
     def holds(self, command: fleet_pb2.NodeCommand) -> bool:
         """Whether a command that was queued has not been sent yet."""
         return any(one is command for one in self._outbox)
-
-    def _goes_alone(self) -> bool:
-        return self._interval_s > BUSY_INTERVAL_S or len(self.pending) < GATHER_FROM
 
     def submit(self, command: fleet_pb2.NodeCommand, *, streaming: bool = False) -> Pending:
         """Send a command that is work and remember that its result is owed."""

@@ -72,20 +72,23 @@ class TextTrack:
         self._ms = _usage((HOP_MS + one.overhead_ms, one.prefill_ms_per_token, one.decode_ms_per_token))
         self._j = _usage((one.overhead_j, one.prefill_j_per_token, one.decode_j_per_token))
 
-    def observe(self, announced: TextProfile, done: Done, *, service_ms: float, together: int = 1) -> None:
-        """Take one generation; `together` counts what ran on its node, itself included."""
-        tokens = (float(done.read_tokens), float(done.completion_tokens))
-        expected_ms = (HOP_MS + self.profile(announced).cost_ms(*tokens)) * self.factor(together)
+    def observe(self, announced: TextProfile, done: Done, *, service_ms: float, together: int = 1) -> bool:
+        """Take one generation, true where it changed the profile; `together` counts what ran on its node, itself
+        included."""
+        read, written = tokens = (float(done.read_tokens), float(done.completion_tokens))
+        expected_ms = HOP_MS + self.profile(announced).cost_ms(read, written)
+        if self._ms is not None:
+            expected_ms *= self._ms.factor(together)
         self.speed.observe((max(0.0, service_ms) + PAUSE_MS) / (expected_ms + PAUSE_MS))
         # Where vectors were wanted nothing was written.
         if done.finish_reason == "stop" and done.completion_tokens:
-            self._lengths.observe(tokens[1])
+            self._lengths.observe(written)
         if self._ms is not None and self._ms.observe(tokens, service_ms, concurrency=together):
             # What was learned of this device's speed holds no longer.
             self.speed.forget()
         if self._j is not None and not done.energy.preliminary:
             self._j.observe(tokens, done.energy.energy_j, concurrency=together)
-        self._follow(announced)
+        return self._follow(announced)
 
     def factor(self, together: int) -> float:
         """By what so many generations at a time slow each other down."""
@@ -99,14 +102,17 @@ class TextTrack:
         tokens = (prompt_tokens, completion_tokens)
         return Interval(self._ms.forecast(tokens), self._j.forecast(tokens))
 
-    def _follow(self, announced: TextProfile) -> None:
-        """Make the learned profile of what was learned; most generations move none of it."""
+    def _follow(self, announced: TextProfile) -> bool:
+        """Make the learned profile of what was learned, true where that is another; most generations move none of
+        it."""
         ms = None if self._ms is None else self._ms.rates
         j = None if self._j is None else self._j.rates
         told = self._lengths.count >= LENGTHS_FROM
         lengths = (self._lengths.typical, self._lengths.bound) if told else None
-        if self._basis != (basis := (ms, j, lengths)):
-            self._basis, self._learned = basis, _made(announced, ms, j, lengths)
+        if self._basis == (basis := (ms, j, lengths)):
+            return False
+        self._basis, self._learned = basis, _made(announced, ms, j, lengths)
+        return True
 
     def heard(self, conversation: Conversation, done: Done) -> None:
         """Take what an answered prompt shows: how the arm counts tokens; and, of what is shared with anybody, what it
