@@ -185,7 +185,7 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
         prefix_scope=scope_of(setting.tenant, user),
     )
     if plain:
-        return Asked(query, chat, stream, include_usage=False, explain=False)
+        return Asked(query, chat, stream, False, False)
     if samples > 1:
         query = sampled(query, samples, once=n == 1 and not _request_id(headers))
     options = fields.inner("stream_options")

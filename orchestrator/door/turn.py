@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -45,12 +44,6 @@ class Link(Protocol):
     def cancel(self) -> None:
         """Cancel whoever answers."""
         ...
-
-
-@lru_cache(maxsize=256)
-def _lines(names: tuple[str, ...]) -> str:
-    """Headers of these names; a `%s` for each value."""
-    return "".join([f"{name.replace('%', '%%')}: %s\r\n" for name in names])
 
 
 class Turn:
@@ -181,12 +174,12 @@ class Turn:
 
     async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """A whole reply at once; the length of its body is told here."""
-        told = _lines(tuple(headers)) % tuple(headers.values())
-        if told.count("\r") != len(headers) or told.count("\n") != len(headers):
-            lines = [f"{name}: {value}".replace("\r", " ").replace("\n", " ") for name, value in headers.items()]
-            told = "\r\n".join([*lines, ""])
-        told += f"content-length: {len(body)}\r\n"
-        self._reply = self._make_head(status, told.encode("latin-1", "replace"), sized=True)
+        values = "".join(headers.values())
+        if "\r" in values or "\n" in values:
+            headers = {name: value.replace("\r", " ").replace("\n", " ") for name, value in headers.items()}
+        told = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        lines = f"{told}content-length: {len(body)}\r\n".encode("latin-1", "replace")
+        self._reply = self._make_head(status, lines, sized=True)
         await self._write(body, more=False)
 
     async def _write(self, body: bytes, *, more: bool) -> None:
