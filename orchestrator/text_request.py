@@ -7,8 +7,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from orchestrator.values import value
 
-@dataclass(frozen=True)
+
+@value
 class Message:
     """One turn of a conversation; `extra_json` is what OpenAI's message has beside role and text."""
 

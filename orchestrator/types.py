@@ -31,6 +31,7 @@ from orchestrator.text_profile import TextProfile
 from orchestrator.text_request import Delta as Delta
 from orchestrator.text_request import GenerationParameters as GenerationParameters
 from orchestrator.text_request import Message as Message
+from orchestrator.values import value
 
 NAME_PATTERN = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
 
@@ -188,7 +189,7 @@ class Query:
     max_mass: float = WHOLE
 
 
-@dataclass(frozen=True)
+@value
 class TextQuery:
     """One text query, validated.
 

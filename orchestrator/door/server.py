@@ -91,8 +91,9 @@ class _Connection(asyncio.Protocol):
         self._exchange: Turn | None = None
         self._queue: deque[Turn] = deque()
         self._coming: Turn | None = None
-        # The head that came last, where a further request with it need not be parsed.
+        # The head that came last, where a further request with it need not be parsed; the turn that may be such a one.
         self._repeated: Repeated | None = None
+        self._plain: Turn | None = None
         # Whether the connection ends after what is under way, and whether its client does not take what was sent.
         self.ending = self.full = False
         self._deaf = False
@@ -170,7 +171,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._between = False
-        self._plain: Turn | None = None
+        self._plain = None
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0

@@ -134,12 +134,14 @@ def cost_headers(energy: Energy, routing: RoutingRecord, timings: Timings, *, pr
 def usage_block(reply: TextReply) -> dict[str, Any]:
     """Tokens as OpenAI counts them: those of the answer that was given."""
     end = reply.end
-    return {
+    usage: dict[str, Any] = {
         "prompt_tokens": end.prompt_tokens,
         "completion_tokens": end.completion_tokens,
         "total_tokens": end.prompt_tokens + end.completion_tokens,
-        **({} if end.cached_tokens is None else {"prompt_tokens_details": {"cached_tokens": end.cached_tokens}}),
     }
+    if end.cached_tokens is not None:
+        usage["prompt_tokens_details"] = {"cached_tokens": end.cached_tokens}
+    return usage
 
 
 def finish_reason(reply: TextReply) -> str:
@@ -215,20 +217,21 @@ def whole(
     reply: TextReply, *, chat: bool, created_unix_s: int, tool_calls: list[Any] | None, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The reply to a request that did not want a stream."""
-    logprobs = logprobs_block(reply.end.logprobs_json, chat=chat)
+    end = reply.end
+    logprobs = logprobs_block(end.logprobs_json, chat=chat) if end.logprobs_json else None
     choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason(reply), "logprobs": logprobs}
     if chat:
-        message: dict[str, Any] = {"role": "assistant", "content": reply.end.text, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": end.text, "refusal": None}
         if tool_calls:
-            message |= {"content": reply.end.text or None, "tool_calls": tool_calls}
+            message |= {"content": end.text or None, "tool_calls": tool_calls}
         choice["message"] = message
     else:
-        choice["text"] = reply.end.text
+        choice["text"] = end.text
     return {
         "id": reply_id(reply.request_id, chat=chat),
         "object": "chat.completion" if chat else "text_completion",
         "created": created_unix_s,
-        "model": reply.end.expert,
+        "model": end.expert,
         "choices": [choice],
         "usage": usage_block(reply),
         **cost_blocks(reply),

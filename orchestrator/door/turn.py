@@ -170,7 +170,11 @@ class Turn:
         more, body = message.get("more_body", False), message.get("body", b"")
         if self._chunked:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
-        await self._write(body, more=more)
+        self._write(body, more=more)
+        if self._connection.full:
+            await self._connection.drained()
+        if self.finished:
+            self._wake()
 
     async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """A whole reply at once; the length of its body is told here."""
@@ -180,20 +184,17 @@ class Turn:
         told = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         lines = f"{told}content-length: {len(body)}\r\n".encode("latin-1", "replace")
         self._reply = self._make_head(status, lines, sized=True)
-        await self._write(body, more=False)
+        self._write(body, more=False)
+        if self._connection.full:
+            await self._connection.drained()
+        self._wake()
 
-    async def _write(self, body: bytes, *, more: bool) -> None:
+    def _write(self, body: bytes, *, more: bool) -> None:
         data, self._reply = self._reply + (b"" if self.scope["method"] == "HEAD" else body), b""
         self.started = True
         self.finished = not more
-        if self._gone:
-            return
-        connection = self._connection
-        connection.write(data)
-        if connection.full:
-            await connection.drained()
-        if self.finished:
-            self._wake()
+        if not self._gone:
+            self._connection.write(data)
 
     def _make_head(self, status: int, lines: bytes, *, sized: bool) -> bytes:
         first = FIRST_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
