@@ -129,10 +129,10 @@ def test_what_was_recognised_before_holds_no_longer_than_the_key() -> None:
         keys.recognise(shown)
     assert told.value.reason == "CREDENTIAL_EXPIRED"
     now[0] = 200.0
-    for change in (lambda: keys.put(keys.revoked(key.key_id)), lambda: keys.replace(())):
+    for left in ([], [keys.revoked(key.key_id)]):
         keys.put(key)
         keys.recognise(shown)
-        change()
+        keys.replace(left)
         with pytest.raises(CredentialError) as told:
             keys.recognise(shown)
         assert told.value.reason == "CREDENTIAL_INVALID"
