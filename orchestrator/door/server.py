@@ -1,4 +1,5 @@
-"""HTTP/1.1 in front of an ASGI application: llhttp reads, one task answers, one write sends what fits into one.
+"""HTTP/1.1 in front of an ASGI application: llhttp reads, one task answers, one write sends what fits into one. A head
+that a kept connection sends again is known by its bytes, and not read again.
 
 What a general server costs a request is several times what routing it does, and none bounds how long a head may take.
 Here a connection that says nothing, or does not get to the end of a head in time, is closed; heads are bounded in bytes

@@ -111,6 +111,7 @@ async def test_the_same_head_says_the_same_whatever_the_length_of_the_body() -> 
         b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         b"POST / HTTP/1.1\r\nx: content-length: 5\r\ncontent-length:  5\r\n\r\nhello",
         HEAD % b"5, 5" + b"hello",
+        PLAIN.replace(b"Host: x", b"Host: x\r\nx-long: " + b"x" * 5_000),
     ],
 )
 async def test_only_one_plain_head_and_its_body_is_remembered(request_: bytes) -> None:
