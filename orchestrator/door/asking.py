@@ -21,6 +21,7 @@ FUSIONS = ("auto", "none", "vote", "judge", "token", "bytes")
 FUSION_KEYS = ("mode", "max_experts", "continue_on_loss", "samples")
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TALKERS = ("system", "user", "assistant")
+TOOL_ROLES = ("tool", "function")
 DEFAULT_TASK = "chat"
 MESSAGE_EXTRAS = frozenset({"name", "tool_calls", "tool_call_id"})
 MAX_PARTS = 256
@@ -88,7 +89,7 @@ class Setting(NamedTuple):
     Args:
         headers: Those of the request that are part of what is asked, names in lower case.
         tasks: Those that nodes serve.
-        task_of: Task of a text expert, None for a name that is none.
+        task_of: Which of them a text expert has, None for a name that is none.
         max_deadline_s: The longest that a request may take.
         tenant: Who asks.
     """
@@ -165,7 +166,7 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
     needs = _needs(messages, parameters)
     stream, n = fields.flag("stream"), 1 if plain else _n(fields, setting)
     query = TextQuery(
-        request_id=requests.request_id(_request_id(headers)),
+        request_id=requests.request_id(_request_id(headers)) if headers else requests.fresh_id(),
         task=_task(fields, expert, setting),
         expert=expert,
         messages=messages,
@@ -185,7 +186,7 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
         prefix_scope=scope_of(setting.tenant, user),
     )
     if plain:
-        return Asked(query, chat, stream, include_usage=False, explain=False)
+        return Asked(query, chat, stream, False, False)
     if samples > 1:
         query = sampled(query, samples, once=n == 1 and not _request_id(headers))
     options = fields.inner("stream_options")
@@ -197,10 +198,8 @@ def _needs(messages: tuple[Message, ...], parameters: GenerationParameters) -> f
     """What an arm must be able to do."""
     needs = NO_NEEDS if parameters is AS_USUAL else requests.capabilities_needed(parameters)
     for message in messages:
-        if message.extra_json and _has_images(message):
-            needs |= {"images"}
-        if _has_tools(message):
-            needs |= {"tools"}
+        if message.extra_json or message.role in TOOL_ROLES:
+            needs |= _needed_by(message)
     return needs
 
 
@@ -220,13 +219,15 @@ def _refuse_not_carried(fields: Fields) -> None:
 
 
 def _request_id(headers: Mapping[str, str]) -> str:
-    return (headers.get("x-edgewise-request-id") or headers.get("idempotency-key") or "") if headers else ""
+    return headers.get("x-edgewise-request-id") or headers.get("idempotency-key") or ""
 
 
 def _task(fields: Fields, expert: str | None, setting: Setting) -> Task:
     wanted = fields.text("task", most_chars=64)
     if wanted is None and expert is None and (usual := setting.tasks.get(DEFAULT_TASK)) is not None and usual.text:
         return usual
+    if wanted is None and expert is not None and (found := setting.task_of(expert)) is not None:
+        return setting.tasks[found]
     texts = {name: task for name, task in setting.tasks.items() if task.text}
     if wanted is not None:
         if wanted not in texts:
@@ -236,14 +237,8 @@ def _task(fields: Fields, expert: str | None, setting: Setting) -> Task:
         raise Unavailable("NO_NODE", "No node that serves texts has joined yet; try again later.", retry_after_s=1.0)
     if expert is None:
         return texts[min(texts)]
-    task = setting.task_of(expert)
-    if task not in texts:
-        raise RequestError(
-            "EXPERT_NOT_FOUND",
-            "No node has a model of this name; list them to see which there are.",
-            field="model",
-        )
-    return texts[task]
+    text = "No node has a model of this name; list them to see which there are."
+    raise RequestError("EXPERT_NOT_FOUND", text, field="model")
 
 
 def _deadline_s(allowance: Allowance, setting: Setting) -> float:
@@ -382,9 +377,10 @@ def _content(inner: Fields) -> tuple[str, list[Any] | None]:
     return "\n".join(str(text) for text in texts), None if plain else content
 
 
-def _has_images(message: Message) -> bool:
-    return '"content":' in message.extra_json and "content" in json.loads(message.extra_json)
-
-
-def _has_tools(message: Message) -> bool:
-    return message.role in ("tool", "function") or '"tool_calls":' in message.extra_json
+def _needed_by(message: Message) -> set[str]:
+    needs = set()
+    if '"content":' in message.extra_json and "content" in json.loads(message.extra_json):
+        needs.add("images")
+    if message.role in TOOL_ROLES or '"tool_calls":' in message.extra_json:
+        needs.add("tools")
+    return needs

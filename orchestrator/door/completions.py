@@ -15,7 +15,7 @@ from orchestrator.door.choices import queries, side_by_side
 from orchestrator.door.chunks import DONE, Chunks, stream_headers
 from orchestrator.door.exchange import Exchange, Work, dump
 from orchestrator.door.head import ID_HEADERS
-from orchestrator.door.strict import parse, refuse_not_finite
+from orchestrator.door.strict import not_finite, parse
 from orchestrator.gateway.accounts import Payer, TextReply
 from orchestrator.gateway.explaining import explain
 from orchestrator.gateway.policy import caller, tenant_seen
@@ -57,7 +57,8 @@ class Completions:
         body, finite = parse(await exchange.body())
         await self._service.admission.aside()
         asked = read(body, self.setting(exchange))
-        refuse_not_finite(finite)
+        if not finite:
+            raise not_finite()
         key = None if self._cache is None else self._key(exchange, body, asked)
         if key is not None and (kept := self._kept(exchange, key, asked)) is not None:
             await _replay(exchange, kept, asked, CACHED)
@@ -159,7 +160,8 @@ class Completions:
     async def _whole(self, exchange: Exchange, asked: Asked, payer: Payer, key: bytes | None) -> None:
         if asked.n == 1 and asked.query.samples == 1:
             # The usual case, without pieces and without a task of its own.
-            whole = await self._service.complete(asked.query, payer, encode=self._encode(asked, payer))
+            encode = None if payer.claim is None else self._encode(asked, payer)
+            whole = await self._service.complete(asked.query, payer, encode=encode)
             replies = [whole]
         else:
             replies = await self._replies(asked, payer)
@@ -171,7 +173,8 @@ class Completions:
             document["choices"] = [
                 {**self._document(asked, reply)["choices"][0], "index": number} for number, reply in enumerate(answers)
             ]
-        self._keep(key, asked, whole)
+        if key is not None:
+            self._keep(key, asked, whole)
         await exchange.reply_json(200, document, self._headers(whole))
 
     async def _replies(self, asked: Asked, payer: Payer) -> list[TextReply]:

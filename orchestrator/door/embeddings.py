@@ -12,7 +12,7 @@ from orchestrator.door.asking import embeddings_request
 from orchestrator.door.completions import Completions
 from orchestrator.door.exchange import Exchange, Work
 from orchestrator.door.fields import Fields
-from orchestrator.door.strict import parse, refuse_not_finite
+from orchestrator.door.strict import not_finite, parse
 from orchestrator.errors import MAX_MESSAGE_CHARS, RequestError, Unavailable
 from orchestrator.gateway.accounts import Payer
 from orchestrator.gateway.policy import caller
@@ -40,7 +40,8 @@ class Embeddings:
         body, finite = parse(await exchange.body())
         query = embeddings_request(body, self._texts.setting(exchange))
         form = Fields(body).choice("encoding_format", FORMATS) or FORMATS[0]
-        refuse_not_finite(finite)
+        if not finite:
+            raise not_finite()
         if query.expert is None:
             self._check_one_space(query)
         if exchange.headers.get("x-edgewise-request-id") or exchange.headers.get("idempotency-key"):

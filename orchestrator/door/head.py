@@ -14,6 +14,8 @@ LENGTH = b"content-length"
 TURN = "edgewise.turn"
 # Of the length of a body; one that needs more is looked at by the parser.
 MAX_DIGITS = 7
+# Of a head that is kept for as long as its connection.
+MAX_BYTES = 4096
 _LENGTH_LINE = re.compile(rb"\r\ncontent-length: ([0-9]{1,7})\r\n", re.IGNORECASE)
 _END = b"\r\n\r\n"
 
@@ -90,7 +92,7 @@ def repeated(data: bytes, scope: Mapping[str, Any], head: Head) -> Repeated | No
         scope: What the parser found in the last message's head.
         head: The same for those who answer.
     """
-    end = data.find(_END) + len(_END)
+    end = data.find(_END, 0, MAX_BYTES) + len(_END)
     found = _LENGTH_LINE.search(data, 0, end)
     if found is None or len(data) - end != int(found[1]) or (LENGTH, found[1]) not in scope["headers"]:
         return None

@@ -11,7 +11,7 @@ from orchestrator.door import telling
 from orchestrator.door.allowance import Allowance, from_body, from_headers, from_model
 from orchestrator.door.exchange import Exchange, Work, dump
 from orchestrator.door.fields import Fields
-from orchestrator.door.strict import parse, refuse_not_finite
+from orchestrator.door.strict import not_finite, parse
 from orchestrator.door.tensors import DATATYPES, decode_input, encode_output, wanted_binary
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.gateway import requests
@@ -76,7 +76,8 @@ class Tensors:
             exchange.check_json()
         body, finite = parse(head, numbers=True)
         query, fields = self._query(exchange, body, tail)
-        refuse_not_finite(finite)
+        if not finite:
+            raise not_finite()
         return self._answer(exchange, query, fields)
 
     async def _answer(self, exchange: Exchange, query: Query, fields: Fields) -> None:

@@ -1,4 +1,5 @@
-"""HTTP/1.1 in front of an ASGI application: llhttp reads, one task answers, one write sends what fits into one.
+"""HTTP/1.1 in front of an ASGI application: llhttp reads, one task answers, one write sends what fits into one. A head
+that a kept connection sends again is known by its bytes, and not read again.
 
 What a general server costs a request is several times what routing it does, and none bounds how long a head may take.
 Here a connection that says nothing, or does not get to the end of a head in time, is closed; heads are bounded in bytes
@@ -91,8 +92,9 @@ class _Connection(asyncio.Protocol):
         self._exchange: Turn | None = None
         self._queue: deque[Turn] = deque()
         self._coming: Turn | None = None
-        # The head that came last, where a further request with it need not be parsed.
+        # The head that came last, where a further request with it need not be parsed; the turn that may be such a one.
         self._repeated: Repeated | None = None
+        self._plain: Turn | None = None
         # Whether the connection ends after what is under way, and whether its client does not take what was sent.
         self.ending = self.full = False
         self._deaf = False
@@ -170,7 +172,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._between = False
-        self._plain: Turn | None = None
+        self._plain = None
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0

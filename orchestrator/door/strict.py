@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -45,10 +46,9 @@ def parse(data: bytes, *, numbers: bool = False) -> tuple[dict[str, Any], bool]:
     return value, finite
 
 
-def refuse_not_finite(finite: bool) -> None:
+def not_finite() -> RequestError:
     """Refuses a body with a number that is none, once its known fields were looked at."""
-    if not finite:
-        raise RequestError("MALFORMED_MESSAGE", "Numbers must be finite; NaN and Infinity are not JSON.")
+    return RequestError("MALFORMED_MESSAGE", "Numbers must be finite; NaN and Infinity are not JSON.")
 
 
 def _quick(data: bytes) -> dict[str, Any] | None:
@@ -71,7 +71,8 @@ def _quick(data: bytes) -> dict[str, Any] | None:
 
 def _texts_in(value: dict[str, Any]) -> int:
     """How many texts there are, keys among them; less than none where it is too deep or a number too large."""
-    texts, level = 0, [value]
+    texts = 0
+    level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for one in level:
@@ -104,7 +105,7 @@ class _Reader:
         self._decoder = json.JSONDecoder(
             object_pairs_hook=self._pairs, parse_constant=self._constant, parse_float=self._number
         )
-        self._scan = self._decoder.scan_once
+        self._scan: Callable[[str, int], tuple[Any, int]] = self._decoder.scan_once  # type: ignore[attr-defined]
 
     def read(self, text: str) -> tuple[Any, bool]:
         """What a text holds, and whether all of its numbers are finite."""

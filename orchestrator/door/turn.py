@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -45,12 +44,6 @@ class Link(Protocol):
     def cancel(self) -> None:
         """Cancel whoever answers."""
         ...
-
-
-@lru_cache(maxsize=256)
-def _lines(names: tuple[str, ...]) -> str:
-    """Headers of these names; a `%s` for each value."""
-    return "".join([f"{name.replace('%', '%%')}: %s\r\n" for name in names])
 
 
 class Turn:
@@ -177,30 +170,31 @@ class Turn:
         more, body = message.get("more_body", False), message.get("body", b"")
         if self._chunked:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
-        await self._write(body, more=more)
+        self._write(body, more=more)
+        if self._connection.full:
+            await self._connection.drained()
+        if self.finished:
+            self._wake()
 
     async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         """A whole reply at once; the length of its body is told here."""
-        told = _lines(tuple(headers)) % tuple(headers.values())
-        if told.count("\r") != len(headers) or told.count("\n") != len(headers):
-            lines = [f"{name}: {value}".replace("\r", " ").replace("\n", " ") for name, value in headers.items()]
-            told = "\r\n".join([*lines, ""])
-        told += f"content-length: {len(body)}\r\n"
-        self._reply = self._make_head(status, told.encode("latin-1", "replace"), sized=True)
-        await self._write(body, more=False)
+        values = "".join(headers.values())
+        if "\r" in values or "\n" in values:
+            headers = {name: value.replace("\r", " ").replace("\n", " ") for name, value in headers.items()}
+        told = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        lines = f"{told}content-length: {len(body)}\r\n".encode("latin-1", "replace")
+        self._reply = self._make_head(status, lines, sized=True)
+        self._write(body, more=False)
+        if self._connection.full:
+            await self._connection.drained()
+        self._wake()
 
-    async def _write(self, body: bytes, *, more: bool) -> None:
+    def _write(self, body: bytes, *, more: bool) -> None:
         data, self._reply = self._reply + (b"" if self.scope["method"] == "HEAD" else body), b""
         self.started = True
         self.finished = not more
-        if self._gone:
-            return
-        connection = self._connection
-        connection.write(data)
-        if connection.full:
-            await connection.drained()
-        if self.finished:
-            self._wake()
+        if not self._gone:
+            self._connection.write(data)
 
     def _make_head(self, status: int, lines: bytes, *, sized: bool) -> bytes:
         first = FIRST_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -51,7 +51,14 @@ class Guarded:
         if scope["type"] == "http":
             path = scope["path"]
             try:
-                listed = self._doorman.admit_request(_entrance(scope))
+                turn = scope.get(TURN)
+                # What the head says, our own server's kept connection has often had read before.
+                entrance = None if turn is None else turn.head.entrance
+                if entrance is None:
+                    entrance = Entrance(path, scope["headers"])
+                    if turn is not None:
+                        turn.head.entrance = entrance
+                listed = self._doorman.admit_request(entrance)
             except EdgewiseError as error:
                 return problem(error, path)(scope, receive, send)
             if not listed:
@@ -61,17 +68,6 @@ class Guarded:
             if direct is not None:
                 return direct(scope, receive, send)
         return self.app(scope, receive, send)
-
-
-def _entrance(scope: MutableMapping[str, Any]) -> Entrance:
-    """What a request's head says; that of our own server's kept connection was often read before."""
-    turn = scope.get(TURN)
-    if turn is None:
-        return Entrance(scope["path"], scope["headers"])
-    found = turn.head.entrance
-    if found is None:
-        found = turn.head.entrance = Entrance(scope["path"], scope["headers"])
-    return cast("Entrance", found)
 
 
 def problem(error: EdgewiseError, path: str) -> Response:
