@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 from orchestrator.fleet.arms import ArmBoard, ArmState
-from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, TYPICAL_COMPLETION_TOKENS, completions
 from orchestrator.prefixes import Chain, Conversation
 from orchestrator.residency import missing_j
@@ -62,40 +61,32 @@ def _read(said: Conversation) -> Read:
 
 
 class _Terms:
-    """What texts cost on an arm as far as it hangs on no text: the same until the board notes new joules of the arm.
+    """What an arm as it was announced means for every text."""
 
-    Args:
-        profile: As generations have made it.
-    """
+    __slots__ = ("alone", "arm", "known", "load", "load_j", "turns")
 
-    __slots__ = ("alone", "bound", "known", "load", "load_j", "profile", "turns", "typical")
-
-    def __init__(self, board: ArmBoard, state: ArmState, announced: TextProfile) -> None:
-        arm = state.arm
-        self.profile = state.text.profile(announced)
+    def __init__(self, board: ArmBoard, arm: Arm, announced: TextProfile) -> None:
+        self.arm = arm
         self.load = board.nodes[arm.node]
         self.load_j = missing_j(arm.residency)
         self.known = arm.energy.provenance is not Provenance.UNMEASURED
-        self.typical, self.bound = board.energy_factors(state.index)
         self.alone = SINGLE_TURN in announced.capabilities
         self.turns = bool(vocabulary(arm)) or hears_bytes(arm)
 
 
 class Pricer:
-    """Prices texts on the arms of a board; what hangs on no text is kept until the board notes that it changed."""
+    """Prices texts on the arms of a board; what neither a text nor learning changes is kept as long as an arm is the
+    same."""
 
     def __init__(self, board: ArmBoard) -> None:
         self._board = board
         self._arms: dict[str, list[ArmState]] = {}
         self._arms_version = -1
         self._terms: dict[int, _Terms] = {}
-        self._terms_version = -1
 
     def figures(self, query: TextQuery) -> TextFigures:
         """What a text will cost on the arms of its task. Cost: 3 µs an arm."""
         board = self._board
-        if self._terms_version != board.energy_changes.version:
-            self._forget_terms(board.energy_changes)
         figures, asked = TextFigures(board.states, loaded=board.loaded), _Asked(query)
         for state in self._of_task(query.task.name):
             figures.busy_n[state.index] = self._busy(state.index)
@@ -115,15 +106,6 @@ class Pricer:
         if found is None:
             found = self._arms[task] = [state for state in self._board.states if state.arm.task == task]
         return found
-
-    def _forget_terms(self, changes: Changes) -> None:
-        changed = changes.since(self._terms_version)
-        self._terms_version = changes.version
-        if changed is None:
-            self._terms.clear()
-        else:
-            for n in changed:
-                self._terms.pop(n, None)
 
     def _busy(self, n: int) -> Busy:
         """How an arm stands now."""
@@ -147,9 +129,10 @@ class Pricer:
     def _price(self, figures: TextFigures, state: ArmState, announced: TextProfile, asked: _Asked) -> None:
         track, n = state.text, state.index
         terms = self._terms.get(n)
-        if terms is None:
-            terms = self._terms[n] = _Terms(self._board, state, announced)
-        mean, high = completions(terms.profile, asked.max_tokens)
+        if terms is None or terms.arm is not state.arm:
+            terms = self._terms[n] = _Terms(self._board, state.arm, announced)
+        profile = track.profile(announced)
+        mean, high = completions(profile, asked.max_tokens)
         size, messages, chain = asked.alone(state.arm) if terms.alone else asked.whole()
         tokens = size * track.tokens_per_byte + TEMPLATE_TOKENS * messages
         cached = 0.0
@@ -157,16 +140,18 @@ class Pricer:
             rate = track.tokens_per_byte
             cached = track.prefixes.expected_tokens(chain, tokens_per_byte=rate, prompt_tokens=tokens)
         figures.prompt_tokens_n[n], figures.cached_tokens_n[n] = tokens, cached
-        own_ms, own_j = terms.profile.cost(tokens - cached, mean)
-        most_ms, most_j = terms.profile.cost(tokens * TOKENS_MARGIN, high)
+        own_ms, own_j = profile.cost(tokens - cached, mean)
+        most_ms, most_j = profile.cost(tokens * TOKENS_MARGIN, high)
         pending = terms.load.pending
         together = track.factor(1 + pending) if pending else 1.0
         figures.service_ms_n[n] = ms = track.typically_ms((HOP_MS + own_ms) * together)
         figures.service_bound_ms_n[n] = max(track.at_most_ms((HOP_MS + most_ms) * together), ms)
         # What nobody measures counts as 0 joules and is promised to nobody, as on the board.
-        joules = terms.load_j + own_j * terms.typical if terms.known else 0.0
-        figures.energy_j_n[n] = joules
-        figures.energy_bound_j_n[n] = max(terms.load_j + most_j * terms.bound, joules) if terms.known else np.inf
+        figures.energy_j_n[n], figures.energy_bound_j_n[n] = 0.0, np.inf
+        if terms.known:
+            typical, bound = self._board.energy_factors(n)
+            figures.energy_j_n[n] = joules = terms.load_j + own_j * typical
+            figures.energy_bound_j_n[n] = max(terms.load_j + most_j * bound, joules)
         if terms.turns:
             _price_turns(figures, self._board, state, asked)
 
