@@ -143,7 +143,7 @@ class _Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._fail(error.__context__.status if isinstance(error.__context__, _Refused) else 400)
         else:
-            if self._coming is None and self._head_bytes > MAX_HEAD_BYTES:
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self._fail(431)
             elif between and self._between and self._plain is not None:
                 self._repeated, self._plain = repeated(data, self._plain.scope, self._plain.head), None
@@ -175,12 +175,16 @@ class _Connection(asyncio.Protocol):
         self._plain = None
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        # What came since anything of a body did: of a head, of what stands before a chunk, or behind the last one.
         self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._coming is not None:
+            # It stands behind a body: nobody looks there for what it says.
+            return
         self._headers.append((name.lower(), value))
         if len(self._headers) > MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES + HIGH_WATER:
             raise _Refused(431)
@@ -212,6 +216,7 @@ class _Connection(asyncio.Protocol):
         return True
 
     def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
         if self._coming is not None:
             self._coming.take(body)
 

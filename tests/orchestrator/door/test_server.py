@@ -117,6 +117,55 @@ async def test_a_body_in_any_form() -> None:
     assert (await exchange(told, large)).endswith(b"1000000 /")
 
 
+@pytest.mark.parametrize(
+    "reads",
+    [
+        (b"content-length: 40000\r\n\r\n" + b"x" * 100, b"x" * 20_000, b"x" * 19_900),
+        (b"content-length: 40000\r\n\r\n", b"x" * 20_000, b"x" * 20_000),
+        (b"transfer-encoding: chunked\r\n\r\n", *[b"7530\r\n" + b"x" * 30_000 + b"\r\n"] * 4, b"0\r\nx: y\r\n\r\n"),
+    ],
+)
+async def test_a_body_in_many_reads_is_no_head(reads: tuple[bytes, ...]) -> None:
+    async with serving() as (server, port), asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reader.readuntil(b"0 /")
+        (connection,) = server.connections
+        for data in (b"POST /large HTTP/1.1\r\nhost: x\r\n" + reads[0], *reads[1:]):
+            connection.data_received(data)
+        assert b"close" not in await reader.readuntil(b" /large")
+        writer.close()
+
+
+@pytest.mark.parametrize("endless", [b"0\r\nx: ", b"1;x="])
+async def test_what_stands_around_a_body_is_bounded_as_a_head_is(endless: bytes) -> None:
+    async with serving() as (server, port), asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n" + endless)
+        while not server.answering:  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.001)
+        writer.write(b"a" * 20_000)
+        assert (await reader.read()).startswith(b"HTTP/1.1 431")
+        writer.close()
+
+
+async def test_what_stands_behind_a_body_is_no_header() -> None:
+    seen: list[Any] = []
+
+    async def looks(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend(name for name, _ in scope["headers"])
+        await app(scope, receive, send)
+
+    async with serving() as (server, port), asyncio.timeout(5):
+        server.app = looks
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        writer.write(head + b"1\r\na\r\n0\r\nauthorization: me\r\n\r\n")
+        await reader.readuntil(b"1 /")
+        writer.close()
+    assert seen == [b"host", b"transfer-encoding"]
+
+
 async def test_one_connection_serves_many_requests_in_order() -> None:
     one = b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n"
     answer = await exchange(b"".join(one % n for n in range(20)) + b"GET /last HTTP/1.1\r\n" + CLOSE)
