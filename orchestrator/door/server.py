@@ -196,6 +196,10 @@ class _Connection(asyncio.Protocol):
         # Two ways to say where a body ends are one too many, as are two lengths.
         if (b"transfer-encoding" in names and b"content-length" in names) or names.count(b"content-length") > 1:
             raise _Refused(400)
+        # One host (RFC 9112), which an old client need not name: of two, whoever stands between may read the other.
+        hosts = names.count(b"host")
+        if hosts > 1 or (not hosts and self._parser.get_http_version() == "1.1"):
+            raise _Refused(400)
         # Afterwards the parser has forgotten what the head said of it.
         keeps, expects = bool(self._parser.should_keep_alive()), b"expect" in names
         self._coming = Turn(self, self._scope(), Head(self._headers), keeps=keeps, expects=expects)
