@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from orchestrator.door.allowance import AUTO, Allowance, from_body, from_headers, from_model
 from orchestrator.door.choices import MAX_CHOICES
 from orchestrator.door.fields import Fields
+from orchestrator.door.strict import not_finite
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.gateway import requests
 from orchestrator.gateway.samples import MAX_SAMPLES, sampled
@@ -305,7 +306,12 @@ def _top_logprobs(fields: Fields, *, chat: bool) -> int | None:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) if value else ""
+    if not value:
+        return ""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        raise not_finite() from None
 
 
 def _choice_json(fields: Fields) -> str:

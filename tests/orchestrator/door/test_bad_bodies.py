@@ -155,6 +155,14 @@ def test_every_header_that_is_read_for_what_is_asked_counts_as_such() -> None:
     assert head.asking.keys() == read
 
 
+@pytest.mark.parametrize("extra", [b'"name":NaN', b'"tool_calls":[{"id":Infinity}]', b'"tool_call_id":-1e999'])
+async def test_a_number_that_is_none_is_refused_wherever_it_stands_in_a_message(live: Live, extra: bytes) -> None:
+    async with live.node(arms=[ARM], behaviour=speaks("x")):
+        body = b'{"model":"auto","messages":[{"role":"user","content":"x",' + extra + b"}]}"
+        refused(await post(live, CHAT, body), "MALFORMED_MESSAGE")
+        refused(await post(live, CHAT, said(tools=[float("nan")])), "MALFORMED_MESSAGE")
+
+
 async def test_every_way_of_generating_is_read_where_it_is_said_alone(live: Live) -> None:
     assert WRONG.keys() == asking.PARAMETERS
     async with live.node(arms=[ARM], behaviour=speaks("x")):
