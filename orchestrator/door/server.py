@@ -122,6 +122,7 @@ class _Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self.resume_writing()
+        self._queue.clear()
         if self._exchange is not None:
             self._exchange.gone()
 

@@ -247,6 +247,31 @@ async def test_a_client_that_leaves_is_told_at_once() -> None:
     assert LEFT == ["me"]
 
 
+async def test_what_waits_for_its_turn_is_not_begun_for_a_client_that_has_left() -> None:
+    asked: list[str] = []
+    go = asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        await go.wait()
+        await app(scope, receive, send)
+
+    async with serving() as (server, port), asyncio.timeout(5):
+        server.app = slow
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"".join([b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n" % number for number in range(3)]))
+        while not asked:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        writer.close()
+        while server.connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        go.set()
+        while server.answering:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+    assert asked == ["/0"]
+
+
 async def test_closing_ends_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRACE_S", 0.1)
     async with serving() as (server, port):
