@@ -22,7 +22,7 @@ from orchestrator.routing.text_figures import TextFigures
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-# With more arms arrays are as soon made, and what is kept of a text after its answer is several times smaller.
+# Of more arms arrays are kept, which take less memory: the journal holds the tables of thousands of texts.
 MOST_ARMS = 32
 
 
