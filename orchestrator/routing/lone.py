@@ -22,12 +22,16 @@ from orchestrator.routing.text_figures import TextFigures
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+# Of more arms arrays are kept, which take less memory: the journal holds the tables of thousands of texts.
+MOST_ARMS = 32
+
 
 def priced(table: RouteTable, figures: TextFigures) -> RouteTable:
     """The same routes on the figures of one text."""
-    if table.lone_arms is None:
+    arms = table.lone_arms
+    if arms is None or len(arms) > MOST_ARMS:
         return table.priced(figures.columns())
-    return LoneTable(table, figures, table.lone_arms)
+    return LoneTable(table, figures, arms)
 
 
 class LoneTable(RouteTable):

@@ -13,7 +13,7 @@ from orchestrator.fleet.arms import ArmBoard
 from orchestrator.prefixes import Conversation
 from orchestrator.residency import Residency
 from orchestrator.routing.figures import Pricer, text_figures
-from orchestrator.routing.lone import LoneTable, priced
+from orchestrator.routing.lone import MOST_ARMS, LoneTable, priced
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.table import RouteTable
 from orchestrator.routing.text_figures import TextFigures
@@ -180,3 +180,14 @@ def test_a_text_that_came_before_all_arms_of_its_task_finds_none_available() -> 
         table = priced(Plan("p", model, None, NO_CERTIFICATE).table(board.arms("chat"), board), figures)
         assert isinstance(table, LoneTable) is (model is LONE)
         assert not table.offer(model.estimate(np.zeros(0))).available_r.any()
+
+
+def test_of_a_text_on_many_arms_arrays_are_kept() -> None:
+    """The journal keeps the tables of thousands of texts: as numbers each, those of a large fleet would fill memory."""
+    board = ArmBoard(energy_quantile=0.9, latency_quantile=0.9, clock=Clock())
+    for n in range(MOST_ARMS + 1):
+        figures = text_figures(board, asked(np.random.default_rng(0)))
+        board.announce(f"n{n}", [an_arm("small", f"n{n}", task="chat", text=rated(*[0.1] * 6))], 1)
+        table = priced(Plan("p", LONE, None, NO_CERTIFICATE).table(board.arms("chat"), board), figures)
+        assert isinstance(table, LoneTable) is (n < MOST_ARMS)
+        assert any(one is figures for one in vars(table).values()) is (n < MOST_ARMS)
