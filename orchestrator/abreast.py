@@ -2,26 +2,19 @@
 
 A request runs a few hundred functions from its first byte to its last. If it runs all of them in one go it finds none
 of them in the nearest caches of the processor, for the one before it has run everything else since; those that take a
-step one right after the other find that step's code and data there. So a request steps aside where a step ends, which
-costs a turn of the loop, and only while others are under way. Choosing a route and sending the work there are one step:
-whoever chooses next must see what was sent.
+step one right after the other find that step's code and data there. So a request steps aside where a step ends
+(`Admission.aside`), which costs a turn of the loop, and only while others are under way. Choosing a route and sending
+the work there are one step: whoever chooses next must see what was sent.
 Source: `make bench NAME=http` with and without, deploy/docs/measuring.md.
 """
 
 from __future__ import annotations
 
 import asyncio
-import types
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
 # Turns of the loop in which requests wait for each other before they begin.
 TURNS = 3
-
-
-@types.coroutine
-def aside() -> Generator[None, None, None]:
-    """Let the others take the step that this one has just taken."""
-    yield
 
 
 class Gathering:
@@ -38,7 +31,8 @@ class Gathering:
             return
         self._waiting.append(begin)
         if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._turn, TURNS - 1)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._turn, loop, TURNS - 1)
 
     def flush(self) -> None:
         """Begin what waits."""
@@ -46,8 +40,8 @@ class Gathering:
         for begin in waiting:
             begin()
 
-    def _turn(self, left: int) -> None:
+    def _turn(self, loop: asyncio.AbstractEventLoop, left: int) -> None:
         if left:
-            asyncio.get_running_loop().call_soon(self._turn, left - 1)
+            loop.call_soon(self._turn, loop, left - 1)
         else:
             self.flush()

@@ -7,12 +7,13 @@ deadline is refused at once instead of being answered too late.
 from __future__ import annotations
 
 import asyncio
+import types
 from collections import deque
+from collections.abc import Generator
 from enum import Enum
 from types import TracebackType
 from typing import Protocol
 
-from orchestrator.abreast import aside
 from orchestrator.errors import Unavailable
 
 # Weight of the newest request in the moving average of service times.
@@ -66,7 +67,7 @@ def smoothed_s(mean_s: float, service_s: float) -> float:
 
 
 class Admission:
-    """The gateway's door; used as ``async with admission.enter(deadline_s)``.
+    """The gateway's door; used as ``async with admission.enter(deadline_s)``, or by `take`, `acquire` and `release`.
 
     Args:
         max_running: Requests that run at once.
@@ -102,19 +103,28 @@ class Admission:
         """A context that holds one place; waits for it at most `deadline_s`."""
         return _Admitted(self, deadline_s)
 
+    def take(self) -> bool:
+        """Take a place if one is free.
+
+        Raises:
+            Unavailable: DRAINING.
+        """
+        if self.closed:
+            raise Unavailable("DRAINING", "The gateway is shutting down; call another one or try again later.")
+        if self.running >= self.max_running:
+            return False
+        self.running += 1
+        return True
+
     async def acquire(self, deadline_s: float) -> None:
-        """Take a place.
+        """Take a place, after a wait where none is free.
 
         Raises:
             Unavailable: DRAINING or OVERLOADED.
         """
-        if self.closed:
-            raise Unavailable("DRAINING", "The gateway is shutting down; call another one or try again later.")
-        verdict = admit(self, deadline_s)
-        if verdict is Verdict.ENTER:
-            self.running += 1
+        if self.take():
             return
-        if verdict is Verdict.REFUSE:
+        if admit(self, deadline_s) is Verdict.REFUSE:
             raise overloaded(self.wait_s())
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
@@ -147,12 +157,15 @@ class Admission:
                 place.set_result(None)
                 return
         self.running -= 1
-        self._empty.set()
+        if not self.running:
+            self._empty.set()
 
-    async def aside(self) -> None:
-        """End a step of a request that is in: the others that are take that step too before this one goes on."""
+    @types.coroutine
+    def aside(self) -> Generator[None, None, None]:
+        """End a step of a request that is in: the others that are take that step too before this one goes on
+        (`orchestrator.abreast`)."""
         if self.running > 1:
-            await aside()
+            yield
 
     async def emptied(self) -> None:
         """Wait until nothing runs."""

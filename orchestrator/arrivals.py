@@ -10,20 +10,16 @@ SMOOTHING = 0.5
 
 
 class Arrivals:
-    """Requests per second by task."""
+    """Requests per second by task; who sees a request come counts it in `arrived`."""
 
     def __init__(self) -> None:
         self.rates_per_s: dict[str, float] = {}
-        self._arrived = Counter[str]()
-
-    def count(self, task: str) -> None:
-        """A request has come."""
-        self._arrived[task] += 1
+        self.arrived = Counter[str]()
 
     def follow(self, tasks: Iterable[str], period_s: float) -> None:
         """Take what has come since the last look into the rates."""
-        counted, self._arrived = self._arrived, Counter[str]()
         for task in tasks:
-            now_per_s = counted[task] / period_s
+            now_per_s = self.arrived[task] / period_s
             before_per_s = self.rates_per_s.get(task, now_per_s)
             self.rates_per_s[task] = before_per_s + SMOOTHING * (now_per_s - before_per_s)
+        self.arrived.clear()

@@ -50,6 +50,16 @@ def merge(over: BudgetRequest, under: BudgetRequest) -> BudgetRequest:
     )
 
 
+def _limits(wanted: BudgetRequest, most_ms: float) -> Limits:
+    """What a whole budget lets a request spend that has so many milliseconds at most."""
+    return Limits(
+        max_energy_j=math.inf if wanted.max_energy_j is None else wanted.max_energy_j,
+        max_latency_ms=most_ms if wanted.max_latency_ms is None else min(most_ms, wanted.max_latency_ms),
+        on_infeasible=wanted.on_infeasible or OnInfeasible.ERROR,
+        profile=wanted.profile or "balanced",
+    )
+
+
 class Budgets:
     """Budgets by task. Precedence: request > set for the task > set for all > configured for the task > configured for
     texts > default.
@@ -79,7 +89,7 @@ class Budgets:
         self._is_text = is_text
         self._configured = dict(by_task)
         self._file = file
-        self._merged: dict[tuple[str, bool], BudgetRequest] = {}
+        self._merged: dict[tuple[str, bool], tuple[BudgetRequest, Limits]] = {}
         self._long_run: dict[str, LongRun] = {}
         self._shares: Mapping[str, Share] = {}
         self._set: dict[str, Setting] = _load(file) if file is not None and file.exists() else {}
@@ -91,24 +101,20 @@ class Budgets:
 
     def resolve(self, task: str, request: BudgetRequest, deadline_s: float) -> Limits:
         """The limits that hold for one request; the call's deadline bounds the milliseconds."""
-        standing = self._for(task)
-        wanted = standing if request is NO_BUDGET else merge(request, standing)
+        standing, limits = self._for(task)
         latency_ms = deadline_s * 1000.0
-        if wanted.max_latency_ms is not None:
-            latency_ms = min(latency_ms, wanted.max_latency_ms)
-        return Limits(
-            max_energy_j=math.inf if wanted.max_energy_j is None else wanted.max_energy_j,
-            max_latency_ms=latency_ms,
-            on_infeasible=wanted.on_infeasible or OnInfeasible.ERROR,
-            profile=wanted.profile or "balanced",
-        )
+        if request is not NO_BUDGET:
+            return _limits(merge(request, standing), latency_ms)
+        return limits if limits.max_latency_ms <= latency_ms else _limits(standing, latency_ms)
 
-    def _for(self, task: str) -> BudgetRequest:
+    def _for(self, task: str) -> tuple[BudgetRequest, Limits]:
+        """The budget in force for a task, and the limits of a request that says none and has time enough."""
         key = task, self._is_text(task)
-        merged = self._merged.get(key)
-        if merged is None:
-            merged = self._merged[key] = self._merge(task)
-        return merged
+        found = self._merged.get(key)
+        if found is None:
+            merged = self._merge(task)
+            found = self._merged[key] = merged, _limits(merged, math.inf)
+        return found
 
     def _merge(self, task: str) -> BudgetRequest:
         nothing = BudgetRequest()
@@ -159,7 +165,7 @@ class Budgets:
             origin = "set"
         else:
             origin = "config" if task in self._configured else "default"
-        return TaskBudget(task, self._for(task), origin, self.long_run(task))
+        return TaskBudget(task, self._for(task)[0], origin, self.long_run(task))
 
     def set(self, task: str, budget: BudgetRequest, long_run: LongRun = NO_LONG_RUN) -> TaskBudget:
         """Change what a task (or every task, '') may spend; fields that are None keep what was set before."""

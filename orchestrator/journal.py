@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from optimizer.frozen import frozen
 from orchestrator.errors import RequestError
 from orchestrator.routing.route import Decision
 from orchestrator.types import NO_ACCOUNT, Account, Energy, Limits, RoutingRecord, Timings
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """One finished request.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+
+from optimizer.frozen import frozen
 
 
 class FusionChoice(Enum):
@@ -17,6 +18,10 @@ class FusionChoice(Enum):
     TOKEN = "token"  # noqa: S105
     BYTES = "bytes"
 
+    def __init__(self, word: str) -> None:
+        # `value` without the two calls that reading that takes.
+        self.word = word
+
 
 class OnInfeasible(Enum):
     """What to do when no route fits the budget."""
@@ -26,7 +31,7 @@ class OnInfeasible(Enum):
     CHEAPEST = "cheapest"
 
 
-@dataclass(frozen=True)
+@frozen
 class BudgetRequest:
     """What a client or operator asked for; None means not said."""
 
@@ -36,7 +41,7 @@ class BudgetRequest:
     profile: str | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """The budget that holds for one request after defaults: joules may be infinite, milliseconds never are."""
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 import structlog
@@ -30,24 +29,18 @@ class RequestLog:
         self._form = form
         self._enabled = LEVELS[level] <= logging.INFO
 
-    def write(self, requests: Sequence[Mapping[str, object]]) -> None:
-        """Write one line per request, all of them at once."""
+    def write(self, names: Sequence[str], requests: Sequence[tuple[object, ...]]) -> None:
+        """Write one line per request, all of them at once: the names of what it holds, and these values of each."""
         if not self._enabled or not requests:
             return
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
-        render = self._json if self._form == "json" else self._console
-        sys.stderr.write("".join([render(stamp, fields) for fields in requests]))
-
-    def _json(self, stamp: str, fields: Mapping[str, object]) -> str:
-        return json.dumps({"timestamp": stamp, "level": "info", "event": "request", **fields}) + "\n"
-
-    def _console(self, stamp: str, fields: Mapping[str, object]) -> str:
-        return f"{stamp} [info     ] request {_template(tuple(fields)) % tuple(fields.values())}\n"
-
-
-@cache
-def _template(names: tuple[str, ...]) -> str:
-    return " ".join(f"{name}=%s" for name in names)
+        if self._form == "json":
+            line = {"timestamp": stamp, "level": "info", "event": "request"}
+            lines = [json.dumps({**line, **dict(zip(names, values, strict=True))}) + "\n" for values in requests]
+        else:
+            template = f"{stamp} [info     ] request " + " ".join([f"{name}=%s" for name in names]) + "\n"
+            lines = [template % values for values in requests]
+        sys.stderr.write("".join(lines))
 
 
 requests = RequestLog()

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from orchestrator.execution.run import Progress
 from orchestrator.longrun import PacingRecord
 from orchestrator.store.records import Balance
-from orchestrator.types import AttemptRecord, Energy, Limits, Provenance, Timings
+from orchestrator.types import AttemptRecord, Energy, Provenance, Timings
 
 LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 TOKEN_BUCKETS_S = tuple(edge / 10.0 for edge in LATENCY_BUCKETS_S)
@@ -94,8 +94,14 @@ class Metrics:
         self._request_j.observe(energy.energy_j)
         for attempt in progress.attempts:
             self._count_attempt(attempt)
-        self._retries += max(0, len(progress.attempts) - len(progress.answers))
-        self._count_violations(progress.limits, energy, seconds)
+        retries = len(progress.attempts) - len(progress.answers)
+        if retries > 0:
+            self._retries += retries
+        limits = progress.limits
+        if energy.energy_j > limits.max_energy_j:
+            self._violations["energy"] += 1
+        if seconds * 1000.0 > limits.max_latency_ms:
+            self._violations["latency"] += 1
 
     def spoken(self, timings: Timings) -> None:
         """Count how soon a text began and how fast it went on; nothing for what was sent whole."""
@@ -132,12 +138,6 @@ class Metrics:
     def idled(self, node: str, provenance: Provenance, energy_j: float) -> None:
         """Count joules of a node's idle power."""
         self._idle_j[node, provenance] += energy_j
-
-    def _count_violations(self, limits: Limits, energy: Energy, seconds: float) -> None:
-        if energy.energy_j > limits.max_energy_j:
-            self._violations["energy"] += 1
-        if seconds * 1000.0 > limits.max_latency_ms:
-            self._violations["latency"] += 1
 
     # ---- reading
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from optimizer.gate.recorded import count_text, sketch_tensor
 from orchestrator.journal import Entry
+from orchestrator.types import TextQuery
 
 log = structlog.get_logger("feedback")
 
@@ -76,10 +77,10 @@ class Outcomes:
         if self.hashing:
             self._hold(request_id, lambda: _of_tensor(x))
 
-    def answered_text(self, request_id: str, text: str) -> None:
+    def answered_text(self, query: TextQuery) -> None:
         """Hold the hashed counts of a text that was answered, until feedback comes."""
         if self.hashing:
-            self._hold(request_id, lambda: _of_text(text))
+            self._hold(query.request_id, lambda: _of_text("\n".join([said.content for said in query.messages])))
 
     def _hold(self, request_id: str, features: Callable[[], Features]) -> None:
         self._rated.pop(request_id, None)

@@ -17,7 +17,7 @@ import structlog
 
 from optimizer.online.pacing import Allowance, Charge, Pacer, PacerState
 from orchestrator.budgets import Budgets, save_json
-from orchestrator.longrun import LongRun, PacingRecord
+from orchestrator.longrun import NO_LONG_RUN, LongRun, PacingRecord
 from orchestrator.routing.pace import Pace
 from orchestrator.routing.route import Decision
 
@@ -49,7 +49,7 @@ class Pacing:
     def arrive(self, task: str, now_s: float) -> Pace | None:
         """A request of a task comes; None where it has no long-run budget."""
         budget = self._budgets.long_run(task)
-        if not budget.limits or self._broken.get(task) == budget:
+        if budget is NO_LONG_RUN or not budget.limits or self._broken.get(task) == budget:
             return None
         return self._safely(task, lambda: self._arrive(task, budget, now_s))
 

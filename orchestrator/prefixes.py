@@ -12,8 +12,8 @@ import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from orchestrator.text_request import Message
 
@@ -38,8 +38,7 @@ def scope_of(tenant: str, user: str) -> str:
     return hashlib.blake2b(named, key=_SECRET, digest_size=16).hexdigest()
 
 
-@dataclass(frozen=True)
-class Conversation:
+class Conversation(NamedTuple):
     """What an arm reads of a query; `size_bytes` of all its contents."""
 
     scope: str
@@ -48,7 +47,10 @@ class Conversation:
     @property
     def size_bytes(self) -> int:
         """Of all contents."""
-        return sum(len(message.content.encode()) for message in self.messages)
+        size = 0
+        for message in self.messages:
+            size += len(message.content.encode())
+        return size
 
     def chain(self, answer: str = "") -> Chain:
         """Hashes of the beginning up to the end of every whole block, with an answer behind it where there is one.
@@ -60,7 +62,10 @@ class Conversation:
         said = [f"{message.role}\0{message.content}\0{message.extra_json}\1" for message in self.messages]
         if answer:
             said.append(f"assistant\0{answer}")
-        data, last, found = "".join(said).encode(), self.scope.encode(), []
+        data = "".join(said).encode()
+        if len(data) < BLOCK_BYTES:
+            return ()
+        last, found = self.scope.encode(), []
         for end in range(BLOCK_BYTES, min(len(data), MAX_BLOCKS * BLOCK_BYTES) + 1, BLOCK_BYTES):
             last = hashlib.blake2b(last + data[end - BLOCK_BYTES : end], digest_size=8).digest()
             found.append(last)

@@ -41,3 +41,11 @@ class TextProfile:
         """Joules of one generation."""
         prefill_j = prompt_tokens * self.prefill_j_per_token
         return self.overhead_j + prefill_j + completion_tokens * self.decode_j_per_token
+
+    def cost(self, prompt_tokens: float, completion_tokens: float) -> tuple[float, float]:
+        """Milliseconds and joules of one generation."""
+        prefill_ms, prefill_j = prompt_tokens * self.prefill_ms_per_token, prompt_tokens * self.prefill_j_per_token
+        return (
+            self.overhead_ms + prefill_ms + completion_tokens * self.decode_ms_per_token,
+            self.overhead_j + prefill_j + completion_tokens * self.decode_j_per_token,
+        )

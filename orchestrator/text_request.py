@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
+from optimizer.frozen import frozen
 
-@dataclass(frozen=True)
+
+@frozen
 class Message:
     """One turn of a conversation; `extra_json` is what OpenAI's message has beside role and text."""
 
@@ -17,7 +18,7 @@ class Message:
     extra_json: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class GenerationParameters:
     """How text is to be generated; None leaves it to the engine.
 
@@ -38,7 +39,7 @@ class GenerationParameters:
     embed: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Delta:
     """A piece of generated text.
 

@@ -1,5 +1,7 @@
 """Frozen values that the gateway's rooms exchange. Nothing here knows protobuf, sockets or clocks.
 
+What every request has one of is not frozen, which takes several times as long to make; nobody changes it either.
+
 Units are in the names. An *arm* is one variant of an expert on one node; its name is ``expert:variant@node``.
 """
 
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.frozen import frozen
 from orchestrator.energy_source import UNTOLD_SOURCE
 from orchestrator.energy_source import EnergySource as EnergySource
 from orchestrator.limits import BudgetRequest as BudgetRequest
@@ -45,6 +48,10 @@ class Provenance(Enum):
     MODELLED = "modelled"
     UNMEASURED = "unmeasured"
 
+    def __init__(self, word: str) -> None:
+        # `value` without the two calls that reading that takes.
+        self.word = word
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -65,7 +72,7 @@ class TensorSpec:
         return (self.one, self.one[1:]) if self.shape[:1] == (-1,) else (self.one,)
 
 
-@dataclass(frozen=True)
+@frozen
 class Energy:
     """Joules with their source.
 
@@ -123,7 +130,7 @@ class Arm:
     tags: frozenset[str] = frozenset()
     residency: Residency | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """``expert:variant@node``."""
         return f"{self.expert}:{self.variant}@{self.node}"
@@ -160,7 +167,7 @@ class NodeHello:
     models: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Query:
     """One tensor query, validated against its task.
 
@@ -188,7 +195,7 @@ class Query:
     max_mass: float = WHOLE
 
 
-@dataclass(frozen=True)
+@frozen
 class TextQuery:
     """One text query, validated.
 
@@ -229,11 +236,13 @@ class TextQuery:
     @property
     def prompt(self) -> str:
         """What is asked, as the gate reads it: what the user said last, or everything where no user spoke."""
-        asked = [message.content for message in self.messages if message.role == "user"]
-        return asked[-1] if asked else "\n".join(message.content for message in self.messages)
+        for message in reversed(self.messages):
+            if message.role == "user":
+                return message.content
+        return "\n".join([message.content for message in self.messages])
 
 
-@dataclass(frozen=True)
+@frozen
 class Done:
     """A node finished a piece of work.
 
@@ -267,7 +276,7 @@ class Done:
         return self.prompt_tokens - (self.cached_tokens or 0)
 
 
-@dataclass(frozen=True)
+@frozen
 class Failed:
     """A node could not do a piece of work."""
 
@@ -278,7 +287,7 @@ class Failed:
     energy: Energy
 
 
-@dataclass(frozen=True)
+@frozen
 class AttemptRecord:
     """What one arm was asked and what came of it."""
 
@@ -316,7 +325,7 @@ class CertificateRecord:
     price_per_j: float = 0.0
 
 
-@dataclass(frozen=True)
+@frozen
 class RoutingRecord:
     """How a request was routed and what it was predicted to cost."""
 
@@ -333,7 +342,7 @@ class RoutingRecord:
     gate_sha256: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Account:
     """What a request was allowed and charged.
 
@@ -361,7 +370,7 @@ class Account:
 NO_ACCOUNT = Account()
 
 
-@dataclass(frozen=True)
+@frozen
 class Timings:
     """Where the milliseconds went."""
 
@@ -375,7 +384,7 @@ class Timings:
     token_ms: float | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Reply:
     """The answer to a tensor query."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 
@@ -305,19 +306,24 @@ def encode_guard(record: GuardRecord | None) -> common_pb2.Guard | None:
 
 def decode_energy(message: common_pb2.Energy) -> Energy:
     """Joules of a node's message; anything that is not a finite, non-negative number counts as unmeasured."""
-    provenance = PROVENANCES.get(message.provenance, Provenance.UNMEASURED)
-    value, doubt = message.energy_j, message.uncertainty_j
-    if provenance is Provenance.UNMEASURED or not (math.isfinite(value) and value >= 0):
-        return Energy(math.nan, Provenance.UNMEASURED, message.method[:64])
+    provenance, value = PROVENANCES.get(message.provenance), message.energy_j
+    if provenance is None or not 0.0 <= value < math.inf:
+        return _unmeasured(message.method[:64])
+    doubt = message.uncertainty_j
     return Energy(
         value,
         provenance,
         message.method[:64],
-        doubt if math.isfinite(doubt) and doubt > 0 else 0.0,
+        doubt if 0.0 < doubt < math.inf else 0.0,
         message.idle_j if message.HasField("idle_j") and 0.0 <= message.idle_j < math.inf else None,
         message.share[:32],
         message.preliminary,
     )
+
+
+@lru_cache(maxsize=256)
+def _unmeasured(method: str) -> Energy:
+    return Energy(math.nan, Provenance.UNMEASURED, method)
 
 
 def encode_energy(energy: Energy) -> common_pb2.Energy:

@@ -5,9 +5,11 @@ Shape letters: r routes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +27,9 @@ class Binding(StrEnum):
     AVAILABILITY = "availability"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Offer:
-    """What every route promises for one query. All arrays have one entry per route.
+    """What every route promises for one query. All arrays have one entry per route; nobody changes them later.
 
     Args:
         quality_r: Predicted probability of a right answer.
@@ -46,16 +48,14 @@ class Offer:
     available_r: Bools
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Hard limits of one request, held against the bounds; `None` for no limit."""
 
     energy_j: float | None = None
     latency_ms: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(NamedTuple):
     """What joules and milliseconds cost, in quality (fraction of right answers).
 
     Args:
@@ -86,25 +86,32 @@ class Fallback:
     min_latency_ms: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Choice:
     """The decision and what it was made on. What only an explanation needs is worked out when it is asked for.
 
     Args:
         index: The chosen route, `None` when no available route fits.
         feasible_r: Routes that are available and fit.
-        score_r: Quality minus the price of joules and milliseconds.
         offer: What was chosen from.
         limits: What had to be kept.
-        pinned: See `Price`.
+        price: What joules and milliseconds cost.
     """
 
     index: int | None
     feasible_r: Bools
-    score_r: Floats
     offer: Offer
     limits: Limits
-    pinned: int | None = None
+    price: Price
+
+    @cached_property
+    def score_r(self) -> Floats:
+        """Quality minus the price of joules and milliseconds."""
+        offer, price = self.offer, self.price
+        score_r = offer.quality_r - price.per_j * offer.energy_r
+        if price.per_ms:
+            score_r -= price.per_ms * offer.latency_r
+        return score_r
 
     @cached_property
     def runner_up(self) -> int | None:
@@ -118,7 +125,7 @@ class Choice:
     @cached_property
     def binding(self) -> Binding:
         """Which limit removed the route that would have been chosen without limits."""
-        return _binding(self.offer, self.limits, _best(self.score_r, self.offer, self.pinned))
+        return _binding(self.offer, self.limits, _best(self.score_r, self.offer, self.price.pinned))
 
     @cached_property
     def fallback(self) -> Fallback | None:
@@ -140,12 +147,26 @@ def choose(offer: Offer, *, limits: Limits, price: Price) -> Choice:
 
     Cost: half a dozen numpy calls on arrays of r entries, 10 µs for 60 routes.
     """
-    score_r = offer.quality_r - price.per_j * offer.energy_r
-    if price.per_ms:
-        score_r -= price.per_ms * offer.latency_r
-    feasible_r = _feasible(offer, limits)
-    index = _taken(feasible_r, score_r, offer, price.pinned)
-    return Choice(index, feasible_r, score_r, offer, limits, price.pinned)
+    if len(offer.available_r) == 1:
+        return _choose_only(offer, limits, price)
+    choice = Choice(None, _feasible(offer, limits), offer, limits, price)
+    choice.index = _taken(choice)
+    return choice
+
+
+def _choose_only(offer: Offer, limits: Limits, price: Price) -> Choice:
+    """The same where there is one route: a few numbers are compared sooner than arrays of one entry."""
+    energy_j, latency_ms = limits
+    fits = (
+        offer.available_r.item()
+        and (energy_j is None or offer.energy_bound_r.item() <= energy_j)
+        and (latency_ms is None or offer.latency_bound_r.item() <= latency_ms)
+    )
+    if not fits:
+        return Choice(None, _NOT_THE_ONLY, offer, limits, price)
+    return Choice(
+        0 if price.pinned == 0 else _if_worth_anything(0, offer, price), offer.available_r, offer, limits, price
+    )
 
 
 def narrowed(choice: Choice, energy_j: float) -> Choice:
@@ -156,11 +177,16 @@ def narrowed(choice: Choice, energy_j: float) -> Choice:
         energy_j: The limit from here on.
     """
     offer, limits = choice.offer, Limits(energy_j, choice.limits.latency_ms)
-    feasible_r = choice.feasible_r & (offer.energy_bound_r <= energy_j)
-    index = _taken(feasible_r, choice.score_r, offer, choice.pinned)
-    return Choice(index, feasible_r, choice.score_r, offer, limits, choice.pinned)
+    less = Choice(None, choice.feasible_r & (offer.energy_bound_r <= energy_j), offer, limits, choice.price)
+    # Scores do not hang on the limits.
+    vars(less)["score_r"] = choice.score_r
+    less.index = _taken(less)
+    return less
 
 
+# Where the only route does not fit.
+_NOT_THE_ONLY = np.zeros(1, dtype=bool)
+_NOT_THE_ONLY.setflags(write=False)
 # Scores closer than this are equal: far below what a quality estimate can tell apart.
 _TIE = 1e-12
 
@@ -174,16 +200,25 @@ def _feasible(offer: Offer, limits: Limits) -> Bools:
     return feasible_r
 
 
-def _taken(feasible_r: Bools, score_r: Floats, offer: Offer, pinned: int | None) -> int | None:
+def _taken(choice: Choice) -> int | None:
     """Index of the pinned route where it fits, else of the best score among those that do."""
-    if pinned is not None and feasible_r[pinned]:
+    pinned = choice.price.pinned
+    if pinned is not None and choice.feasible_r[pinned]:
         return pinned
-    fitting = feasible_r.nonzero()[0]
+    fitting = choice.feasible_r.nonzero()[0]
     if len(fitting) < 2:
         # An expert asked for by name on one node, or little time: there is nothing to compare.
-        return int(fitting[0]) if len(fitting) and score_r[fitting[0]] > -np.inf else None
-    best = _best_of(score_r[fitting], offer, fitting)
+        return _if_worth_anything(fitting.item(), choice.offer, choice.price) if len(fitting) else None
+    best = _best_of(choice.score_r[fitting], choice.offer, fitting)
     return None if best is None else int(fitting[best])
+
+
+def _if_worth_anything(r: int, offer: Offer, price: Price) -> int | None:
+    """A route unless its score is out, see `_best`."""
+    score = offer.quality_r.item(r) - price.per_j * offer.energy_r.item(r)
+    if price.per_ms:
+        score -= price.per_ms * offer.latency_r.item(r)
+    return r if score > -math.inf else None
 
 
 def _best(score_r: Floats, offer: Offer, pinned: int | None) -> int | None:

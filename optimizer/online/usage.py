@@ -21,15 +21,18 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
+from statistics import median
 
 import numpy as np
-from numpy.typing import NDArray
 
 from optimizer.errors import OptimizerError
 from optimizer.online.median import RunningMedian
 
-Floats = NDArray[np.float64]
-Sizes = tuple[float, ...]
+# As plain numbers: there are two or three of each, for which a single call of an array's costs more than all of a step.
+Rates = tuple[float, ...]
+# Of one run, and its sizes: what each rate is multiplied with.
+Counts = tuple[float, ...]
 
 # Weight of a run after n later ones: FORGETTING ** n; about 300 runs count.
 FORGETTING = 0.997
@@ -43,6 +46,9 @@ WINDOW = 256
 PRIOR_SIGMA = 1.0
 LEVELS = (1, 2, 4, 8, 16, 32)
 LEAST_AT_LEVEL = 5
+# The level of every concurrency up to the last one's.
+_MOST = LEVELS[-1]
+_LEVEL_OF = tuple(LEVELS[max(0, bisect_right(LEVELS, concurrency) - 1)] for concurrency in range(_MOST + 1))
 
 
 @dataclass(frozen=True)
@@ -73,48 +79,44 @@ class Usage:
     """
 
     def __init__(self, rates_k: Sequence[float], *, coverage: float = 0.9, prior_error: float = 1.0) -> None:
-        rates = np.asarray(rates_k, dtype=np.float64)
-        if rates.ndim != 1 or not np.isfinite(rates).all() or (rates < 0).any() or not rates.any():
+        rates = tuple(map(float, rates_k))
+        if not all(0.0 <= rate < math.inf for rate in rates) or not any(rates):
             raise OptimizerError("rates_k must be finite numbers that are not negative, at least one above 0.")
         if not 0.0 < coverage < 1.0:
             raise OptimizerError("coverage must be above 0 and below 1.")
-        self._set_rates(rates)
+        self._rates = rates
         # A rate of 0 was not measured, rather than known: it may still become something.
-        self._scale_k = np.where(rates > 0, rates, rates[rates > 0].min() * 1e-2)
+        least = min(rate for rate in rates if rate) * 1e-2
+        self._scale_k = [rate or least for rate in rates]
         self._coverage = coverage
         self._prior_error = prior_error
         self.changes = 0
         self._begin()
 
     def _begin(self) -> None:
-        self._spread_kk = np.diag((PRIOR_SIGMA * self._scale_k) ** 2)
+        self._spread_kk = [[0.0] * len(self._scale_k) for _ in self._scale_k]
+        for k, scale in enumerate(self._scale_k):
+            self._spread_kk[k][k] = (PRIOR_SIGMA * scale) ** 2
         self._residuals: deque[float] = deque(maxlen=WINDOW)
         self._sizes = RunningMedian(WINDOW)
         self._by_level: dict[int, RunningMedian] = {}
-        self._run: list[tuple[Sizes, float, int]] = []
+        # The medians of those that were seen often enough.
+        self._factors: dict[int, float] = {}
+        self._run: list[tuple[Counts, float, int]] = []
         self.count = 0
 
     @property
-    def rates_k(self) -> Floats:
-        """(fixed, rate of each size) as learned so far."""
-        return self._rates_k.copy()
-
-    @property
-    def rates(self) -> tuple[float, ...]:
-        """The same as plain numbers; equal as long as no run has moved them."""
+    def rates(self) -> Rates:
+        """(fixed, rate of each size) as learned so far; the same object as long as no run has moved them."""
         return self._rates
 
     def factor(self, concurrency: int) -> float:
         """Cost at a level of concurrency over that of running alone; 1 until the level was seen often enough."""
-        return self._factor_at(_level(concurrency))
-
-    def _factor_at(self, level: int) -> float:
-        ratios = self._by_level.get(level)
-        return ratios.value if ratios is not None and len(ratios) >= LEAST_AT_LEVEL else 1.0
+        return self._factors.get(_LEVEL_OF[min(concurrency, _MOST)], 1.0)
 
     def forecast(self, sizes_k: Sequence[float], *, concurrency: int = 1) -> Forecast:
         """The cost of a run of these sizes, in the order of the rates after the fixed part."""
-        mean = self._priced(sizes_k) * self.factor(concurrency)
+        mean = self._priced((1.0, *sizes_k)) * self.factor(concurrency)
         low, high = self._band()
         return Forecast(mean, max(0.0, mean * (1.0 + low)), mean * (1.0 + high))
 
@@ -124,29 +126,29 @@ class Usage:
         Args:
             sizes_k: As in `forecast`.
             cost: What it took; a figure that is not finite or not positive is passed over.
-            concurrency: Runs at the same time, this one included.
+            concurrency: Runs at the same time, this one included: 1 or more.
         """
-        sizes_k = tuple(sizes_k)
-        predicted = self._priced(sizes_k)
-        if not (math.isfinite(cost) and cost > 0.0 and predicted > 0.0):
+        counts_k = (1.0, *sizes_k)
+        predicted = self._priced(counts_k)
+        # Written so that NaN fails.
+        if not (0.0 < cost < math.inf and predicted > 0.0):
             return False
-        level = _level(concurrency)
-        factor = self._factor_at(level) if level > 1 else 1.0
-        residual = cost / (predicted * factor) - 1.0
-        if self._changed(sizes_k, cost, level, residual):
+        level = _LEVEL_OF[min(concurrency, _MOST)]
+        residual = cost / (predicted * self._factors.get(level, 1.0)) - 1.0
+        if abs(residual) <= RUN_BEYOND or self.count < RUN:
+            self._run.clear()
+        elif self._changed(counts_k, cost, level, residual):
             self._restart()
             return True
-        self._take(sizes_k, cost, level, predicted, residual)
+        self._take(counts_k, cost, level, predicted, residual)
         return False
 
-    def _priced(self, sizes_k: Sequence[float]) -> float:
-        """What the rates say of a run alone: so few numbers are sooner added up one by one than as arrays."""
-        fixed, *rates = self._rates
-        for rate, size in zip(rates, sizes_k, strict=True):
-            fixed += rate * size
-        return fixed
+    def _priced(self, counts_k: Counts) -> float:
+        """What the rates say of a run alone."""
+        cost: float = sum(map(mul, self._rates, counts_k))
+        return cost
 
-    def _take(self, sizes_k: Sizes, cost: float, level: int, predicted: float, residual: float) -> None:
+    def _take(self, counts_k: Counts, cost: float, level: int, predicted: float, residual: float) -> None:
         self.count += 1
         if level > 1:
             # How much company costs is a matter of the factor alone; the rates are those of running alone.
@@ -154,50 +156,55 @@ class Usage:
             if ratios is None:
                 ratios = self._by_level[level] = RunningMedian(WINDOW)
             ratios.append(cost / predicted)
+            if len(ratios) >= LEAST_AT_LEVEL:
+                self._factors[level] = ratios.value
         else:
-            self._learn(np.array((1.0, *sizes_k)) / predicted, residual)
+            self._learn([count / predicted for count in counts_k], residual)
         self._residuals.append(residual)
         self._sizes.append(abs(residual))
 
-    def _learn(self, share_k: Floats, residual: float) -> None:
+    def _learn(self, share_k: list[float], residual: float) -> None:
         """One step of recursive least squares; shares are counts over the prediction: the target is 1 + residual."""
         typical = self._sizes.value if len(self._sizes) >= LEAST_AT_LEVEL else 0.5
         weight = min(1.0, HUBER * max(typical, 1e-3) / max(abs(residual), 1e-12))
         noise = max(typical, 1e-3) ** 2 / weight
-        gain_k = self._spread_kk @ share_k
-        gain_k /= share_k @ gain_k + noise
-        self._set_rates(np.maximum(0.0, self._rates_k + gain_k * residual))
-        spread_kk = (self._spread_kk - np.outer(gain_k, share_k @ self._spread_kk)) / FORGETTING
-        # What nothing was learned about for long does not become less certain than it was at the start.
-        most_k = (PRIOR_SIGMA * np.maximum(self._scale_k, self._rates_k)) ** 2
-        shrink_k = np.sqrt(np.minimum(1.0, most_k / np.maximum(np.diag(spread_kk), 1e-300)))
-        self._spread_kk = spread_kk * np.outer(shrink_k, shrink_k)
+        pushed_k = [sum(map(mul, row_k, share_k)) for row_k in self._spread_kk]
+        total = sum(map(mul, share_k, pushed_k)) + noise
+        rates, shrink_k = [], []
+        for k, row_k in enumerate(self._spread_kk):
+            gain = pushed_k[k] / total
+            rates.append(max(0.0, self._rates[k] + gain * residual))
+            for i, pushed in enumerate(pushed_k):
+                row_k[i] = (row_k[i] - gain * pushed) / FORGETTING
+            # What nothing was learned about for long does not become less certain than it was at the start.
+            most = PRIOR_SIGMA * max(self._scale_k[k], rates[k])
+            shrink_k.append(min(1.0, most / math.sqrt(max(row_k[k], 1e-300))))
+        self._rates = tuple(rates)
+        if min(shrink_k) < 1.0:
+            for shrink, row_k in zip(shrink_k, self._spread_kk, strict=True):
+                row_k[:] = [shrink * other * spread for other, spread in zip(shrink_k, row_k, strict=True)]
 
-    def _set_rates(self, rates_k: Floats) -> None:
-        self._rates_k = rates_k
-        self._rates: tuple[float, ...] = tuple(rates_k.tolist())
-
-    def _changed(self, sizes_k: Sizes, cost: float, level: int, residual: float) -> bool:
-        beyond = abs(residual) > RUN_BEYOND and self.count >= RUN
-        same = beyond and (not self._run or (residual > 0) == (self._run[-1][1] > 0))
-        signed = math.copysign(cost, residual)
-        if not same:
-            self._run = [(sizes_k, signed, level)] if beyond else []
+    def _changed(self, counts_k: Counts, cost: float, level: int, residual: float) -> bool:
+        """Take a run that is far off; true where it is the last of a row on one side."""
+        run = (counts_k, math.copysign(cost, residual), level)
+        if self._run and (residual > 0) == (self._run[-1][1] > 0):
+            self._run.append(run)
         else:
-            self._run.append((sizes_k, signed, level))
+            self._run = [run]
         return len(self._run) >= RUN
 
     def _restart(self) -> None:
         """Begin again with the row of runs that told the change."""
         run = self._run
-        ratios = [abs(signed) / self._priced(sizes_k) for sizes_k, signed, _ in run]
-        self._set_rates(self._rates_k * float(np.median(ratios)))
-        self._scale_k = np.maximum(self._scale_k, self._rates_k)
+        ratios = [abs(signed) / self._priced(counts_k) for counts_k, signed, _ in run]
+        ratio = median(ratios)
+        self._rates = tuple([rate * ratio for rate in self._rates])
+        self._scale_k = list(map(max, self._scale_k, self._rates))
         self._begin()
         self.changes += 1
-        for sizes_k, signed, level in run:
-            predicted = self._priced(sizes_k)
-            self._take(sizes_k, abs(signed), level, predicted, abs(signed) / predicted - 1.0)
+        for counts_k, signed, level in run:
+            predicted = self._priced(counts_k)
+            self._take(counts_k, abs(signed), level, predicted, abs(signed) / predicted - 1.0)
 
     def _band(self) -> tuple[float, float]:
         """Relative residuals between which the next one lies with the stated probability."""
@@ -208,7 +215,3 @@ class Usage:
             reach = max(self._prior_error, float(np.abs(held).max()) if held.size else 0.0)
             return -reach, reach
         return float(held[held.size - rank]), float(held[rank - 1])
-
-
-def _level(concurrency: int) -> int:
-    return LEVELS[max(0, bisect_right(LEVELS, concurrency) - 1)]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from orchestrator.budgets import merge
 from orchestrator.door.fields import Fields
@@ -65,6 +66,7 @@ class Allowance:
 NO_ALLOWANCE = Allowance()
 
 
+@lru_cache(maxsize=256)
 def from_model(model: str) -> tuple[str | None, Allowance]:
     """The expert that a model's name means (None lets the gateway choose) and the budget in it.
 

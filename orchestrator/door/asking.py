@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from orchestrator.door.allowance import AUTO, Allowance, from_body, from_headers, from_model
 from orchestrator.door.choices import MAX_CHOICES
 from orchestrator.door.fields import Fields
+from orchestrator.door.strict import not_finite
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.gateway import requests
 from orchestrator.gateway.samples import MAX_SAMPLES, sampled
@@ -21,6 +22,7 @@ FUSIONS = ("auto", "none", "vote", "judge", "token", "bytes")
 FUSION_KEYS = ("mode", "max_experts", "continue_on_loss", "samples")
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TALKERS = ("system", "user", "assistant")
+TOOL_ROLES = ("tool", "function")
 DEFAULT_TASK = "chat"
 MESSAGE_EXTRAS = frozenset({"name", "tool_calls", "tool_call_id"})
 MAX_PARTS = 256
@@ -50,13 +52,19 @@ PARAMETERS = frozenset(
         "top_logprobs",
     }
 )
+# Fields of our own and others that few requests have.
+SELDOM = frozenset(
+    ("allowed_nodes", "budget", "explain", "fusion", "n", "plugins", "required_tags", "stream_options", "user")
+)
 AS_USUAL = GenerationParameters(max_tokens=requests.DEFAULT_MAX_TOKENS)
 NAME_HEADERS = {"allowed_nodes": "x-edgewise-allowed-nodes", "required_tags": "x-edgewise-required-tags"}
 NO_NAMES: frozenset[str] = frozenset()
+NO_NEEDS: frozenset[str] = frozenset()
+# See `_fusion`.
+AS_PLANNED = (FusionChoice.AUTO, 0, False, 1)
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """A text query and how its answer is wanted.
 
     Args:
@@ -76,14 +84,13 @@ class Asked:
     n: int = 1
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """What a request is read against.
 
     Args:
-        headers: Of the request, names in lower case.
+        headers: Those of the request that are part of what is asked, names in lower case.
         tasks: Those that nodes serve.
-        task_of: Task of a text expert, None for a name that is none.
+        task_of: Which of them a text expert has, None for a name that is none.
         max_deadline_s: The longest that a request may take.
         tenant: Who asks.
     """
@@ -146,22 +153,21 @@ def embeddings_request(body: Mapping[str, Any], setting: Setting) -> TextQuery:
 
 
 def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, chat: bool) -> Asked:
-    if not REFUSED.isdisjoint(fields.value):
+    said, headers = fields.value, setting.headers
+    # Most requests say nothing but who is to answer, what was said, and how long and how freely to answer.
+    plain = not headers and SELDOM.isdisjoint(said)
+    if not REFUSED.isdisjoint(said):
         _refuse_not_carried(fields)
-    expert, named = from_model(fields.text("model", most_chars=256) or AUTO)
-    allowance = from_body(fields.inner("budget")).over(from_headers(setting.headers)).over(named)
-    parameters = AS_USUAL if PARAMETERS.isdisjoint(fields.value) else _parameters(fields, chat=chat)
-    fusion, max_experts, continue_on_loss, samples = _fusion(fields)
-    user = fields.text("user") or ""
-    needs = requests.capabilities_needed(parameters)
-    for message in messages:
-        if _has_images(message):
-            needs |= {"images"}
-        if _has_tools(message):
-            needs |= {"tools"}
-    stream, n = fields.flag("stream"), _n(fields, setting)
+    expert, allowance = from_model(fields.text("model", most_chars=256) or AUTO)
+    if not plain:
+        allowance = from_body(fields.inner("budget")).over(from_headers(headers)).over(allowance)
+    parameters = AS_USUAL if PARAMETERS.isdisjoint(said) else _parameters(fields, chat=chat)
+    fusion, max_experts, continue_on_loss, samples = AS_PLANNED if plain else _fusion(fields)
+    user = "" if plain else fields.text("user") or ""
+    needs = _needs(messages, parameters)
+    stream, n = fields.flag("stream"), 1 if plain else _n(fields, setting)
     query = TextQuery(
-        request_id=requests.request_id(_request_id(setting.headers)),
+        request_id=requests.request_id(_request_id(headers)) if headers else requests.fresh_id(),
         task=_task(fields, expert, setting),
         expert=expert,
         messages=messages,
@@ -172,19 +178,30 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
         max_experts=max_experts,
         continue_on_loss=continue_on_loss,
         needs=needs,
-        allowed_nodes=_names(fields, setting, "allowed_nodes", requests.MAX_NODES),
-        required_tags=_names(fields, setting, "required_tags", requests.MAX_TAGS),
+        allowed_nodes=NO_NAMES if plain else _names(fields, setting, "allowed_nodes", requests.MAX_NODES),
+        required_tags=NO_NAMES if plain else _names(fields, setting, "required_tags", requests.MAX_TAGS),
         max_ttft_ms=allowance.max_ttft_ms,
         max_tpot_ms=allowance.max_tpot_ms,
         whole=not stream,
         user=user,
         prefix_scope=scope_of(setting.tenant, user),
     )
+    if plain:
+        return Asked(query, chat, stream, False, False)
     if samples > 1:
-        query = sampled(query, samples, once=n == 1 and not _request_id(setting.headers))
+        query = sampled(query, samples, once=n == 1 and not _request_id(headers))
     options = fields.inner("stream_options")
     include_usage = options is not None and options.flag("include_usage")
     return Asked(query, chat, stream, include_usage, fields.flag("explain"), n)
+
+
+def _needs(messages: tuple[Message, ...], parameters: GenerationParameters) -> frozenset[str]:
+    """What an arm must be able to do."""
+    needs = NO_NEEDS if parameters is AS_USUAL else requests.capabilities_needed(parameters)
+    for message in messages:
+        if message.extra_json or message.role in TOOL_ROLES:
+            needs |= _needed_by(message)
+    return needs
 
 
 def _n(fields: Fields, setting: Setting) -> int:
@@ -210,6 +227,8 @@ def _task(fields: Fields, expert: str | None, setting: Setting) -> Task:
     wanted = fields.text("task", most_chars=64)
     if wanted is None and expert is None and (usual := setting.tasks.get(DEFAULT_TASK)) is not None and usual.text:
         return usual
+    if wanted is None and expert is not None and (found := setting.task_of(expert)) is not None:
+        return setting.tasks[found]
     texts = {name: task for name, task in setting.tasks.items() if task.text}
     if wanted is not None:
         if wanted not in texts:
@@ -219,14 +238,8 @@ def _task(fields: Fields, expert: str | None, setting: Setting) -> Task:
         raise Unavailable("NO_NODE", "No node that serves texts has joined yet; try again later.", retry_after_s=1.0)
     if expert is None:
         return texts[min(texts)]
-    task = setting.task_of(expert)
-    if task not in texts:
-        raise RequestError(
-            "EXPERT_NOT_FOUND",
-            "No node has a model of this name; list them to see which there are.",
-            field="model",
-        )
-    return texts[task]
+    text = "No node has a model of this name; list them to see which there are."
+    raise RequestError("EXPERT_NOT_FOUND", text, field="model")
 
 
 def _deadline_s(allowance: Allowance, setting: Setting) -> float:
@@ -293,7 +306,12 @@ def _top_logprobs(fields: Fields, *, chat: bool) -> int | None:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")) if value else ""
+    if not value:
+        return ""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        raise not_finite() from None
 
 
 def _choice_json(fields: Fields) -> str:
@@ -318,10 +336,11 @@ def _messages(fields: Fields) -> tuple[Message, ...]:
     given = fields.array("messages", requests.MAX_MESSAGES)
     if not given:
         raise RequestError("FIELD_REQUIRED", "messages must hold at least one message.", field="messages")
-    messages = tuple(_message(fields, number, one) for number, one in enumerate(given))
-    if not any(message.content or message.extra_json for message in messages):
-        raise RequestError("INVALID_TEXT", "messages must say something.", field="messages")
-    return messages
+    messages = tuple([_message(fields, number, one) for number, one in enumerate(given)])
+    for message in messages:
+        if message.content or message.extra_json:
+            return messages
+    raise RequestError("INVALID_TEXT", "messages must say something.", field="messages")
 
 
 def _message(fields: Fields, number: int, given: Any) -> Message:
@@ -364,9 +383,10 @@ def _content(inner: Fields) -> tuple[str, list[Any] | None]:
     return "\n".join(str(text) for text in texts), None if plain else content
 
 
-def _has_images(message: Message) -> bool:
-    return '"content":' in message.extra_json and "content" in json.loads(message.extra_json)
-
-
-def _has_tools(message: Message) -> bool:
-    return message.role in ("tool", "function") or '"tool_calls":' in message.extra_json
+def _needed_by(message: Message) -> set[str]:
+    needs = set()
+    if '"content":' in message.extra_json and "content" in json.loads(message.extra_json):
+        needs.add("images")
+    if message.role in TOOL_ROLES or '"tool_calls":' in message.extra_json:
+        needs.add("tools")
+    return needs

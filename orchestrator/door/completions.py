@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -13,8 +13,9 @@ from orchestrator.door.asking import Asked, Setting, chat_request, completion_re
 from orchestrator.door.cache import AnswerCache, answer_key, is_fixed
 from orchestrator.door.choices import queries, side_by_side
 from orchestrator.door.chunks import DONE, Chunks, stream_headers
-from orchestrator.door.exchange import Exchange, dump
-from orchestrator.door.strict import parse, refuse_not_finite
+from orchestrator.door.exchange import Exchange, Work, dump
+from orchestrator.door.head import ID_HEADERS
+from orchestrator.door.strict import not_finite, parse
 from orchestrator.gateway.accounts import Payer, TextReply
 from orchestrator.gateway.explaining import explain
 from orchestrator.gateway.policy import caller, tenant_seen
@@ -24,9 +25,6 @@ from orchestrator.gateway.several import together
 from orchestrator.ledger.spenders import fingerprint
 from orchestrator.types import Delta, TextQuery
 
-# Headers that are part of what was asked: the same id with others is another request.
-ASKING_HEADERS = ("x-edgewise-", "x-slo-", "x-litellm-timeout")
-ID_HEADERS = ("x-edgewise-request-id", "idempotency-key")
 REPLAYED = {"x-edgewise-replayed": "true", "x-energy-joules": "0", "x-energy-method": "measured:replayed"}
 CACHED = {"x-edgewise-cache": "hit", "x-energy-joules": "0", "x-energy-method": "measured:cached"}
 
@@ -45,41 +43,41 @@ class Completions:
         self._max_deadline_s = max_deadline_s
         self._cache = cache
 
-    async def chat(self, exchange: Exchange) -> None:
-        """`POST /v1/chat/completions`."""
-        await self._answer(exchange, chat=True)
+    def chat(self, exchange: Exchange) -> Awaitable[Work | None]:
+        """`POST /v1/chat/completions`, once this is awaited; see `orchestrator.door.exchange.Handler`."""
+        return self._read(exchange, chat_request)
 
-    async def completion(self, exchange: Exchange) -> None:
-        """`POST /v1/completions`."""
-        await self._answer(exchange, chat=False)
+    def completion(self, exchange: Exchange) -> Awaitable[Work | None]:
+        """`POST /v1/completions`, in the same way."""
+        return self._read(exchange, completion_request)
 
-    async def _answer(self, exchange: Exchange, *, chat: bool) -> None:
+    async def _read(self, exchange: Exchange, read: Callable[[dict[str, Any], Setting], Asked]) -> Work | None:
+        """The work of the reply; None where what was answered before is the reply."""
         exchange.check_json()
         body, finite = parse(await exchange.body())
         await self._service.admission.aside()
-        read = chat_request if chat else completion_request
         asked = read(body, self.setting(exchange))
-        refuse_not_finite(finite)
-        key = self._key(exchange, body, asked)
+        if not finite:
+            raise not_finite()
+        key = None if self._cache is None else self._key(exchange, body, asked)
         if key is not None and (kept := self._kept(exchange, key, asked)) is not None:
             await _replay(exchange, kept, asked, CACHED)
-            return
-        payer = await self._claim(exchange, body, asked)
+            return None
+        payer = await self._claim(exchange, body, asked) if _has_id(exchange) else Payer(caller.get().spender)
         if isinstance(payer, bytes):
             await _replay(exchange, json.loads(payer), asked, REPLAYED)
-            return
-        work = self._stream(exchange, asked, payer, key) if asked.stream else self._whole(exchange, asked, payer, key)
-        await exchange.attended(work)
+            return None
+        return self._stream(exchange, asked, payer, key) if asked.stream else self._whole(exchange, asked, payer, key)
 
     # ---- answers that are given again
 
     def _key(self, exchange: Exchange, body: dict[str, Any], asked: Asked) -> bytes | None:
         """Where an answer to this is kept; None where it is none that may be given again."""
-        if self._cache is None or not is_fixed(asked.query) or asked.n > 1 or asked.query.samples > 1 or asked.explain:
+        if not is_fixed(asked.query) or asked.n > 1 or asked.query.samples > 1 or asked.explain:
             return None
         if "no-store" in exchange.headers.get("cache-control", ""):
             return None
-        if any(exchange.headers.get(name) for name in ID_HEADERS):
+        if _has_id(exchange):
             return None
         arms = (state.arm for state in self._service.fleet.board.arms(asked.query.task.name))
         return answer_key(caller.get().spender.tenant, exchange.scope["path"], _said(exchange, body), arms)
@@ -102,7 +100,7 @@ class Completions:
         """What a request is read against."""
         fleet = self._service.fleet
         tenant = caller.get().spender.tenant
-        return Setting(exchange.headers, fleet.tasks, self._task_of, self._max_deadline_s, tenant)
+        return Setting(exchange.head.asking, fleet.tasks, self._task_of, self._max_deadline_s, tenant)
 
     def _task_of(self, expert: str) -> str | None:
         tasks = self._service.fleet.tasks
@@ -113,11 +111,8 @@ class Completions:
         return None
 
     async def _claim(self, exchange: Exchange, body: dict[str, Any], asked: Asked) -> Payer | bytes:
-        """Who pays; or what was answered before, where the client chose the id and has had an answer."""
+        """Who pays for a request whose id the client chose; or what was answered, where there was an answer to it."""
         spender = caller.get().spender
-        headers = exchange.headers
-        if not any(headers.get(name) for name in ID_HEADERS):
-            return Payer(spender)
         mark = fingerprint(spender.tenant, exchange.scope["path"], _said(exchange, body))
         taken = await self._service.till.ledger.claim(
             spender, asked.query.request_id, fingerprint=mark, deadline_s=asked.query.deadline_s
@@ -163,8 +158,14 @@ class Completions:
         return side_by_side(queries(asked.query, asked.n), lambda query: self._generate(asked, query, payer))
 
     async def _whole(self, exchange: Exchange, asked: Asked, payer: Payer, key: bytes | None) -> None:
-        replies = await self._replies(asked, payer)
-        whole = together(replies)
+        if asked.n == 1 and asked.query.samples == 1:
+            # The usual case, without pieces and without a task of its own.
+            encode = None if payer.claim is None else self._encode(asked, payer)
+            whole = await self._service.complete(asked.query, payer, encode=encode)
+            replies = [whole]
+        else:
+            replies = await self._replies(asked, payer)
+            whole = together(replies)
         await self._service.admission.aside()
         document = self._document(asked, whole)
         if asked.n > 1:
@@ -172,13 +173,12 @@ class Completions:
             document["choices"] = [
                 {**self._document(asked, reply)["choices"][0], "index": number} for number, reply in enumerate(answers)
             ]
-        self._keep(key, asked, whole)
+        if key is not None:
+            self._keep(key, asked, whole)
         await exchange.reply_json(200, document, self._headers(whole))
 
     async def _replies(self, asked: Asked, payer: Payer) -> list[TextReply]:
-        if asked.n == 1 and asked.query.samples == 1:
-            # The usual case, without pieces and without a task of its own.
-            return [await self._service.complete(asked.query, payer, encode=self._encode(asked, payer))]
+        """Of a request that is asked several times."""
         if asked.n == 1:
             async with aclosing(self._generate(asked, asked.query, payer)) as pieces:  # type: ignore[type-var]
                 return [piece async for piece in pieces if isinstance(piece, TextReply)]
@@ -219,13 +219,16 @@ class Completions:
         await exchange.write(chunks.end(replies * copies, self._extra(asked, replies[0])))
 
 
+def _has_id(exchange: Exchange) -> bool:
+    """Whether the client chose an id."""
+    asking = exchange.head.asking
+    return bool(asking) and any(asking.get(name) for name in ID_HEADERS)
+
+
 def _said(exchange: Exchange, body: dict[str, Any]) -> bytes:
     """Everything that was asked, but for how it is to be sent, in one form."""
-    said = {
-        name: value
-        for name, value in exchange.headers.items()
-        if name.startswith(ASKING_HEADERS) and name not in ID_HEADERS
-    }
+    # Headers that are part of what was asked: the same id with others is another request.
+    said = {name: value for name, value in exchange.head.asking.items() if name not in ID_HEADERS}
     what = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
     return json.dumps([what, said], sort_keys=True).encode()
 

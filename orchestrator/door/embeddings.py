@@ -10,9 +10,9 @@ from typing import Any
 from orchestrator.door import telling
 from orchestrator.door.asking import embeddings_request
 from orchestrator.door.completions import Completions
-from orchestrator.door.exchange import Exchange
+from orchestrator.door.exchange import Exchange, Work
 from orchestrator.door.fields import Fields
-from orchestrator.door.strict import parse, refuse_not_finite
+from orchestrator.door.strict import not_finite, parse
 from orchestrator.errors import MAX_MESSAGE_CHARS, RequestError, Unavailable
 from orchestrator.gateway.accounts import Payer
 from orchestrator.gateway.policy import caller
@@ -34,19 +34,20 @@ class Embeddings:
         self._service = service
         self._texts = texts
 
-    async def create(self, exchange: Exchange) -> None:
+    async def create(self, exchange: Exchange) -> Work:
         """`POST /v1/embeddings`."""
         exchange.check_json()
         body, finite = parse(await exchange.body())
         query = embeddings_request(body, self._texts.setting(exchange))
         form = Fields(body).choice("encoding_format", FORMATS) or FORMATS[0]
-        refuse_not_finite(finite)
+        if not finite:
+            raise not_finite()
         if query.expert is None:
             self._check_one_space(query)
         if exchange.headers.get("x-edgewise-request-id") or exchange.headers.get("idempotency-key"):
             text = "Embeddings cannot be repeated by an id of the request's own; leave it out."
             raise RequestError("FIELD_OUT_OF_RANGE", text, field="x-edgewise-request-id")
-        await exchange.attended(self._answer(exchange, query, form))
+        return self._answer(exchange, query, form)
 
     def _check_one_space(self, query: TextQuery) -> None:
         """Vectors of different experts say nothing of each other: which of several it is, the client must know."""

@@ -7,12 +7,12 @@ import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
 import structlog
 
+from orchestrator.door.head import LENGTH, TURN, Head
 from orchestrator.errors import EdgewiseError, InternalError, RequestError
 from orchestrator.execution.window import Window
 
@@ -28,10 +28,6 @@ EVENTS = "text/event-stream; charset=utf-8"
 log = structlog.get_logger("http")
 
 
-# Where the scope of our own server holds the `OwnTurn`.
-TURN = "edgewise.turn"
-
-
 class ClientGone(Exception):
     """Nobody waits for the reply any more."""
 
@@ -40,8 +36,10 @@ class OwnTurn(Protocol):
     """What our own server lets be done beside ASGI, so that the usual request needs no timer, no second task and no
     message for each part of its reply."""
 
+    head: Head
+
     def whole(self) -> bytes | None:
-        """The body, where all of it is here in one piece; None where it must be received. Asked before `receive`."""
+        """The body, where all of it is here and unread; None where it must be received. Asked before `receive`."""
         ...
 
     async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
@@ -58,7 +56,6 @@ class OwnTurn(Protocol):
         ...
 
 
-@dataclass
 class Exchange:
     """One request on its way.
 
@@ -67,19 +64,20 @@ class Exchange:
         receive: See ASGI.
         send: See ASGI.
         limit_bytes: Most bytes of a body.
-        headers: By name in lower case; of a header that comes twice, the last one.
     """
 
-    scope: Scope
-    receive: Receive
-    send: Send
-    limit_bytes: int
-    started: bool = False
-    headers: Mapping[str, str] = field(init=False)
+    __slots__ = ("_limit_bytes", "_turn", "head", "receive", "scope", "send", "started")
 
-    def __post_init__(self) -> None:
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
-        self._turn: OwnTurn | None = self.scope.get(TURN)
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit_bytes: int) -> None:
+        self.scope, self.receive, self.send, self._limit_bytes = scope, receive, send, limit_bytes
+        self.started = False
+        self._turn: OwnTurn | None = scope.get(TURN)
+        self.head = Head(scope["headers"]) if self._turn is None else self._turn.head
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By name in lower case, but for the length of the body; of a header that comes twice, the last one."""
+        return self.head.headers
 
     def parameter(self, name: str) -> str:
         """A part of the path."""
@@ -92,14 +90,14 @@ class Exchange:
             RequestError: BODY_TOO_LARGE or BODY_TOO_SLOW.
             ClientGone: It broke off.
         """
-        declared = self.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared[:20]) > self.limit_bytes:
-            raise self._too_large()
         whole = None if self._turn is None else self._turn.whole()
         if whole is not None:
-            if len(whole) > self.limit_bytes:
+            if len(whole) > self._limit_bytes:
                 raise self._too_large()
             return whole
+        declared = dict(self.scope["headers"]).get(LENGTH, b"")
+        if declared.isdigit() and int(declared[:20]) > self._limit_bytes:
+            raise self._too_large()
         try:
             with Window(BODY_S):
                 return await self._read()
@@ -115,14 +113,14 @@ class Exchange:
                 raise ClientGone
             part = message.get("body", b"")
             size += len(part)
-            if size > self.limit_bytes:
+            if size > self._limit_bytes:
                 raise self._too_large()
             parts.append(part)
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _too_large(self) -> RequestError:
-        limit = self.limit_bytes
+        limit = self._limit_bytes
         return RequestError(
             "BODY_TOO_LARGE", f"The body may have at most {limit} bytes.", metadata={"limitBytes": str(limit)}
         )
@@ -133,8 +131,9 @@ class Exchange:
         Raises:
             RequestError: MEDIA_TYPE_NOT_ALLOWED.
         """
-        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != JSON or self.headers.get("content-encoding", "identity") != "identity":
+        kind = self.headers.get("content-type", "")
+        plain = kind == JSON or kind.partition(";")[0].strip().lower() == JSON
+        if not plain or self.headers.get("content-encoding", "identity") != "identity":
             raise RequestError("MEDIA_TYPE_NOT_ALLOWED", "The body must be application/json, not compressed.")
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
@@ -147,44 +146,40 @@ class Exchange:
         """Send a part of the body."""
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
 
-    async def reply(
+    def reply(
         self, status: int, data: bytes, *, kind: str = JSON, headers: Mapping[str, str] | None = None
-    ) -> None:
-        """Send a whole reply."""
+    ) -> Awaitable[None]:
+        """Send a whole reply, once this is awaited."""
         told = {"content-type": kind, **(headers or {})}
         if self._turn is None:
-            await self.start(status, {**told, "content-length": str(len(data))})
-            await self.write(data)
-        else:
-            self.started = True
-            await self._turn.answer(status, told, data)
+            return self._reply(status, data, {**told, "content-length": str(len(data))})
+        self.started = True
+        return self._turn.answer(status, told, data)
 
-    async def reply_json(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
-        """Send a whole reply in JSON."""
-        await self.reply(status, dump(value), headers=headers)
+    async def _reply(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
+        await self.start(status, headers)
+        await self.write(data)
 
-    async def attended(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the work of the reply; cancelled as soon as the client is gone.
+    def reply_json(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> Awaitable[None]:
+        """Send a whole reply in JSON, once this is awaited."""
+        return self.reply(status, dump(value), headers=headers)
 
-        Raises:
-            ClientGone: It is.
-        """
-        turn = self._turn
-        if turn is None:
-            await self._watched(work)
-            return
+    def attended(self, work: Work) -> Awaitable[None]:
+        """The work of the reply, to be awaited; cancelled as soon as the client is gone."""
+        if self._turn is None:
+            return self._watched(work)
         # Our own server says when its client leaves: no second task is needed that waits for it.
-        turn.attend(True)
-        try:
-            await work
-        except asyncio.CancelledError:
-            if not turn.cancelled:
-                raise
-            raise ClientGone from None
-        finally:
-            turn.attend(False)
+        self._turn.attend(True)
+        return work
 
-    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
+    def unattended(self) -> bool:
+        """Let what follows be done whether the client is there or not; whether it has left and ended the work."""
+        if self._turn is None:
+            return False
+        self._turn.attend(False)
+        return self._turn.cancelled
+
+    async def _watched(self, work: Work) -> None:
         doing = asyncio.ensure_future(work)
         watching = asyncio.ensure_future(self._gone())
         try:
@@ -211,7 +206,9 @@ def dump(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-Handler = Callable[[Exchange], Coroutine[Any, Any, None]]
+# Makes the reply, or gives the work that makes it, to be done for as long as the client is there.
+Work = Coroutine[Any, Any, None]
+Handler = Callable[[Exchange], Awaitable[Work | None]]
 Problem = Callable[[EdgewiseError], tuple[int, Any, dict[str, str]]]
 
 
@@ -220,7 +217,7 @@ class Endpoint:
 
     Args:
         method: The only one allowed.
-        handle: Makes the reply.
+        handle: See `Handler`.
         problem: Status, body and headers of an error.
         limit_bytes: Most bytes of a body.
     """
@@ -237,10 +234,16 @@ class Endpoint:
         try:
             if scope["method"] not in self._methods:
                 raise RequestError("METHOD_NOT_ALLOWED", f"This path takes {self._methods[0]} only.")
-            await self._handle(exchange)
+            work = await self._handle(exchange)
+            if work is not None:
+                await exchange.attended(work)
         except ClientGone:
             return
+        except asyncio.CancelledError:
+            if not exchange.unattended():
+                raise
         except Exception as error:  # the rim
+            exchange.unattended()
             await self._refuse(exchange, error)
 
     async def _refuse(self, exchange: Exchange, error: Exception) -> None:

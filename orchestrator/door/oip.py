@@ -9,9 +9,9 @@ from typing import Any
 from orchestrator import __version__
 from orchestrator.door import telling
 from orchestrator.door.allowance import Allowance, from_body, from_headers, from_model
-from orchestrator.door.exchange import Exchange, dump
+from orchestrator.door.exchange import Exchange, Work, dump
 from orchestrator.door.fields import Fields
-from orchestrator.door.strict import parse, refuse_not_finite
+from orchestrator.door.strict import not_finite, parse
 from orchestrator.door.tensors import DATATYPES, decode_input, encode_output, wanted_binary
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.gateway import requests
@@ -68,16 +68,17 @@ class Tensors:
         ready = any(expert in (None, state.arm.expert) for state in arms)
         await exchange.reply_json(200 if ready else 503, {"name": name, "ready": ready})
 
-    async def infer(self, exchange: Exchange) -> None:
+    async def infer(self, exchange: Exchange) -> Work:
         """`POST /v2/models/{model}/infer`."""
         head, tail = _split(await exchange.body(), exchange.headers)
         # Triton's client names no type. A browser's page cannot leave its origin out, nor add our header unasked.
         if JSON_LENGTH not in exchange.headers and "origin" in exchange.headers:
             exchange.check_json()
-        body, finite = parse(head)
+        body, finite = parse(head, numbers=True)
         query, fields = self._query(exchange, body, tail)
-        refuse_not_finite(finite)
-        await exchange.attended(self._answer(exchange, query, fields))
+        if not finite:
+            raise not_finite()
+        return self._answer(exchange, query, fields)
 
     async def _answer(self, exchange: Exchange, query: Query, fields: Fields) -> None:
         reply = await self._service.infer(query, Payer(caller.get().spender))

@@ -1,4 +1,5 @@
-"""HTTP/1.1 in front of an ASGI application: llhttp reads, one task answers, one write sends what fits into one.
+"""HTTP/1.1 in front of an ASGI application: llhttp reads, one task answers, one write sends what fits into one. A head
+that a kept connection sends again is known by its bytes, and not read again.
 
 What a general server costs a request is several times what routing it does, and none bounds how long a head may take.
 Here a connection that says nothing, or does not get to the end of a head in time, is closed; heads are bounded in bytes
@@ -13,7 +14,6 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,6 +21,7 @@ import httptools
 import structlog
 
 from orchestrator.abreast import Gathering
+from orchestrator.door.head import Head, Repeated, repeated
 from orchestrator.door.turn import HIGH_WATER, REASONS, Turn
 
 HEAD_S, IDLE_S, GRACE_S, PART_S = 5.0, 75.0, 1.0, 1.0
@@ -91,10 +92,17 @@ class _Connection(asyncio.Protocol):
         self._exchange: Turn | None = None
         self._queue: deque[Turn] = deque()
         self._coming: Turn | None = None
-        self._ending = self._deaf = False
+        # The head that came last, where a further request with it need not be parsed; the turn that may be such a one.
+        self._repeated: Repeated | None = None
+        self._plain: Turn | None = None
+        # Whether the connection ends after what is under way, and whether its client does not take what was sent.
+        self.ending = self.full = False
+        self._deaf = False
         self._writable = asyncio.Event()
         self._writable.set()
         self.on_message_begin()
+        # Whether the parser waits for the first byte of a message.
+        self._between = True
 
     # ---- the transport's side
 
@@ -113,12 +121,20 @@ class _Connection(asyncio.Protocol):
         self._due_s = None
         if self._timer is not None:
             self._timer.cancel()
-        self._writable.set()
+        self.resume_writing()
+        self._queue.clear()
         if self._exchange is not None:
             self._exchange.gone()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
+            return
+        between, known = self._between, self._repeated
+        if between and known is not None and (found := known.split(data)) is not None:
+            digits, body = found
+            self._head_bytes = 0
+            if not self._take(Turn(self, known.scope(digits), known.head, keeps=True, body=body)):
+                self._fail(400)
             return
         self._head_bytes += len(data)
         try:
@@ -128,18 +144,22 @@ class _Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._fail(error.__context__.status if isinstance(error.__context__, _Refused) else 400)
         else:
-            if self._coming is None and self._head_bytes > MAX_HEAD_BYTES:
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self._fail(431)
+            elif between and self._between and self._plain is not None:
+                self._repeated, self._plain = repeated(data, self._plain.scope, self._plain.head), None
 
     def pause_writing(self) -> None:
+        self.full = True
         self._writable.clear()
 
     def resume_writing(self) -> None:
+        self.full = False
         self._writable.set()
 
     def _fail(self, status: int) -> None:
         """What comes is no HTTP: said at once where nothing is under way, else the connection ends afterwards."""
-        self._deaf = self._ending = True
+        self._deaf = self.ending = True
         current = self._exchange
         if current is None:
             self._refuse(status)
@@ -152,14 +172,20 @@ class _Connection(asyncio.Protocol):
     # ---- the parser's side
 
     def on_message_begin(self) -> None:
+        self._between = False
+        self._plain = None
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        # What came since anything of a body did: of a head, of what stands before a chunk, or behind the last one.
         self._head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._coming is not None:
+            # It stands behind a body: nobody looks there for what it says.
+            return
         self._headers.append((name.lower(), value))
         if len(self._headers) > MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES + HIGH_WATER:
             raise _Refused(431)
@@ -171,22 +197,36 @@ class _Connection(asyncio.Protocol):
         # Two ways to say where a body ends are one too many, as are two lengths.
         if (b"transfer-encoding" in names and b"content-length" in names) or names.count(b"content-length") > 1:
             raise _Refused(400)
-        self._due_s = None
+        # One host (RFC 9112), which an old client need not name: of two, whoever stands between may read the other.
+        hosts = names.count(b"host")
+        if hosts > 1 or (not hosts and self._parser.get_http_version() == "1.1"):
+            raise _Refused(400)
         # Afterwards the parser has forgotten what the head said of it.
-        keeps = bool(self._parser.should_keep_alive())
-        self._coming = Turn(self, self._scope(), keeps=keeps, expects=b"expect" in names)
-        if self._exchange is None:
-            self._begin(self._coming)
-        elif len(self._queue) < MAX_AHEAD:
-            self._queue.append(self._coming)
-        else:
+        keeps, expects = bool(self._parser.should_keep_alive()), b"expect" in names
+        self._coming = Turn(self, self._scope(), Head(self._headers), keeps=keeps, expects=expects)
+        if keeps and not expects:
+            self._plain = self._coming
+        if not self._take(self._coming):
             raise _Refused(400)
 
+    def _take(self, coming: Turn) -> bool:
+        """Begin a request whose head is here, or let it wait for those before it; False where too many wait."""
+        self._due_s = None
+        if self._exchange is None:
+            self._begin(coming)
+        elif len(self._queue) < MAX_AHEAD:
+            self._queue.append(coming)
+        else:
+            return False
+        return True
+
     def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
         if self._coming is not None:
             self._coming.take(body)
 
     def on_message_complete(self) -> None:
+        self._between = True
         coming, self._coming = self._coming, None
         if coming is not None:
             coming.complete()
@@ -214,12 +254,12 @@ class _Connection(asyncio.Protocol):
 
     def _begin(self, exchange: Turn) -> None:
         self._exchange = exchange
-        self._server.gathering.take(partial(self._start, exchange), alone=not self._server.answering)
+        self._server.gathering.take(self._start, alone=not self._server.answering)
 
-    def _start(self, exchange: Turn) -> None:
+    def _start(self) -> None:
         # What has turned out to be no HTTP meanwhile was refused.
-        if self._exchange is exchange:
-            self.task = self._loop.create_task(self._answer(exchange))
+        if self._exchange is not None:
+            self.task = self._loop.create_task(self._answer(self._exchange))
 
     async def _answer(self, exchange: Turn) -> None:
         self._server.answering += 1
@@ -246,23 +286,20 @@ class _Connection(asyncio.Protocol):
         self._exchange = self.task = None
         if not exchange.received:
             self._part()
-        elif not exchange.keeps or (self._ending and not self._queue):
+        elif not exchange.keeps or (self.ending and not self._queue):
             self._transport.close()
         elif self._queue:
             self._begin(self._queue.popleft())
         else:
             self._wait(IDLE_S)
 
-    @property
-    def ending(self) -> bool:
-        """Whether the connection ends after what is under way."""
-        return self._ending
-
-    async def write(self, data: bytes) -> None:
-        """Send; waits while the client does not take what was sent before."""
+    def write(self, data: bytes) -> None:
+        """Send."""
         self._transport.write(data)
-        if not self._writable.is_set():
-            await self._writable.wait()
+
+    async def drained(self) -> None:
+        """Wait while the client does not take what was sent before."""
+        await self._writable.wait()
 
     def hold(self, held: bool) -> None:
         """Stop reading, or go on."""
@@ -277,7 +314,7 @@ class _Connection(asyncio.Protocol):
 
     def end_when_idle(self) -> None:
         """Close now, or after the request that is under way."""
-        self._ending = True
+        self.ending = True
         if self._exchange is None and self._transport is not None:
             self._transport.close()
 

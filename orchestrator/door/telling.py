@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import accumulate
+from math import isfinite
 from typing import Any
 
 from orchestrator.gateway.accounts import TextReply
@@ -16,7 +18,8 @@ from orchestrator.routing.alone import verdict
 from orchestrator.types import AttemptRecord, Energy, Provenance, RoutingRecord, Timings
 
 J_PER_KWH = 3.6e6
-
+UNMEASURED = Provenance.UNMEASURED
+SERVER_TIMING = "gate;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f, fuse;dur=%.3f, total;dur=%.3f"
 
 # Of an answer that was given before.
 NO_ENERGY: Mapping[str, Any] = {
@@ -35,7 +38,7 @@ NO_ENERGY: Mapping[str, Any] = {
 
 def energy_block(energy: Energy, attempts: Iterable[AttemptRecord], duration_ms: float) -> dict[str, Any]:
     """What it cost; unknown joules are null, never zero."""
-    known = energy.provenance is not Provenance.UNMEASURED
+    known = energy.provenance is not UNMEASURED
     duration_s = duration_ms / 1e3
     return {
         "energy_joules": energy.energy_j if known else None,
@@ -44,7 +47,7 @@ def energy_block(energy: Energy, attempts: Iterable[AttemptRecord], duration_ms:
         "duration_seconds": duration_s,
         "attribution_method": energy.share or energy.method,
         "attribution_ratio": None,
-        "source": energy.provenance.value,
+        "source": energy.provenance._value_,
         "idle_joules": energy.idle_j,
         "uncertainty_joules": energy.uncertainty_j if known else None,
         "nodes": _nodes(attempts),
@@ -55,45 +58,59 @@ def _nodes(attempts: Iterable[AttemptRecord]) -> list[dict[str, Any]]:
     shares: dict[str, dict[str, Any]] = {}
     for attempt in attempts:
         node = attempt.arm.rpartition("@")[2]
-        share = shares.setdefault(node, {"node": node, "joules": 0.0, "method": attempt.energy.method})
         joules = attempt.energy.energy_j
-        share["joules"] = None if share["joules"] is None or math.isnan(joules) else share["joules"] + joules
+        told = None if math.isnan(joules) else joules
+        share = shares.get(node)
+        if share is None:
+            shares[node] = {"node": node, "joules": told, "method": attempt.energy.method}
+        else:
+            share["joules"] = None if told is None or share["joules"] is None else share["joules"] + told
     return list(shares.values())
 
 
 def routing_block(routing: RoutingRecord, *, stopped_by: str = "") -> dict[str, Any]:
     """What ran, what was predicted and how good the plan is proven to be."""
-    certificate = routing.certificate
+    certificate, attempts = routing.certificate, routing.attempts
+    predicted_j, predicted_ms = routing.predicted_energy_j, routing.predicted_ms
+    bound_j, bound_ms = routing.bound_energy_j, routing.bound_ms
     return {
-        "experts": [_expert_at(attempt.arm) for attempt in routing.attempts],
-        "fusion": routing.fusion.value,
-        "predicted": {"joules": _finite(routing.predicted_energy_j), "ms": _finite(routing.predicted_ms)},
-        "bound": {"joules": _finite(routing.bound_energy_j), "ms": _finite(routing.bound_ms)},
+        "experts": [_expert_at(attempt.arm) for attempt in attempts],
+        "fusion": routing.fusion._value_,
+        "predicted": {
+            "joules": predicted_j if isfinite(predicted_j) else None,
+            "ms": predicted_ms if isfinite(predicted_ms) else None,
+        },
+        "bound": {
+            "joules": bound_j if isfinite(bound_j) else None,
+            "ms": bound_ms if isfinite(bound_ms) else None,
+        },
         "budget_met": routing.budget_met,
         "stopped_by": stopped_by or None,
         "plan": routing.plan_id,
         "certificate": {"status": certificate.status, "gap": certificate.gap, "explored": certificate.explored},
-        "attempts": [_attempt(attempt) for attempt in routing.attempts],
+        "attempts": [_attempt(attempt) for attempt in attempts],
     }
 
 
 def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return value if isfinite(value) else None
 
 
+@lru_cache(maxsize=4096)
 def _expert_at(arm: str) -> str:
     """``expert@node`` of ``expert:variant@node``."""
     return arm.partition(":")[0] + "@" + arm.rpartition("@")[2]
 
 
 def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
+    joules, predicted_j = attempt.energy.energy_j, attempt.predicted_energy_j
     return {
         "arm": attempt.arm,
         "stage": attempt.stage,
         "outcome": attempt.outcome,
         "reason": attempt.reason or None,
-        "joules": _finite(attempt.energy.energy_j),
-        "predicted_joules": _finite(attempt.predicted_energy_j),
+        "joules": joules if isfinite(joules) else None,
+        "predicted_joules": predicted_j if isfinite(predicted_j) else None,
         "ms": attempt.ms,
         "predicted_ms": attempt.predicted_ms,
     }
@@ -101,30 +118,30 @@ def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
 
 def cost_headers(energy: Energy, routing: RoutingRecord, timings: Timings, *, profile: str) -> dict[str, str]:
     """Headers of a reply that is complete."""
-    known = energy.provenance is not Provenance.UNMEASURED
+    known = energy.provenance is not UNMEASURED
     return {
-        "x-edgewise-experts": ",".join(_expert_at(attempt.arm) for attempt in routing.attempts),
-        "x-edgewise-fusion": routing.fusion.value,
+        "x-edgewise-experts": ",".join([_expert_at(attempt.arm) for attempt in routing.attempts]),
+        "x-edgewise-fusion": routing.fusion._value_,
         "x-edgewise-policy": profile,
         "x-edgewise-certificate": f"{routing.certificate.status};gap={routing.certificate.gap:.6g}",
         "x-energy-joules": f"{energy.energy_j:.9g}" if known else "unmeasured",
-        "x-energy-method": f"{energy.provenance.value}:{energy.method}",
-        "server-timing": (
-            f"gate;dur={timings.route_ms:.3f}, queue;dur={timings.wait_ms:.3f}, infer;dur={timings.infer_ms:.3f}, "
-            f"fuse;dur={timings.fuse_ms:.3f}, total;dur={timings.total_ms:.3f}"
-        ),
+        "x-energy-method": f"{energy.provenance._value_}:{energy.method}",
+        "server-timing": SERVER_TIMING
+        % (timings.route_ms, timings.wait_ms, timings.infer_ms, timings.fuse_ms, timings.total_ms),
     }
 
 
 def usage_block(reply: TextReply) -> dict[str, Any]:
     """Tokens as OpenAI counts them: those of the answer that was given."""
     end = reply.end
-    return {
+    usage: dict[str, Any] = {
         "prompt_tokens": end.prompt_tokens,
         "completion_tokens": end.completion_tokens,
         "total_tokens": end.prompt_tokens + end.completion_tokens,
-        **({} if end.cached_tokens is None else {"prompt_tokens_details": {"cached_tokens": end.cached_tokens}}),
     }
+    if end.cached_tokens is not None:
+        usage["prompt_tokens_details"] = {"cached_tokens": end.cached_tokens}
+    return usage
 
 
 def finish_reason(reply: TextReply) -> str:
@@ -137,15 +154,14 @@ def finish_reason(reply: TextReply) -> str:
 def cost_blocks(reply: TextReply) -> dict[str, Any]:
     """The `energy` and `routing` blocks of a text."""
     stopped_by = "budget" if reply.end.finish_reason == "budget" else ""
-    return {
-        "energy": energy_block(reply.energy, reply.routing.attempts, reply.timings.total_ms),
-        "routing": {**routing_block(reply.routing, stopped_by=stopped_by), "actual": _actual(reply.timings)},
+    timings, routing = reply.timings, routing_block(reply.routing, stopped_by=stopped_by)
+    # Milliseconds to the end; of a text that was sent in pieces also to the first token, and of each further one.
+    routing["actual"] = {
+        "ms": timings.total_ms,
+        "first_token_ms": timings.first_token_ms,
+        "token_ms": timings.token_ms,
     }
-
-
-def _actual(timings: Timings) -> dict[str, float | None]:
-    """Milliseconds to the end; of a text that was sent in pieces also to the first token, and of each further one."""
-    return {"ms": timings.total_ms, "first_token_ms": timings.first_token_ms, "token_ms": timings.token_ms}
+    return {"energy": energy_block(reply.energy, reply.routing.attempts, timings.total_ms), "routing": routing}
 
 
 def candidates_block(explanation: Any) -> list[dict[str, Any]]:
@@ -201,20 +217,21 @@ def whole(
     reply: TextReply, *, chat: bool, created_unix_s: int, tool_calls: list[Any] | None, extra: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The reply to a request that did not want a stream."""
-    logprobs = logprobs_block(reply.end.logprobs_json, chat=chat)
+    end = reply.end
+    logprobs = logprobs_block(end.logprobs_json, chat=chat) if end.logprobs_json else None
     choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason(reply), "logprobs": logprobs}
     if chat:
-        message: dict[str, Any] = {"role": "assistant", "content": reply.end.text, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": end.text, "refusal": None}
         if tool_calls:
-            message |= {"content": reply.end.text or None, "tool_calls": tool_calls}
+            message |= {"content": end.text or None, "tool_calls": tool_calls}
         choice["message"] = message
     else:
-        choice["text"] = reply.end.text
+        choice["text"] = end.text
     return {
         "id": reply_id(reply.request_id, chat=chat),
         "object": "chat.completion" if chat else "text_completion",
         "created": created_unix_s,
-        "model": reply.end.expert,
+        "model": end.expert,
         "choices": [choice],
         "usage": usage_block(reply),
         **cost_blocks(reply),

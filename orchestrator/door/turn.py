@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from orchestrator.door.exchange import TURN
+from orchestrator.door.head import TURN, Head
 
 # Bytes of a body that lie unread.
 HIGH_WATER = 262_144
 REASONS = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}
+FIRST_LINES = {status: f"HTTP/1.1 {status} {reason}\r\n".encode() for status, reason in REASONS.items()}
 DISCONNECT = {"type": "http.disconnect"}
 
 
@@ -24,8 +24,17 @@ class Link(Protocol):
         """Whether the connection ends after what is under way."""
         ...
 
-    async def write(self, data: bytes) -> None:
-        """Send; waits while the client does not take what was sent before."""
+    @property
+    def full(self) -> bool:
+        """Whether the client does not take what was sent before; then `drained` comes before the next `write`."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+        ...
+
+    async def drained(self) -> None:
+        """Wait while the client does not take what was sent before."""
         ...
 
     def hold(self, held: bool) -> None:
@@ -44,31 +53,50 @@ class Turn:
         connection: Where it came from.
         scope: See ASGI.
         keeps: Whether its client wants the connection kept.
+        head: What the scope says, for those who answer.
         expects: Whether its client waits to be told to go on before it sends the body.
+        body: All of it, where it is here already.
     """
 
-    def __init__(self, connection: Link, scope: dict[str, Any], *, keeps: bool, expects: bool = False) -> None:
-        self.scope = scope
-        self.keeps = keeps
-        self.received = self.started = self.finished = False
-        self.head = b""
+    __slots__ = (
+        *("scope", "head", "keeps", "received", "started", "finished", "cancelled", "_connection", "_body", "_held"),
+        *("_gone", "_told", "_attended", "_waiting", "_continue", "_chunked", "_reply"),
+    )
+
+    def __init__(
+        self,
+        connection: Link,
+        scope: dict[str, Any],
+        head: Head,
+        *,
+        keeps: bool,
+        expects: bool = False,
+        body: bytes | None = None,
+    ) -> None:
+        self.scope, self.head, self.keeps = scope, head, keeps
+        self.received = body is not None
+        self.started = self.finished = self.cancelled = False
         self._connection = connection
-        self._body: deque[bytes] = deque()
-        self._lying = 0
-        self._held = self._gone = self._told = self._attended = False
-        self.cancelled = False
+        # What came and was not read yet.
+        self._body: bytes | bytearray = body or b""
+        self._held = self._gone = self._told = self._attended = self._chunked = False
         self._waiting: asyncio.Future[None] | None = None
-        scope[TURN] = self
         self._continue = expects
-        self._chunked = False
+        # The head of the reply, until it leaves with the first part of the body.
+        self._reply = b""
+        scope[TURN] = self
 
     # ---- what comes
 
     def take(self, body: bytes) -> None:
         """A part of the body came."""
-        self._body.append(body)
-        self._lying += len(body)
-        if self._lying > HIGH_WATER and not self._held:
+        if not self._body:
+            self._body = body
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += body
+        if len(self._body) > HIGH_WATER and not self._held:
             self._held = True
             self._connection.hold(True)
         self._wake()
@@ -101,33 +129,33 @@ class Turn:
             self._waiting.set_result(None)
 
     def whole(self) -> bytes | None:
-        """The body, where all of it is here in one piece; None where it must be received. Asked before `receive`."""
-        if not self.received or self._told or self._gone or self._continue or len(self._body) > 1:
+        """The body, where all of it is here and unread; None where it must be received. Asked before `receive`."""
+        if not self.received or self._told or self._gone or self._continue:
             return None
-        body: bytes = self._part()["body"]
-        return body
+        return self._take_all()
 
     async def receive(self) -> dict[str, Any]:
         """See ASGI."""
         if self._continue and not self.started:
             self._continue = False
-            await self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await self._connection.drained()
         while True:
             if self._body or (self.received and not self._told):
-                return self._part()
+                body = self._take_all()
+                return {"type": "http.request", "body": body, "more_body": not self._told}
             if self._gone or self.finished:
                 return DISCONNECT
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
 
-    def _part(self) -> dict[str, Any]:
-        body = self._body.popleft() if self._body else b""
-        self._lying -= len(body)
-        if self._held and self._lying <= HIGH_WATER:
+    def _take_all(self) -> bytes:
+        body, self._body = bytes(self._body), b""
+        if self._held:
             self._held = False
             self._connection.hold(False)
-        self._told = self.received and not self._body
-        return {"type": "http.request", "body": body, "more_body": not self._told}
+        self._told = self.received
+        return body
 
     # ---- what goes
 
@@ -136,45 +164,50 @@ class Turn:
         if message["type"] == "http.response.start":
             fields = [(name.lower(), value) for name, value in message.get("headers", ())]
             sized = any(name == b"content-length" for name, _ in fields)
-            lines = [name + b": " + value.replace(b"\r", b" ").replace(b"\n", b" ") for name, value in fields]
-            self.head = self._make_head(message["status"], lines, sized=sized)
+            lines = [b"%b: %b\r\n" % (name, value.replace(b"\r", b" ").replace(b"\n", b" ")) for name, value in fields]
+            self._reply = self._make_head(message["status"], b"".join(lines), sized=sized)
             return
         more, body = message.get("more_body", False), message.get("body", b"")
         if self._chunked:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
-        await self._write(body, more=more)
-
-    async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """A whole reply at once; the length of its body is told here."""
-        lines = [f"{name}: {value}" for name, value in headers.items()]
-        lines.append(f"content-length: {len(body)}")
-        told = "\r\n".join(lines)
-        if told.count("\r") != len(lines) - 1 or told.count("\n") != len(lines) - 1:
-            told = "\r\n".join([line.replace("\r", " ").replace("\n", " ") for line in lines])
-        self.head = self._make_head(status, [told.encode("latin-1", "replace")], sized=True)
-        await self._write(body, more=False)
-
-    async def _write(self, body: bytes, *, more: bool) -> None:
-        data, self.head = self.head + (b"" if self.scope["method"] == "HEAD" else body), b""
-        self.started = True
-        self.finished = not more
-        if self._gone:
-            return
-        await self._connection.write(data)
+        self._write(body, more=more)
+        if self._connection.full:
+            await self._connection.drained()
         if self.finished:
             self._wake()
 
-    def _make_head(self, status: int, lines: list[bytes], *, sized: bool) -> bytes:
-        self._chunked = not sized and self.scope["http_version"] == "1.1" and self.scope["method"] != "HEAD"
-        told = [b"HTTP/1.1 %d %b" % (status, REASONS.get(status, "Status").encode()), *lines]
-        if self._chunked:
-            told.append(b"transfer-encoding: chunked")
-        elif not sized and self.scope["method"] != "HEAD":
-            # Only the end of the connection tells an old client where such a body ends.
-            self.keeps = False
-        if self._connection.ending or not self.keeps or not self.received:
-            told.append(b"connection: close")
+    async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """A whole reply at once; the length of its body is told here."""
+        values = "".join(headers.values())
+        if "\r" in values or "\n" in values:
+            headers = {name: value.replace("\r", " ").replace("\n", " ") for name, value in headers.items()}
+        told = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        lines = f"{told}content-length: {len(body)}\r\n".encode("latin-1", "replace")
+        self._reply = self._make_head(status, lines, sized=True)
+        self._write(body, more=False)
+        if self._connection.full:
+            await self._connection.drained()
+        self._wake()
+
+    def _write(self, body: bytes, *, more: bool) -> None:
+        data, self._reply = self._reply + (b"" if self.scope["method"] == "HEAD" else body), b""
+        self.started = True
+        self.finished = not more
+        if not self._gone:
+            self._connection.write(data)
+
+    def _make_head(self, status: int, lines: bytes, *, sized: bool) -> bytes:
+        first = FIRST_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
+        self._chunked, last = False, b""
+        if not sized and self.scope["method"] != "HEAD":
+            if self.scope["http_version"] == "1.1":
+                self._chunked, last = True, b"transfer-encoding: chunked\r\n"
+            else:
+                # Only the end of the connection tells an old client where such a body ends.
+                self.keeps = False
+        if not self.keeps or not self.received or self._connection.ending:
+            last += b"connection: close\r\n"
         elif self.scope["http_version"] == "1.0":
             # Such a client takes it for closed unless it is told.
-            told.append(b"connection: keep-alive")
-        return b"\r\n".join(told) + b"\r\n\r\n"
+            last += b"connection: keep-alive\r\n"
+        return b"%b%b%b\r\n" % (first, lines, last)

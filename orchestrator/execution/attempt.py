@@ -13,6 +13,7 @@ from typing import Any
 from edgewise.v1 import fleet_pb2
 from orchestrator.execution.window import Window
 from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.load import Ahead
 from orchestrator.fleet.session import NodeSession, OutboxFull, Pending, SessionEnded
 from orchestrator.routing.figures import Figures
 from orchestrator.types import AttemptRecord, Delta, Done, Energy, Failed, Provenance
@@ -44,9 +45,9 @@ class AttemptFailed(Exception):
         self.final = final
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Ask:
-    """What is asked of an arm.
+    """What is asked of an arm; nobody changes it.
 
     Args:
         index: The arm on the board.
@@ -97,17 +98,27 @@ class Attempts:
         """Change what was given at the start, for attempts that begin from now on."""
         self._max_patience_s, self._retries = max_patience_s, retries
 
-    async def run(self, ask: Ask) -> tuple[Done, AttemptRecord]:
+    async def run(self, ask: Ask, *, in_time: bool = False) -> tuple[Done, AttemptRecord]:
         """The arm's answer and its record.
+
+        Args:
+            ask: What is asked.
+            in_time: Whether to give up at the deadline; false where whoever calls does so.
 
         Raises:
             AttemptFailed: The node refused, failed, went away or took too long.
+            TimeoutError: The deadline came first.
         """
         trial = self._start(ask, streaming=False)
+        trial.in_time = in_time
         try:
-            result = await self._await_result(trial)
-            return trial.conclude(result)
-        except asyncio.CancelledError:
+            self._watch(trial, patience_for_s(trial.bound_ms, self._max_patience_s) if self._retries else math.inf)
+            return trial.conclude(await trial.result())
+        except SessionEnded:
+            raise trial.failure("NODE_GONE") from None
+        except LateError:
+            raise trial.failure("LATE", outcome="late") from None
+        except (TimeoutError, asyncio.CancelledError):
             ask.given_up(trial.cancelled())
             raise
         finally:
@@ -123,8 +134,7 @@ class Attempts:
         trial = Trial(self._fleet, ask, session)
         if session is None:
             raise trial.failure("NODE_GONE")
-        # Written where it is sent from: a message that is put into another one is copied.
-        command = fleet_pb2.NodeCommand()
+        command = session.draft()
         work = command.work
         work.work_id, work.request_id = next(self._work_ids), ask.request_id
         work.expert, work.variant = arm.expert, arm.variant
@@ -167,56 +177,60 @@ class Attempts:
             return math.inf
         return max(TURN_PATIENCE_S, patience_for_s(trial.bound_ms, self._max_patience_s))
 
-    async def _await_result(self, trial: Trial) -> Done | Failed:
-        patience_s = patience_for_s(trial.bound_ms, self._max_patience_s)
-        patient = self._retries and patience_s < trial.left_s()
-        # A timer instead of asyncio.timeout: nothing is set up and torn down on the way that every request takes.
-        timer = self._start_patience(trial, patience_s) if patient else None
-        try:
-            return await trial.result()
-        except SessionEnded:
-            raise trial.failure("NODE_GONE") from None
-        except LateError:
-            raise trial.failure("LATE", outcome="late") from None
-        finally:
-            if timer is not None:
-                timer.cancel()
+    def _watch(self, trial: Trial, patience_s: float) -> None:
+        """Look after an attempt when patience ends or, where it must end then, at its deadline, whichever is first.
 
-    def _start_patience(self, trial: Trial, patience_s: float) -> asyncio.TimerHandle:
-        loop = asyncio.get_running_loop()
-        return loop.call_later(patience_s, self._lose_patience, trial, loop.time() + patience_s)
+        One timer instead of an `asyncio.timeout` for each: every request comes this way.
+        """
+        left_s, loop = trial.left_s(), trial.result().get_loop()
+        if patience_s < left_s:
+            trial.timer = loop.call_later(patience_s, self._lose_patience, trial, loop.time() + patience_s)
+        elif trial.in_time:
+            trial.timer = loop.call_later(max(0.0, left_s), trial.expire)
 
     def _lose_patience(self, trial: Trial, due_s: float) -> None:
         """Give an attempt up if another arm could take over; wait on if not."""
-        if trial.result().done():
+        result = trial.result()
+        if result.done():
             return
-        if asyncio.get_running_loop().time() - due_s > HELD_UP_S:
+        if result.get_loop().time() - due_s > HELD_UP_S:
             # This process was held up, and what the node has said meanwhile is not read yet: that is no silence.
-            self._start_patience(trial, MIN_PATIENCE_S)
+            self._watch(trial, MIN_PATIENCE_S)
             return
         if trial.silent():
             self._fleet.suspect(trial.session)
         if trial.ask.spare():
-            trial.result().set_exception(LateError())
+            result.set_exception(LateError())
+        else:
+            self._watch(trial, math.inf)
 
 
 class Trial:
-    """An attempt under way: bookkeeping on the board, and the record in the end."""
+    """An attempt under way: bookkeeping on the board, and the record in the end.
+
+    `in_time` says whether it is given up at its deadline, `timer` looks after it while its result is waited for.
+    """
 
     def __init__(self, fleet: Fleet, ask: Ask, session: NodeSession | None) -> None:
-        board = fleet.board
+        board, n = fleet.board, ask.index
+        figures: Figures = board if ask.figures is None else ask.figures
         self.ask = ask
+        self.in_time = False
+        self.timer: asyncio.TimerHandle | None = None
         self._board = board
         self._session = session
-        self._state = board.states[ask.index]
+        self._state = board.states[n]
         self._started_s = time.monotonic()
-        figures: Figures = board if ask.figures is None else ask.figures
-        self._wait_ms = float(board.wait_ms_n[ask.index])
-        self._load_ms = float(board.load_ms_n[ask.index])
-        self._ahead = board.ahead(ask.index)
-        self._predicted_ms = self._wait_ms + float(figures.service_ms_n[ask.index])
-        self.bound_ms = float(board.wait_bound_ms_n[ask.index]) + float(figures.service_bound_ms_n[ask.index])
-        self._predicted_j = float(figures.energy_j_n[ask.index])
+        self._wait_ms = self._load_ms = 0.0
+        self._ahead: Ahead | None = None
+        self._service_ms = float(figures.service_ms_n[n])
+        self.bound_ms = float(figures.service_bound_ms_n[n])
+        if board.loaded:
+            self._wait_ms, self._load_ms = board.wait_ms_n.item(n), board.load_ms_n.item(n)
+            self.bound_ms += board.wait_bound_ms_n.item(n)
+            self._ahead = board.ahead(n)
+        self._predicted_ms = self._wait_ms + self._service_ms
+        self._predicted_j = float(figures.energy_j_n[n])
         self._pending: Pending | None = None
         self._held_ms: float | None = None
 
@@ -230,7 +244,7 @@ class Trial:
     def begin(self, pending: Pending) -> None:
         """The work was sent."""
         self._pending = pending
-        held_ms = None if self.ask.figures is None else self._predicted_ms - self._wait_ms
+        held_ms = None if self.ask.figures is None else self._service_ms
         self._held_ms = self._board.dispatched(self.ask.index, held_ms)
 
     def result(self) -> asyncio.Future[Done | Failed]:
@@ -238,6 +252,11 @@ class Trial:
         if self._pending is None:
             raise self.failure("NODE_GONE")
         return self._pending.result
+
+    def expire(self) -> None:
+        """The deadline has come: nobody waits any more."""
+        if not self.result().done():
+            self.result().set_exception(TimeoutError())
 
     async def delta(self) -> Delta | None:
         """The next piece of text, or None when the result is there and nothing is left to take."""
@@ -318,7 +337,8 @@ class Trial:
         Where a node does not say, the prediction stands in; it would feed back into the next one.
         """
         if result.compute_ms > 0.0:
-            self._board.waited(self.ask.index, self._ahead, result.queue_ms)
+            if self._ahead is not None:
+                self._board.waited(self.ask.index, self._ahead, result.queue_ms)
             return result.queue_ms + result.load_ms
         return self._wait_ms - self._load_ms + result.load_ms
 
@@ -342,6 +362,8 @@ class Trial:
 
     def close(self) -> None:
         """The attempt is over, however it ended: free its slot, cancel what still runs."""
+        if self.timer is not None:
+            self.timer.cancel()
         if self._held_ms is not None:
             self._board.released(self.ask.index, self._held_ms)
             self._held_ms = None
@@ -352,17 +374,9 @@ class Trial:
         return (time.monotonic() - self._started_s) * 1000.0
 
     def _record(self, outcome: str, reason: str, energy: Energy, ms: float) -> AttemptRecord:
-        return AttemptRecord(
-            arm=self._state.arm.name,
-            stage=self.ask.stage,
-            predicted_energy_j=self._predicted_j,
-            energy=energy,
-            predicted_ms=self._predicted_ms,
-            ms=ms,
-            outcome=outcome,
-            reason=reason,
-            work_id=0 if self._pending is None else self._pending.work_id,
-        )
+        arm, stage, predicted_j = self._state.arm.name, self.ask.stage, self._predicted_j
+        work_id = 0 if self._pending is None else self._pending.work_id
+        return AttemptRecord(arm, stage, predicted_j, energy, self._predicted_ms, ms, outcome, reason, work_id)
 
 
 def _without_load(done: Done) -> Done:

@@ -18,9 +18,9 @@ SAID = ("embed", "tools_json", "tool_choice_json", "response_format_json")
 NUMBERS = ("temperature", "top_p", "seed", "top_logprobs")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class TextEnd:
-    """The end of a generation; tokens are those of the expert whose text it is."""
+    """The end of a generation, which nobody changes; tokens are those of the expert whose text it is."""
 
     text: str
     finish_reason: str
@@ -81,7 +81,8 @@ def fill(work: fleet_pb2.Work, query: TextQuery, tokens: int, node: str = "") ->
     parameters = query.parameters
     text = work.text
     for message in query.messages:
-        text.messages.add(role=message.role, content=message.content, extra_json=message.extra_json)
+        said = text.messages.add()
+        said.role, said.content, said.extra_json = message.role, message.content, message.extra_json
     text.whole, text.prefix_scope = query.whole, query.prefix_scope
     sent = text.parameters
     sent.max_tokens = tokens

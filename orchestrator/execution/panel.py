@@ -30,6 +30,9 @@ class Panel:
 
     def follow(self, route: Route) -> None:
         """A route begins; after a change of route, what its own experts have said before counts."""
+        if not self.answered:
+            self.ballot.route = route
+            return
         self.ballot = Ballot(route)
         for expert, done in self.answered.items():
             if expert in route.experts:
@@ -53,7 +56,7 @@ class Panel:
         """The expert whose answer stands, and the answer. Needs one."""
         if self._decided is not None:
             return self._decided, self.answered[self._decided]
-        if not self.ballot.answers:
+        if len(self.answered) == 1 or not self.ballot.answers:
             return list(self.answered.items())[-1]
         expert = self.ballot.result()[0]
         return expert, self.answered[expert]

@@ -91,7 +91,7 @@ class Progress:
     @property
     def spent_j(self) -> float:
         """Joules of all attempts; those that nobody knows count as 0."""
-        return math.fsum(a.energy.energy_j for a in self.attempts if not math.isnan(a.energy.energy_j))
+        return _told_j(self.attempts)
 
     @property
     def energy_left_j(self) -> float:
@@ -112,7 +112,9 @@ class Progress:
         Work that was given up, cancelled or lost may have run on to its limit, and nobody knows.
         """
         recent = self.attempts[self.told_from :]
-        told_j = math.fsum(a.energy.energy_j for a in recent if not math.isnan(a.energy.energy_j))
+        if not recent:
+            return self.written_off_j
+        told_j = _told_j(recent)
         if math.isfinite(self.reserved_j) and any(map(_untold, recent)):
             return max(self.written_off_j + told_j, self.reserved_j)
         return self.written_off_j + told_j
@@ -149,6 +151,13 @@ def bound_of(decision: Decision) -> float:
 def wire_limit_j(allowed_j: float) -> float:
     """An energy limit as nodes are told: 0 stands for none, so that nothing left is told as next to nothing."""
     return max(allowed_j, LEAST_LIMIT_J) if math.isfinite(allowed_j) else 0.0
+
+
+def _told_j(attempts: list[AttemptRecord]) -> float:
+    """The sum of those joules that are known."""
+    if not attempts:
+        return 0.0
+    return math.fsum([a.energy.energy_j for a in attempts if not math.isnan(a.energy.energy_j)])
 
 
 def _untold(attempt: AttemptRecord) -> bool:

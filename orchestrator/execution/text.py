@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
 
 from optimizer.routes.fusion import confident
@@ -22,12 +22,11 @@ from orchestrator.execution.exhausted import why_exhausted
 from orchestrator.execution.judge import judge_query, verdict
 from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Decide, Progress, bound_of, wire_limit_j
-from orchestrator.execution.window import Window
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.session import SessionEnded
 from orchestrator.routing.binding import BoundRoute
 from orchestrator.routing.figures import TextFigures, affordable_tokens, conversation_of, text_figures
-from orchestrator.types import Delta, Done, TextQuery
+from orchestrator.types import AttemptRecord, Delta, Done, TextQuery
 
 
 class TextRunner:
@@ -112,15 +111,21 @@ class TextRunner:
         progress.decision = decision
         return True
 
-    async def _follow(self, course: Course) -> AsyncIterator[Delta | TextEnd] | None:
+    def _follow(self, course: Course) -> Awaitable[AsyncIterator[Delta | TextEnd] | None]:
         """The route's stages; gives what streams: a last stage whose single expert's answer stands, or a text that
         several write. None where what was held back is all there is."""
         bound = course.progress.decision.route
         if bound is None:
-            return None
+            return _nothing()
+        course.panel.follow(bound.route)
+        if len(bound.arms) == len(bound.arms[0]) == 1 and course.query.whole and bound.route.fusion is Fusion.NONE:
+            # Most texts.
+            return self._hear(course, bound.arms[0], 0)
+        return self._go_through(course, bound)
+
+    async def _go_through(self, course: Course, bound: BoundRoute) -> AsyncIterator[Delta | TextEnd] | None:
         last = len(bound.arms) - 1
         judged = bound.route.fusion is Fusion.JUDGE
-        course.panel.follow(bound.route)
         if bound.route.writes_together:
             return self._ensembles.write(course, bound)
         for stage, arms in enumerate(bound.arms):
@@ -132,7 +137,7 @@ class TextRunner:
                 return self._stream(course, arms[0], stage)
             else:
                 await self._hear(course, arms, stage)
-            if self._stands(course, bound, stage):
+            if stage < last and self._stands(course, bound, stage):
                 break
         return None
 
@@ -183,13 +188,34 @@ class TextRunner:
 
     # ---- experts side by side, held back
 
-    async def _hear(self, course: Course, arms: tuple[int, ...], stage: int) -> None:
+    def _hear(self, course: Course, arms: tuple[int, ...], stage: int) -> Awaitable[None]:
         """Run experts side by side until the vote is settled; one answer is enough.
 
         Raises:
             AttemptFailed: None of them answered.
             TimeoutError: Time ran out.
         """
+        if len(arms) == 1 and not course.panel.answered:
+            return self._hear_one(course, arms[0], stage)
+        return self._hear_several(course, arms, stage)
+
+    async def _hear_one(self, course: Course, index: int, stage: int) -> None:
+        """The same for one expert: nothing is set up that only several need."""
+        progress, started_s = course.progress, time.monotonic()
+        query = _held_back(course.query)
+        ask, asked_tokens = self._ask(course, query, index, stage=stage, share_j=progress.allowed_j)
+        try:
+            done, record = await self._attempts.run(ask, in_time=True)
+        except AttemptFailed as failure:
+            self._failed(course, index, failure)
+            if not course.panel.answered:
+                raise
+        else:
+            self._answered(course, index, done, record, asked_tokens=asked_tokens)
+        finally:
+            progress.infer_s += time.monotonic() - started_s
+
+    async def _hear_several(self, course: Course, arms: tuple[int, ...], stage: int) -> None:
         panel, progress = course.panel, course.progress
         missing = {index: self._board.states[index].arm.expert for index in arms}
         if panel.answered:
@@ -203,7 +229,7 @@ class TextRunner:
         for index in missing:
             own_j = float(course.figures.energy_bound_j_n[index])
             share_j = allowed_j * own_j / whole_j if 0.0 < whole_j < float("inf") else allowed_j
-            asking = self._listen(course, course.query, index, stage=stage, share_j=share_j)
+            asking = self._listen(course, index, stage=stage, share_j=share_j)
             tasks[asyncio.ensure_future(asking)] = index
         failures: list[AttemptFailed] = []
         try:
@@ -216,18 +242,6 @@ class TextRunner:
             await asyncio.gather(*tasks, return_exceptions=True)
         if failures and not panel.answered:
             raise failures[0]
-
-    async def _hear_one(self, course: Course, index: int, stage: int) -> None:
-        """The same for one expert: nothing is set up that only several need."""
-        progress, started_s = course.progress, time.monotonic()
-        try:
-            with Window(course.deadline_s - started_s):
-                listening = self._listen(course, course.query, index, stage=stage, share_j=progress.allowed_j)
-                failure = await listening
-        finally:
-            progress.infer_s += time.monotonic() - started_s
-        if failure is not None and not course.panel.answered:
-            raise failure
 
     async def _collect(
         self,
@@ -247,25 +261,30 @@ class TextRunner:
             if course.panel.ballot.settled(list(missing.values())):
                 return
 
-    async def _listen(
-        self, course: Course, query: TextQuery, index: int, *, stage: int, share_j: float
-    ) -> AttemptFailed | None:
-        query = query if query.whole else replace(query, whole=True)
+    async def _listen(self, course: Course, index: int, *, stage: int, share_j: float) -> AttemptFailed | None:
+        query = _held_back(course.query)
         ask, asked_tokens = self._ask(course, query, index, stage=stage, share_j=share_j)
-        progress = course.progress
         try:
             done, record = await self._attempts.run(ask)
         except AttemptFailed as failure:
-            progress.attempts.append(failure.record)
-            progress.avoid = progress.avoid | {index}
+            self._failed(course, index, failure)
             return failure
-        progress.attempts.append(record)
+        self._answered(course, index, done, record, asked_tokens=asked_tokens)
+        return None
+
+    def _failed(self, course: Course, index: int, failure: AttemptFailed) -> None:
+        """An expert did not answer: it is not asked again for this text."""
+        course.progress.attempts.append(failure.record)
+        course.progress.avoid = course.progress.avoid | {index}
+
+    def _answered(self, course: Course, index: int, done: Done, record: AttemptRecord, *, asked_tokens: int) -> None:
+        """An expert answered: its answer is held back."""
+        course.progress.attempts.append(record)
         self._count(course, index, done)
-        if done.finish_reason == LENGTH and asked_tokens < query.parameters.max_tokens:
+        if done.finish_reason == LENGTH and asked_tokens < course.query.parameters.max_tokens:
             done = replace(done, finish_reason=BUDGET)
         course.panel.add(self._board.states[index].arm.expert, done)
-        progress.voices = len(course.panel.answered)
-        return None
+        course.progress.voices = len(course.panel.answered)
 
     async def _judge(self, course: Course, index: int, stage: int) -> None:
         """Have the last expert say which of the answers is right; where it cannot, the vote stands."""
@@ -294,19 +313,20 @@ class TextRunner:
 
     def _ask(self, course: Course, query: TextQuery, index: int, *, stage: int, share_j: float) -> tuple[Ask, int]:
         """What is asked of an arm, and the tokens that it may make."""
-        prompt_tokens = float(course.figures.prompt_tokens_n[index])
+        arm, figures = self._board.states[index].arm, course.figures
+        prompt_tokens = figures.prompt_tokens_n[index]
         cap = affordable_tokens(self._board, index, allowed_j=share_j, prompt_tokens=prompt_tokens)
         tokens = int(min(query.parameters.max_tokens, cap))
         ask = Ask(
             index=index,
             stage=stage,
             request_id=query.request_id,
-            fill=lambda work: fill(work, query, tokens, self._board.states[index].arm.node),
+            fill=lambda work: fill(work, query, tokens, arm.node),
             deadline_s=course.deadline_s,
             energy_limit_j=wire_limit_j(share_j),
-            spare=lambda: False,
+            spare=_no_spare,
             given_up=course.progress.attempts.append,
-            figures=course.figures if self._board.states[index].arm.text is not None else None,
+            figures=figures if arm.text is not None else None,
         )
         return ask, tokens
 
@@ -319,6 +339,20 @@ def _course(query: TextQuery, progress: Progress, panel: Panel, figures: TextFig
     """A query at its beginning, and its latency budget in milliseconds."""
     whole_ms = progress.limits.max_latency_ms if progress.decision.within else query.deadline_s * 1000.0
     return Course(query, progress, figures, panel, progress.started_s + whole_ms / 1000.0), whole_ms
+
+
+async def _nothing() -> None:
+    """Where there is no route."""
+
+
+def _held_back(query: TextQuery) -> TextQuery:
+    """The query of an expert whose answer nobody reads before it is complete."""
+    return query if query.whole else replace(query, whole=True)
+
+
+def _no_spare() -> bool:
+    """No other arm takes over before an attempt at a text has failed."""
+    return False
 
 
 def _check_answered(course: Course) -> None:

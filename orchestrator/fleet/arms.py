@@ -41,6 +41,8 @@ TYPICAL_FROM = 3
 SPREAD_FRACTION = 0.05
 # Joules before a node was observed: the 99 % quantile of a lognormal error of sigma 0.35, and some.
 PRIOR_ENERGY_FACTOR = 2.5
+# What the arms of a node were told where nothing waits there.
+NO_WAIT = (0.0, 0.0)
 
 
 @dataclass
@@ -82,6 +84,8 @@ class ArmBoard(Columns):
         self.states: list[ArmState] = []
         self.nodes: dict[str, NodeLoad] = {}
         self._by_name: dict[str, int] = {}
+        # Arms that are there, by task; found anew when one comes or goes.
+        self._there: dict[str, list[ArmState]] = {}
         self._added_ms = ConformalBound(quantile=latency_quantile, prior=PRIOR_HOP_MS)
         self._spread_ms = PRIOR_HOP_MS
         # Whether any arm has a wait; where none has, readers need not look at the waits.
@@ -147,6 +151,7 @@ class ArmBoard(Columns):
 
     def _mark(self, indices: Sequence[int], *, available: bool) -> None:
         self.available_changes.note(indices)
+        self._there.clear()
         for index in indices:
             self.available_n[index] = available
 
@@ -165,12 +170,15 @@ class ArmBoard(Columns):
 
     def arms(self, task: str) -> list[ArmState]:
         """The arms of a task whose node is routable."""
-        return [state for state in self.states if state.arm.task == task and self.available_n[state.index]]
+        there = self._there.get(task)
+        if there is None:
+            there = [state for state in self.states if state.arm.task == task and self.available_n[state.index]]
+            self._there[task] = there
+        return [*there]
 
     def has_arms(self, task: str, expert: str | None = None) -> bool:
         """Whether any arm of a task, or of this expert of it, is on a routable node."""
-        there = (state.arm for state in self.states if state.arm.task == task and self.available_n[state.index])
-        return any(expert in (None, arm.expert) for arm in there)
+        return any(expert in (None, state.arm.expert) for state in self.arms(task))
 
     def forget(self, node: str) -> None:
         """A node's device works differently from now on: what was observed of it counts no longer."""
@@ -207,6 +215,8 @@ class ArmBoard(Columns):
 
     def set_wait(self, load: NodeLoad) -> None:
         """Tell a node's arms what work waits there, and whether more is taken."""
+        if load.is_calm and load.told_ms == NO_WAIT:
+            return
         if load.shedding.lapses_s > -math.inf:
             load.shedding.follow(load, self._clock())
             if load.shedding.since_s == -math.inf:
@@ -295,14 +305,12 @@ class ArmBoard(Columns):
             self.answered(index, service_ms=service_ms, energy_j=done.energy.energy_j)
             return
         state.answered += 1
-        load = self.nodes[state.arm.node]
-        expected = state.text.profile(profile)
-        expected_j = expected.cost_j(done.read_tokens, done.completion_tokens)
-        state.text.observe(profile, done, service_ms=service_ms, together=max(1, load.pending))
+        load, energy_j = self.nodes[state.arm.node], done.energy.energy_j
         # From joules that were themselves predicted there is nothing to learn.
-        known = expected_j > 0 and math.isfinite(done.energy.energy_j) and not done.energy.preliminary
-        moved = known and load.energy_ratio.observe(done.energy.energy_j / expected_j)
-        changed = state.text.profile(profile) is not expected
+        told = math.isfinite(energy_j) and not done.energy.preliminary
+        expected_j = state.text.profile(profile).cost_j(done.read_tokens, done.completion_tokens) if told else 0.0
+        changed = state.text.observe(profile, done, service_ms=service_ms, together=max(1, load.pending))
+        moved = expected_j > 0.0 and load.energy_ratio.observe(energy_j / expected_j)
         for other in load.arms if moved else (index,) if changed else ():
             self._refresh_energy(other)
 
@@ -374,16 +382,15 @@ class ArmBoard(Columns):
         return max(own_ms, announced_ms + max(here.confirmed, self._added_ms.bound))
 
     def _refresh_energy(self, index: int) -> None:
-        self.energy_changes.note((index,))
-        energy = self.states[index].arm.energy
-        if energy.provenance is Provenance.UNMEASURED:
-            # Unknown joules cannot be promised: such an arm fits no finite energy budget.
-            self.energy_j_n[index] = 0.0
-            self.energy_bound_j_n[index] = math.inf
-            return
-        typical, bound = self.energy_factors(index)
         state = self.states[index]
-        energy_j = energy.energy_j * learned_part(state.arm.text, state.text)
-        load_j = missing_j(self.states[index].arm.residency)
-        self.energy_j_n[index] = load_j + energy_j * typical
-        self.energy_bound_j_n[index] = load_j + energy_j * bound
+        energy = state.arm.energy
+        # Unknown joules cannot be promised: such an arm fits no finite energy budget.
+        typical_j, bound_j = 0.0, math.inf
+        if energy.provenance is not Provenance.UNMEASURED:
+            typical, bound = self.energy_factors(index)
+            energy_j = energy.energy_j * learned_part(state.arm.text, state.text)
+            load_j = missing_j(state.arm.residency)
+            typical_j, bound_j = load_j + energy_j * typical, load_j + energy_j * bound
+        if self.energy_j_n[index] != typical_j or self.energy_bound_j_n[index] != bound_j:
+            self.energy_j_n[index], self.energy_bound_j_n[index] = typical_j, bound_j
+            self.energy_changes.note((index,))

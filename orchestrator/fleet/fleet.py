@@ -209,7 +209,7 @@ class Fleet:
 
     def heard(self, session: NodeSession) -> None:
         """A message came: a suspect is cleared."""
-        if session.name in self._suspects:
+        if self._suspects and session.name in self._suspects:
             self._suspects.discard(session.name)
             if not session.draining and self.board.set_routable(session.name, True):
                 self._changed(Change.ROUTABLE)

@@ -35,7 +35,7 @@ class SessionEnded(Exception):
     """The node is gone; what it was doing is lost."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Pending:
     """Work that a node has not finished.
 
@@ -82,6 +82,11 @@ class NodeSession:
         self._sent_s = clock()
         self._interval_s = 1.0
         self._outbox: list[fleet_pb2.NodeCommand] = []
+        # A message that commands are written in, one that is not submitted yet, and how many are in the outbox.
+        self._message = fleet_pb2.ToNode()
+        self._draft: fleet_pb2.NodeCommand | None = None
+        self._drafts = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._received_sequence = 1
         self._sent_sequence = 0
@@ -108,24 +113,34 @@ class NodeSession:
         now_s = self._clock()
         self._interval_s += SMOOTHING * (now_s - self._sent_s - self._interval_s)
         self._sent_s = now_s
-        if self._goes_alone() or command.HasField("turn") or len(self._outbox) >= GATHER_MOST:
+        alone = self._interval_s > BUSY_INTERVAL_S or len(self.pending) < GATHER_FROM
+        if alone or command.HasField("turn") or len(self._outbox) >= GATHER_MOST:
             self._wake.set()
         elif len(self._outbox) == 1:
             asyncio.get_running_loop().call_later(GATHER_S, self._wake.set)
+
+    def draft(self) -> fleet_pb2.NodeCommand:
+        """A command to fill in and submit at once, written where it is sent from where nothing else comes in between:
+        one that is put into a message is copied."""
+        if self._draft is not None:
+            # It was given up.
+            del self._message.commands[-1]
+        self._draft = self._message.commands.add()
+        return self._draft
 
     def holds(self, command: fleet_pb2.NodeCommand) -> bool:
         """Whether a command that was queued has not been sent yet."""
         return any(one is command for one in self._outbox)
 
-    def _goes_alone(self) -> bool:
-        return self._interval_s > BUSY_INTERVAL_S or len(self.pending) < GATHER_FROM
-
     def submit(self, command: fleet_pb2.NodeCommand, *, streaming: bool = False) -> Pending:
         """Send a command that is work and remember that its result is owed."""
-        future: asyncio.Future[Done | Failed] = asyncio.get_running_loop().create_future()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
         work_id = command.work.work_id
-        pending = Pending(work_id, self._clock(), future, asyncio.Queue() if streaming else None)
+        pending = Pending(work_id, self._clock(), self._loop.create_future(), asyncio.Queue() if streaming else None)
         self.send(command)
+        if command is self._draft:
+            self._draft, self._drafts = None, self._drafts + 1
         self.pending[work_id] = pending
         return pending
 
@@ -150,7 +165,15 @@ class NodeSession:
                 await write(self._next_message())
 
     def _next_message(self) -> fleet_pb2.ToNode:
-        count = self._fitting() if len(self._outbox) > 1 else 1
+        message, count = self._message, len(self._outbox)
+        whole = self._drafts == count == len(message.commands) <= MAX_COMMANDS_PER_MESSAGE
+        self._message, self._draft, self._drafts = fleet_pb2.ToNode(), None, 0
+        if whole and (count == 1 or message.ByteSize() <= MAX_BYTES_PER_MESSAGE):
+            self._outbox = []
+            self._sent_sequence += 1
+            message.epoch, message.sequence = self.epoch, self._sent_sequence
+            return message
+        count = self._fitting() if count > 1 else 1
         commands, self._outbox = self._outbox[:count], self._outbox[count:]
         turns = [command.turn for command in commands if command.HasField("turn")]
         if len(turns) == len(commands):
@@ -174,7 +197,7 @@ class NodeSession:
         if epoch != self.epoch or sequence <= self._received_sequence:
             return False
         self._received_sequence = sequence
-        self.heard()
+        self.seen_s = self._clock()
         return True
 
     def heard(self) -> None:

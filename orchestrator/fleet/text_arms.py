@@ -72,22 +72,23 @@ class TextTrack:
         self._ms = _usage((HOP_MS + one.overhead_ms, one.prefill_ms_per_token, one.decode_ms_per_token))
         self._j = _usage((one.overhead_j, one.prefill_j_per_token, one.decode_j_per_token))
 
-    def observe(self, announced: TextProfile, done: Done, *, service_ms: float, together: int = 1) -> None:
-        """Take one generation; `together` counts what ran on its node, itself included."""
-        expected = self.profile(announced)
-        tokens = (float(done.read_tokens), float(done.completion_tokens))
-        factor = self.factor(together)
-        expected_ms = (HOP_MS + expected.cost_ms(*tokens)) * factor
+    def observe(self, announced: TextProfile, done: Done, *, service_ms: float, together: int = 1) -> bool:
+        """Take one generation, true where it changed the profile; `together` counts what ran on its node, itself
+        included."""
+        read, written = tokens = (float(done.read_tokens), float(done.completion_tokens))
+        expected_ms = HOP_MS + self.profile(announced).cost_ms(read, written)
+        if self._ms is not None:
+            expected_ms *= self._ms.factor(together)
         self.speed.observe((max(0.0, service_ms) + PAUSE_MS) / (expected_ms + PAUSE_MS))
         # Where vectors were wanted nothing was written.
         if done.finish_reason == "stop" and done.completion_tokens:
-            self._lengths.observe(tokens[1])
+            self._lengths.observe(written)
         if self._ms is not None and self._ms.observe(tokens, service_ms, concurrency=together):
             # What was learned of this device's speed holds no longer.
             self.speed.forget()
         if self._j is not None and not done.energy.preliminary:
             self._j.observe(tokens, done.energy.energy_j, concurrency=together)
-        self._follow(announced)
+        return self._follow(announced)
 
     def factor(self, together: int) -> float:
         """By what so many generations at a time slow each other down."""
@@ -101,13 +102,17 @@ class TextTrack:
         tokens = (prompt_tokens, completion_tokens)
         return Interval(self._ms.forecast(tokens), self._j.forecast(tokens))
 
-    def _follow(self, announced: TextProfile) -> None:
-        """Make the learned profile of what was learned; most generations move none of it."""
-        ms, j = (None if learned is None else learned.rates for learned in (self._ms, self._j))
+    def _follow(self, announced: TextProfile) -> bool:
+        """Make the learned profile of what was learned, true where that is another; most generations move none of
+        it."""
+        ms = None if self._ms is None else self._ms.rates
+        j = None if self._j is None else self._j.rates
         told = self._lengths.count >= LENGTHS_FROM
         lengths = (self._lengths.typical, self._lengths.bound) if told else None
-        if self._basis != (basis := (ms, j, lengths)):
-            self._basis, self._learned = basis, _made(announced, ms, j, lengths)
+        if self._basis == (basis := (ms, j, lengths)):
+            return False
+        self._basis, self._learned = basis, _made(announced, ms, j, lengths)
+        return True
 
     def heard(self, conversation: Conversation, done: Done) -> None:
         """Take what an answered prompt shows: how the arm counts tokens; and, of what is shared with anybody, what it
@@ -143,18 +148,17 @@ def _made(
     lengths: tuple[float, float] | None,
 ) -> TextProfile:
     """The announced profile with the rates and the lengths (typical, high) that generations have shown."""
-    made = announced
+    changed: dict[str, float] = {}
     if ms is not None:
         fixed, prefill, decode = ms
-        overhead_ms = max(0.0, fixed - HOP_MS)
-        made = replace(made, overhead_ms=overhead_ms, prefill_ms_per_token=prefill, decode_ms_per_token=decode)
+        changed.update(overhead_ms=max(0.0, fixed - HOP_MS), prefill_ms_per_token=prefill, decode_ms_per_token=decode)
     if j is not None:
         fixed, prefill, decode = j
-        made = replace(made, overhead_j=fixed, prefill_j_per_token=prefill, decode_j_per_token=decode)
+        changed.update(overhead_j=fixed, prefill_j_per_token=prefill, decode_j_per_token=decode)
     if lengths is not None:
         typical, high = lengths
-        made = replace(made, completion_tokens=max(1.0, typical), completion_p95_tokens=max(1.0, high))
-    return made
+        changed.update(completion_tokens=max(1.0, typical), completion_p95_tokens=max(1.0, high))
+    return TextProfile(**(vars(announced) | changed))
 
 
 def _stretched(expected_ms: float, factor: float) -> float:

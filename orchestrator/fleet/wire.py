@@ -255,29 +255,34 @@ def decode_arms(messages: Sequence[fleet_pb2.Arm], node: str) -> tuple[Arm, ...]
 
 def decode_done(message: fleet_pb2.WorkDone) -> Done:
     """A finished piece of work."""
+    outputs, usage, logprobs_json = message.outputs, message.usage, message.logprobs_json
+    load_ms, load_j = message.load_ms, message.load_energy_j
+    if load_ms or load_j:
+        _check_cost(load_ms, "done.load_ms")
+        _check_cost(load_j, "done.load_energy_j")
     return Done(
-        work_id=message.work_id,
-        outputs=decode_tensors(message.outputs, "outputs"),
-        text=message.text,
-        finish_reason=FINISH_REASONS.get(message.finish_reason, ""),
-        prompt_tokens=message.usage.prompt_tokens,
-        completion_tokens=message.usage.completion_tokens,
-        energy=decode_energy(message.energy),
-        queue_ms=message.queue_ms,
-        compute_ms=message.compute_ms,
-        margin_fraction=_fraction(message.margin_fraction) if message.HasField("margin_fraction") else None,
-        first_token_ms=message.first_token_ms if message.HasField("first_token_ms") else None,
-        tool_calls_json=message.tool_calls_json,
-        personal=decode_note(message.personal) if message.HasField("personal") else None,
-        load_ms=_check_cost(message.load_ms, "done.load_ms"),
-        load_j=_check_cost(message.load_energy_j, "done.load_energy_j"),
-        logprobs_json=checked_list(message.logprobs_json),
-        cached_tokens=_cached(message.usage),
+        message.work_id,
+        decode_tensors(outputs, "outputs") if outputs else {},
+        message.text,
+        FINISH_REASONS.get(message.finish_reason, ""),
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        decode_energy(message.energy),
+        message.queue_ms,
+        message.compute_ms,
+        _fraction(message.margin_fraction) if message.HasField("margin_fraction") else None,
+        message.first_token_ms if message.HasField("first_token_ms") else None,
+        message.tool_calls_json,
+        decode_note(message.personal) if message.HasField("personal") else None,
+        load_ms,
+        load_j,
+        checked_list(logprobs_json) if logprobs_json else "",
+        _cached(usage) if usage.HasField("cached_tokens") else None,
     )
 
 
-def _cached(usage: common_pb2.Usage) -> int | None:
-    return min(usage.cached_tokens, usage.prompt_tokens) if usage.HasField("cached_tokens") else None
+def _cached(usage: common_pb2.Usage) -> int:
+    return min(usage.cached_tokens, usage.prompt_tokens)
 
 
 def _fraction(value: float) -> float:

@@ -6,6 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 
+from optimizer.frozen import frozen
 from optimizer.online.pacing import Charge
 from optimizer.routes.fusion import Fused
 from orchestrator.errors import EdgewiseError
@@ -32,7 +33,7 @@ from orchestrator.types import (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Payer:
     """Who pays for a request, and its id where the client chose one."""
 
@@ -43,7 +44,7 @@ class Payer:
 ANYBODY = Payer()
 
 
-@dataclass
+@dataclass(slots=True)
 class Ticket:
     """One request on its way: what is known of it when it ends, however it ends."""
 
@@ -78,7 +79,7 @@ class Ticket:
         self.on_pace = not (late or slow)
 
 
-@dataclass(frozen=True)
+@frozen
 class TextReply:
     """The end of a text query; `profile` is the one that it was routed by."""
 
@@ -113,10 +114,10 @@ def make_reply(
 
 def routing_record(ticket: Ticket, energy: Energy, spent: Timings) -> RoutingRecord:
     """How a request was routed, as far as it came."""
-    decision, progress = ticket.decision, ticket.progress
-    plan_id = ticket.plan.plan_id if ticket.plan else ""
+    decision, progress, plan = ticket.decision, ticket.progress, ticket.plan
+    plan_id = plan.plan_id if plan else ""
     # The plan certifies generic arms; a personal expert that stands in is outside of that.
-    certificate = ticket.plan.certificate if ticket.plan and not ticket.overlay else NO_CERTIFICATE
+    certificate = plan.certificate if plan and not ticket.overlay else NO_CERTIFICATE
     if decision is None or decision.index is None or progress is None:
         return RoutingRecord((), FusionChoice.NONE, 0.0, 0.0, 0.0, 0.0, False, plan_id, certificate)
     index, offer = decision.index, decision.offer
@@ -131,7 +132,7 @@ def routing_record(ticket: Ticket, energy: Energy, spent: Timings) -> RoutingRec
         plan_id=plan_id,
         certificate=certificate,
         overlay=ticket.overlay,
-        gate_sha256=ticket.plan.gate if ticket.plan else "",
+        gate_sha256=plan.gate if plan else "",
     )
 
 
@@ -142,17 +143,17 @@ def budget_met(limits: Limits, energy: Energy, spent: Timings) -> bool:
     return within_j and spent.total_ms <= limits.max_latency_ms
 
 
-def timings(ticket: Ticket) -> Timings:
-    """Where the time of a request went, until now."""
+def timings(ticket: Ticket, now_s: float) -> Timings:
+    """Where the time of a request went, until this monotonic time."""
     progress = ticket.progress
     return Timings(
-        total_ms=(time.monotonic() - ticket.started_s) * 1000.0,
-        route_ms=ticket.route_s * 1000.0,
-        wait_ms=ticket.wait_s * 1000.0,
-        infer_ms=progress.infer_s * 1000.0 if progress else 0.0,
-        fuse_ms=progress.fuse_s * 1000.0 if progress else 0.0,
-        first_token_ms=ticket.first_token_ms,
-        token_ms=ticket.token_ms,
+        (now_s - ticket.started_s) * 1000.0,
+        ticket.route_s * 1000.0,
+        ticket.wait_s * 1000.0,
+        progress.infer_s * 1000.0 if progress else 0.0,
+        progress.fuse_s * 1000.0 if progress else 0.0,
+        ticket.first_token_ms,
+        ticket.token_ms,
     )
 
 
@@ -169,21 +170,47 @@ def outcome_of(error: BaseException, ticket: Ticket) -> str:
     return "INTERNAL" if isinstance(error, Exception) else "CANCELLED"
 
 
-def log_line(entry: Entry) -> dict[str, object]:
+def arms_of(routing: RoutingRecord) -> str:
+    """The arms that were tried, joined by commas."""
+    attempts = routing.attempts
+    return attempts[0].arm if len(attempts) == 1 else ",".join([attempt.arm for attempt in attempts])
+
+
+# What the log line of a request holds, in the order of `log_line`.
+LINE = (
+    "request_id",
+    "task",
+    "outcome",
+    "arms",
+    "fusion",
+    "energy_j",
+    "energy_source",
+    "predicted_j",
+    "total_ms",
+    "route_ms",
+    "infer_ms",
+    "predicted_ms",
+    "budget_met",
+    "plan",
+)
+
+
+def log_line(entry: Entry) -> tuple[object, ...]:
+    """What is logged of a request, see `LINE`."""
     routing, spent, energy = entry.routing, entry.timings, entry.energy
-    return {
-        "request_id": entry.request_id,
-        "task": entry.task,
-        "outcome": entry.outcome,
-        "arms": ",".join(attempt.arm for attempt in routing.attempts),
-        "fusion": routing.fusion.value,
-        "energy_j": energy.energy_j if math.isfinite(energy.energy_j) else None,
-        "energy_source": energy.provenance.value,
-        "predicted_j": routing.predicted_energy_j,
-        "total_ms": round(spent.total_ms, 3),
-        "route_ms": round(spent.route_ms, 3),
-        "infer_ms": round(spent.infer_ms, 3),
-        "predicted_ms": round(routing.predicted_ms, 3),
-        "budget_met": routing.budget_met,
-        "plan": routing.plan_id,
-    }
+    return (
+        entry.request_id,
+        entry.task,
+        entry.outcome,
+        arms_of(routing),
+        routing.fusion.word,
+        energy.energy_j if math.isfinite(energy.energy_j) else None,
+        energy.provenance.word,
+        routing.predicted_energy_j,
+        round(spent.total_ms, 3),
+        round(spent.route_ms, 3),
+        round(spent.infer_ms, 3),
+        round(routing.predicted_ms, 3),
+        routing.budget_met,
+        routing.plan_id,
+    )

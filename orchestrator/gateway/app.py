@@ -205,7 +205,7 @@ def build(
     reloader = Reloader(config, service, read or (lambda: config))
     vigil = Vigil(fleet, planner, service.keeper, config.sleep)
     sharer = Sharer(fleet, planner, budgets=budgets, config=config.sharing, quotas=lambda: till.ledger.quotas)
-    service.arrived += [vigil.arrivals.count, sharer.arrivals.count]
+    service.arrived += [vigil.arrivals.arrived, sharer.arrivals.arrived]
     return Gateway(config, service, joiner, planner, keys, models, reloader, vigil, sharer, _identity(config, fleet))
 
 

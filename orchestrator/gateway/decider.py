@@ -28,7 +28,7 @@ from orchestrator.routing.model import AnnouncedModel
 from orchestrator.routing.pace import Pace
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Decision, Wish, route
-from orchestrator.types import BudgetRequest, Limits, Task
+from orchestrator.types import BudgetRequest, Limits, Task, TextQuery
 
 
 class Decider:
@@ -56,12 +56,17 @@ class Decider:
         personal: PersonalDesk,
     ) -> None:
         self._fleet = fleet
+        self._demands = texts.Demands(fleet.board)
         self._planner = planner
         self._budgets = budgets
         self._till = till
         self._pacing = pacing
         self.probing = probing
         self._personal = personal
+
+    def demand(self, query: TextQuery) -> texts.Demand:
+        """See `texts.Demands.of`."""
+        return self._demands.of(query)
 
     def again(
         self,
@@ -79,16 +84,18 @@ class Decider:
             if standing is None:
                 return None
             if shape is not None:
-                standing = shape(standing)
-            retry = replace(wish, avoid=wish.avoid | avoid, admitted=bool(avoid))
+                standing = shape(standing, self._fleet.board)
+            retry = wish._replace(avoid=wish.avoid | avoid, admitted=bool(avoid))
             return route(features_f, plan=standing.plan, table=standing.table, limits=left, wish=retry, pace=pace)
 
         return decide
 
     def limit(self, ticket: Ticket, budget: BudgetRequest, deadline_s: float) -> Limits:
         """The limits that hold for a query, noted on the ticket; arguments as of `decide`."""
+        return self._limit(ticket, budget, deadline_s, self._till.cap_j(ticket))
+
+    def _limit(self, ticket: Ticket, budget: BudgetRequest, deadline_s: float, cap_j: float) -> Limits:
         limits = self._budgets.resolve(ticket.task, budget, deadline_s)
-        cap_j = self._till.cap_j(ticket)
         if cap_j < limits.max_energy_j:
             limits = replace(limits, max_energy_j=cap_j)
         ticket.limits = limits
@@ -121,16 +128,16 @@ class Decider:
         """
         started_s = time.monotonic()
         task = self._fleet.tasks[ticket.task]
-        limits = self.limit(ticket, budget, deadline_s)
         cap_j = self._till.cap_j(ticket)
+        limits = self._limit(ticket, budget, deadline_s, cap_j)
         standing = self._standing(task, wish.expert)
         if standing is None:
             raise self._nobody(task, wish.expert)
         if shape is not None:
-            standing = shape(standing)
-        ticket.plan = standing.plan
+            standing = shape(standing, self._fleet.board)
+        ticket.plan = plan = standing.plan
         pace = self._pacing.arrive(task.name, started_s)
-        decision = route(features_f, plan=standing.plan, table=standing.table, limits=limits, wish=wish, pace=pace)
+        decision = route(features_f, plan=plan, table=standing.table, limits=limits, wish=wish, pace=pace)
         if self.probing.on and wish.expert is None:
             decision = self._probe(ticket, decision, features_f, wish=wish, standing=standing)
         if ticket.owner is not None:
@@ -161,7 +168,7 @@ class Decider:
             return gate
 
         def alone(expert: str) -> Decision:
-            wanted = replace(wish, expert=expert)
+            wanted = wish._replace(expert=expert)
             return route(features_f, plan=plan, table=table, limits=limits, wish=wanted, pace=gate.pace)
 
         return self.probing.decide(ticket.request_id, gate, task=ticket.task, expert=plan.best_single, single=alone)

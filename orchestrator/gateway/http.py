@@ -13,11 +13,12 @@ from starlette.routing import Route
 from orchestrator import __version__
 from orchestrator.door.cache import AnswerCache
 from orchestrator.door.exchange import Endpoint
+from orchestrator.door.head import TURN
 from orchestrator.door.problems import oip_problem, openai_problem, plain_problem
 from orchestrator.door.routes import door_routes
 from orchestrator.errors import EdgewiseError, RequestError
 from orchestrator.gateway.page import HEADERS, fleet_page
-from orchestrator.gateway.policy import PAGE, Doorman
+from orchestrator.gateway.policy import PAGE, Doorman, Entrance
 from orchestrator.gateway.service import Service
 from orchestrator.identity.routes import identity_routes
 from orchestrator.metrics import CONTENT_TYPE
@@ -45,23 +46,28 @@ class Guarded:
             if isinstance(route, Route) and isinstance(endpoint, Endpoint) and "{" not in route.path:
                 self._direct[route.path] = endpoint
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """See ASGI."""
+    def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> Awaitable[None]:
+        """See ASGI; whoever is refused is so once this is awaited."""
         if scope["type"] == "http":
+            path = scope["path"]
             try:
-                listed = self._doorman.admit_request(scope["path"], scope["headers"])
+                turn = scope.get(TURN)
+                # What the head says, our own server's kept connection has often had read before.
+                entrance = None if turn is None else turn.head.entrance
+                if entrance is None:
+                    entrance = Entrance(path, scope["headers"])
+                    if turn is not None:
+                        turn.head.entrance = entrance
+                listed = self._doorman.admit_request(entrance)
             except EdgewiseError as error:
-                await problem(error, scope["path"])(scope, receive, send)
-                return
+                return problem(error, path)(scope, receive, send)
             if not listed:
                 unknown = RequestError("PATH_NOT_FOUND", "This gateway has no such path.")
-                await problem(unknown, scope["path"])(scope, receive, send)
-                return
-            direct = self._direct.get(scope["path"])
+                return problem(unknown, path)(scope, receive, send)
+            direct = self._direct.get(path)
             if direct is not None:
-                await direct(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+                return direct(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 def problem(error: EdgewiseError, path: str) -> Response:

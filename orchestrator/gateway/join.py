@@ -194,14 +194,15 @@ class Joiner:
         while (message := await context.read()) is not END:
             if isinstance(message, Malformed):
                 continue
-            if message.written:
+            turns = message.written
+            if turns:
                 session.heard()
             elif not session.accepts(message.epoch, message.sequence):
                 continue
             self._fleet.heard(session)
             for event in message.events:
                 self._apply(session, event)
-            for written in message.written:
+            for written in turns:
                 self._apply(session, fleet_pb2.NodeEvent(written=written))
 
     def _apply(self, session: NodeSession, event: fleet_pb2.NodeEvent) -> None:

@@ -99,6 +99,8 @@ class Placements:
             RequestError: CAPABILITY_MISSING where it may run nowhere, or has a user whose home may be elsewhere.
         """
         query = _scoped(query, spender)
+        if not self._by_scope:
+            return query
         bound = self.of(spender)
         if bound.anywhere:
             return query

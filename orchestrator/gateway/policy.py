@@ -13,7 +13,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from orchestrator.errors import RequestError
-from orchestrator.ledger.keys import ANONYMOUS, Caller, KeyRing, Role
+from orchestrator.ledger.keys import ANONYMOUS, Caller, KeyRing, Role, Shown
 from orchestrator.ledger.spenders import Spender
 
 # What every key of ours begins with.
@@ -132,36 +132,61 @@ class Doorman:
             RequestError: PERMISSION_DENIED.
         """
         shown = [value for key, value in metadata if key == "authorization"]
-        self._admit(METHODS.get(method), shown)
+        self._admit(METHODS.get(method), _one(shown))
 
-    def admit_request(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    def admit_request(self, entrance: Entrance) -> bool:
         """An HTTP request, whatever its verb; raises as `admit_call`. False where the table has no such path."""
-        shown, hosts = [], []
+        shown = entrance.shown
+        if not self.keys.required:
+            if not entrance.here:
+                _check_host(entrance.hosts)
+                entrance.here = True
+            if entrance.foreign:
+                # OpenAI's clients cannot do without a key: where none is asked for, one that cannot be ours is none.
+                shown = None
+        # Who has no key does not learn which paths there are.
+        self._admit(entrance.access or Access.ADMIN, shown)
+        return entrance.access is not None
+
+    def _admit(self, access: Access | None, shown: Shown | None) -> None:
+        if access is Access.PUBLIC:
+            caller.set(ANONYMOUS)
+            return
+        who = self.keys.identify(None) if shown is None else self.keys.recognise(shown)
+        caller.set(who)
+        if access is None or not (who.anonymous or who.role in access.value):
+            raise RequestError("PERMISSION_DENIED", "This key may not do that.")
+
+
+class Entrance:
+    """What the head of an HTTP request tells a doorman: it serves all requests that have the same head.
+
+    Args:
+        path: Without what is asked of it.
+        headers: Names and values.
+    """
+
+    __slots__ = ("access", "foreign", "here", "hosts", "shown")
+
+    def __init__(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        shown: list[bytes] = []
+        self.hosts: list[bytes] = []
         for name, value in headers:
             match name.lower():
                 case b"authorization":
                     shown.append(value if path != PAGE else _bearer(value))
                 case b"host":
-                    hosts.append(value)
-        if not self.keys.required:
-            _check_host(hosts)
-        if not self.keys.required and len(shown) == 1 and OURS not in shown[0]:
-            # OpenAI's clients cannot do without a key: where none is asked for, one that cannot be ours is none.
-            shown = []
-        access = access_to(path)
-        # Who has no key does not learn which paths there are.
-        self._admit(access or Access.ADMIN, shown)
-        return access is not None
+                    self.hosts.append(value)
+        self.access = access_to(path)
+        self.shown = _one(shown)
+        self.foreign = len(shown) == 1 and OURS not in shown[0]
+        # Whether the hosts were found to be this machine.
+        self.here = False
 
-    def _admit(self, access: Access | None, shown: Sequence[str | bytes]) -> None:
-        if access is Access.PUBLIC:
-            caller.set(ANONYMOUS)
-            return
-        # Two headers are as bad as a wrong one: the empty text is no key.
-        who = self.keys.identify(None if not shown else shown[0] if len(shown) == 1 else "")
-        caller.set(who)
-        if access is None or not (who.anonymous or who.role in access.value):
-            raise RequestError("PERMISSION_DENIED", "This key may not do that.")
+
+def _one(shown: Sequence[str | bytes]) -> Shown | None:
+    # Two headers are as bad as a wrong one: the empty text is no key.
+    return Shown(shown[0] if len(shown) == 1 else "") if shown else None
 
 
 def _bearer(shown: bytes) -> bytes:

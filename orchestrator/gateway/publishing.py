@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from orchestrator import log
 from orchestrator.execution.run import Progress
-from orchestrator.gateway.accounts import log_line
+from orchestrator.gateway.accounts import LINE, log_line
 from orchestrator.journal import Entry
 from orchestrator.metrics import Metrics
 
@@ -42,4 +42,4 @@ class Publishing:
             else:
                 self._metrics.settled(progress, entry.energy, entry.outcome, entry.timings.total_ms / 1000.0)
                 self._metrics.spoken(entry.timings)
-        log.requests.write([log_line(entry) for entry, _ in ended])
+        log.requests.write(LINE, [log_line(entry) for entry, _ in ended])

@@ -159,7 +159,7 @@ class RandomIds:
         return self._ready.pop()
 
 
-_fresh_ids = RandomIds()
+fresh_id = RandomIds().take
 
 
 def request_id(given: str) -> str:
@@ -169,7 +169,7 @@ def request_id(given: str) -> str:
         RequestError: NAME_INVALID.
     """
     if not given:
-        return _fresh_ids.take()
+        return fresh_id()
     plain = given.isascii() and all(char.isalnum() or char in "._-" for char in given)
     if len(given) > MAX_REQUEST_ID_CHARS or not plain:
         raise RequestError(

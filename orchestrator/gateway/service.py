@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from typing import TypeVar
 from optimizer.routes.fusion import Fused
 from orchestrator.admission import Admission
 from orchestrator.budgets import Budgets
-from orchestrator.errors import BudgetInfeasible, RequestError, Unavailable
+from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
 from orchestrator.execution.attempt import Attempts
 from orchestrator.execution.course import TextEnd
 from orchestrator.execution.panel import Panel
@@ -35,7 +36,7 @@ from orchestrator.gateway.accounts import (
 from orchestrator.gateway.decider import Decider
 from orchestrator.gateway.final_joules import FinalJoules
 from orchestrator.gateway.idle_joules import IdleJoules
-from orchestrator.gateway.placement import Place, Placements, among_known, place_of, placement_of
+from orchestrator.gateway.placement import ANYWHERE, Place, Placements, among_known, place_of, placement_of
 from orchestrator.gateway.publishing import Publishing
 from orchestrator.gateway.till import Till, forgetful_ledger
 from orchestrator.journal import Entry, Journal
@@ -55,6 +56,7 @@ Started = TypeVar("Started")
 Encode = Callable[[TextReply], bytes] | None
 
 # A node that sleeps may be what a request lacks.
+LACKING = (Unavailable, BudgetInfeasible, RequestError)
 WAKING_HELPS = {"NO_NODE", "BUDGET_INFEASIBLE", "CAPABILITY_MISSING"}
 
 
@@ -108,7 +110,7 @@ class Service:
         self.till = Till(forgetful_ledger()) if till is None else till
         self.personal = PersonalDesk(fleet) if personal is None else personal
         self.keeper = SleepKeeper(fleet, self.till) if keeper is None else keeper
-        self.arrived: list[Callable[[str], None]] = []
+        self.arrived: list[Counter[str]] = []
         self.decider = Decider(
             fleet,
             planner,
@@ -180,8 +182,7 @@ class Service:
 
         def ask(budget: BudgetRequest) -> tuple[Place, Wish, Decision, Limits]:
             place = place_of(query, board)
-            wish = Wish(query.expert, query.fusion, most, place.unfit)
-            shape = partial(place.shape, board=board)
+            wish, shape = Wish(query.expert, query.fusion, most, place.unfit), place.shape
             return (
                 place,
                 wish,
@@ -191,41 +192,39 @@ class Service:
         def suits(arm: Arm) -> bool:
             return query.expert in (None, arm.expert) and where.allows(arm)
 
-        place, wish, decision, limits = await self._asked(ticket, query, ask, suits)
+        for counted in self.arrived:
+            counted[ticket.task] += 1
+        try:
+            place, wish, decision, limits = ask(query.budget)
+        except LACKING as cause:
+            place, wish, decision, limits = await self._roused(ticket, query, ask, suits, cause)
         limits = ticket.limits or limits
-        shape = partial(place.shape, board=board)
-        again = self._placed(query, self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=shape))
+        retry = self.decider.again(query.task, features_f, wish, pace=decision.pace, shape=place.shape)
+        again = self._placed(query, retry)
         progress = ticket.progress = await self.till.secure(ticket, decision, limits, decide=again)
         return await self._runner.run(query, progress, again)
 
     def _placed(self, query: Query | TextQuery, again: Decide) -> Decide:
         """What is decided again keeps to where the query may run."""
-        return again if placement_of(query).anywhere else among_known(again, self.fleet.board)
+        return again if placement_of(query) is ANYWHERE else among_known(again, self.fleet.board)
 
-    async def _asked(
+    async def _roused(
         self,
         ticket: Ticket,
         query: Query | TextQuery,
         ask: Callable[[BudgetRequest], Asked],
         suits: Callable[[Arm], bool],
+        cause: EdgewiseError,
     ) -> Asked:
-        """What `ask` decides; where nobody that is awake can serve the query, once more after somebody was woken.
+        """What `ask` decides once somebody whose arm `suits` was woken; the ticket keeps the limits it came with.
 
-        Args:
-            ticket: The request; its limits are those that it came with, in any case.
-            query: What is asked.
-            ask: Decides for a budget.
-            suits: Whether an arm could serve the query.
+        Raises:
+            EdgewiseError: The cause, where waking does not help.
         """
-        for count in self.arrived:
-            count(ticket.task)
-        try:
-            return ask(query.budget)
-        except (Unavailable, BudgetInfeasible, RequestError) as cause:
-            if not self.fleet.dormitory.sleepers or cause.reason not in WAKING_HELPS:
-                raise
-            limits = ticket.limits or self.decider.limit(ticket, query.budget, query.deadline_s)
-            await self.keeper.rouse(ticket.task, suits, limits=limits, left_ms=left_ms(limits, ticket), cause=cause)
+        if not self.fleet.dormitory.sleepers or cause.reason not in WAKING_HELPS:
+            raise cause
+        limits = ticket.limits or self.decider.limit(ticket, query.budget, query.deadline_s)
+        await self.keeper.rouse(ticket.task, suits, limits=limits, left_ms=left_ms(limits, ticket), cause=cause)
         if ticket.charge is not None:
             self.pacing.settle(ticket.task, ticket.charge, 0.0)
             ticket.charge = None
@@ -274,12 +273,18 @@ class Service:
     async def complete(self, query: TextQuery, payer: Payer = ANYBODY, *, encode: Encode = None) -> TextReply:
         """The end alone of a text that nobody reads before it: `generate` without what passing pieces on costs."""
         ticket = Ticket(query.request_id, query.task.name, time.monotonic(), payer=payer)
+        entered_s = ticket.started_s
         try:
-            async with self.admission.enter(query.deadline_s):
-                ticket.wait_s = time.monotonic() - ticket.started_s
+            if not self.admission.take():
+                await self.admission.acquire(query.deadline_s)
+                entered_s = time.monotonic()
+                ticket.wait_s = entered_s - ticket.started_s
+            try:
                 query, ending = await self._generate(query, ticket, self._text_runner.end)
                 end = await ending
                 await self.admission.aside()
+            finally:
+                self.admission.release(time.monotonic() - entered_s)
             if query.owner is not None:
                 self.personal.answered(query.owner, query, end.personal)
         except BaseException as error:
@@ -292,7 +297,7 @@ class Service:
         self, query: TextQuery, ticket: Ticket, end: TextEnd, encode: Encode
     ) -> tuple[TextReply, Awaitable[float] | None]:
         """Account for a text that has ended; its reply, and what must be kept before that leaves (`Till.settle`)."""
-        self.outcomes.answered_text(query.request_id, "\n".join(message.content for message in query.messages))
+        self.outcomes.answered_text(query)
         entry = self.conclude(ticket, "answered")
         ticket.tokens = end.prompt_tokens + end.completion_tokens
         profile = "" if entry.limits is None else entry.limits.profile
@@ -310,16 +315,21 @@ class Service:
         prompt, most = texts.features(query), query.max_experts or self._max_experts
 
         def ask(budget: BudgetRequest) -> tuple[texts.Demand, Wish, Decision, Limits]:
-            demand = texts.demand_of(query, self.fleet.board)
-            wish = Wish(query.expert, query.fusion, most, demand.place.unfit, texts=True)
-            shape = partial(demand.shape, board=self.fleet.board)
+            demand = self.decider.demand(query)
+            wish, shape = Wish(query.expert, query.fusion, most, demand.place.unfit, texts=True), demand.shape
             decided = self.decider.decide(ticket, prompt, budget, deadline_s=query.deadline_s, wish=wish, shape=shape)
             return demand, wish, *decided
 
-        demand, wish, decision, limits = await self._asked(ticket, query, ask, partial(texts.suits, query))
+        for counted in self.arrived:
+            counted[ticket.task] += 1
+        try:
+            demand, wish, decision, limits = ask(query.budget)
+        except LACKING as cause:
+            suits = partial(texts.suits, query)
+            demand, wish, decision, limits = await self._roused(ticket, query, ask, suits, cause)
         limits = ticket.limits or limits
-        shape = partial(demand.shape, board=self.fleet.board)
-        again = self._placed(query, self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=shape))
+        retry = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=demand.shape)
+        again = self._placed(query, retry)
         ticket.tokens = tokens = texts.most_tokens(query)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
@@ -343,22 +353,23 @@ class Service:
 
     def conclude(self, ticket: Ticket, outcome: str) -> Entry:
         """Account for a request that has ended: journal, metrics and its one log line."""
-        progress = ticket.progress
-        energy = total_energy(progress.attempts if progress else [])
+        progress, now_s = ticket.progress, time.monotonic()
+        attempts = progress.attempts if progress else []
+        energy = attempts[0].energy if len(attempts) == 1 else total_energy(attempts)
         if ticket.charge is not None:
             self.pacing.settle(ticket.task, ticket.charge, energy.energy_j)
-        spent = timings(ticket)
+        spent = timings(ticket, now_s)
         entry = Entry(
-            request_id=ticket.request_id,
-            task=ticket.task,
-            outcome=outcome,
-            limits=ticket.limits,
-            decision=ticket.decision,
-            routing=routing_record(ticket, energy, spent),
-            energy=energy,
-            timings=spent,
-            finished_s=time.monotonic(),
-            account=self.till.account(ticket),
+            ticket.request_id,
+            ticket.task,
+            outcome,
+            ticket.limits,
+            ticket.decision,
+            routing_record(ticket, energy, spent),
+            energy,
+            spent,
+            now_s,
+            self.till.account(ticket, energy),
         )
         self.journal.add(entry)
         self._publishing.add(entry, progress)

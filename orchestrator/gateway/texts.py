@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,20 +14,22 @@ from optimizer.heads.texts import TextHeads
 from orchestrator.errors import EdgewiseError, RequestError
 from orchestrator.execution.panel import Confidence
 from orchestrator.fleet.arms import ArmBoard, ArmState
-from orchestrator.gateway.placement import Place, place, placed, placement_of
+from orchestrator.gateway.placement import ANYWHERE, Place, place, placed, placement_of
 from orchestrator.planning.planner import Standing
 from orchestrator.routing.combined import CombinedModel
-from orchestrator.routing.figures import TextFigures, covering, first_token_ms, next_token_ms, text_figures
+from orchestrator.routing.figures import Pricer, first_token_ms, next_token_ms
+from orchestrator.routing.lone import priced
 from orchestrator.routing.plan import Plan
+from orchestrator.routing.text_figures import TextFigures
 from orchestrator.types import Arm, Done, TextQuery
 
 EMBEDDINGS = "embeddings"
+_BYTE: np.dtype[np.uint8] = np.dtype(np.uint8)
 # Prices the plan in force for one query.
-Shape = Callable[[Standing], Standing]
+Shape = Callable[[Standing, ArmBoard], Standing]
 
 
-@dataclass(frozen=True)
-class Demand:
+class Demand(NamedTuple):
     """A text query against the arms of this moment: what it costs on every arm, and which may run it at all."""
 
     figures: TextFigures
@@ -35,22 +37,47 @@ class Demand:
 
     def shape(self, standing: Standing, board: ArmBoard) -> Standing:
         """The plan in force, priced for this text; where none of its routes fits, all arms that do."""
-        standing = self.place.shape(standing, board)
-        return Standing(standing.plan, standing.table.priced(covering(self.figures, len(board.states))))
+        plan, table = self.place.shape(standing, board)
+        return Standing(plan, priced(table, self.figures))
 
 
-def demand_of(query: TextQuery, board: ArmBoard) -> Demand:
-    """What a query asks of the arms.
+class Demands:
+    """What queries ask of the arms of a board; what hangs on no prompt is kept as long as the same arms are there."""
 
-    Raises:
-        RequestError: CAPABILITY_MISSING, PROMPT_TOO_LONG, EXPERT_NOT_FOUND.
-        EdgewiseError: BUDGET_INFEASIBLE where no arm starts or goes on as fast as is asked.
-    """
-    figures = text_figures(board, query)
-    fitting = _capable(query, placed(query, board))
-    fitting = _roomy(query, figures, fitting)
-    fitting = _quick(query, figures, fitting)
-    return Demand(figures, place(query, fitting, board))
+    def __init__(self, board: ArmBoard) -> None:
+        self._board = board
+        self._pricer = Pricer(board)
+        self._places: dict[tuple[str, str | None, frozenset[str]], Place] = {}
+        self._version = -1
+
+    def of(self, query: TextQuery) -> Demand:
+        """What a query asks of the arms.
+
+        Raises:
+            RequestError: CAPABILITY_MISSING, PROMPT_TOO_LONG, EXPERT_NOT_FOUND.
+            EdgewiseError: BUDGET_INFEASIBLE where no arm starts or goes on as fast as is asked.
+        """
+        figures = self._pricer.figures(query)
+        able = self._able(query)
+        fitting = _quick(query, figures, _roomy(query, figures, able.fitting))
+        return Demand(figures, able if fitting is able.fitting else place(query, fitting, self._board))
+
+    def _able(self, query: TextQuery) -> Place:
+        """The arms that may run such a query and can, as far as its prompt and its pace are no matter."""
+        if placement_of(query) is not ANYWHERE:
+            return place(query, _capable(query, placed(query, self._board)), self._board)
+        version = self._board.available_changes.version
+        if self._version != version:
+            self._places.clear()
+            self._version = version
+        key = query.task.name, query.expert, query.needs
+        found = self._places.get(key)
+        if found is None:
+            found = place(query, _capable(query, placed(query, self._board)), self._board)
+            # Names that no expert has are whatever clients make up.
+            if found.fitting:
+                self._places[key] = found
+        return found
 
 
 def suits(query: TextQuery, arm: Arm) -> bool:
@@ -74,17 +101,20 @@ def _capable(query: TextQuery, arms: list[ArmState]) -> list[ArmState]:
     return fitting
 
 
-def _roomy(query: TextQuery, figures: TextFigures, arms: list[ArmState]) -> list[ArmState]:
+def _roomy(query: TextQuery, figures: TextFigures, arms: Sequence[ArmState]) -> Sequence[ArmState]:
+    """Those of these arms that the prompt fits; the same sequence where it fits all."""
     share = _longest_share(query) if query.parameters.embed else 1.0
-
-    def fits(state: ArmState) -> bool:
+    short: list[int] = []
+    for state in arms:
         room = state.arm.text.context_tokens if state.arm.text else 0
-        return not room or figures.prompt_tokens_n[state.index] * share < room
-
-    fitting = [state for state in arms if fits(state)]
-    if arms and not fitting:
+        if room and not figures.prompt_tokens_n[state.index] * share < room:
+            short.append(state.index)
+    if not short:
+        return arms
+    fitting = [state for state in arms if state.index not in short]
+    if not fitting:
         most = max(state.arm.text.context_tokens for state in arms if state.arm.text)
-        got = min(float(figures.prompt_tokens_n[state.index]) for state in arms) * share
+        got = min(figures.prompt_tokens_n[state.index] for state in arms) * share
         raise RequestError(
             "PROMPT_TOO_LONG",
             f"The prompt has about {got:.0f} tokens; the experts of this task take at most {most}.",
@@ -100,7 +130,7 @@ def _longest_share(query: TextQuery) -> float:
     return max(sizes) / max(1, sum(sizes))
 
 
-def _quick(query: TextQuery, figures: TextFigures, arms: list[ArmState]) -> list[ArmState]:
+def _quick(query: TextQuery, figures: TextFigures, arms: Sequence[ArmState]) -> Sequence[ArmState]:
     first, further = query.max_ttft_ms, query.max_tpot_ms
     if first is None and further is None:
         return arms
@@ -124,12 +154,15 @@ def _quick(query: TextQuery, figures: TextFigures, arms: list[ArmState]) -> list
 
 def most_tokens(query: TextQuery) -> int:
     """Tokens that a query can cost at most: no tokenizer makes more than one of a byte."""
-    return query.parameters.max_tokens + sum(len(message.content.encode()) + 8 for message in query.messages)
+    most = query.parameters.max_tokens
+    for message in query.messages:
+        most += len(message.content.encode()) + 8
+    return most
 
 
 def features(query: TextQuery) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     """What the gate reads."""
-    return np.frombuffer(query.prompt.encode(), dtype=np.uint8)
+    return np.frombuffer(query.prompt.encode(), _BYTE)
 
 
 def as_told(_expert: str, done: Done) -> float | None:

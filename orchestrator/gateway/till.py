@@ -13,7 +13,7 @@ from functools import partial
 
 from orchestrator.errors import BudgetExhausted
 from orchestrator.execution.run import Decide, Progress, bound_of
-from orchestrator.gateway.accounts import Ticket
+from orchestrator.gateway.accounts import Ticket, arms_of
 from orchestrator.journal import Entry
 from orchestrator.ledger.ledger import Ledger, Terms
 from orchestrator.ledger.spenders import NOBODY, Reservation
@@ -61,6 +61,9 @@ class Till:
             BudgetExhausted: Not even the cheapest fits.
             StoreError: The books cannot be kept.
         """
+        if not self.ledger.quotas:
+            ticket.reservation = Reservation(ticket.payer.spender, ticket.task, math.inf, tokens)
+            return Progress(limits, ticket.started_s, decision)
         try:
             reservation = await self._reserve(ticket, decision, tokens)
         except BudgetExhausted as short:
@@ -89,15 +92,19 @@ class Till:
             return None
         return other
 
-    def account(self, ticket: Ticket) -> Account:
-        """What a request was allowed and charged, once it has ended."""
+    def account(self, ticket: Ticket, energy: Energy) -> Account:
+        """What a request was allowed and charged, once it has ended with all of its attempts' energy."""
         spender, held, progress = ticket.payer.spender, ticket.reservation, ticket.progress
         if held is None:
             return Account(spender.tenant, spender.key_id) if spender is not NOBODY else NO_ACCOUNT
-        charged_j = progress.charged_j if progress else 0.0
-        if not held.limited:
-            return Account(spender.tenant, spender.key_id, charged_j=charged_j)
-        return Account(spender.tenant, spender.key_id, held.budgets, held.energy_j, charged_j)
+        if held.amounts:
+            charged_j = progress.charged_j if progress else 0.0
+            return Account(spender.tenant, spender.key_id, held.budgets, held.energy_j, charged_j)
+        # Where nothing limits a request and every attempt told, it is charged what they told; else the sum is NaN.
+        charged_j = energy.energy_j
+        if not charged_j >= 0.0:
+            charged_j = progress.charged_j if progress else 0.0
+        return Account(spender.tenant, spender.key_id, (), math.inf, charged_j)
 
     def settle(self, ticket: Ticket, entry: Entry, *, result: bytes | None = None) -> Awaitable[float] | None:
         """Charge what a request took; once, when it has ended.
@@ -162,15 +169,15 @@ class Till:
         energy, spender = entry.energy, held.spender
         known = energy.provenance is not Provenance.UNMEASURED
         return Settlement(
-            at_unix_s=self._now(),
-            request_id=entry.request_id,
-            tenant=spender.tenant,
-            key_id=spender.key_id,
-            task=entry.task,
-            outcome=entry.outcome,
-            arms=",".join(attempt.arm for attempt in entry.routing.attempts),
-            energy_j=energy.energy_j if known else 0.0,
-            provenance=energy.provenance.value,
-            reserved_j=held.energy_j,
-            tokens=ticket.tokens,
+            self._now(),
+            entry.request_id,
+            spender.tenant,
+            spender.key_id,
+            entry.task,
+            entry.outcome,
+            arms_of(entry.routing),
+            energy.energy_j if known else 0.0,
+            energy.provenance.word,
+            held.energy_j,
+            ticket.tokens,
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from optimizer.frozen import frozen
 from orchestrator.ledger.spenders import Spender, metered, request_limit_j
 from orchestrator.store.records import WINDOW_S, Meter, Quota
 
@@ -13,7 +13,7 @@ from orchestrator.store.records import WINDOW_S, Meter, Quota
 MOST_KEPT = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Allowance:
     """What limits requests of one spender for one task.
 

@@ -46,6 +46,21 @@ class Caller:
     anonymous: bool = False
 
 
+class Shown:
+    """What a caller shows, and whose key it was found to be: who shows it again need not be looked up again.
+
+    Args:
+        authorization: The header's value.
+    """
+
+    __slots__ = ("authorization", "caller", "key")
+
+    def __init__(self, authorization: str | bytes) -> None:
+        self.authorization = authorization
+        self.key: Key | None = None
+        self.caller: Caller | None = None
+
+
 # On this machine only: whoever can reach the loopback address is trusted unless keys are required.
 ANONYMOUS = Caller(Spender(), Role.ADMIN, anonymous=True)
 
@@ -104,18 +119,32 @@ class KeyRing:
         Raises:
             CredentialError: CREDENTIAL_INVALID or CREDENTIAL_EXPIRED.
         """
-        if authorization is None:
-            if self.required:
-                raise _invalid()
-            return ANONYMOUS
+        if authorization is not None:
+            return self.recognise(Shown(authorization))
+        if self.required:
+            raise _invalid()
+        return ANONYMOUS
+
+    def recognise(self, shown: Shown) -> Caller:
+        """Who calls, by what may have been shown before; raises as `identify`."""
+        # A key that was found before is in force as long as the ring has that very object.
+        key, caller = shown.key, shown.caller
+        if key is None or caller is None or self._keys.get(key.key_id) is not key:
+            key = self._found(shown.authorization)
+            caller = Caller(Spender(key.tenant, key.key_id), Role(key.role))
+            shown.key, shown.caller = key, caller
+        if key.expires_unix_s is not None and self._now() >= key.expires_unix_s:
+            raise CredentialError("CREDENTIAL_EXPIRED", "The key has expired; ask for a new one.")
+        return caller
+
+    def _found(self, authorization: str | bytes) -> Key:
+        """The key that is shown, revoked by nobody; it may have expired."""
         key_id, secret = _parts(authorization)
         key = self._keys.get(key_id)
         same = hmac.compare_digest(hashlib.sha256(secret).digest(), key.digest if key else NO_DIGEST)
         if key is None or not same or key.revoked_unix_s is not None:
             raise _invalid()
-        if key.expires_unix_s is not None and self._now() >= key.expires_unix_s:
-            raise CredentialError("CREDENTIAL_EXPIRED", "The key has expired; ask for a new one.")
-        return Caller(Spender(key.tenant, key.key_id), Role(key.role))
+        return key
 
 
 def _parts(authorization: str | bytes) -> tuple[str, bytes]:

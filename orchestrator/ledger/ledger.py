@@ -12,6 +12,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import structlog
 
@@ -44,6 +45,7 @@ PRUNE_ROWS = 2000
 # How soon what the disk had no room for is tried again, and what other gateways changed is seen.
 OWED_S = 2.0
 SHARED_S = 3.0
+NOTHING: Amounts = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -268,18 +270,17 @@ class Ledger:
             joules). The charge stands even if nobody waits. None where no budget and no id depends on it: then it is
             written behind.
         """
+        if not reservation.amounts and reservation.claim is None:
+            self._postings.write_behind(Posting(self._holder, NOTHING, NOTHING, record))
+            return None
         spent = spends(reservation.amounts, charge_j, record.tokens)
         releases = self._wallet.close(reservation.amounts, spent)
-        limited = reservation.limited
-        if limited:
+        if reservation.limited:
             self._open -= 1
             over_j = max(0.0, charge_j - reservation.energy_j)
             self.overshoot_j += over_j
             self.overshoot_max_j = max(self.overshoot_max_j, over_j)
         posting = Posting(self._holder, releases, spent, record, reservation.claim, result)
-        if not limited and reservation.claim is None:
-            self._postings.write_behind(posting)
-            return None
         missing = self._short_ahead(spent)
         topped: list[Short | None] = []
 
@@ -312,7 +313,7 @@ class Ledger:
 
     def note(self, record: Settlement) -> None:
         """Write down what no request took and no budget is charged."""
-        self._postings.write_behind(Posting(self._holder, {}, {}, record))
+        self._postings.write_behind(Posting(self._holder, NOTHING, NOTHING, record))
 
     def release(self, reservation: Reservation) -> None:
         """Give a reservation back of which nothing was spent, and its request id with it."""

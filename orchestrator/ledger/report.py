@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from orchestrator.store.records import NO_REQUEST, Settlement
 
@@ -15,7 +15,7 @@ BY: Mapping[str, str] = {
     "arms": "arms",
     "outcome": "outcome",
 }
-COLUMNS = tuple(field.name for field in fields(Settlement))
+COLUMNS = Settlement._fields
 UNMEASURED = "unmeasured"
 
 

@@ -7,10 +7,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from optimizer.frozen import frozen
 from orchestrator.store.records import DAY_TOKENS, FLEET, WINDOW_S, Amounts, Claim, Meter, Quota
 
 
-@dataclass(frozen=True)
+@frozen
 class Spender:
     """Who pays for a request: "" where no key was shown."""
 

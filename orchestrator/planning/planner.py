@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import structlog
@@ -72,8 +72,7 @@ class PlanLimits:
     drift_fraction: float = 0.2
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(NamedTuple):
     """A plan with its routes on the arms of this moment."""
 
     plan: Plan

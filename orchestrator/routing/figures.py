@@ -1,90 +1,22 @@
-"""What routes are priced with: the board's figures, or those of one text on the same arms.
+"""What texts cost on the arms of a board.
 
 Shape letter: n arms, in the order of the board.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
-
 import numpy as np
-from numpy.typing import NDArray
 
 from orchestrator.fleet.arms import ArmBoard, ArmState
-from orchestrator.fleet.changes import Changes
 from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, TYPICAL_COMPLETION_TOKENS, completions
 from orchestrator.prefixes import Chain, Conversation
 from orchestrator.residency import missing_j
+from orchestrator.routing.text_figures import FREE, Busy
+from orchestrator.routing.text_figures import Figures as Figures
+from orchestrator.routing.text_figures import TextFigures as TextFigures
 from orchestrator.routing.turns import TurnRates, hears_bytes, vocabulary
-from orchestrator.text_profile import SINGLE_TURN
+from orchestrator.text_profile import SINGLE_TURN, TextProfile
 from orchestrator.types import Arm, Provenance, TextQuery
-
-Floats = NDArray[np.float64]
-
-# Of one text, whose figures stay as they are.
-UNCHANGED = Changes()
-
-
-class Figures(Protocol):
-    """Joules, milliseconds and availability of every arm, and what changed of them lately."""
-
-    energy_j_n: Floats
-    energy_bound_j_n: Floats
-    service_ms_n: Floats
-    service_bound_ms_n: Floats
-    wait_ms_n: Floats
-    wait_bound_ms_n: Floats
-    load_ms_n: Floats
-    available_n: NDArray[np.bool_]
-    closed_ms_n: Floats
-    loaded: bool
-    energy_changes: Changes
-    latency_changes: Changes
-    wait_changes: Changes
-    available_changes: Changes
-
-    @property
-    def states(self) -> Sequence[ArmState]:
-        """The arms."""
-        ...
-
-    @property
-    def turns(self) -> TurnRates | None:
-        """What texts cost that several arms write; None where no text is meant."""
-        ...
-
-
-@dataclass
-class TextFigures:
-    """What one text will cost on every arm; arms without a text profile keep the board's figures.
-
-    Args:
-        prompt_tokens_n: Of the prompt as each arm counts, typically.
-        turns: What the text costs where several arms write it; None where no arm writes in turns.
-        cached_tokens_n: Of these, what each arm has kept from before, typically: in its joules and milliseconds they
-            do not count. In no bound: a node may have forgotten, and a promise holds all the same.
-    """
-
-    states: Sequence[ArmState]
-    energy_j_n: Floats
-    energy_bound_j_n: Floats
-    service_ms_n: Floats
-    service_bound_ms_n: Floats
-    wait_ms_n: Floats
-    wait_bound_ms_n: Floats
-    load_ms_n: Floats
-    available_n: NDArray[np.bool_]
-    closed_ms_n: Floats
-    loaded: bool
-    prompt_tokens_n: Floats
-    cached_tokens_n: Floats
-    turns: TurnRates | None = None
-    energy_changes: Changes = UNCHANGED
-    latency_changes: Changes = UNCHANGED
-    wait_changes: Changes = UNCHANGED
-    available_changes: Changes = UNCHANGED
 
 
 def conversation_of(query: TextQuery, arm: Arm) -> Conversation:
@@ -95,71 +27,138 @@ def conversation_of(query: TextQuery, arm: Arm) -> Conversation:
     return Conversation(query.prefix_scope, messages)
 
 
+# Bytes, messages and the chain of what an arm reads.
+Read = tuple[int, int, Chain]
+
+
 class _Asked:
     """The query as arms read it, each of the two ways worked out once."""
 
+    __slots__ = ("_alone", "_query", "_whole", "greedy", "max_tokens")
+
     def __init__(self, query: TextQuery) -> None:
         self._query = query
-        self._read: dict[bool, tuple[int, int, Chain]] = {}
+        self._whole: Read | None = None
+        self._alone: Read | None = None
         self.max_tokens = query.parameters.max_tokens
         self.greedy = not query.parameters.temperature
 
-    def by(self, arm: Arm) -> tuple[int, int, Chain]:
-        """Bytes, messages and the chain of what an arm reads."""
-        alone = arm.text is not None and SINGLE_TURN in arm.text.capabilities
-        if alone not in self._read:
-            read = conversation_of(self._query, arm)
-            self._read[alone] = read.size_bytes, len(read.messages), read.chain()
-        return self._read[alone]
+    def whole(self) -> Read:
+        """What most arms read."""
+        if self._whole is None:
+            self._whole = _read(Conversation(self._query.prefix_scope, self._query.messages))
+        return self._whole
+
+    def alone(self, arm: Arm) -> Read:
+        """What those read that know no message before the last one."""
+        if self._alone is None:
+            self._alone = _read(conversation_of(self._query, arm))
+        return self._alone
+
+
+def _read(said: Conversation) -> Read:
+    return said.size_bytes, len(said.messages), said.chain()
+
+
+class _Terms:
+    """What an arm as it was announced means for every text."""
+
+    __slots__ = ("alone", "arm", "known", "load", "load_j", "turns")
+
+    def __init__(self, board: ArmBoard, arm: Arm, announced: TextProfile) -> None:
+        self.arm = arm
+        self.load = board.nodes[arm.node]
+        self.load_j = missing_j(arm.residency)
+        self.known = arm.energy.provenance is not Provenance.UNMEASURED
+        self.alone = SINGLE_TURN in announced.capabilities
+        self.turns = bool(vocabulary(arm)) or hears_bytes(arm)
+
+
+class Pricer:
+    """Prices texts on the arms of a board; what neither a text nor learning changes is kept as long as an arm is the
+    same."""
+
+    def __init__(self, board: ArmBoard) -> None:
+        self._board = board
+        self._arms: dict[str, list[ArmState]] = {}
+        self._arms_version = -1
+        self._terms: dict[int, _Terms] = {}
+
+    def figures(self, query: TextQuery) -> TextFigures:
+        """What a text will cost on the arms of its task. Cost: 3 µs an arm."""
+        board = self._board
+        figures, asked = TextFigures(board.states, loaded=board.loaded), _Asked(query)
+        for state in self._of_task(query.task.name):
+            figures.busy_n[state.index] = self._busy(state.index)
+            if state.arm.text is None:
+                self._take_over(figures, state.index)
+            else:
+                self._price(figures, state, state.arm.text, asked)
+        return figures
+
+    def _of_task(self, task: str) -> list[ArmState]:
+        """All arms of a task: nodes announce no other ones without a change of what is available."""
+        version = self._board.available_changes.version
+        if self._arms_version != version:
+            self._arms.clear()
+            self._arms_version = version
+        found = self._arms.get(task)
+        if found is None:
+            found = self._arms[task] = [state for state in self._board.states if state.arm.task == task]
+        return found
+
+    def _busy(self, n: int) -> Busy:
+        """How an arm stands now."""
+        board = self._board
+        there, closed_ms = board.available_n.item(n), board.closed_ms_n.item(n)
+        if board.loaded:
+            waits_ms = board.wait_ms_n.item(n), board.wait_bound_ms_n.item(n), board.load_ms_n.item(n)
+            return Busy(there, closed_ms, *waits_ms)
+        # Where no arm has a wait, nobody need look at the waits.
+        return FREE if there and not closed_ms else Busy(there, closed_ms)
+
+    def _take_over(self, figures: TextFigures, n: int) -> None:
+        """The board's figures, of an arm without a text profile."""
+        board = self._board
+        figures.prompt_tokens_n[n] = figures.cached_tokens_n[n] = 0.0
+        figures.service_ms_n[n] = board.service_ms_n.item(n)
+        figures.service_bound_ms_n[n] = board.service_bound_ms_n.item(n)
+        figures.energy_j_n[n] = board.energy_j_n.item(n)
+        figures.energy_bound_j_n[n] = board.energy_bound_j_n.item(n)
+
+    def _price(self, figures: TextFigures, state: ArmState, announced: TextProfile, asked: _Asked) -> None:
+        track, n = state.text, state.index
+        terms = self._terms.get(n)
+        if terms is None or terms.arm is not state.arm:
+            terms = self._terms[n] = _Terms(self._board, state.arm, announced)
+        profile = track.profile(announced)
+        mean, high = completions(profile, asked.max_tokens)
+        size, messages, chain = asked.alone(state.arm) if terms.alone else asked.whole()
+        tokens = size * track.tokens_per_byte + TEMPLATE_TOKENS * messages
+        cached = 0.0
+        if chain:
+            rate = track.tokens_per_byte
+            cached = track.prefixes.expected_tokens(chain, tokens_per_byte=rate, prompt_tokens=tokens)
+        figures.prompt_tokens_n[n], figures.cached_tokens_n[n] = tokens, cached
+        own_ms, own_j = profile.cost(tokens - cached, mean)
+        most_ms, most_j = profile.cost(tokens * TOKENS_MARGIN, high)
+        pending = terms.load.pending
+        together = track.factor(1 + pending) if pending else 1.0
+        figures.service_ms_n[n] = ms = track.typically_ms((HOP_MS + own_ms) * together)
+        figures.service_bound_ms_n[n] = max(track.at_most_ms((HOP_MS + most_ms) * together), ms)
+        # What nobody measures counts as 0 joules and is promised to nobody, as on the board.
+        figures.energy_j_n[n], figures.energy_bound_j_n[n] = 0.0, np.inf
+        if terms.known:
+            typical, bound = self._board.energy_factors(n)
+            figures.energy_j_n[n] = joules = terms.load_j + own_j * typical
+            figures.energy_bound_j_n[n] = max(terms.load_j + most_j * bound, joules)
+        if terms.turns:
+            _price_turns(figures, self._board, state, asked)
 
 
 def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
-    """What a text will cost on the arms of its task. Cost: 3 µs an arm."""
-    figures = TextFigures(
-        board.states,
-        board.energy_j_n.copy(),
-        board.energy_bound_j_n.copy(),
-        board.service_ms_n.copy(),
-        board.service_bound_ms_n.copy(),
-        board.wait_ms_n.copy(),
-        board.wait_bound_ms_n.copy(),
-        board.load_ms_n.copy(),
-        board.available_n.copy(),
-        board.closed_ms_n.copy(),
-        board.loaded,
-        np.zeros(len(board.states)),
-        np.zeros(len(board.states)),
-    )
-    asked = _Asked(query)
-    for state in board.states:
-        if state.arm.task == query.task.name and state.arm.text is not None:
-            _price(figures, board, state, asked)
-    return figures
-
-
-def _price(figures: TextFigures, board: ArmBoard, state: ArmState, asked: _Asked) -> None:
-    track, n = state.text, state.index
-    if state.arm.text is None:
-        return
-    profile = track.profile(state.arm.text)
-    mean, high = completions(profile, asked.max_tokens)
-    size, messages, chain = asked.by(state.arm)
-    prompt_tokens = size * track.tokens_per_byte + TEMPLATE_TOKENS * messages
-    cached = track.prefixes.expected_tokens(chain, tokens_per_byte=track.tokens_per_byte, prompt_tokens=prompt_tokens)
-    figures.prompt_tokens_n[n], figures.cached_tokens_n[n] = prompt_tokens, cached
-    read_tokens = prompt_tokens - cached
-    together = track.factor(1 + board.nodes[state.arm.node].pending)
-    figures.service_ms_n[n] = ms = track.typically_ms((HOP_MS + profile.cost_ms(read_tokens, mean)) * together)
-    bound_ms = track.at_most_ms((HOP_MS + profile.cost_ms(prompt_tokens * TOKENS_MARGIN, high)) * together)
-    figures.service_bound_ms_n[n] = max(bound_ms, ms)
-    if state.arm.energy.provenance is not Provenance.UNMEASURED:
-        typical, bound = board.energy_factors(n)
-        load_j = missing_j(state.arm.residency)
-        figures.energy_j_n[n] = joules = load_j + profile.cost_j(read_tokens, mean) * typical
-        bound_j = load_j + profile.cost_j(prompt_tokens * TOKENS_MARGIN, high) * bound
-        figures.energy_bound_j_n[n] = max(bound_j, joules)
-    if vocabulary(state.arm) or hears_bytes(state.arm):
-        _price_turns(figures, board, state, asked)
+    """See `Pricer.figures`, for one text alone."""
+    return Pricer(board).figures(query)
 
 
 def _price_turns(figures: TextFigures, board: ArmBoard, state: ArmState, asked: _Asked) -> None:
@@ -176,7 +175,7 @@ def _price_turns(figures: TextFigures, board: ArmBoard, state: ArmState, asked: 
     whole_ms = (HOP_MS + profile.cost_ms(prompt_tokens, mean)) * together
     slower = track.typically_ms(whole_ms) / whole_ms * together
     turns.tokens_bn[:, n] = mean, high
-    turns.fixed_kn[1, n] = profile.cost_ms(prompt_tokens, 0.0) * slower + figures.wait_ms_n[n]
+    turns.fixed_kn[1, n] = profile.cost_ms(prompt_tokens, 0.0) * slower + figures.busy_n[n].wait_ms
     turns.heard_kn[1, n] = profile.prefill_ms_per_token * slower
     turns.written_kn[1, n] = profile.decode_ms_per_token * slower
     turns.excess_kn[1, n] = max(1.0, track.at_most_ms(whole_ms) / track.typically_ms(whole_ms))
@@ -190,25 +189,13 @@ def _price_turns(figures: TextFigures, board: ArmBoard, state: ArmState, asked: 
         turns.excess_kn[0, n] = np.inf
 
 
-def covering(figures: TextFigures, arms: int) -> TextFigures:
-    """The same figures for a board that has grown since: arms that came later are not available to this text."""
-    more = arms - len(figures.energy_j_n)
-    if more <= 0:
-        return figures
-    grown = replace(figures, turns=None if figures.turns is None else figures.turns.grown(more))
-    for name, value in vars(figures).items():
-        if isinstance(value, np.ndarray):
-            setattr(grown, name, np.pad(value, (0, more)))
-    return grown
-
-
 def first_token_ms(figures: TextFigures, n: int) -> float:
     """Milliseconds until an arm's first token at the promise's quantile, its wait included; 0 where nobody knows."""
     state = figures.states[n]
     if state.arm.text is None:
         return 0.0
     prefill_ms = HOP_MS + state.text.profile(state.arm.text).cost_ms(figures.prompt_tokens_n[n] * TOKENS_MARGIN, 1.0)
-    return float(figures.wait_bound_ms_n[n]) + state.text.at_most_ms(prefill_ms)
+    return figures.busy_n[n].wait_bound_ms + state.text.at_most_ms(prefill_ms)
 
 
 def next_token_ms(figures: TextFigures, n: int) -> float:

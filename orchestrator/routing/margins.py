@@ -9,8 +9,8 @@ it to exist, a stated prior or the largest observation holds, whichever is large
 from __future__ import annotations
 
 import math
-
-import numpy as np
+from array import array
+from bisect import bisect_left, insort
 
 REFRESH_EVERY = 16
 # A bound is settled when it is not one of the very largest observations, of which a single one may be an outlier.
@@ -26,69 +26,62 @@ class ConformalBound:
         quantile: Probability with which the bound holds, in (0, 1).
         prior: Bound that holds while nothing was observed.
         window: Observations that are kept; older ones are forgotten, so that the bound follows drift.
+
+    Attributes, for reading only, all but the first in the unit of the observations:
+        count: How many observations there were.
+        bound: The current upper bound.
+        confirmed: What more observations reached than chance would let beyond the quantile; 0 before there are two.
+        typical: The median of the window; NaN before the first observation.
     """
 
     def __init__(self, *, quantile: float, prior: float, window: int = 1024) -> None:
         self._quantile = quantile
         self._prior = prior
         self._window = window
-        # Grows up to the window: of most arms of a large fleet little is ever observed.
-        self._values = np.zeros(min(window, REFRESH_EVERY))
-        self._count = 0
-        self._bound = prior
-        self._confirmed = 0.0
-        self._typical = math.nan
+        # Of most arms of a large fleet little is ever observed. In the order of a ring, and by size.
+        self._values = array("d")
+        self._ordered = array("d")
+        self.count = 0
+        self.bound = prior
+        self.confirmed = 0.0
+        self.typical = math.nan
         # As many of these as it takes for a few of them to lie beyond the quantile; kept, as it is asked for often.
         self._settled_from = min(window, math.ceil(SETTLED_BEYOND / (1.0 - quantile)))
 
     @property
-    def count(self) -> int:
-        """How many observations there were."""
-        return self._count
-
-    @property
     def settled(self) -> bool:
         """Whether a few observations lie beyond the quantile, so that no single one of them sets the bound."""
-        return self._count >= self._settled_from
-
-    @property
-    def bound(self) -> float:
-        """The current upper bound, in the unit of the observations."""
-        return self._bound
-
-    @property
-    def confirmed(self) -> float:
-        """What more observations reached than chance would let beyond the quantile; 0 before there are two."""
-        return self._confirmed
-
-    @property
-    def typical(self) -> float:
-        """The median of the window; NaN before the first observation."""
-        return self._typical
+        return self.count >= self._settled_from
 
     def forget(self) -> None:
         """What was observed no longer holds; the bound stays until there are enough new observations."""
-        self._prior = max(self._prior, self._bound)
-        self._confirmed = 0.0
-        self._count = 0
+        self._prior = max(self._prior, self.bound)
+        self.confirmed = 0.0
+        self.count = 0
+        del self._values[:], self._ordered[:]
 
     def observe(self, value: float) -> bool:
-        """Take one observation; true when the bound was recomputed."""
-        if self._values.size == self._count < self._window:
-            self._values = np.concatenate([self._values, np.zeros(min(self._count, self._window - self._count))])
-        self._values[self._count % self._values.size] = value
-        self._count += 1
-        if self._count > REFRESH_EVERY and self._count % REFRESH_EVERY and value <= self._bound:
+        """Take one observation, one that is no number as an infinite one; true when the bound was recomputed."""
+        if value != value:
+            value = math.inf
+        if self.count < self._window:
+            self._values.append(value)
+        else:
+            place = self.count % self._window
+            del self._ordered[bisect_left(self._ordered, self._values[place])]
+            self._values[place] = value
+        insort(self._ordered, value)
+        self.count += 1
+        if self.count > REFRESH_EVERY and self.count % REFRESH_EVERY and value <= self.bound:
             return False
         self._refresh()
         return True
 
     def _refresh(self) -> None:
-        values = self._values[: min(self._count, self._values.size)]
-        rank = math.ceil((values.size + 1) * self._quantile)
-        beyond = 1 + math.ceil(CHANCE * values.size * (1.0 - self._quantile))
-        middle, enough = values.size // 2, values.size - beyond
-        ordered = np.partition(values, (middle, max(0, enough), min(rank, values.size) - 1))
-        self._bound = float(ordered[rank - 1]) if rank <= values.size else max(self._prior, float(ordered[-1]))
-        self._confirmed = float(ordered[enough]) if enough >= 0 else 0.0
-        self._typical = float(ordered[middle])
+        ordered = self._ordered
+        held = len(ordered)
+        rank = math.ceil((held + 1) * self._quantile)
+        enough = held - 1 - math.ceil(CHANCE * held * (1.0 - self._quantile))
+        self.bound = ordered[rank - 1] if rank <= held else max(self._prior, ordered[-1])
+        self.confirmed = ordered[enough] if enough >= 0 else 0.0
+        self.typical = ordered[held // 2]

@@ -55,7 +55,7 @@ def choose_paced(offer: Offer, *, limits: Limits, price: Price, pace: Pace) -> C
     within = narrowed(choice, min(own_j, max(0.0, pace.headroom_j)))
     if within.index is not None:
         return within
-    return Choice(_cheapest(offer, choice.feasible_r), choice.feasible_r, choice.score_r, offer, limits, choice.pinned)
+    return Choice(_cheapest(offer, choice.feasible_r), choice.feasible_r, offer, limits, price)
 
 
 def _cheapest(offer: Offer, feasible_r: NDArray[np.bool_]) -> int:

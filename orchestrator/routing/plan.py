@@ -7,6 +7,7 @@ another one is certified.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from optimizer.deciding.choose import Price
 from optimizer.deciding.model import TaskModel
@@ -66,8 +67,10 @@ class Plan:
 
     def price(self, profile: str, table: RouteTable) -> Price:
         """The profile's price; a pinned route becomes the first of its bindings (fewest joules)."""
-        price = self.model.prices[profile]
-        pinned = None
-        if price.pinned is not None:
-            pinned = table.first_of(price.pinned)
-        return Price(per_j=price.price_per_j, pinned=pinned)
+        price, pinned = self._prices[profile]
+        return price if pinned is None else price._replace(pinned=table.first_of(pinned))
+
+    @cached_property
+    def _prices(self) -> dict[str, tuple[Price, int | None]]:
+        """The price of each profile, and the model route that is pinned with it."""
+        return {name: (Price(price.price_per_j), price.pinned) for name, price in self.model.prices.items()}

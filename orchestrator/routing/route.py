@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,7 @@ _KINDS: dict[FusionChoice, tuple[Fusion, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(NamedTuple):
     """What a client asks of the route itself, and the arms (by index) that have failed it or do not fit it.
 
     Args:
@@ -44,9 +44,9 @@ class Wish:
     admitted: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Decision:
-    """The route that was chosen and what it was chosen on.
+    """The route that was chosen and what it was chosen on; nobody changes it later.
 
     Args:
         route: The bound route; None where nothing fits and the client wants an error.
@@ -100,10 +100,7 @@ def route(
     allowed_r = _allowed(table, wish)
     offer = table.offer(plan.model.estimate(x_f), allowed_r, admitted=wish.admitted)
     price = plan.price(limits.profile, table)
-    hard = Limits(
-        energy_j=None if limits.max_energy_j == np.inf else limits.max_energy_j,
-        latency_ms=limits.max_latency_ms,
-    )
+    hard = Limits(None if limits.max_energy_j == math.inf else limits.max_energy_j, limits.max_latency_ms)
     floor_per_j = price.per_j
     if pace is None:
         choice = choose(offer, limits=hard, price=price)
@@ -113,9 +110,10 @@ def route(
     index, within = choice.index, choice.index is not None
     if index is None:
         index = _fallback(choice, limits.on_infeasible)
-    bound = None if index is None else table.bound[index]
-    rest = allowed_r, pace, floor_per_j, table.load_ms(), wish.fusion
-    return Decision(bound, index, choice, offer, table, within, price, *rest)
+    bound, load_ms_r = None if index is None else table.bound[index], table.load_ms()
+    return Decision(
+        bound, index, choice, offer, table, within, price, allowed_r, pace, floor_per_j, load_ms_r, wish.fusion
+    )
 
 
 def _fallback(choice: Choice, policy: OnInfeasible) -> int | None:
@@ -126,18 +124,17 @@ def _fallback(choice: Choice, policy: OnInfeasible) -> int | None:
 
 
 def _allowed(table: RouteTable, wish: Wish) -> NDArray[np.bool_] | None:
-    wished_r = _wished(table, wish)
+    anything = wish.expert is None and wish.fusion is FusionChoice.AUTO and wish.max_experts >= table.most_experts
+    wished_r = None if anything else _wished(table, wish)
     if not wish.avoid:
         return wished_r
     avoiding_r = table.avoiding(wish.avoid)
     return avoiding_r if wished_r is None else wished_r & avoiding_r
 
 
-def _wished(table: RouteTable, wish: Wish) -> NDArray[np.bool_] | None:
+def _wished(table: RouteTable, wish: Wish) -> NDArray[np.bool_]:
     if wish.expert is not None:
         return table.uses(wish.expert)
-    if wish.fusion is FusionChoice.AUTO and wish.max_experts >= table.most_experts:
-        return None
     allowed_r: NDArray[np.bool_] = table.experts_r <= wish.max_experts
     if wish.fusion is not FusionChoice.AUTO:
         kinds = _KINDS[wish.fusion]

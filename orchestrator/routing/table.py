@@ -19,8 +19,8 @@ from optimizer.routes.route import Fusion, Route
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.changes import Changes
 from orchestrator.routing.binding import BoundRoute, Footing
-from orchestrator.routing.figures import Figures, TextFigures
 from orchestrator.routing.stages import Stages
+from orchestrator.routing.text_figures import Columns, TextColumns
 from orchestrator.routing.turns import Together, mixes
 from orchestrator.types import Arm
 
@@ -43,7 +43,7 @@ class RouteTable:
         self.bound = tuple(bound)
         # What it was made for; as long as that is the same, so is the table.
         self.footing = footing
-        self._board: Figures = board
+        self._board: Columns = board
         self._states = board.states
         self.model_m = np.array([route.model_index for route in bound], dtype=np.intp)
         # What bindings of one model route have in common is asked of that route.
@@ -66,6 +66,8 @@ class RouteTable:
         self._is_long = len(bound) >= LONG_ROUTES
         # Where every route is one arm: which. Then nothing is added up over stages or arms side by side.
         self._arm_r = self._arms_rsf[:, 0, 0].copy() if shape[1:] == (1, 1) else None
+        # The same as plain numbers.
+        self.lone_arms: list[int] | None = None if self._arm_r is None else self._arm_r.tolist()
         together = np.flatnonzero(self._of_each(lambda route: route.writes_together))
         self._together = Together(together, [self.bound[r].route for r in together], places)
         self.mixing = np.array([mixes(board.states[arm].arm) for arm in firsts], dtype=bool) & (self.experts_r == 1)
@@ -95,11 +97,11 @@ class RouteTable:
         self._first: dict[int, int | None] = {}
         self._available = np.zeros(shape[0], dtype=bool)
 
-    def priced(self, figures: Figures) -> RouteTable:
-        """The same routes on other figures, such as those of one text."""
+    def priced(self, figures: Columns) -> RouteTable:
+        """The same routes on other figures; of one text see `routing.lone`."""
         # What `copy` does, without looking for other ways to do it: every text has its own.
         other = RouteTable.__new__(RouteTable)
-        other.__dict__.update(self.__dict__)
+        other.__dict__ = self.__dict__.copy()
         other._board = figures
         other._stages = self._stages.fresh() if self._arm_r is None or self._is_long else self._stages
         other._forget()
@@ -148,7 +150,7 @@ class RouteTable:
 
     def cached_tokens(self) -> Floats | None:
         """Tokens (r) of a text that each route's experts need not read again, typically; None for what is no text."""
-        if not isinstance(self._board, TextFigures):
+        if not isinstance(self._board, TextColumns):
             return None
         return np.asarray((self._board.cached_tokens_n[self._arms_rsf] * self._mask_rsf).sum(axis=(1, 2)))
 
@@ -305,7 +307,7 @@ class RouteTable:
         self._latency_bound_r = latency_krs[1].sum(axis=1)
         self._price_turns(1, self._latency_bound_r)
 
-    def _follow_lone_latencies(self, board: Figures, arm_r: Indices) -> None:
+    def _follow_lone_latencies(self, board: Columns, arm_r: Indices) -> None:
         typical_r, bound_r = board.service_ms_n[arm_r], board.service_bound_ms_n[arm_r]
         if board.loaded:
             typical_r += board.wait_ms_n[arm_r]

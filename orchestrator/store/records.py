@@ -14,6 +14,8 @@ from enum import Enum
 from functools import cached_property
 from typing import NamedTuple
 
+from optimizer.frozen import frozen
+
 DAY_S = 86_400.0
 # Average power is held over windows of this length: joules of a window at most watts times it.
 MEAN_WINDOW_S = 60.0
@@ -98,8 +100,7 @@ class Balance:
     assumed: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What one request cost, once and for all.
 
     Args:
@@ -167,7 +168,7 @@ class Claimed(Enum):
     REUSED = "reused"
 
 
-@dataclass(frozen=True)
+@frozen
 class Claim:
     """A request id of a tenant, taken for one payload; after `until_unix_s` a claim without a result is void."""
 

@@ -58,19 +58,8 @@ def opened(table: str, row: Row) -> Row:
 
 def settlement_row(record: Settlement) -> Row:
     """A settlement as it is inserted."""
-    return sealed(
-        float(record.at_unix_s),
-        record.request_id,
-        record.tenant,
-        record.key_id,
-        record.task,
-        record.outcome,
-        record.arms,
-        float(record.energy_j),
-        record.provenance,
-        float(record.reserved_j),
-        record.tokens,
-    )
+    at_unix_s, *names, energy_j, provenance, reserved_j, tokens = record
+    return sealed(float(at_unix_s), *names, float(energy_j), provenance, float(reserved_j), tokens)
 
 
 def settlement_of(row: Row) -> Settlement:

@@ -89,7 +89,7 @@ def desk(reopen: Reopen) -> Desk:
 
 def settled(number: int = 0, **changed: object) -> Settlement:
     row = Settlement(1.0 + number, f"r{number}", "a", "k", "digits", "answered", "x:y@z", 0.25, "modelled", 0.5, 0)
-    return Settlement(**{name: changed.get(name, getattr(row, name)) for name in Settlement.__slots__})  # type: ignore[arg-type]
+    return row._replace(**changed)  # type: ignore[arg-type]
 
 
 def do(desk: Desk, *steps: Callable[[Desk], object]) -> list[object]:

@@ -11,6 +11,7 @@ from orchestrator.budgets import ALL_TASKS, Budgets, TaskBudget, merge
 from orchestrator.errors import RequestError
 from orchestrator.longrun import NO_LONG_RUN, LongRun
 from orchestrator.types import BudgetRequest, Limits, OnInfeasible
+from orchestrator.wire import NO_BUDGET
 
 DEFAULT = BudgetRequest(None, 1000.0, OnInfeasible.ERROR, "balanced")
 NOTHING = BudgetRequest()
@@ -45,6 +46,17 @@ def test_a_budget_of_zero_is_said() -> None:
 def test_the_deadline_of_the_call_bounds_the_milliseconds() -> None:
     assert in_memory().resolve("digits", NOTHING, 0.25).max_latency_ms == 250.0
     assert in_memory().resolve("digits", BudgetRequest(max_latency_ms=50.0), 0.25).max_latency_ms == 50.0
+
+
+def test_what_is_kept_for_requests_that_say_nothing_follows_deadlines_and_what_is_set() -> None:
+    budgets = in_memory()
+    for deadline_s, most_ms in ((60.0, 1000.0), (0.25, 250.0), (60.0, 1000.0)):
+        assert budgets.resolve("digits", NO_BUDGET, deadline_s) == budgets.resolve("digits", NOTHING, deadline_s)
+        assert budgets.resolve("digits", NO_BUDGET, deadline_s).max_latency_ms == most_ms
+    budgets.set(ALL_TASKS, BudgetRequest(max_energy_j=3.0))
+    assert budgets.resolve("digits", NO_BUDGET, 60.0).max_energy_j == 3.0
+    endless = Budgets(BudgetRequest(), {}, None)
+    assert endless.resolve("digits", NO_BUDGET, 60.0) == Limits(math.inf, 60_000.0, OnInfeasible.ERROR, "balanced")
 
 
 def test_setting_again_keeps_what_is_not_said_and_reset_forgets() -> None:

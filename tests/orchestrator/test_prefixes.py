@@ -117,7 +117,7 @@ def test_another_user_pays_the_whole_prompt() -> None:
     board = a_text_board()
     hear(board, asked(STORY), answered(0))
     figures = text_figures(board, asked(STORY, scope=BOB))
-    assert figures.cached_tokens_n.tolist() == [0.0, 0.0]
+    assert list(figures.cached_tokens_n.values()) == [0.0, 0.0]
     assert figures.energy_j_n[0] == figures.energy_j_n[1] or figures.prompt_tokens_n[0] != figures.prompt_tokens_n[1]
 
 

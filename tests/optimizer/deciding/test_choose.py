@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,3 +112,22 @@ def test_choose_agrees_with_a_plain_loop(seed: int) -> None:
     choice = choose(made, limits=limits, price=price)
     assert [choice.index, choice.runner_up] == ranked[:2]
     assert np.flatnonzero(choice.feasible_r).tolist() == fitting
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_the_only_route_is_taken_as_beside_one_that_is_not_there(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    columns: dict[str, Any] = {field.name: rng.random(2) for field in fields(Offer)}
+    for name in rng.choice(list(columns), int(rng.integers(3)), replace=False):
+        columns[name][0] = rng.choice([np.nan, np.inf, -np.inf])
+    columns["available_r"] = np.array([rng.random() < 0.8, False])
+    both, only = Offer(**columns), Offer(**{name: column[:1] for name, column in columns.items()})
+    limits = Limits(*(None if rng.random() < 0.3 else float(rng.random()) for _ in range(2)))
+    price = Price(0.3, float(rng.choice([0.0, 0.1])), pinned=0 if rng.random() < 0.3 else None)
+    with np.errstate(invalid="ignore"):
+        mine, other = (choose(made, limits=limits, price=price) for made in (only, both))
+        np.testing.assert_array_equal(mine.score_r, other.score_r[:1])
+    assert (mine.index, mine.runner_up) == (other.index, other.runner_up)
+    # Not a number is no other number than itself.
+    assert repr(mine.fallback) == repr(other.fallback)
+    np.testing.assert_array_equal(mine.feasible_r, other.feasible_r[:1])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from optimizer.errors import OptimizerError
-from optimizer.online.usage import Usage
+from optimizer.online.usage import FORGETTING, HUBER, LEAST_AT_LEVEL, PRIOR_SIGMA, Usage
 
 TRUTH = np.array([0.5, 0.002, 0.03])
 
@@ -93,3 +93,28 @@ def test_nonsense_is_passed_over() -> None:
 def test_rates_that_mean_nothing_are_refused(rates: tuple[float, ...]) -> None:
     with pytest.raises(OptimizerError):
         Usage(rates)
+
+
+@pytest.mark.parametrize("start", [(1.5, 0.006, 0.01), (0.1, 0.0, 0.1), (2.0, 0.004)])
+def test_a_step_is_that_of_recursive_least_squares(start: tuple[float, ...]) -> None:
+    """The same in matrices."""
+    usage, rates_k = Usage(start), np.array(start)
+    scale_k = np.where(rates_k > 0, rates_k, rates_k[rates_k > 0].min() * 1e-2)
+    spread_kk = np.diag((PRIOR_SIGMA * scale_k) ** 2)
+    residuals: list[float] = []
+    for sizes, cost in runs(10, 250, sigma=0.2):
+        sizes = sizes[: len(start) - 1]
+        usage.observe(sizes, cost)
+        predicted = float(rates_k @ np.array([1.0, *sizes]))
+        share_k, residual = np.array([1.0, *sizes]) / predicted, cost / predicted - 1.0
+        typical = max(1e-3, float(np.median(residuals))) if len(residuals) >= LEAST_AT_LEVEL else 0.5
+        noise = typical**2 / min(1.0, HUBER * typical / max(abs(residual), 1e-12))
+        gain_k = spread_kk @ share_k / (share_k @ spread_kk @ share_k + noise)
+        rates_k = np.maximum(0.0, rates_k + gain_k * residual)
+        spread_kk = (spread_kk - np.outer(gain_k, share_k @ spread_kk)) / FORGETTING
+        most_k = (PRIOR_SIGMA * np.maximum(scale_k, rates_k)) ** 2
+        shrink_k = np.sqrt(np.minimum(1.0, most_k / np.diag(spread_kk)))
+        spread_kk = spread_kk * np.outer(shrink_k, shrink_k)
+        residuals.append(abs(residual))
+        assert usage.changes == 0
+        assert usage.rates == pytest.approx(tuple(rates_k), rel=1e-9, abs=1e-15)

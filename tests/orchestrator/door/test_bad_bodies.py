@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.door import asking, exchange
+from orchestrator.door import allowance, asking, exchange
+from orchestrator.door.head import ID_HEADERS, Head
 from orchestrator.errors import CATALOGUE, MAX_MESSAGE_CHARS
 from tests.fakes.arms import FakeArm
 from tests.fakes.behaviours import speaks
@@ -125,6 +126,41 @@ WRONG = {
     "logprobs": SECRET,
     "top_logprobs": SECRET,
 }
+
+
+WRONG_SELDOM = {
+    "allowed_nodes": 7,
+    "budget": SECRET,
+    "explain": SECRET,
+    "fusion": SECRET,
+    "n": SECRET,
+    "plugins": SECRET,
+    "required_tags": 7,
+    "stream_options": SECRET,
+    "user": 7,
+}
+
+
+async def test_what_few_requests_say_is_read_where_it_is_said_alone(live: Live) -> None:
+    assert WRONG_SELDOM.keys() == asking.SELDOM
+    async with live.node(arms=[ARM], behaviour=speaks("x")):
+        for name, value in WRONG_SELDOM.items():
+            error = refused(await post(live, CHAT, said(**{name: value})), "FIELD_OUT_OF_RANGE")
+            assert error["param"] == name
+
+
+def test_every_header_that_is_read_for_what_is_asked_counts_as_such() -> None:
+    read = {*allowance.HEADERS, *asking.NAME_HEADERS.values(), *ID_HEADERS}
+    head = Head([(name.encode(), b"x") for name in (*read, "host", "content-type", "x-other")])
+    assert head.asking.keys() == read
+
+
+@pytest.mark.parametrize("extra", [b'"name":NaN', b'"tool_calls":[{"id":Infinity}]', b'"tool_call_id":-1e999'])
+async def test_a_number_that_is_none_is_refused_wherever_it_stands_in_a_message(live: Live, extra: bytes) -> None:
+    async with live.node(arms=[ARM], behaviour=speaks("x")):
+        body = b'{"model":"auto","messages":[{"role":"user","content":"x",' + extra + b"}]}"
+        refused(await post(live, CHAT, body), "MALFORMED_MESSAGE")
+        refused(await post(live, CHAT, said(tools=[float("nan")])), "MALFORMED_MESSAGE")
 
 
 async def test_every_way_of_generating_is_read_where_it_is_said_alone(live: Live) -> None:

@@ -74,15 +74,18 @@ CLOSE = b"connection: close\r\n\r\n"
         ((b"hello\r\n\r\n",), b"400"),
         ((b"\x16\x03\x01\x02\x00\x01",), b"400"),
         ((b"GET / HTTP/9.9\r\n\r\n",), b"400"),
-        ((b"POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",), b"400"),
-        ((b"POST / HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",), b"400"),
-        ((b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",), b"400"),
-        ((b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",), b"400"),
-        ((b"GET / HTTP/1.1\r\nx: " + b"a" * 20_000 + b"\r\n\r\n",), b"431"),
-        ((b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n",), b"431"),
-        ((b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 10_000 + b"\r\n",), b"431"),
-        ((b"GET / HTTP/1.1\r\n", *[b"x: y\r\n"] * 101, b"\r\n"), b"431"),
-        ((b"GET /bug HTTP/1.1\r\n" + CLOSE,), b"500"),
+        ((b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",), b"400"),
+        ((b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",), b"400"),
+        ((b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",), b"400"),
+        ((b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",), b"400"),
+        ((b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 20_000 + b"\r\n\r\n",), b"431"),
+        ((b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",), b"431"),
+        ((b"GET / HTTP/1.1\r\nhost: x\r\n" + b"x: y\r\n" * 10_000 + b"\r\n",), b"431"),
+        ((b"GET / HTTP/1.1\r\nhost: x\r\n", *[b"x: y\r\n"] * 101, b"\r\n"), b"431"),
+        ((b"GET / HTTP/1.1\r\n" + CLOSE,), b"400"),
+        ((b"GET / HTTP/1.1\r\nhost: x\r\nhost: x\r\n" + CLOSE,), b"400"),
+        ((b"GET / HTTP/1.0\r\nhost: x\r\nHost: y\r\n\r\n",), b"400"),
+        ((b"GET /bug HTTP/1.1\r\nhost: x\r\n" + CLOSE,), b"500"),
     ],
 )
 async def test_what_is_refused(parts: tuple[bytes, ...], status: bytes) -> None:
@@ -99,7 +102,7 @@ async def test_what_turns_out_to_be_no_http_while_it_waits_for_company_is_refuse
         while not server.answering:  # noqa: ASYNC110 (nobody tells)
             await asyncio.sleep(0.001)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST /bug HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n")
+        writer.write(b"POST /bug HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n")
         async with asyncio.timeout(5):
             assert (await reader.read()).startswith(b"HTTP/1.1 400")
         assert server.answering == 1
@@ -108,26 +111,75 @@ async def test_what_turns_out_to_be_no_http_while_it_waits_for_company_is_refuse
 
 
 async def test_a_body_in_any_form() -> None:
-    plain = await exchange(b"POST /a HTTP/1.1\r\ncontent-length: 5\r\n" + CLOSE + b"hel", b"lo")
+    plain = await exchange(b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n" + CLOSE + b"hel", b"lo")
     assert plain.endswith(b"\r\n\r\n5 /a")
-    chunked = b"POST /a%20b?q HTTP/1.1\r\ntransfer-encoding: chunked\r\n" + CLOSE
+    chunked = b"POST /a%20b?q HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n" + CLOSE
     assert (await exchange(chunked, b"3\r\nabc\r\n", b"2\r\nde\r\n0\r\n\r\n")).endswith(b"5 /a b")
     large = b"x" * 1_000_000
-    told = b"POST / HTTP/1.1\r\ncontent-length: 1000000\r\n" + CLOSE
+    told = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n" + CLOSE
     assert (await exchange(told, large)).endswith(b"1000000 /")
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        (b"content-length: 40000\r\n\r\n" + b"x" * 100, b"x" * 20_000, b"x" * 19_900),
+        (b"content-length: 40000\r\n\r\n", b"x" * 20_000, b"x" * 20_000),
+        (b"transfer-encoding: chunked\r\n\r\n", *[b"7530\r\n" + b"x" * 30_000 + b"\r\n"] * 4, b"0\r\nx: y\r\n\r\n"),
+    ],
+)
+async def test_a_body_in_many_reads_is_no_head(reads: tuple[bytes, ...]) -> None:
+    async with serving() as (server, port), asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        await reader.readuntil(b"0 /")
+        (connection,) = server.connections
+        for data in (b"POST /large HTTP/1.1\r\nhost: x\r\n" + reads[0], *reads[1:]):
+            connection.data_received(data)
+        assert b"close" not in await reader.readuntil(b" /large")
+        writer.close()
+
+
+@pytest.mark.parametrize("endless", [b"0\r\nx: ", b"1;x="])
+async def test_what_stands_around_a_body_is_bounded_as_a_head_is(endless: bytes) -> None:
+    async with serving() as (server, port), asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n" + endless)
+        while not server.answering:  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.001)
+        writer.write(b"a" * 20_000)
+        assert (await reader.read()).startswith(b"HTTP/1.1 431")
+        writer.close()
+
+
+async def test_what_stands_behind_a_body_is_no_header() -> None:
+    seen: list[Any] = []
+
+    async def looks(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend(name for name, _ in scope["headers"])
+        await app(scope, receive, send)
+
+    async with serving() as (server, port), asyncio.timeout(5):
+        server.app = looks
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        writer.write(head + b"1\r\na\r\n0\r\nauthorization: me\r\n\r\n")
+        await reader.readuntil(b"1 /")
+        writer.close()
+    assert seen == [b"host", b"transfer-encoding"]
 
 
 async def test_one_connection_serves_many_requests_in_order() -> None:
     one = b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n"
-    answer = await exchange(b"".join(one % n for n in range(20)) + b"GET /last HTTP/1.1\r\n" + CLOSE)
+    answer = await exchange(b"".join(one % n for n in range(20)) + b"GET /last HTTP/1.1\r\nhost: x\r\n" + CLOSE)
     said = [reply.rsplit(b" ", 1)[1] for reply in answer.split(b"HTTP/1.1 200 OK")[1:]]
     assert said == [*(b"/%d" % n for n in range(20)), b"/last"]
 
 
 async def test_parts_are_chunked_and_old_clients_get_them_plain() -> None:
-    assert b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n" in await exchange(b"GET /parts HTTP/1.1\r\n" + CLOSE)
+    assert b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n" in await exchange(b"GET /parts HTTP/1.1\r\nhost: x\r\n" + CLOSE)
     assert (await exchange(b"GET /parts HTTP/1.0\r\n\r\n")).endswith(b"\r\n\r\nabc")
-    assert (await exchange(b"HEAD /parts HTTP/1.1\r\n" + CLOSE)).endswith(b"\r\n\r\n")
+    assert (await exchange(b"HEAD /parts HTTP/1.1\r\nhost: x\r\n" + CLOSE)).endswith(b"\r\n\r\n")
 
 
 async def test_an_old_client_that_wants_its_connection_kept_is_told_so() -> None:
@@ -142,11 +194,12 @@ async def test_an_old_client_that_wants_its_connection_kept_is_told_so() -> None
     parts = await exchange(kept % b"parts")
     assert b"connection: close\r\n" in parts
     assert parts.endswith(b"\r\n\r\nabc")
-    assert b"keep-alive" not in await exchange(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n" + CLOSE)
+    new = b"GET / HTTP/1.1\r\nhost: x\r\n"
+    assert b"keep-alive" not in await exchange(new + b"\r\n" + new + CLOSE)
 
 
 async def test_a_client_that_waits_to_be_asked_for_its_body() -> None:
-    head = b"POST / HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 2\r\n" + CLOSE
+    head = b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n" + CLOSE
     async with serving() as (_, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head)
@@ -161,8 +214,8 @@ async def test_what_does_not_come_to_an_end_is_closed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "HEAD_S", 0.1)
     monkeypatch.setattr(module, "IDLE_S", 0.1)
     assert await exchange() == b""
-    assert await exchange(b"GET / HTTP/1.1\r\nx: ") == b""
-    assert (await exchange(b"GET / HTTP/1.1\r\n\r\n")).endswith(b"0 /")
+    assert await exchange(b"GET / HTTP/1.1\r\nhost: x\r\nx: ") == b""
+    assert (await exchange(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")).endswith(b"0 /")
 
 
 async def test_a_kept_connection_that_is_used_stays_and_an_idle_one_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +225,7 @@ async def test_a_kept_connection_that_is_used_stays_and_an_idle_one_is_closed(mo
         # All of them together take longer than an idle connection is kept.
         for _ in range(4):
             await asyncio.sleep(0.3)
-            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             assert (await reader.readuntil(b"0 /")).startswith(b"HTTP/1.1 200")
         began_s = asyncio.get_running_loop().time()
         assert await reader.read() == b""
@@ -184,7 +237,7 @@ async def test_a_client_that_leaves_is_told_at_once() -> None:
     LEFT.clear()
     async with serving() as (server, port):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /wait?me HTTP/1.1\r\n\r\n")
+        writer.write(b"GET /wait?me HTTP/1.1\r\nhost: x\r\n\r\n")
         while not any(connection.task for connection in server.connections):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         writer.close()
@@ -194,11 +247,36 @@ async def test_a_client_that_leaves_is_told_at_once() -> None:
     assert LEFT == ["me"]
 
 
+async def test_what_waits_for_its_turn_is_not_begun_for_a_client_that_has_left() -> None:
+    asked: list[str] = []
+    go = asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        await go.wait()
+        await app(scope, receive, send)
+
+    async with serving() as (server, port), asyncio.timeout(5):
+        server.app = slow
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"".join([b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n" % number for number in range(3)]))
+        while not asked:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        writer.close()
+        while server.connections:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        go.set()
+        while server.answering:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+    assert asked == ["/0"]
+
+
 async def test_closing_ends_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRACE_S", 0.1)
     async with serving() as (server, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /wait?end HTTP/1.1\r\n\r\n")
+        writer.write(b"GET /wait?end HTTP/1.1\r\nhost: x\r\n\r\n")
         while not any(connection.task for connection in server.connections):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         async with asyncio.timeout(2):

@@ -125,3 +125,15 @@ def test_each_change_raises_the_version_that_readers_watch() -> None:
     board.released(0, held_ms)
     assert board.wait_changes.version > before
     assert not board.loaded
+
+
+def test_joules_that_have_not_moved_are_told_to_nobody() -> None:
+    unknown = an_arm(energy_j=None)
+    board = a_board(unknown)
+    assert (board.energy_j_n[0], board.energy_bound_j_n[0]) == (0.0, math.inf)
+    before = board.energy_changes.version
+    board.announce("n1", [unknown], 2)
+    assert board.energy_changes.version == before
+    board.announce("n1", [an_arm(energy_j=0.5)], 2)
+    assert board.energy_changes.version > before
+    assert board.energy_j_n[0] == 0.5

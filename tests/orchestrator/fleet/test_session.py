@@ -209,6 +209,69 @@ async def test_abandoned_work_is_cancelled_once_and_answered_work_never(session:
     assert commands[-1].cancel.work_id == 2
 
 
+def drafted(session: NodeSession, work_id: int) -> fleet_pb2.NodeCommand:
+    command = session.draft()
+    command.work.work_id = work_id
+    return command
+
+
+async def test_drafts_are_sent_as_they_were_written_and_those_given_up_are_not(
+    session: NodeSession, stream: Stream
+) -> None:
+    session.submit(drafted(session, 1))
+    await stream.commands(1)
+    drafted(session, 2)
+    session.submit(drafted(session, 3))
+    session.submit(drafted(session, 4))
+    drafted(session, 5)
+    stream.open.set()
+    await stream.commands(3)
+    session.submit(drafted(session, 6))
+    # In company with others, in the order in which they were submitted.
+    session.submit(work(7))
+    session.submit(drafted(session, 8))
+    commands = await stream.commands(6)
+    assert [command.work.work_id for command in commands] == [1, 3, 4, 6, 7, 8]
+    assert [message.sequence for message in stream.messages] == [*range(1, len(stream.messages) + 1)]
+    assert {message.epoch for message in stream.messages} == {EPOCH}
+
+
+async def test_a_draft_that_was_begun_before_a_message_left_goes_with_a_later_one(
+    session: NodeSession, stream: Stream
+) -> None:
+    stream.open.set()
+    session.submit(work(1))
+    early = drafted(session, 2)
+    await stream.commands(1)
+    drafted(session, 3)
+    session.submit(early)
+    commands = await stream.commands(2)
+    assert [command.work.work_id for command in commands] == [1, 2]
+
+
+async def test_drafts_too_keep_within_the_bounds_of_a_message(session: NodeSession, stream: Stream) -> None:
+    stream.open.set()
+    for work_id in range(MAX_COMMANDS_PER_MESSAGE + 5):
+        session.submit(drafted(session, work_id))
+    for work_id in range(100, 103):
+        command = drafted(session, work_id)
+        command.work.tensors.inputs.add(data=bytes(MAX_BYTES_PER_MESSAGE // 2))
+        session.submit(command)
+    commands = await stream.commands(MAX_COMMANDS_PER_MESSAGE + 8)
+    assert [command.work.work_id for command in commands] == [*range(MAX_COMMANDS_PER_MESSAGE + 5), 100, 101, 102]
+    assert max(len(message.commands) for message in stream.messages) == MAX_COMMANDS_PER_MESSAGE
+    assert max(message.ByteSize() for message in stream.messages) < MAX_BYTES_PER_MESSAGE + 10_000
+
+
+async def test_drafts_that_a_full_node_refuses_leave_nothing_behind(session: NodeSession) -> None:
+    for work_id in range(MAX_OUTBOX):
+        session.submit(work(work_id))
+    for work_id in range(10):
+        with pytest.raises(OutboxFull):
+            session.submit(drafted(session, MAX_OUTBOX + work_id))
+    assert len(session._message.commands) == 1
+
+
 # ---- the end
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +189,6 @@ def get(port: int, path: str, verb: str = "GET", key: str | None = None) -> tupl
 @pytest.mark.parametrize("path", [*ROUTES, "/admin", "/metrics/", "/metrics/../healthz"])
 @pytest.mark.parametrize("verb", ["GET", "POST", "DELETE", "PUT"])
 async def test_routes_ask_for_a_key_whatever_the_verb(tmp_path: Path, path: str, verb: str) -> None:
-    import asyncio
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -226,3 +227,31 @@ async def test_without_keys_only_this_machines_names_are_answered(live: Live, ho
 
     for path in ("/v1/models", "/healthz", "/metrics"):
         assert (await send(live, "GET", path, {"host": host}, b"")).status == status
+
+
+async def test_a_kept_connection_is_let_in_anew_for_every_request(locked: Live) -> None:
+    """Its head comes again and is not read again: what the key is worth is asked for every time."""
+    keys, shown = locked.gateway.keys, await key_for(locked, Role.CLIENT)
+    (key,) = [key for key in keys.all() if key.tenant == "anne"]
+    host, _, port = locked.http.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nauthorization: {shown}\r\ncontent-length: 2\r\n\r\n"
+
+    async def status() -> int:
+        writer.write(head.encode() + b"{}")
+        told = (await reader.readuntil(b"\r\n\r\n")).decode()
+        await reader.readexactly(int(told.partition("content-length: ")[2].partition("\r")[0]))
+        return int(told.split()[1])
+
+    known = 415  # Of a body that does not say what it is, once whoever sends it is let in.
+    async with asyncio.timeout(10):
+        assert [await status() for _ in range(3)] == [known] * 3
+        keys.put(keys.revoked(key.key_id))
+        assert [await status() for _ in range(2)] == [401] * 2
+        keys.put(key)
+        assert await status() == known
+        keys.put(replace(key, role="node"))
+        assert await status() == 403
+        keys.put(replace(key, expires_unix_s=1.0))
+        assert await status() == 401
+    writer.close()

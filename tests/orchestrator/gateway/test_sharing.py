@@ -98,8 +98,8 @@ async def test_parts_that_hardly_move_stay_as_they_are(shared: Live, monkeypatch
     await sharer.look()
     before = budgets.shares
     for _ in range(20):
-        sharer.arrivals.count("digits")
-        sharer.arrivals.count("chat")
+        sharer.arrivals.arrived["digits"] += 1
+        sharer.arrivals.arrived["chat"] += 1
     await sharer.look()
     assert budgets.shares is before
     monkeypatch.setattr(sharer_module, "SAME_FRACTION", -1.0)
@@ -115,14 +115,14 @@ async def test_what_the_fleet_may_spend_is_shared_once_it_is_limited(tmp_path: P
     ):
         await until(lambda: "digits" in live.gateway.planner._made)
         sharer = live.gateway.sharer
-        sharer.arrivals.count("digits")
+        sharer.arrivals.arrived["digits"] += 1
         await sharer.look()
         assert parts_j(live) == {}
         # One request per second: 1.5 W are 1.5 J for each. The day's joules are more than that, so the watts count.
         await live.gateway.service.till.ledger.put_quota("fleet", Quota(mean_w=1.5, day_j=1e6))
         for _ in range(8):
             sharer.arrivals.rates_per_s["digits"] = 1.0
-            sharer.arrivals.count("digits")
+            sharer.arrivals.arrived["digits"] += 1
             await sharer.look()
         assert 1.3 < parts_j(live)["digits"] <= 1.5
         await live.gateway.service.till.ledger.put_quota("fleet", None)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from orchestrator.ledger.keys import ANONYMOUS, CredentialError, KeyRing, Role, mint
+from orchestrator.ledger.keys import ANONYMOUS, CredentialError, KeyRing, Role, Shown, mint
 from orchestrator.ledger.spenders import Spender
 from orchestrator.store.records import Key
 
@@ -110,3 +111,37 @@ def test_keys_are_listed_by_age_and_replaced_together() -> None:
     assert keys.all() == [old, young]
     keys.replace([young])
     assert keys.all() == [young]
+
+
+def test_what_was_recognised_before_holds_no_longer_than_the_key() -> None:
+    key, text = minted(expires_unix_s=250.0)
+    now = [200.0]
+    keys = ring(key, now=lambda: now[0])
+    shown = Shown(f"Bearer {text}".encode())
+    caller = keys.recognise(shown)
+    assert (caller.spender, caller.role) == (Spender("anne", key.key_id), Role.CLIENT)
+    assert keys.recognise(shown) is caller
+    keys.put(replace(key, role="admin", tenant="bob"))
+    assert keys.recognise(shown).role is Role.ADMIN
+    assert keys.recognise(shown).spender.tenant == "bob"
+    now[0] = 250.0
+    with pytest.raises(CredentialError) as told:
+        keys.recognise(shown)
+    assert told.value.reason == "CREDENTIAL_EXPIRED"
+    now[0] = 200.0
+    for left in ([], [keys.revoked(key.key_id)]):
+        keys.put(key)
+        keys.recognise(shown)
+        keys.replace(left)
+        with pytest.raises(CredentialError) as told:
+            keys.recognise(shown)
+        assert told.value.reason == "CREDENTIAL_INVALID"
+
+
+def test_what_was_refused_before_is_looked_at_again() -> None:
+    key, text = minted()
+    keys, shown = ring(), Shown(f"Bearer {text}")
+    with pytest.raises(CredentialError):
+        keys.recognise(shown)
+    keys.put(key)
+    assert keys.recognise(shown).role is Role.CLIENT

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.routing.margins import REFRESH_EVERY, ConformalBound
+from orchestrator.routing.margins import CHANCE, REFRESH_EVERY, ConformalBound
 
 # The bound is refreshed every few observations: what came since may move it by that many ranks.
 LAG = REFRESH_EVERY
@@ -92,3 +92,33 @@ def test_bound_is_never_below_the_quantile_of_what_was_seen(values: list[float],
             seen = np.sort(values[:n])
             rank = math.ceil((n + 1) * quantile)
             assert bound.bound == (seen[rank - 1] if rank <= n else max(prior, seen[-1]))
+
+
+@pytest.mark.parametrize("window", [5, 64, 100])
+def test_the_figures_are_those_of_the_newest_observations(window: int) -> None:
+    """By the definitions, with everything sorted anew; also after what was seen was forgotten."""
+    rng, bound = np.random.default_rng(5), ConformalBound(quantile=0.9, prior=0.0, window=window)
+    seen: list[float] = []
+    for n in range(3 * window):
+        if n == 2 * window:
+            bound.forget()
+            seen.clear()
+        seen.append(float(rng.integers(0, 40)))
+        if not bound.observe(seen[-1]):
+            continue
+        held = np.sort(seen[-window:])
+        rank, enough = math.ceil((held.size + 1) * 0.9), held.size - 1 - math.ceil(CHANCE * held.size * (1.0 - 0.9))
+        assert bound.typical == held[held.size // 2]
+        assert bound.confirmed == (held[enough] if enough >= 0 else 0.0)
+        if rank <= held.size:
+            assert bound.bound == held[rank - 1]
+
+
+def test_what_is_no_number_counts_as_endless_until_it_leaves() -> None:
+    bound = ConformalBound(quantile=0.9, prior=1.0, window=16)
+    for value in [math.nan, *[1.0] * 15]:
+        bound.observe(value)
+    assert bound.bound == math.inf
+    for _ in range(16):
+        bound.observe(1.0)
+    assert bound.bound == bound.typical == 1.0

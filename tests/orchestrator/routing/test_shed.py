@@ -13,6 +13,7 @@ from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.shedding import Shedding
 from orchestrator.routing.figures import text_figures
 from orchestrator.routing.infeasible import kept_out_by, why_infeasible
+from orchestrator.routing.lone import priced
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.route import Decision, Wish, route
 from orchestrator.text_profile import TextProfile
@@ -173,7 +174,7 @@ def ask_text(board: ArmBoard, *, admitted: bool = False) -> Decision:
         deadline_s=60.0,
     )
     plan = Plan("p", MODEL, None, NO_CERTIFICATE)
-    table = plan.table(board.arms("chat"), board).priced(text_figures(board, query))
+    table = priced(plan.table(board.arms("chat"), board), text_figures(board, query))
     return route(np.zeros(0), plan=plan, table=table, limits=PATIENT, wish=Wish(texts=True, admitted=admitted))
 
 

@@ -39,7 +39,7 @@ def test_the_door_asks_the_same_function() -> None:
 
 def test_patience_and_the_window_of_an_answer_are_the_same() -> None:
     assert run["patience_for_s"] is attempt.patience_for_s
-    assert "patience_for_s" in attempt.Attempts._await_result.__code__.co_names
+    assert "patience_for_s" in attempt.Attempts.run.__code__.co_names
     assert run["exhausted"] is exhausted_module.exhausted
     assert "exhausted" in exhausted_module.why_exhausted.__code__.co_names
     assert run["window_ms"] is runner.window_ms

@@ -10,6 +10,7 @@ import apsw
 import pytest
 
 from orchestrator.store import sqlite
+from orchestrator.store.contract import Desk
 from orchestrator.store.errors import StoreCorrupt, StoreError, StoreFailed, StoreFull, StoreInUse, StoreUnsafe
 from orchestrator.store.records import DAY_J, FLEET, Key, Meter, Posting, Quota, Settlement
 from orchestrator.store.service import transact
@@ -88,6 +89,26 @@ def test_it_syncs_every_commit(tmp_path: Path) -> None:
 def test_others_cannot_read_it(tmp_path: Path) -> None:
     SqliteDesk(tmp_path / "ledger.db").close()
     assert (tmp_path / "ledger.db").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5, 64, 65, 150])
+@pytest.mark.parametrize("spent_j", [0.0, 0.5], ids=["settlements-alone", "with-other-rows"])
+def test_settlements_are_kept_in_the_order_in_which_they_came(tmp_path: Path, rows: int, spent_j: float) -> None:
+    desk = SqliteDesk(tmp_path / "ledger.db")
+    spends = {METER: spent_j} if spent_j else {}
+    for first in (0, rows):
+
+        def step(desk: Desk, first: int = first) -> None:
+            for number in range(first, first + rows):
+                desk.settle(Posting("g", {}, spends, settlement(number)))
+
+        transact(desk, [step])
+    desk.close()
+    desk = SqliteDesk(tmp_path / "ledger.db")
+    kept = desk.page(0, since_unix_s=0.0, until_unix_s=math.inf, rows=1000)
+    assert kept == [(number + 1, settlement(number)) for number in range(2 * rows)]
+    assert sum(balance.spent for balance in desk.balances()) == 2 * rows * spent_j
+    desk.close()
 
 
 # ---- damage

@@ -1,0 +1,99 @@
+"""The head of a request, and the one that a kept connection sends again and again, but for the length of the body."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# Headers that are part of what is asked.
+ASKING_HEADERS = ("x-edgewise-", "x-slo-", "x-litellm-timeout")
+ID_HEADERS = ("x-edgewise-request-id", "idempotency-key")
+LENGTH = b"content-length"
+# Where the scope of our own server holds the turn, see `orchestrator.door.exchange.OwnTurn`.
+TURN = "edgewise.turn"
+# Of the length of a body; one that needs more is looked at by the parser.
+MAX_DIGITS = 7
+# Of a head that is kept for as long as its connection.
+MAX_BYTES = 4096
+_LENGTH_LINE = re.compile(rb"\r\ncontent-length: ([0-9]{1,7})\r\n", re.IGNORECASE)
+_END = b"\r\n\r\n"
+
+
+class Head:
+    """What a head says. One object serves every request that has the same head.
+
+    Args:
+        fields: Names in lower case, and values.
+        headers: The same as texts, but for the length of the body; of a header that comes twice, the last one.
+        asking: Those of them that are part of what is asked, ids included.
+        entrance: What whoever stands at the door has found out from the head alone.
+    """
+
+    __slots__ = ("asking", "entrance", "headers")
+
+    def __init__(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        self.headers: Mapping[str, str] = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in fields if name != LENGTH
+        }
+        self.asking: Mapping[str, str] = {
+            name: value
+            for name, value in self.headers.items()
+            if name.startswith(ASKING_HEADERS) or name == "idempotency-key"
+        }
+        self.entrance: Any = None
+
+
+class Repeated:
+    """A head that was read, and how to know that the next request has the same.
+
+    What a parser finds in a head depends on nothing but its bytes, so those that are the same need not be parsed again.
+    The length of the body alone may differ.
+
+    Args:
+        before, after: The head's bytes before the digits of the length, and behind them.
+        scope: What was found in it, see ASGI.
+        head: The same for those who answer.
+    """
+
+    __slots__ = ("_after", "_at", "_before", "_scope", "head")
+
+    def __init__(self, before: bytes, after: bytes, scope: Mapping[str, Any], head: Head) -> None:
+        self._before, self._after = before, after
+        self._scope = {**scope, TURN: None}
+        self._at = [name for name, _ in scope["headers"]].index(LENGTH)
+        self.head = head
+
+    def split(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Digits of the length, and the body, where `data` is this head and its whole body and nothing else."""
+        if not data.startswith(self._before):
+            return None
+        start = len(self._before)
+        end = data.find(b"\r", start, start + MAX_DIGITS + 1)
+        if end < 0 or not data.startswith(self._after, end):
+            return None
+        digits, body = data[start:end], data[end + len(self._after) :]
+        return (digits, body) if digits.isdigit() and int(digits) == len(body) else None
+
+    def scope(self, digits: bytes) -> dict[str, Any]:
+        """Of one more request, whose body has this length."""
+        scope = self._scope.copy()
+        headers = scope["headers"] = scope["headers"].copy()
+        headers[self._at] = (LENGTH, digits)
+        scope["state"] = {}
+        return scope
+
+
+def repeated(data: bytes, scope: Mapping[str, Any], head: Head) -> Repeated | None:
+    """How to know the head of a request again; None where `data` is anything but one head and its body.
+
+    Args:
+        data: Everything that came; a message began with its first byte.
+        scope: What the parser found in the last message's head.
+        head: The same for those who answer.
+    """
+    end = data.find(_END, 0, MAX_BYTES) + len(_END)
+    found = _LENGTH_LINE.search(data, 0, end)
+    if found is None or len(data) - end != int(found[1]) or (LENGTH, found[1]) not in scope["headers"]:
+        return None
+    return Repeated(data[: found.start(1)], data[found.end(1) : end], scope, head)
