@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Admission
 from tests.fakes.arms import FakeArm
 from tests.fakes.behaviours import speaks
-from tests.fakes.live import live_gateway, until
+from tests.fakes.live import Live, live_gateway, until
+from tests.fakes.node import FakeNode
 from tests.orchestrator.door.raw import Answer, post
 
 BODY = {"model": "auto", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}
@@ -22,7 +25,26 @@ def queued_ms(answer: Answer) -> float:
     return float(told.partition("dur=")[2])
 
 
-async def test_one_runs_one_waits_and_the_rest_is_told_to_come_back(tmp_path: Path) -> None:
+@dataclass
+class Full:
+    """One chat is in and one waits; whoever is in ends once `go` is set."""
+
+    live: Live
+    node: FakeNode
+    go: asyncio.Event
+    first: asyncio.Task[Answer]
+    second: asyncio.Task[Answer]
+
+    @property
+    def inside(self) -> tuple[int, int]:
+        """How many run, how many wait."""
+        admission = self.live.gateway.service.admission
+        return admission.running, admission.queued
+
+
+@contextlib.asynccontextmanager
+async def full(state: Path) -> AsyncIterator[Full]:
+    """A door where nobody else comes in."""
     go = asyncio.Event()
 
     async def behave(turn: Any) -> None:
@@ -30,46 +52,37 @@ async def test_one_runs_one_waits_and_the_rest_is_told_to_come_back(tmp_path: Pa
         await speaks("hello")(turn)
 
     async with (
-        live_gateway(tmp_path, admission=ONE_AT_A_TIME) as live,
+        live_gateway(state, admission=ONE_AT_A_TIME) as live,
         live.node(arms=[FakeArm("small", task="chat")], behaviour=behave) as node,
     ):
-        admission = live.gateway.service.admission
         first = asyncio.ensure_future(post(live, "/v1/chat/completions", BODY))
         await node.received(1)
         second = asyncio.ensure_future(post(live, "/v1/chat/completions", BODY))
-        await until(lambda: admission.queued == 1)
-        refused = await post(live, "/v1/chat/completions", BODY)
+        door = Full(live, node, go, first, second)
+        await until(lambda: door.inside == (1, 1))
+        yield door
+
+
+async def test_one_runs_one_waits_and_the_rest_is_told_to_come_back(tmp_path: Path) -> None:
+    async with full(tmp_path) as door:
+        refused = await post(door.live, "/v1/chat/completions", BODY)
         assert (refused.status, refused.json["error"]["code"]) == (503, "overloaded")
-        assert (admission.running, admission.queued) == (1, 1)
+        assert door.inside == (1, 1)
         await asyncio.sleep(0.05)
-        go.set()
-        answers = await asyncio.gather(first, second)
+        door.go.set()
+        answers = await asyncio.gather(door.first, door.second)
         assert [answer.status for answer in answers] == [200, 200]
         assert queued_ms(answers[0]) < 50.0 <= queued_ms(answers[1])
-        assert (admission.running, admission.queued) == (0, 0)
+        assert door.inside == (0, 0)
 
 
 async def test_who_leaves_gives_the_place_to_the_next(tmp_path: Path) -> None:
-    stay = asyncio.Event()
-
-    async def behave(turn: Any) -> None:
-        await stay.wait()
-        await speaks("hello")(turn)
-
-    async with (
-        live_gateway(tmp_path, admission=ONE_AT_A_TIME) as live,
-        live.node(arms=[FakeArm("small", task="chat")], behaviour=behave) as node,
-    ):
-        admission = live.gateway.service.admission
-        first = asyncio.ensure_future(post(live, "/v1/chat/completions", BODY))
-        await node.received(1)
-        second = asyncio.ensure_future(post(live, "/v1/chat/completions", BODY))
-        await until(lambda: admission.queued == 1)
-        first.cancel()
+    async with full(tmp_path) as door:
+        door.first.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await first
-        await node.received(2)
-        assert (admission.running, admission.queued) == (1, 0)
-        stay.set()
-        assert (await second).status == 200
-        await until(lambda: admission.running == 0)
+            await door.first
+        await door.node.received(2)
+        assert door.inside == (1, 0)
+        door.go.set()
+        assert (await door.second).status == 200
+        await until(lambda: door.inside == (0, 0))
