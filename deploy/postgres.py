@@ -81,12 +81,12 @@ def server() -> Iterator[str]:
 
 
 def _run(*command: object, cwd: str) -> None:
+    owner = _owner()
+    # Not `user=`: for that Python forks, and gRPC's threads of this process may end what is forked before it begins.
+    become = () if owner is None else ("setpriv", "--reuid", owner, "--regid", owner, "--clear-groups")
     done = subprocess.run(
-        [str(part) for part in command],
+        [*become, *(str(part) for part in command)],
         cwd=cwd,
-        user=_owner(),
-        group=_owner(),
-        extra_groups=[] if _owner() else None,
         env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
