@@ -1,6 +1,6 @@
 """Frozen values that the gateway's rooms exchange. Nothing here knows protobuf, sockets or clocks.
 
-What every request has one of is not frozen, which takes several times as long to make; nobody changes it either.
+What every request has one of, the type checker alone keeps from changes (`optimizer.frozen`).
 
 Units are in the names. An *arm* is one variant of an expert on one node; its name is ``expert:variant@node``.
 """

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.frozen import frozen
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -27,9 +29,9 @@ class Binding(StrEnum):
     AVAILABILITY = "availability"
 
 
-@dataclass(slots=True)
+@frozen
 class Offer:
-    """What every route promises for one query. All arrays have one entry per route; nobody changes them later.
+    """What every route promises for one query. All arrays have one entry per route; nobody writes to them later.
 
     Args:
         quality_r: Predicted probability of a right answer.

@@ -7,10 +7,11 @@ import itertools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from edgewise.v1 import fleet_pb2
+from optimizer.frozen import frozen
 from orchestrator.execution.window import Window
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.load import Ahead
@@ -45,9 +46,9 @@ class AttemptFailed(Exception):
         self.final = final
 
 
-@dataclass(slots=True)
+@frozen
 class Ask:
-    """What is asked of an arm; nobody changes it.
+    """What is asked of an arm.
 
     Args:
         index: The arm on the board.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgewise.v1 import fleet_pb2
+from optimizer.frozen import frozen
 from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Progress
 from orchestrator.personal.types import PersonalNote
@@ -18,9 +19,9 @@ SAID = ("embed", "tools_json", "tool_choice_json", "response_format_json")
 NUMBERS = ("temperature", "top_p", "seed", "top_logprobs")
 
 
-@dataclass(slots=True)
+@frozen
 class TextEnd:
-    """The end of a generation, which nobody changes; tokens are those of the expert whose text it is."""
+    """The end of a generation; tokens are those of the expert whose text it is."""
 
     text: str
     finish_reason: str

@@ -85,7 +85,7 @@ class Pricer:
         self._terms: dict[int, _Terms] = {}
 
     def figures(self, query: TextQuery) -> TextFigures:
-        """What a text will cost on the arms of its task. Cost: 3 µs an arm."""
+        """What a text will cost on the arms of its task."""
         board = self._board
         figures, asked = TextFigures(board.states, loaded=board.loaded), _Asked(query)
         for state in self._of_task(query.task.name):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.deciding.choose import Choice, Limits, Offer, Price, choose
+from optimizer.frozen import frozen
 from optimizer.routes.route import Fusion
 from orchestrator.routing.binding import BoundRoute
 from orchestrator.routing.pace import Pace, choose_paced, dearer
@@ -44,9 +44,9 @@ class Wish(NamedTuple):
     admitted: bool = False
 
 
-@dataclass(slots=True)
+@frozen
 class Decision:
-    """The route that was chosen and what it was chosen on; nobody changes it later.
+    """The route that was chosen and what it was chosen on.
 
     Args:
         route: The bound route; None where nothing fits and the client wants an error.
