@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator.durable import save_json
 from orchestrator.errors import RequestError
 from orchestrator.longrun import NO_LONG_RUN, LongRun, Share
 from orchestrator.types import BudgetRequest, Limits, OnInfeasible
@@ -197,21 +197,6 @@ def _document(setting: Setting) -> dict[str, Any]:
         "average_energy_j": long_run.average_energy_j,
         "average_power_w": long_run.average_power_w,
     }
-
-
-def save_json(file: Path, document: object) -> None:
-    """Write a file atomically: whoever reads it finds the old or the new one, also after a power cut.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".tmp")
-    with draft.open("w") as stream:
-        json.dump(document, stream, indent=2, allow_nan=False)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(file)
 
 
 # Files written before there were long-run budgets do not have these.

@@ -16,7 +16,8 @@ import numpy as np
 import structlog
 
 from optimizer.online.pacing import Allowance, Charge, Pacer, PacerState
-from orchestrator.budgets import Budgets, save_json
+from orchestrator.budgets import Budgets
+from orchestrator.durable import save_json
 from orchestrator.longrun import NO_LONG_RUN, LongRun, PacingRecord
 from orchestrator.routing.pace import Pace
 from orchestrator.routing.route import Decision

@@ -19,7 +19,7 @@ import structlog
 from numpy.typing import NDArray
 
 from optimizer.online.guard import Draw, Guard, GuardTerms, InForce, reach_of_draws, worth
-from orchestrator.budgets import save_json
+from orchestrator.durable import save_json
 from orchestrator.longrun import GuardRecord
 from orchestrator.routing.route import Decision
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from orchestrator.artifacts.types import Manifest, ModelFile, ModelRecord
+from orchestrator.durable import save_json
 from orchestrator.errors import EdgewiseError
 
 VERSION = 1
@@ -54,12 +54,7 @@ class Register:
     def _write(self) -> None:
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         tree = {"version": VERSION, "models": [asdict(record) for record in self.models.values()]}
-        draft = self._file.with_suffix(".tmp")
-        with draft.open("w") as stream:
-            json.dump(tree, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(self._file)
+        save_json(self._file, tree, indent=1)
 
 
 def _record(entry: dict[str, Any]) -> ModelRecord:

@@ -31,8 +31,10 @@ def door_routes(
     models = Models(service, started_unix_s=int(time.time()))
     tensors = Tensors(service, max_deadline_s=max_deadline_s)
 
+    instead = service.fleet.latecomers.instead
+
     def route(path: str, method: str, handle: Handler, problem: Problem) -> Route:
-        return Route(path, Endpoint(method, handle, problem, limit_bytes=limit_bytes))
+        return Route(path, Endpoint(method, handle, lambda error: problem(instead(error)), limit_bytes=limit_bytes))
 
     return [
         route("/v1/chat/completions", "POST", texts.chat, openai_problem),

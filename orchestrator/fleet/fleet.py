@@ -17,6 +17,7 @@ from orchestrator.errors import RequestError
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.dormitory import Dormitory
 from orchestrator.fleet.evidence import EvidenceStore
+from orchestrator.fleet.latecomers import Latecomers
 from orchestrator.fleet.session import NodeSession
 from orchestrator.types import Arm, Array, NodeHello, Residency, Task
 
@@ -66,12 +67,21 @@ class Fleet:
         lease_s: A node that was not heard for so long is taken as gone.
         suspect_after_s: See `suspect_silent`.
         clock: Monotonic seconds.
+        latecomers: Nodes that may be on their way; None expects nobody.
     """
 
-    def __init__(self, board: ArmBoard, *, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        board: ArmBoard,
+        *,
+        lease_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        latecomers: Latecomers | None = None,
+    ) -> None:
         self.board = board
         self.evidence = EvidenceStore()
         self.dormitory = Dormitory(clock)
+        self.latecomers = latecomers or Latecomers(clock=clock)
         self.sessions: dict[str, NodeSession] = {}
         self.tasks: dict[str, Task] = {}
         self.known: dict[str, NodeHello] = {}
@@ -114,6 +124,7 @@ class Fleet:
         self.known[hello.node] = hello
         self._suspects.discard(hello.node)
         self.dormitory.joined(hello.node)
+        self.latecomers.came(hello.node)
         self.board.announce(hello.node, hello.arms, hello.concurrency, queue_limit=hello.queue_limit)
         self._changed(Change.ARMS)
         return session

@@ -44,6 +44,7 @@ from orchestrator.errors import EdgewiseError, ExitCode
 from orchestrator.execution.attempt import Attempts
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.fleet import Change, Fleet
+from orchestrator.fleet.latecomers import Latecomers
 from orchestrator.gateway.account_servicers import AccountsServicer
 from orchestrator.gateway.channel import server_options
 from orchestrator.gateway.garbage import collect_in_slices
@@ -133,7 +134,8 @@ def build(
         latency_quantile=promise.latency_quantile,
         margins=promise.margins,
     )
-    fleet = Fleet(board, lease_s=config.nodes.lease_s)
+    latecomers = Latecomers(config.state_dir / "nodes.json")
+    fleet = Fleet(board, lease_s=config.nodes.lease_s, latecomers=latecomers)
     metrics = Metrics()
     default, by_task, text = configured_budgets(config)
     budgets = Budgets(
@@ -230,7 +232,8 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     doorman = Doorman(gateway.keys)
     server = grpc.aio.server(options=server_options(config.admission.max_message_bytes))
     deadline_s = config.admission.max_deadline_s
-    guarded: Any = GuardedServer(server, max_deadline_s=deadline_s, admit=doorman.admit_call)
+    instead = service.fleet.latecomers.instead
+    guarded: Any = GuardedServer(server, max_deadline_s=deadline_s, admit=doorman.admit_call, instead=instead)
     gateway_pb2_grpc.add_GatewayServicer_to_server(GatewayServicer(service), guarded)
     admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(service, gateway.joiner, gateway.reloader), guarded)
     books = AccountsServicer(service.till, gateway.keys)
@@ -239,8 +242,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     # With TLS nodes have a port of their own.
     identity = gateway.identity
     fleet_pb2_grpc.add_FleetServicer_to_server(FleetServicer(gateway.joiner, Closed() if identity else None), guarded)
-    issuing = IdentityServicer(identity, join_url(config))
-    identity_pb2_grpc.add_IdentityServicer_to_server(issuing, guarded)
+    identity_pb2_grpc.add_IdentityServicer_to_server(IdentityServicer(identity, join_url(config)), guarded)
     checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
     health_pb2_grpc.add_HealthServicer_to_server(checks, guarded)
     if is_loopback(config.listen):
@@ -253,6 +255,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
     servers = [server, *([nodes_server(config, identity, gateway.joiner)] if identity else [])]
     http = _http_server(gateway, _http_listener(config.http_listen), doorman)
     await open_books(config, service.till, gateway.keys, metrics=service.metrics)
+    service.fleet.latecomers.expect()
     for each in servers:
         await each.start()
     tasks = [asyncio.create_task(gateway.planner.run()), asyncio.create_task(gateway.joiner.sweep())]
@@ -271,6 +274,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         yield f"{config.listen.rpartition(':')[0]}:{port}"
     finally:
         service.admission.closed = True
+        service.fleet.latecomers.close()
         await checks.enter_graceful_shutdown()
         await _drain(service)
         await asyncio.gather(*(each.stop(grace=1.0) for each in servers))

@@ -30,6 +30,7 @@ UNBOUNDED_PREFIXES = ("/edgewise.v1.Fleet/", "/grpc.health.v1.", "/grpc.reflecti
 
 Handler = Any
 Admit = Callable[[str, Any], None]
+Instead = Callable[[EdgewiseError], EdgewiseError]
 
 
 class Malformed:
@@ -89,11 +90,20 @@ class GuardedServer:
         server: The real one.
         max_deadline_s: Longest deadline that a call may have.
         admit: Lets a call of a method in by its metadata, or raises; asked before anything else.
+        instead: What to tell in place of an error.
     """
 
-    def __init__(self, server: grpc.aio.Server, *, max_deadline_s: float, admit: Admit) -> None:
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        *,
+        max_deadline_s: float,
+        admit: Admit,
+        instead: Instead = lambda error: error,
+    ) -> None:
         self._server = server
         self._admit = admit
+        self._instead = instead
         self._max_deadline_s = max_deadline_s
         self.methods: list[str] = []
 
@@ -132,7 +142,7 @@ class GuardedServer:
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # the rim
-                await _abort(context, error)
+                await self._abort(context, error)
 
         return call
 
@@ -146,7 +156,7 @@ class GuardedServer:
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # the rim
-                await _abort(context, error)
+                await self._abort(context, error)
 
         return call
 
@@ -158,7 +168,7 @@ class GuardedServer:
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # the rim
-                await _abort(context, error)
+                await self._abort(context, error)
 
         return call
 
@@ -171,7 +181,7 @@ class GuardedServer:
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # the rim
-                await _abort(context, error)
+                await self._abort(context, error)
 
         return call
 
@@ -189,6 +199,15 @@ class GuardedServer:
                 metadata={"maxDeadlineS": f"{limit_s:g}"},
             )
 
+    async def _abort(self, context: Any, error: Exception) -> None:
+        if isinstance(error, (grpc.aio.AbortError, grpc.aio.BaseError)):
+            raise error
+        request_id = uuid.uuid4().hex
+        if not isinstance(error, EdgewiseError):
+            log.error("internal_error", request_id=request_id, exc_info=error)
+            error = InternalError(request_id)
+        await context.abort_with_status(rich_status(self._instead(error), request_id))
+
 
 def _malformed() -> RequestError:
     return RequestError("MALFORMED_MESSAGE", "Request is not a valid message.")
@@ -199,13 +218,3 @@ async def _well_formed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         if isinstance(request, Malformed):
             raise _malformed()
         yield request
-
-
-async def _abort(context: Any, error: Exception) -> None:
-    if isinstance(error, (grpc.aio.AbortError, grpc.aio.BaseError)):
-        raise error
-    request_id = uuid.uuid4().hex
-    if not isinstance(error, EdgewiseError):
-        log.error("internal_error", request_id=request_id, exc_info=error)
-        error = InternalError(request_id)
-    await context.abort_with_status(rich_status(error, request_id))

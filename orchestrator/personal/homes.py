@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
 
+from orchestrator.durable import save_json
 from orchestrator.personal.types import Owner
 
 log = structlog.get_logger("personal")
@@ -59,13 +59,7 @@ class Homes:
         if self._file is None:
             return
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            fresh = self._file.with_name(f"{self._file.name}.new")
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-                json.dump(self._by_owner, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            fresh.replace(self._file)
+            save_json(self._file, self._by_owner, private=True, indent=None)
         except OSError as error:
             log.error("personal.homes_not_kept", why=str(error))
 

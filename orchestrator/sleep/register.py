@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from orchestrator.durable import save_json
 from orchestrator.errors import RequestError
 from orchestrator.fleet.dormitory import Dormitory
 from orchestrator.fleet.wire import read_hello
@@ -69,17 +69,7 @@ class SleepRegister:
             for node, sleeper in dormitory.sleepers.items()
         }
         try:
-            self._write(self._file, json.dumps(held))
+            save_json(self._file, held, private=True, indent=None)
             self._kept = names
         except OSError as error:
             log.error("sleep.register_not_kept", file=str(self._file), why=str(error))
-
-    @staticmethod
-    def _write(file: Path, text: str) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_name(f"{file.name}.new")
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.replace(file)

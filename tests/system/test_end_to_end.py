@@ -280,7 +280,8 @@ def test_a_drained_node_hands_its_traffic_over_without_a_failure(fleet: Fleet, c
 
 
 def test_a_node_that_gets_sigterm_finishes_its_work_first(fleet: Fleet, digits: Any) -> None:
-    fleet.start_agent(NODES[0])
+    if "orin" not in fleet.agents:  # The test before had it leave.
+        fleet.start_agent(NODES[0])
     fleet.wait_ready()
     caller = Caller(fleet, digits, expert="digits-lenet5")
     caller.start()
@@ -305,7 +306,16 @@ def test_a_gateway_that_gets_sigterm_answers_what_it_has_taken(fleet: Fleet, cal
     told = {line["request_id"]: line["outcome"] for line in gateway.events("request")}
     taken = {name for name, outcome in told.items() if name.startswith(caller.name.lower()) and outcome != "DRAINING"}
     assert taken == caller.answered
+    for agent in fleet.agents.values():
+        agent.signal_group(signal.SIGSTOP)
     fleet.start_gateway()
+    fleet.wait_until(lambda: fleet.status() is not None, "listening")
+    with fleet.client() as client, pytest.raises(EdgewiseError) as caught:
+        # Nobody is back yet: to the new gateway this is a task as good as any other that it does not know.
+        client.infer(digits[0][:1], budget=PATIENT)
+    assert (caught.value.reason, caught.value.surface.retryable) == ("NO_NODE", True)
+    for agent in fleet.agents.values():
+        agent.signal_group(signal.SIGCONT)
     fleet.wait_ready()
     with fleet.client() as client:
         assert client.infer(digits[0][:1], budget=PATIENT).label == digits[1][0]
