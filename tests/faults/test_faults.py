@@ -31,10 +31,10 @@ def fleet_without_retries(fleet: Fleet) -> Fleet:
     return fleet
 
 
-@pytest.mark.parametrize(("name", "repeats"), [("kill_node", 3), ("stop_node", 3), ("kill_engine", 1)])
-async def test_requests_survive(fleet: Fleet, name: str, repeats: int) -> None:
+@pytest.mark.parametrize("name", ["kill_node", "stop_node", "kill_engine"])
+async def test_requests_survive(fleet: Fleet, name: str) -> None:
     await warm_up(fleet)
-    outcome = await repeated(fleet, name, FAULTS[name], repeats=repeats)
+    outcome = await repeated(fleet, name, FAULTS[name], repeats=1)
     assert missed(name, outcome) == [], describe(outcome)
 
 
