@@ -14,7 +14,7 @@ from orchestrator.door.cache import AnswerCache, answer_key, is_fixed
 from orchestrator.door.choices import queries, side_by_side
 from orchestrator.door.chunks import DONE, Chunks, stream_headers
 from orchestrator.door.exchange import Exchange, Work, dump
-from orchestrator.door.head import ID_HEADERS
+from orchestrator.door.head import ID_HEADERS, header_lines
 from orchestrator.door.strict import not_finite, parse
 from orchestrator.gateway.accounts import Payer, TextReply
 from orchestrator.gateway.explaining import explain
@@ -131,9 +131,10 @@ class Completions:
         return (lambda reply: dump(self._document(asked, reply))) if payer.claim else None
 
     def _document(self, asked: Asked, reply: TextReply) -> dict[str, Any]:
-        calls = json.loads(reply.end.tool_calls_json) if reply.end.tool_calls_json else None
-        extra = self._extra(asked, reply)
-        return telling.whole(reply, chat=asked.chat, created_unix_s=int(time.time()), tool_calls=calls, extra=extra)
+        document = telling.whole(reply, chat=asked.chat, created_unix_s=int(time.time()))
+        if asked.explain:
+            document |= self._extra(asked, reply)
+        return document
 
     def _extra(self, asked: Asked, reply: TextReply) -> dict[str, Any]:
         if not asked.explain:
@@ -148,10 +149,6 @@ class Completions:
                 "candidates": telling.candidates_block(explanation),
             }
         }
-
-    def _headers(self, reply: TextReply) -> dict[str, str]:
-        costs = telling.cost_headers(reply.energy, reply.routing, reply.timings, profile=reply.profile)
-        return {"x-edgewise-request-id": reply.request_id, "x-request-id": reply.request_id, **costs}
 
     def _pieces(self, asked: Asked, payer: Payer) -> AsyncGenerator[tuple[int, Delta | TextReply]]:
         """Pieces of all answers, each with the number of its query."""
@@ -175,7 +172,8 @@ class Completions:
             ]
         if key is not None:
             self._keep(key, asked, whole)
-        await exchange.reply_json(200, document, self._headers(whole))
+        costs = telling.cost_lines(whole.energy, whole.routing, whole.timings, profile=whole.profile)
+        await exchange.reply_json(200, document, telling.id_lines(whole.request_id) + costs)
 
     async def _replies(self, asked: Asked, payer: Payer) -> list[TextReply]:
         """Of a request that is asked several times."""
@@ -237,7 +235,8 @@ async def _replay(exchange: Exchange, document: dict[str, Any], asked: Asked, to
     """What was answered before, whole or as the stream that is asked for now."""
     request_id = asked.query.request_id
     if not asked.stream:
-        await exchange.reply_json(200, document, {"x-edgewise-request-id": request_id, **told_by})
+        lines = header_lines({"x-edgewise-request-id": request_id, **told_by})
+        await exchange.reply_json(200, document, lines)
         return
     await exchange.start(200, {**stream_headers(request_id), **told_by})
     choice = document["choices"][0]

@@ -20,6 +20,16 @@ _LENGTH_LINE = re.compile(rb"\r\ncontent-length: ([0-9]{1,7})\r\n", re.IGNORECAS
 _END = b"\r\n\r\n"
 
 
+def header_lines(headers: Mapping[str, str]) -> str:
+    """Headers as they are written, each with the end of its line; what would end one early is a space."""
+    return "".join([f"{name}: {one_line(value)}\r\n" for name, value in headers.items()])
+
+
+def one_line(value: str) -> str:
+    """A header's value without what would end its line early."""
+    return value.replace("\r", " ").replace("\n", " ")
+
+
 class Head:
     """What a head says. One object serves every request that has the same head.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -176,14 +175,10 @@ class Turn:
         if self.finished:
             self._wake()
 
-    async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """A whole reply at once; the length of its body is told here."""
-        values = "".join(headers.values())
-        if "\r" in values or "\n" in values:
-            headers = {name: value.replace("\r", " ").replace("\n", " ") for name, value in headers.items()}
-        told = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        lines = f"{told}content-length: {len(body)}\r\n".encode("latin-1", "replace")
-        self._reply = self._make_head(status, lines, sized=True)
+    async def answer(self, status: int, lines: str, body: bytes) -> None:
+        """A whole reply at once; `lines` as of `header_lines`, but for the length of the body, which is told here."""
+        encoded = f"{lines}content-length: {len(body)}\r\n".encode("latin-1", "replace")
+        self._reply = self._make_head(status, encoded, sized=True)
         self._write(body, more=False)
         if self._connection.full:
             await self._connection.drained()
