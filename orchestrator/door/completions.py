@@ -63,7 +63,7 @@ class Completions:
         if key is not None and (kept := self._kept(exchange, key, asked)) is not None:
             await _replay(exchange, kept, asked, CACHED)
             return None
-        payer = await self._claim(exchange, body, asked) if _has_id(exchange) else Payer(caller.get().spender)
+        payer = await self._claim(exchange, body, asked) if exchange.head.has_id else Payer(caller.get().spender)
         if isinstance(payer, bytes):
             await _replay(exchange, json.loads(payer), asked, REPLAYED)
             return None
@@ -77,7 +77,7 @@ class Completions:
             return None
         if "no-store" in exchange.headers.get("cache-control", ""):
             return None
-        if _has_id(exchange):
+        if exchange.head.has_id:
             return None
         arms = (state.arm for state in self._service.fleet.board.arms(asked.query.task.name))
         return answer_key(caller.get().spender.tenant, exchange.scope["path"], _said(exchange, body), arms)
@@ -215,12 +215,6 @@ class Completions:
                         await exchange.write(chunks.piece(piece, copy), more=True)
         replies = [ended[number] for number in sorted(ended)]
         await exchange.write(chunks.end(replies * copies, self._extra(asked, replies[0])))
-
-
-def _has_id(exchange: Exchange) -> bool:
-    """Whether the client chose an id."""
-    asking = exchange.head.asking
-    return bool(asking) and any(asking.get(name) for name in ID_HEADERS)
 
 
 def _said(exchange: Exchange, body: dict[str, Any]) -> bytes:

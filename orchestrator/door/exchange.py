@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
-from orchestrator.door.head import LENGTH, TURN, Head, header_lines
+from orchestrator.door.head import JSON, LENGTH, TURN, Head, header_lines
 from orchestrator.errors import EdgewiseError, InternalError, RequestError
 from orchestrator.execution.window import Window
 
@@ -22,7 +22,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # A body must have come within this time.
 BODY_S = 3.0
-JSON = "application/json"
 EVENTS = "text/event-stream; charset=utf-8"
 
 log = structlog.get_logger("http")
@@ -131,9 +130,7 @@ class Exchange:
         Raises:
             RequestError: MEDIA_TYPE_NOT_ALLOWED.
         """
-        kind = self.headers.get("content-type", "")
-        plain = kind == JSON or kind.partition(";")[0].strip().lower() == JSON
-        if not plain or self.headers.get("content-encoding", "identity") != "identity":
+        if not self.head.says_json:
             raise RequestError("MEDIA_TYPE_NOT_ALLOWED", "The body must be application/json, not compressed.")
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:

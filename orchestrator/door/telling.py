@@ -20,16 +20,7 @@ from orchestrator.types import AttemptRecord, Energy, Provenance, RoutingRecord,
 
 J_PER_KWH = 3.6e6
 UNMEASURED = Provenance.UNMEASURED
-COST_LINES = (
-    "x-edgewise-experts: %s\r\n"
-    "x-edgewise-fusion: %s\r\n"
-    "x-edgewise-policy: %s\r\n"
-    "x-edgewise-certificate: %s;gap=%.6g\r\n"
-    "x-energy-joules: %s\r\n"
-    "x-energy-method: %s:%s\r\n"
-    "server-timing: gate;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f, fuse;dur=%.3f, total;dur=%.3f\r\n"
-)
-ENDS = COST_LINES.count("\r") + COST_LINES.count("\n")
+SERVER_TIMING = "gate;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f, fuse;dur=%.3f, total;dur=%.3f"
 
 # Of an answer that was given before.
 NO_ENERGY: Mapping[str, Any] = {
@@ -132,27 +123,22 @@ def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
 
 def cost_lines(energy: Energy, routing: RoutingRecord, timings: Timings, *, profile: str) -> str:
     """Headers of a reply that is complete, as of `header_lines`."""
-    attempts, certificate = routing.attempts, routing.certificate
-    told = (
-        _expert_at(attempts[0].arm) if len(attempts) == 1 else ",".join([_expert_at(one.arm) for one in attempts]),
-        routing.fusion._value_,
-        profile,
-        certificate.status,
-        certificate.gap,
-        "unmeasured" if energy.provenance is UNMEASURED else f"{energy.energy_j:.9g}",
-        energy.provenance._value_,
-        energy.method,
-        timings.route_ms,
-        timings.wait_ms,
-        timings.infer_ms,
-        timings.fuse_ms,
-        timings.total_ms,
+    attempts, certificate, method = routing.attempts, routing.certificate, energy.method
+    if not method.isprintable():
+        # It is what a node says.
+        method = one_line(method)
+    experts = _expert_at(attempts[0].arm) if len(attempts) == 1 else ",".join([_expert_at(one.arm) for one in attempts])
+    joules = "unmeasured" if energy.provenance is UNMEASURED else f"{energy.energy_j:.9g}"
+    spent = (timings.route_ms, timings.wait_ms, timings.infer_ms, timings.fuse_ms, timings.total_ms)
+    return (
+        f"x-edgewise-experts: {experts}\r\n"
+        f"x-edgewise-fusion: {routing.fusion._value_}\r\n"
+        f"x-edgewise-policy: {profile}\r\n"
+        f"x-edgewise-certificate: {certificate.status};gap={certificate.gap:.6g}\r\n"
+        f"x-energy-joules: {joules}\r\n"
+        f"x-energy-method: {energy.provenance._value_}:{method}\r\n"
+        f"server-timing: {SERVER_TIMING % spent}\r\n"
     )
-    lines = COST_LINES % told
-    if lines.count("\r") + lines.count("\n") > ENDS:
-        # A method is what a node says.
-        lines = COST_LINES % tuple([one_line(one) if isinstance(one, str) else one for one in told])
-    return lines
 
 
 def usage_block(reply: TextReply) -> dict[str, Any]:

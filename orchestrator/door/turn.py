@@ -178,11 +178,14 @@ class Turn:
     async def answer(self, status: int, lines: str, body: bytes) -> None:
         """A whole reply at once; `lines` as of `header_lines`, but for the length of the body, which is told here."""
         encoded = f"{lines}content-length: {len(body)}\r\n".encode("latin-1", "replace")
-        self._reply = self._make_head(status, encoded, sized=True)
-        self._write(body, more=False)
+        head = self._make_head(status, encoded, sized=True)
+        self.started = self.finished = True
+        if not self._gone:
+            self._connection.write(head if self.scope["method"] == "HEAD" else head + body)
         if self._connection.full:
             await self._connection.drained()
-        self._wake()
+        if self._waiting is not None:
+            self._wake()
 
     def _write(self, body: bytes, *, more: bool) -> None:
         data, self._reply = self._reply + (b"" if self.scope["method"] == "HEAD" else body), b""
