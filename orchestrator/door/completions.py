@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import lru_cache, partial
 from typing import Any
 
 from orchestrator.door import telling
@@ -40,8 +41,10 @@ class Completions:
 
     def __init__(self, service: Service, *, max_deadline_s: float, cache: AnswerCache | None = None) -> None:
         self._service = service
-        self._max_deadline_s = max_deadline_s
         self._cache = cache
+        # What requests are read against whose headers ask for nothing, by tenant.
+        usual = partial(Setting, {}, service.fleet.tasks, self._task_of, max_deadline_s)
+        self._usual: Callable[[str], Setting] = lru_cache(maxsize=1024)(usual)
 
     def chat(self, exchange: Exchange) -> Awaitable[Work | None]:
         """`POST /v1/chat/completions`, once this is awaited; see `orchestrator.door.exchange.Handler`."""
@@ -98,9 +101,8 @@ class Completions:
 
     def setting(self, exchange: Exchange) -> Setting:
         """What a request is read against."""
-        fleet = self._service.fleet
-        tenant = caller.get().spender.tenant
-        return Setting(exchange.head.asking, fleet.tasks, self._task_of, self._max_deadline_s, tenant)
+        usual, asking = self._usual(caller.get().spender.tenant), exchange.head.asking
+        return usual._replace(headers=asking) if asking else usual
 
     def _task_of(self, expert: str) -> str | None:
         tasks = self._service.fleet.tasks
