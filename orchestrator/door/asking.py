@@ -36,32 +36,17 @@ NOT_CARRIED = (
     *("echo", "suffix"),
 )
 REFUSED = frozenset({"best_of", *NOT_CARRIED})
-# Fields that say how text is to be generated; most requests have few of them or none.
-PARAMETERS = frozenset(
-    {
-        "max_completion_tokens",
-        "max_tokens",
-        "temperature",
-        "top_p",
-        "seed",
-        "stop",
-        "tools",
-        "tool_choice",
-        "response_format",
-        "logprobs",
-        "top_logprobs",
-    }
-)
+# Fields that ask for more than a text, and all that say how it is to be generated; most requests have none of them.
+BEYOND_TEXT = frozenset({"tools", "tool_choice", "response_format", "logprobs", "top_logprobs"})
+PARAMETERS = BEYOND_TEXT | {"max_completion_tokens", "max_tokens", "temperature", "top_p", "seed", "stop"}
 # Fields of our own and others that few requests have.
-SELDOM = frozenset(
-    ("allowed_nodes", "budget", "explain", "fusion", "n", "plugins", "required_tags", "stream_options", "user")
+SELDOM = REFUSED.union(
+    ("allowed_nodes", "budget", "explain", "fusion", "n", "plugins", "required_tags", "stream_options", "task", "user")
 )
 AS_USUAL = GenerationParameters(max_tokens=requests.DEFAULT_MAX_TOKENS)
 NAME_HEADERS = {"allowed_nodes": "x-edgewise-allowed-nodes", "required_tags": "x-edgewise-required-tags"}
 NO_NAMES: frozenset[str] = frozenset()
 NO_NEEDS: frozenset[str] = frozenset()
-# See `_fusion`.
-AS_PLANNED = (FusionChoice.AUTO, 0, False, 1)
 
 
 class Asked(NamedTuple):
@@ -153,22 +138,41 @@ def embeddings_request(body: Mapping[str, Any], setting: Setting) -> TextQuery:
 
 
 def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, chat: bool) -> Asked:
-    said, headers = fields.value, setting.headers
+    if setting.headers or not SELDOM.isdisjoint(fields.value):
+        return _asked_fully(fields, messages, setting, chat=chat)
     # Most requests say nothing but who is to answer, what was said, and how long and how freely to answer.
-    plain = not headers and SELDOM.isdisjoint(said)
+    expert, allowance = from_model(fields.text("model", most_chars=256) or AUTO)
+    parameters = AS_USUAL if PARAMETERS.isdisjoint(fields.value) else _parameters(fields, chat=chat)
+    stream = fields.flag("stream")
+    query = TextQuery(
+        requests.fresh_id(),
+        _task(None, expert, setting),
+        expert,
+        messages,
+        parameters,
+        allowance.budget,
+        _deadline_s(allowance, setting),
+        needs=_needs(messages, parameters),
+        whole=not stream,
+        prefix_scope=scope_of(setting.tenant, ""),
+    )
+    return Asked(query, chat, stream, False, False)
+
+
+def _asked_fully(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, chat: bool) -> Asked:
+    """The same of any request."""
+    said, headers = fields.value, setting.headers
     if not REFUSED.isdisjoint(said):
         _refuse_not_carried(fields)
     expert, allowance = from_model(fields.text("model", most_chars=256) or AUTO)
-    if not plain:
-        allowance = from_body(fields.inner("budget")).over(from_headers(headers)).over(allowance)
+    allowance = from_body(fields.inner("budget")).over(from_headers(headers)).over(allowance)
     parameters = AS_USUAL if PARAMETERS.isdisjoint(said) else _parameters(fields, chat=chat)
-    fusion, max_experts, continue_on_loss, samples = AS_PLANNED if plain else _fusion(fields)
-    user = "" if plain else fields.text("user") or ""
-    needs = _needs(messages, parameters)
-    stream, n = fields.flag("stream"), 1 if plain else _n(fields, setting)
+    fusion, max_experts, continue_on_loss, samples = _fusion(fields)
+    user = fields.text("user") or ""
+    stream, n = fields.flag("stream"), _n(fields, setting)
     query = TextQuery(
-        request_id=requests.request_id(_request_id(headers)) if headers else requests.fresh_id(),
-        task=_task(fields, expert, setting),
+        request_id=requests.request_id(_request_id(headers)),
+        task=_task(fields.text("task", most_chars=64), expert, setting),
         expert=expert,
         messages=messages,
         parameters=parameters,
@@ -177,22 +181,19 @@ def _asked(fields: Fields, messages: tuple[Message, ...], setting: Setting, *, c
         fusion=fusion,
         max_experts=max_experts,
         continue_on_loss=continue_on_loss,
-        needs=needs,
-        allowed_nodes=NO_NAMES if plain else _names(fields, setting, "allowed_nodes", requests.MAX_NODES),
-        required_tags=NO_NAMES if plain else _names(fields, setting, "required_tags", requests.MAX_TAGS),
+        needs=_needs(messages, parameters),
+        allowed_nodes=_names(fields, setting, "allowed_nodes", requests.MAX_NODES),
+        required_tags=_names(fields, setting, "required_tags", requests.MAX_TAGS),
         max_ttft_ms=allowance.max_ttft_ms,
         max_tpot_ms=allowance.max_tpot_ms,
         whole=not stream,
         user=user,
         prefix_scope=scope_of(setting.tenant, user),
     )
-    if plain:
-        return Asked(query, chat, stream, False, False)
     if samples > 1:
         query = sampled(query, samples, once=n == 1 and not _request_id(headers))
     options = fields.inner("stream_options")
-    include_usage = options is not None and options.flag("include_usage")
-    return Asked(query, chat, stream, include_usage, fields.flag("explain"), n)
+    return Asked(query, chat, stream, bool(options and options.flag("include_usage")), fields.flag("explain"), n)
 
 
 def _needs(messages: tuple[Message, ...], parameters: GenerationParameters) -> frozenset[str]:
@@ -223,8 +224,7 @@ def _request_id(headers: Mapping[str, str]) -> str:
     return headers.get("x-edgewise-request-id") or headers.get("idempotency-key") or ""
 
 
-def _task(fields: Fields, expert: str | None, setting: Setting) -> Task:
-    wanted = fields.text("task", most_chars=64)
+def _task(wanted: str | None, expert: str | None, setting: Setting) -> Task:
     if wanted is None and expert is None and (usual := setting.tasks.get(DEFAULT_TASK)) is not None and usual.text:
         return usual
     if wanted is None and expert is not None and (found := setting.task_of(expert)) is not None:
@@ -280,12 +280,17 @@ def _fusion(fields: Fields) -> tuple[FusionChoice, int, bool, int]:
 def _parameters(fields: Fields, *, chat: bool) -> GenerationParameters:
     most = requests.MAX_TOKENS
     tokens = fields.integer("max_completion_tokens", 1, most) or fields.integer("max_tokens", 1, most)
+    of_text = (
+        tokens or requests.DEFAULT_MAX_TOKENS,
+        fields.number("temperature", 0.0, 2.0),
+        fields.number("top_p", 0.0, 1.0),
+        fields.integer("seed", 0, 2**63 - 1),
+        fields.texts("stop", requests.MAX_STOP),
+    )
+    if BEYOND_TEXT.isdisjoint(fields.value):
+        return GenerationParameters(*of_text)
     return GenerationParameters(
-        max_tokens=tokens or requests.DEFAULT_MAX_TOKENS,
-        temperature=fields.number("temperature", 0.0, 2.0),
-        top_p=fields.number("top_p", 0.0, 1.0),
-        seed=fields.integer("seed", 0, 2**63 - 1),
-        stop=fields.texts("stop", requests.MAX_STOP),
+        *of_text,
         tools_json=_json(fields.array("tools", MAX_TOOLS)),
         tool_choice_json=_choice_json(fields),
         response_format_json=_format_json(fields),
@@ -336,19 +341,22 @@ def _messages(fields: Fields) -> tuple[Message, ...]:
     given = fields.array("messages", requests.MAX_MESSAGES)
     if not given:
         raise RequestError("FIELD_REQUIRED", "messages must hold at least one message.", field="messages")
-    messages = tuple([_message(fields, number, one) for number, one in enumerate(given)])
+    messages = []
+    for one in given:
+        # Most messages: a role and a text, of which nothing can be wrong.
+        if isinstance(one, dict) and len(one) == 2 and one.get("role") in TALKERS:
+            content = one.get("content")
+            if isinstance(content, str):
+                messages.append(Message(one["role"], content))
+                continue
+        messages.append(_message(fields, len(messages), one))
     for message in messages:
         if message.content or message.extra_json:
-            return messages
+            return tuple(messages)
     raise RequestError("INVALID_TEXT", "messages must say something.", field="messages")
 
 
 def _message(fields: Fields, number: int, given: Any) -> Message:
-    if isinstance(given, dict) and len(given) == 2 and given.get("role") in TALKERS:
-        # Most messages: a role and a text, of which nothing can be wrong.
-        content = given.get("content")
-        if isinstance(content, str):
-            return Message(given["role"], content)
     path = f"messages[{number}]"
     if not isinstance(given, dict):
         raise fields.wrong(path, "an object with role and content")

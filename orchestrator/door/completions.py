@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import lru_cache, partial
 from typing import Any
 
 from orchestrator.door import telling
@@ -14,7 +15,7 @@ from orchestrator.door.cache import AnswerCache, answer_key, is_fixed
 from orchestrator.door.choices import queries, side_by_side
 from orchestrator.door.chunks import DONE, Chunks, stream_headers
 from orchestrator.door.exchange import Exchange, Work, dump
-from orchestrator.door.head import ID_HEADERS
+from orchestrator.door.head import ID_HEADERS, header_lines
 from orchestrator.door.strict import not_finite, parse
 from orchestrator.gateway.accounts import Payer, TextReply
 from orchestrator.gateway.explaining import explain
@@ -40,8 +41,10 @@ class Completions:
 
     def __init__(self, service: Service, *, max_deadline_s: float, cache: AnswerCache | None = None) -> None:
         self._service = service
-        self._max_deadline_s = max_deadline_s
         self._cache = cache
+        # What requests are read against whose headers ask for nothing, by tenant.
+        usual = partial(Setting, {}, service.fleet.tasks, self._task_of, max_deadline_s)
+        self._usual: Callable[[str], Setting] = lru_cache(maxsize=1024)(usual)
 
     def chat(self, exchange: Exchange) -> Awaitable[Work | None]:
         """`POST /v1/chat/completions`, once this is awaited; see `orchestrator.door.exchange.Handler`."""
@@ -63,7 +66,7 @@ class Completions:
         if key is not None and (kept := self._kept(exchange, key, asked)) is not None:
             await _replay(exchange, kept, asked, CACHED)
             return None
-        payer = await self._claim(exchange, body, asked) if _has_id(exchange) else Payer(caller.get().spender)
+        payer = await self._claim(exchange, body, asked) if exchange.head.has_id else Payer(caller.get().spender)
         if isinstance(payer, bytes):
             await _replay(exchange, json.loads(payer), asked, REPLAYED)
             return None
@@ -77,7 +80,7 @@ class Completions:
             return None
         if "no-store" in exchange.headers.get("cache-control", ""):
             return None
-        if _has_id(exchange):
+        if exchange.head.has_id:
             return None
         arms = (state.arm for state in self._service.fleet.board.arms(asked.query.task.name))
         return answer_key(caller.get().spender.tenant, exchange.scope["path"], _said(exchange, body), arms)
@@ -98,9 +101,8 @@ class Completions:
 
     def setting(self, exchange: Exchange) -> Setting:
         """What a request is read against."""
-        fleet = self._service.fleet
-        tenant = caller.get().spender.tenant
-        return Setting(exchange.head.asking, fleet.tasks, self._task_of, self._max_deadline_s, tenant)
+        usual, asking = self._usual(caller.get().spender.tenant), exchange.head.asking
+        return usual._replace(headers=asking) if asking else usual
 
     def _task_of(self, expert: str) -> str | None:
         tasks = self._service.fleet.tasks
@@ -131,9 +133,10 @@ class Completions:
         return (lambda reply: dump(self._document(asked, reply))) if payer.claim else None
 
     def _document(self, asked: Asked, reply: TextReply) -> dict[str, Any]:
-        calls = json.loads(reply.end.tool_calls_json) if reply.end.tool_calls_json else None
-        extra = self._extra(asked, reply)
-        return telling.whole(reply, chat=asked.chat, created_unix_s=int(time.time()), tool_calls=calls, extra=extra)
+        document = telling.whole(reply, chat=asked.chat, created_unix_s=int(time.time()))
+        if asked.explain:
+            document |= self._extra(asked, reply)
+        return document
 
     def _extra(self, asked: Asked, reply: TextReply) -> dict[str, Any]:
         if not asked.explain:
@@ -148,10 +151,6 @@ class Completions:
                 "candidates": telling.candidates_block(explanation),
             }
         }
-
-    def _headers(self, reply: TextReply) -> dict[str, str]:
-        costs = telling.cost_headers(reply.energy, reply.routing, reply.timings, profile=reply.profile)
-        return {"x-edgewise-request-id": reply.request_id, "x-request-id": reply.request_id, **costs}
 
     def _pieces(self, asked: Asked, payer: Payer) -> AsyncGenerator[tuple[int, Delta | TextReply]]:
         """Pieces of all answers, each with the number of its query."""
@@ -175,7 +174,8 @@ class Completions:
             ]
         if key is not None:
             self._keep(key, asked, whole)
-        await exchange.reply_json(200, document, self._headers(whole))
+        costs = telling.cost_lines(whole.energy, whole.routing, whole.timings, profile=whole.profile)
+        await exchange.reply_json(200, document, telling.id_lines(whole.request_id) + costs)
 
     async def _replies(self, asked: Asked, payer: Payer) -> list[TextReply]:
         """Of a request that is asked several times."""
@@ -219,12 +219,6 @@ class Completions:
         await exchange.write(chunks.end(replies * copies, self._extra(asked, replies[0])))
 
 
-def _has_id(exchange: Exchange) -> bool:
-    """Whether the client chose an id."""
-    asking = exchange.head.asking
-    return bool(asking) and any(asking.get(name) for name in ID_HEADERS)
-
-
 def _said(exchange: Exchange, body: dict[str, Any]) -> bytes:
     """Everything that was asked, but for how it is to be sent, in one form."""
     # Headers that are part of what was asked: the same id with others is another request.
@@ -237,7 +231,8 @@ async def _replay(exchange: Exchange, document: dict[str, Any], asked: Asked, to
     """What was answered before, whole or as the stream that is asked for now."""
     request_id = asked.query.request_id
     if not asked.stream:
-        await exchange.reply_json(200, document, {"x-edgewise-request-id": request_id, **told_by})
+        lines = header_lines({"x-edgewise-request-id": request_id, **told_by})
+        await exchange.reply_json(200, document, lines)
         return
     await exchange.start(200, {**stream_headers(request_id), **told_by})
     choice = document["choices"][0]

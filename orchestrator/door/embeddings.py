@@ -61,7 +61,7 @@ class Embeddings:
     async def _answer(self, exchange: Exchange, query: TextQuery, form: str) -> None:
         reply = await self._service.complete(query, Payer(caller.get().spender))
         profile = self._service.budgets.resolve(query.task.name, query.budget, 1.0).profile
-        headers = telling.cost_headers(reply.energy, reply.routing, reply.timings, profile=profile)
+        costs = telling.cost_lines(reply.energy, reply.routing, reply.timings, profile=profile)
         document = {
             "object": "list",
             "data": [
@@ -72,8 +72,7 @@ class Embeddings:
             "usage": {"prompt_tokens": reply.end.prompt_tokens, "total_tokens": reply.end.prompt_tokens},
             **telling.cost_blocks(reply),
         }
-        ids = {"x-edgewise-request-id": reply.request_id, "x-request-id": reply.request_id}
-        await exchange.reply_json(200, document, ids | headers)
+        await exchange.reply_json(200, document, telling.id_lines(reply.request_id) + costs)
 
 
 def vectors_of(text: str, count: int) -> list[bytes]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
-from orchestrator.door.head import LENGTH, TURN, Head
+from orchestrator.door.head import JSON, LENGTH, TURN, Head, header_lines
 from orchestrator.errors import EdgewiseError, InternalError, RequestError
 from orchestrator.execution.window import Window
 
@@ -22,7 +22,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # A body must have come within this time.
 BODY_S = 3.0
-JSON = "application/json"
 EVENTS = "text/event-stream; charset=utf-8"
 
 log = structlog.get_logger("http")
@@ -42,8 +41,8 @@ class OwnTurn(Protocol):
         """The body, where all of it is here and unread; None where it must be received. Asked before `receive`."""
         ...
 
-    async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """A whole reply at once; the length of its body is told here."""
+    async def answer(self, status: int, lines: str, body: bytes) -> None:
+        """A whole reply at once; `lines` as of `header_lines`, but for the length of the body, which is told here."""
         ...
 
     def attend(self, on: bool) -> None:
@@ -131,9 +130,7 @@ class Exchange:
         Raises:
             RequestError: MEDIA_TYPE_NOT_ALLOWED.
         """
-        kind = self.headers.get("content-type", "")
-        plain = kind == JSON or kind.partition(";")[0].strip().lower() == JSON
-        if not plain or self.headers.get("content-encoding", "identity") != "identity":
+        if not self.head.says_json:
             raise RequestError("MEDIA_TYPE_NOT_ALLOWED", "The body must be application/json, not compressed.")
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
@@ -146,23 +143,22 @@ class Exchange:
         """Send a part of the body."""
         await self.send({"type": "http.response.body", "body": data, "more_body": more})
 
-    def reply(
-        self, status: int, data: bytes, *, kind: str = JSON, headers: Mapping[str, str] | None = None
-    ) -> Awaitable[None]:
-        """Send a whole reply, once this is awaited."""
-        told = {"content-type": kind, **(headers or {})}
+    def reply(self, status: int, data: bytes, lines: str = "", *, kind: str = JSON) -> Awaitable[None]:
+        """Send a whole reply, once this is awaited; `lines` are its own headers as of `header_lines`."""
+        lines = f"content-type: {kind}\r\n{lines}"
         if self._turn is None:
-            return self._reply(status, data, {**told, "content-length": str(len(data))})
+            return self._reply(status, data, lines)
         self.started = True
-        return self._turn.answer(status, told, data)
+        return self._turn.answer(status, lines, data)
 
-    async def _reply(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
-        await self.start(status, headers)
+    async def _reply(self, status: int, data: bytes, lines: str) -> None:
+        headers = dict([line.split(": ", 1) for line in lines.split("\r\n") if line])
+        await self.start(status, {**headers, "content-length": str(len(data))})
         await self.write(data)
 
-    def reply_json(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> Awaitable[None]:
-        """Send a whole reply in JSON, once this is awaited."""
-        return self.reply(status, dump(value), headers=headers)
+    def reply_json(self, status: int, value: Any, lines: str = "") -> Awaitable[None]:
+        """Send a whole reply in JSON, once this is awaited; `lines` as of `reply`."""
+        return self.reply(status, dump(value), lines)
 
     def attended(self, work: Work) -> Awaitable[None]:
         """The work of the reply, to be awaited; cancelled as soon as the client is gone."""
@@ -258,4 +254,4 @@ class Endpoint:
             return
         if error.surface.http_code == "method_not_allowed":
             headers["allow"] = self._methods[0]
-        await exchange.reply_json(status, body, headers)
+        await exchange.reply_json(status, body, header_lines(headers))

@@ -10,6 +10,7 @@ from typing import Any
 ASKING_HEADERS = ("x-edgewise-", "x-slo-", "x-litellm-timeout")
 ID_HEADERS = ("x-edgewise-request-id", "idempotency-key")
 LENGTH = b"content-length"
+JSON = "application/json"
 # Where the scope of our own server holds the turn, see `orchestrator.door.exchange.OwnTurn`.
 TURN = "edgewise.turn"
 # Of the length of a body; one that needs more is looked at by the parser.
@@ -20,6 +21,16 @@ _LENGTH_LINE = re.compile(rb"\r\ncontent-length: ([0-9]{1,7})\r\n", re.IGNORECAS
 _END = b"\r\n\r\n"
 
 
+def header_lines(headers: Mapping[str, str]) -> str:
+    """Headers as they are written, each with the end of its line; what would end one early is a space."""
+    return "".join([f"{name}: {one_line(value)}\r\n" for name, value in headers.items()])
+
+
+def one_line(value: str) -> str:
+    """A header's value without what would end its line early."""
+    return value.replace("\r", " ").replace("\n", " ")
+
+
 class Head:
     """What a head says. One object serves every request that has the same head.
 
@@ -27,10 +38,12 @@ class Head:
         fields: Names in lower case, and values.
         headers: The same as texts, but for the length of the body; of a header that comes twice, the last one.
         asking: Those of them that are part of what is asked, ids included.
+        has_id: Whether the client chose an id.
+        says_json: Whether the body is plain JSON, not compressed.
         entrance: What whoever stands at the door has found out from the head alone.
     """
 
-    __slots__ = ("asking", "entrance", "headers")
+    __slots__ = ("asking", "entrance", "has_id", "headers", "says_json")
 
     def __init__(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
         self.headers: Mapping[str, str] = {
@@ -41,6 +54,9 @@ class Head:
             for name, value in self.headers.items()
             if name.startswith(ASKING_HEADERS) or name == "idempotency-key"
         }
+        self.has_id = any(map(self.asking.get, ID_HEADERS))
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        self.says_json = kind == JSON and self.headers.get("content-encoding", "identity") == "identity"
         self.entrance: Any = None
 
 
@@ -64,8 +80,8 @@ class Repeated:
         self._at = [name for name, _ in scope["headers"]].index(LENGTH)
         self.head = head
 
-    def split(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Digits of the length, and the body, where `data` is this head and its whole body and nothing else."""
+    def read(self, data: bytes) -> tuple[dict[str, Any], bytes] | None:
+        """The scope of one more request, and its body, where `data` is this head, that body and nothing else."""
         if not data.startswith(self._before):
             return None
         start = len(self._before)
@@ -73,15 +89,13 @@ class Repeated:
         if end < 0 or not data.startswith(self._after, end):
             return None
         digits, body = data[start:end], data[end + len(self._after) :]
-        return (digits, body) if digits.isdigit() and int(digits) == len(body) else None
-
-    def scope(self, digits: bytes) -> dict[str, Any]:
-        """Of one more request, whose body has this length."""
+        if not digits.isdigit() or int(digits) != len(body):
+            return None
         scope = self._scope.copy()
         headers = scope["headers"] = scope["headers"].copy()
         headers[self._at] = (LENGTH, digits)
         scope["state"] = {}
-        return scope
+        return scope, body
 
 
 def repeated(data: bytes, scope: Mapping[str, Any], head: Head) -> Repeated | None:

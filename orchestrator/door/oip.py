@@ -84,16 +84,14 @@ class Tensors:
         reply = await self._service.infer(query, Payer(caller.get().spender))
         document, tail = self._document(exchange, reply, binary=wanted_binary(fields, query.task.output.name))
         profile = self._service.budgets.resolve(query.task.name, query.budget, 1.0).profile
-        headers = {
-            "x-edgewise-request-id": reply.request_id,
-            **telling.cost_headers(reply.energy, reply.routing, reply.timings, profile=profile),
-        }
+        costs = telling.cost_lines(reply.energy, reply.routing, reply.timings, profile=profile)
+        lines = f"x-edgewise-request-id: {reply.request_id}\r\n{costs}"
         head = dump(document)
         if not tail:
-            await exchange.reply(200, head, headers=headers)
+            await exchange.reply(200, head, lines)
             return
-        headers[JSON_LENGTH] = str(len(head))
-        await exchange.reply(200, head + tail, kind="application/octet-stream", headers=headers)
+        lines += f"{JSON_LENGTH}: {len(head)}\r\n"
+        await exchange.reply(200, head + tail, lines, kind="application/octet-stream")
 
     def _model(self, name: str) -> tuple[Task, str | None, Allowance]:
         """The task that a name means, the expert where it is one, and the budget in the name.

@@ -130,10 +130,10 @@ class _Connection(asyncio.Protocol):
         if self._deaf:
             return
         between, known = self._between, self._repeated
-        if between and known is not None and (found := known.split(data)) is not None:
-            digits, body = found
+        if between and known is not None and (found := known.read(data)) is not None:
+            scope, body = found
             self._head_bytes = 0
-            if not self._take(Turn(self, known.scope(digits), known.head, keeps=True, body=body)):
+            if not self._take(Turn(self, scope, known.head, keeps=True, body=body)):
                 self._fail(400)
             return
         self._head_bytes += len(data)

@@ -13,6 +13,7 @@ from itertools import accumulate
 from math import isfinite
 from typing import Any
 
+from orchestrator.door.head import one_line
 from orchestrator.gateway.accounts import TextReply
 from orchestrator.routing.alone import verdict
 from orchestrator.types import AttemptRecord, Energy, Provenance, RoutingRecord, Timings
@@ -70,11 +71,15 @@ def _nodes(attempts: Iterable[AttemptRecord]) -> list[dict[str, Any]]:
 
 def routing_block(routing: RoutingRecord, *, stopped_by: str = "") -> dict[str, Any]:
     """What ran, what was predicted and how good the plan is proven to be."""
-    certificate, attempts = routing.certificate, routing.attempts
+    certificate = routing.certificate
     predicted_j, predicted_ms = routing.predicted_energy_j, routing.predicted_ms
     bound_j, bound_ms = routing.bound_energy_j, routing.bound_ms
+    experts, attempts = [], []
+    for attempt in routing.attempts:
+        experts.append(_expert_at(attempt.arm))
+        attempts.append(_attempt(attempt))
     return {
-        "experts": [_expert_at(attempt.arm) for attempt in attempts],
+        "experts": experts,
         "fusion": routing.fusion._value_,
         "predicted": {
             "joules": predicted_j if isfinite(predicted_j) else None,
@@ -88,7 +93,7 @@ def routing_block(routing: RoutingRecord, *, stopped_by: str = "") -> dict[str, 
         "stopped_by": stopped_by or None,
         "plan": routing.plan_id,
         "certificate": {"status": certificate.status, "gap": certificate.gap, "explored": certificate.explored},
-        "attempts": [_attempt(attempt) for attempt in attempts],
+        "attempts": attempts,
     }
 
 
@@ -116,19 +121,24 @@ def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
     }
 
 
-def cost_headers(energy: Energy, routing: RoutingRecord, timings: Timings, *, profile: str) -> dict[str, str]:
-    """Headers of a reply that is complete."""
-    known = energy.provenance is not UNMEASURED
-    return {
-        "x-edgewise-experts": ",".join([_expert_at(attempt.arm) for attempt in routing.attempts]),
-        "x-edgewise-fusion": routing.fusion._value_,
-        "x-edgewise-policy": profile,
-        "x-edgewise-certificate": f"{routing.certificate.status};gap={routing.certificate.gap:.6g}",
-        "x-energy-joules": f"{energy.energy_j:.9g}" if known else "unmeasured",
-        "x-energy-method": f"{energy.provenance._value_}:{energy.method}",
-        "server-timing": SERVER_TIMING
-        % (timings.route_ms, timings.wait_ms, timings.infer_ms, timings.fuse_ms, timings.total_ms),
-    }
+def cost_lines(energy: Energy, routing: RoutingRecord, timings: Timings, *, profile: str) -> str:
+    """Headers of a reply that is complete, as of `header_lines`."""
+    attempts, certificate, method = routing.attempts, routing.certificate, energy.method
+    if not method.isprintable():
+        # It is what a node says.
+        method = one_line(method)
+    experts = _expert_at(attempts[0].arm) if len(attempts) == 1 else ",".join([_expert_at(one.arm) for one in attempts])
+    joules = "unmeasured" if energy.provenance is UNMEASURED else f"{energy.energy_j:.9g}"
+    spent = (timings.route_ms, timings.wait_ms, timings.infer_ms, timings.fuse_ms, timings.total_ms)
+    return (
+        f"x-edgewise-experts: {experts}\r\n"
+        f"x-edgewise-fusion: {routing.fusion._value_}\r\n"
+        f"x-edgewise-policy: {profile}\r\n"
+        f"x-edgewise-certificate: {certificate.status};gap={certificate.gap:.6g}\r\n"
+        f"x-energy-joules: {joules}\r\n"
+        f"x-energy-method: {energy.provenance._value_}:{method}\r\n"
+        f"server-timing: {SERVER_TIMING % spent}\r\n"
+    )
 
 
 def usage_block(reply: TextReply) -> dict[str, Any]:
@@ -213,17 +223,16 @@ def logprobs_block(logprobs_json: str, *, chat: bool, offset: int = 0) -> dict[s
     }
 
 
-def whole(
-    reply: TextReply, *, chat: bool, created_unix_s: int, tool_calls: list[Any] | None, extra: Mapping[str, Any]
-) -> dict[str, Any]:
+def whole(reply: TextReply, *, chat: bool, created_unix_s: int) -> dict[str, Any]:
     """The reply to a request that did not want a stream."""
     end = reply.end
+    calls = json.loads(end.tool_calls_json) if end.tool_calls_json else None
     logprobs = logprobs_block(end.logprobs_json, chat=chat) if end.logprobs_json else None
     choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason(reply), "logprobs": logprobs}
     if chat:
         message: dict[str, Any] = {"role": "assistant", "content": end.text, "refusal": None}
-        if tool_calls:
-            message |= {"content": end.text or None, "tool_calls": tool_calls}
+        if calls:
+            message |= {"content": end.text or None, "tool_calls": calls}
         choice["message"] = message
     else:
         choice["text"] = end.text
@@ -235,8 +244,12 @@ def whole(
         "choices": [choice],
         "usage": usage_block(reply),
         **cost_blocks(reply),
-        **extra,
     }
+
+
+def id_lines(request_id: str) -> str:
+    """The headers that tell the id of a request, in our own word and in that of OpenAI's clients."""
+    return f"x-edgewise-request-id: {request_id}\r\nx-request-id: {request_id}\r\n"
 
 
 def reply_id(request_id: str, *, chat: bool) -> str:

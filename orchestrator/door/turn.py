@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -12,7 +11,7 @@ from orchestrator.door.head import TURN, Head
 # Bytes of a body that lie unread.
 HIGH_WATER = 262_144
 REASONS = {status.value: status.phrase for status in HTTPStatus} | {413: "Content Too Large"}
-FIRST_LINES = {status: f"HTTP/1.1 {status} {reason}\r\n".encode() for status, reason in REASONS.items()}
+FIRST_LINES = {status: f"HTTP/1.1 {status} {reason}\r\n" for status, reason in REASONS.items()}
 DISCONNECT = {"type": "http.disconnect"}
 
 
@@ -176,18 +175,17 @@ class Turn:
         if self.finished:
             self._wake()
 
-    async def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """A whole reply at once; the length of its body is told here."""
-        values = "".join(headers.values())
-        if "\r" in values or "\n" in values:
-            headers = {name: value.replace("\r", " ").replace("\n", " ") for name, value in headers.items()}
-        told = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-        lines = f"{told}content-length: {len(body)}\r\n".encode("latin-1", "replace")
-        self._reply = self._make_head(status, lines, sized=True)
-        self._write(body, more=False)
+    async def answer(self, status: int, lines: str, body: bytes) -> None:
+        """A whole reply at once; `lines` as of `header_lines`, but for the length of the body, which is told here."""
+        lines = f"{_first_line(status)}{lines}content-length: {len(body)}\r\n{self._whether_kept()}\r\n"
+        head = lines.encode("latin-1", "replace")
+        self.started = self.finished = True
+        if not self._gone:
+            self._connection.write(head if self.scope["method"] == "HEAD" else head + body)
         if self._connection.full:
             await self._connection.drained()
-        self._wake()
+        if self._waiting is not None:
+            self._wake()
 
     def _write(self, body: bytes, *, more: bool) -> None:
         data, self._reply = self._reply + (b"" if self.scope["method"] == "HEAD" else body), b""
@@ -197,7 +195,6 @@ class Turn:
             self._connection.write(data)
 
     def _make_head(self, status: int, lines: bytes, *, sized: bool) -> bytes:
-        first = FIRST_LINES.get(status) or b"HTTP/1.1 %d Status\r\n" % status
         self._chunked, last = False, b""
         if not sized and self.scope["method"] != "HEAD":
             if self.scope["http_version"] == "1.1":
@@ -205,9 +202,16 @@ class Turn:
             else:
                 # Only the end of the connection tells an old client where such a body ends.
                 self.keeps = False
+        last += self._whether_kept().encode()
+        return b"%b%b%b\r\n" % (_first_line(status).encode(), lines, last)
+
+    def _whether_kept(self) -> str:
+        """The header that tells whether the connection goes on, where the client may take it otherwise."""
         if not self.keeps or not self.received or self._connection.ending:
-            last += b"connection: close\r\n"
-        elif self.scope["http_version"] == "1.0":
-            # Such a client takes it for closed unless it is told.
-            last += b"connection: keep-alive\r\n"
-        return b"%b%b%b\r\n" % (first, lines, last)
+            return "connection: close\r\n"
+        # An old client takes it for closed unless it is told.
+        return "connection: keep-alive\r\n" if self.scope["http_version"] == "1.0" else ""
+
+
+def _first_line(status: int) -> str:
+    return FIRST_LINES.get(status) or f"HTTP/1.1 {status} Status\r\n"

@@ -137,15 +137,20 @@ WRONG_SELDOM = {
     "plugins": SECRET,
     "required_tags": 7,
     "stream_options": SECRET,
+    "task": 7,
     "user": 7,
+    "best_of": SECRET,
 }
 
 
 async def test_what_few_requests_say_is_read_where_it_is_said_alone(live: Live) -> None:
-    assert WRONG_SELDOM.keys() == asking.SELDOM
+    assert WRONG_SELDOM.keys() | set(asking.NOT_CARRIED) == asking.SELDOM
     async with live.node(arms=[ARM], behaviour=speaks("x")):
         for name, value in WRONG_SELDOM.items():
             error = refused(await post(live, CHAT, said(**{name: value})), "FIELD_OUT_OF_RANGE")
+            assert error["param"] == name
+        for name in asking.NOT_CARRIED:
+            error = refused(await post(live, CHAT, said(**{name: SECRET})), "CAPABILITY_MISSING")
             assert error["param"] == name
 
 

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI
 
+from edgewise.v1 import accounts_pb2, accounts_pb2_grpc
 from edgewise.v1 import common_pb2 as common
 from orchestrator.client import AsyncClient, Generated, Message
 from tests.fakes.arms import FakeArm
 from tests.fakes.live import Live
 from tests.fakes.turn import Behaviour, Turn
+from tests.orchestrator.door.raw import post
 
 COSTS: dict[str, Any] = {
     "prefill_ms_per_token": 0.01,
@@ -112,6 +114,22 @@ async def test_of_another_user_nothing_is_known(live: Live, openai: AsyncOpenAI)
     assert scopes[0] == scopes[2] != scopes[1]
     # A hash of 16 bytes: the user's name is not in it.
     assert all(len(bytes.fromhex(scope)) == 16 for scope in scopes)
+
+
+async def test_of_another_tenant_nothing_is_known_whatever_the_headers_ask_for(live: Live) -> None:
+    books: Any = accounts_pb2_grpc.AccountsStub(live.channel)
+    wanted = [accounts_pb2.CreateKeyRequest(tenant=name) for name in ("one", "two")]
+    keys = [(await books.CreateKey(one, timeout=5)).secret for one in wanted]
+    body = {"model": "auto", "messages": turns(STORY)}
+    async with live.node(arms=[ARM], behaviour=keeps()) as node:
+        for asked in ({}, {"x-edgewise-profile": "eco"}) * 2:
+            for key in keys:
+                answer = await post(live, "/v1/chat/completions", body, authorization=f"Bearer {key}", **asked)
+                assert answer.status == 200
+                assert answer.headers["x-edgewise-policy"] == asked.get("x-edgewise-profile", "balanced")
+        scopes = [work.text.prefix_scope for work in node.seen.works]
+    assert scopes == scopes[:2] * 4
+    assert len(set(scopes)) == 2
 
 
 async def test_why_tells_what_was_left_out(live: Live, openai: AsyncOpenAI) -> None:

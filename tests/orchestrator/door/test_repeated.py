@@ -65,7 +65,7 @@ class Client:
         self.asked.append(({name: value for name, value in scope.items() if name != TURN}, body))
         scope["state"]["mine"] = scope["path_params"] = {}
         scope["headers"] = list(scope["headers"])
-        await scope[TURN].answer(200, {"x-asked": str(len(self.asked))}, body[:3])
+        await scope[TURN].answer(200, f"x-asked: {len(self.asked)}\r\n", body[:3])
 
     async def send(self, *reads: bytes, turns: int = 10) -> Client:
         """Send so many bytes at a time; `turns` of the loop are waited for after each."""
