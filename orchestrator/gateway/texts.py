@@ -17,7 +17,7 @@ from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.gateway.placement import ANYWHERE, Place, place, placed, placement_of
 from orchestrator.planning.planner import Standing
 from orchestrator.routing.combined import CombinedModel
-from orchestrator.routing.figures import Pricer, first_token_ms, next_token_ms
+from orchestrator.routing.figures import Pricer, Reading, first_token_ms, next_token_ms
 from orchestrator.routing.lone import priced
 from orchestrator.routing.plan import Plan
 from orchestrator.routing.text_figures import TextFigures
@@ -34,6 +34,7 @@ class Demand(NamedTuple):
 
     figures: TextFigures
     place: Place
+    reading: Reading
 
     def shape(self, standing: Standing, board: ArmBoard) -> Standing:
         """The plan in force, priced for this text; where none of its routes fits, all arms that do."""
@@ -57,10 +58,11 @@ class Demands:
             RequestError: CAPABILITY_MISSING, PROMPT_TOO_LONG, EXPERT_NOT_FOUND.
             EdgewiseError: BUDGET_INFEASIBLE where no arm starts or goes on as fast as is asked.
         """
-        figures = self._pricer.figures(query)
+        reading = Reading(query)
+        figures = self._pricer.figures(reading)
         able = self._able(query)
         fitting = _quick(query, figures, _roomy(query, figures, able.fitting))
-        return Demand(figures, able if fitting is able.fitting else place(query, fitting, self._board))
+        return Demand(figures, able if fitting is able.fitting else place(query, fitting, self._board), reading)
 
     def _able(self, query: TextQuery) -> Place:
         """The arms that may run such a query and can, as far as its prompt and its pace are no matter."""
@@ -152,12 +154,9 @@ def _quick(query: TextQuery, figures: TextFigures, arms: Sequence[ArmState]) -> 
     return fitting
 
 
-def most_tokens(query: TextQuery) -> int:
+def most_tokens(reading: Reading) -> int:
     """Tokens that a query can cost at most: no tokenizer makes more than one of a byte."""
-    most = query.parameters.max_tokens
-    for message in query.messages:
-        most += len(message.content.encode()) + 8
-    return most
+    return reading.max_tokens + reading.whole.size_bytes + 8 * len(reading.whole.messages)
 
 
 def features(query: TextQuery) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.prefixes import Conversation
 from orchestrator.residency import Residency
-from orchestrator.routing.figures import Pricer, text_figures
+from orchestrator.routing.figures import Pricer, Reading, text_figures
 from orchestrator.routing.lone import MOST_ARMS, LoneTable, priced
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.table import RouteTable
@@ -126,7 +126,7 @@ def test_what_is_kept_between_texts_prices_them_as_what_is_made_anew(seed: int, 
         for _ in range(between):
             happen(board, rng, held)
         query = asked(rng)
-        mine, anew = pricer.figures(query), text_figures(board, query)
+        mine, anew = pricer.figures(Reading(query)), text_figures(board, query)
         for name in COLUMNS:
             assert getattr(mine, name) == getattr(anew, name), name
         assert sorted(mine.energy_j_n) == [s.index for s in board.states if s.arm.task == "chat"]
