@@ -118,9 +118,9 @@ class TextRunner:
         if bound is None:
             return _nothing()
         course.panel.follow(bound.route)
-        if len(bound.arms) == len(bound.arms[0]) == 1 and course.query.whole and bound.route.fusion is Fusion.NONE:
+        if bound.alone is not None and course.query.whole and not course.panel.answered:
             # Most texts.
-            return self._hear(course, bound.arms[0], 0)
+            return self._hear_one(course, bound.alone, 0)
         return self._go_through(course, bound)
 
     async def _go_through(self, course: Course, bound: BoundRoute) -> AsyncIterator[Delta | TextEnd] | None:

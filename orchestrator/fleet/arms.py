@@ -233,7 +233,7 @@ class ArmBoard(Columns):
         load.told_ms = wait_ms, bound_ms
         self.wait_changes.note(load.arms)
         for index in load.arms:
-            load_ms = self.load_ms_n[index]
+            load_ms = self.load_ms_n.item(index)
             self.wait_ms_n[index] = wait_ms + load_ms
             self.wait_bound_ms_n[index] = bound_ms + load_ms
         waits = wait_ms > 0.0 or any(self.load_ms_n[index] > 0.0 for index in load.arms)

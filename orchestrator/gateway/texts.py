@@ -8,15 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optimizer.deciding.model import TaskModel
-from optimizer.heads.given import MixedHeads
-from optimizer.heads.texts import TextHeads
 from orchestrator.errors import EdgewiseError, RequestError
 from orchestrator.execution.panel import Confidence
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.gateway.placement import ANYWHERE, Place, place, placed, placement_of
 from orchestrator.planning.planner import Standing
-from orchestrator.routing.combined import CombinedModel
 from orchestrator.routing.figures import Pricer, Reading, first_token_ms, next_token_ms
 from orchestrator.routing.lone import priced
 from orchestrator.routing.plan import Plan
@@ -171,14 +167,9 @@ def as_told(_expert: str, done: Done) -> float | None:
 
 def confidence_of(plan: Plan, query: TextQuery) -> Confidence:
     """How sure one may be of an expert's answer to a query, by what was learned of such answers to such prompts."""
-    model = plan.model.model if isinstance(plan.model, CombinedModel) else plan.model
-    heads = model.heads if isinstance(model, TaskModel) else None
-    if isinstance(heads, MixedHeads):
-        # What answers say of themselves was learned here.
-        heads = heads.learned
-    if not isinstance(model, TaskModel) or not isinstance(heads, TextHeads):
+    if plan.answers is None:
         return as_told
-    texts, row_of = heads, {expert: row for row, expert in enumerate(model.experts)}
+    texts, row_of = plan.answers
     # Most answers are one expert's and nobody asks how sure it is; of those of a cascade, several may be asked about.
     foreseen = cache(partial(texts.foreseen, query.prompt))
 
