@@ -66,9 +66,9 @@ class Conversation:
 
     def _grown(self, known: Chain, data: bytes) -> tuple[Chain, bytes]:
         """A chain with the whole blocks of what comes behind it, and the beginning of what is left of that."""
-        end = min(len(data) // BLOCK_BYTES, MAX_BLOCKS - len(known)) * BLOCK_BYTES
-        if not end:
+        if len(data) < BLOCK_BYTES:
             return known, data
+        end = min(len(data) // BLOCK_BYTES, MAX_BLOCKS - len(known)) * BLOCK_BYTES
         last, found = known[-1] if known else self.scope.encode(), [*known]
         for start in range(0, end, BLOCK_BYTES):
             last = hashlib.blake2b(last + data[start : start + BLOCK_BYTES], digest_size=8).digest()

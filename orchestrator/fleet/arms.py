@@ -215,9 +215,11 @@ class ArmBoard(Columns):
 
     def set_wait(self, load: NodeLoad) -> None:
         """Tell a node's arms what work waits there, and whether more is taken."""
-        if load.is_calm and load.told_ms == NO_WAIT:
+        calm = load.shedding.lapses_s == -math.inf
+        if calm and load.pending < load.concurrency and not load.closed_ms and load.told_ms == NO_WAIT:
+            # A slot is free, nobody is refused and nobody was lately: nothing waits and all comes in, as was told.
             return
-        if load.shedding.lapses_s > -math.inf:
+        if not calm:
             load.shedding.follow(load, self._clock())
             if load.shedding.since_s == -math.inf:
                 self.since_s_n[load.arms] = -math.inf

@@ -62,14 +62,18 @@ class _Terms:
         self.read(board)
 
     def read(self, board: ArmBoard) -> None:
-        """Take them anew: of another arm, or of one that stands otherwise."""
-        self.arm, n = self.state.arm, self.state.index
+        """Take them anew, of another arm than before."""
+        self.arm = self.state.arm
         self.load = board.nodes[self.arm.node]
         self.load_j = missing_j(self.arm.residency)
         self.known = self.arm.energy.provenance is not Provenance.UNMEASURED
         self.alone = _reads_alone(self.arm)
         self.turns = bool(vocabulary(self.arm)) or hears_bytes(self.arm)
-        there, closed_ms = board.available_n.item(n), board.closed_ms_n.item(n)
+        self.stand(board)
+
+    def stand(self, board: ArmBoard) -> None:
+        """Take anew how the arm stands."""
+        there, closed_ms = board.available_n.item(self.state.index), board.closed_ms_n.item(self.state.index)
         self.busy = FREE if there and not closed_ms else Busy(there, closed_ms)
 
 
@@ -90,7 +94,7 @@ class Pricer:
         for terms in self._of_task(reading.query.task.name):
             state = terms.state
             if terms.arm is not state.arm:
-                # An expert was loaded or unloaded.
+                # It was announced anew, or its expert loaded or unloaded.
                 terms.read(board)
             # Where no arm has a wait, nobody need look at the waits.
             figures.busy_n[state.index] = self._waiting(state.index, terms.busy) if board.loaded else terms.busy
@@ -106,15 +110,19 @@ class Pricer:
         if self._arms_version != changes.version:
             changed = changes.since(self._arms_version)
             for n in self._terms if changed is None else self._terms.keys() & changed:
-                self._terms[n].read(self._board)
+                self._terms[n].stand(self._board)
             self._arms.clear()
             self._arms_version = changes.version
         found = self._arms.get(task)
         if found is None:
-            states = [state for state in self._board.states if state.arm.task == task]
-            found = self._arms[task] = [self._terms.get(state.index) or _Terms(self._board, state) for state in states]
-            self._terms.update((terms.state.index, terms) for terms in found)
+            found = self._arms[task] = [self._known(state) for state in self._board.states if state.arm.task == task]
         return found
+
+    def _known(self, state: ArmState) -> _Terms:
+        terms = self._terms.get(state.index)
+        if terms is None:
+            terms = self._terms[state.index] = _Terms(self._board, state)
+        return terms
 
     def _waiting(self, n: int, busy: Busy) -> Busy:
         """The same with what an arm must wait for."""
@@ -214,12 +222,14 @@ def next_token_ms(figures: TextFigures, n: int) -> float:
 
 def affordable_tokens(board: ArmBoard, n: int, *, allowed_j: float, prompt_tokens: float) -> float:
     """Tokens that an arm may generate at most for so many joules at the promise's quantile; infinite without limit."""
-    announced = board.states[n].arm.text
-    profile = None if announced is None else board.states[n].text.profile(announced)
-    known = board.states[n].arm.energy.provenance is not Provenance.UNMEASURED
-    if profile is None or not known or profile.decode_j_per_token <= 0.0 or allowed_j == np.inf:
+    state = board.states[n]
+    announced, known = state.arm.text, state.arm.energy.provenance is not Provenance.UNMEASURED
+    if allowed_j == np.inf or announced is None or not known:
+        return np.inf
+    profile = state.text.profile(announced)
+    if profile.decode_j_per_token <= 0.0:
         return np.inf
     _, bound = board.energy_factors(n)
-    allowed_j -= missing_j(board.states[n].arm.residency)
+    allowed_j -= missing_j(state.arm.residency)
     left_j = allowed_j / bound - profile.cost_j(prompt_tokens * TOKENS_MARGIN, 0.0)
     return max(1.0, float(np.floor(left_j / profile.decode_j_per_token)))

@@ -100,8 +100,8 @@ class LoneTable(RouteTable):
         """See `RouteTable.load_ms`."""
         if not self._figures.loaded:
             return None
-        load_ms_r = self._of_each_arm(lambda n: self._figures.busy_n[n].load_ms)
-        return load_ms_r if load_ms_r.any() else None
+        loads_ms = [self._figures.busy_n[n].load_ms for n in self._arms]
+        return np.array(loads_ms) if any(loads_ms) else None
 
     def cached_tokens(self) -> Floats | None:
         """See `RouteTable.cached_tokens`."""
