@@ -155,9 +155,10 @@ def test_routes_of_one_arm_offer_a_text_what_arrays_offer(seed: int, between: in
 
 def same(mine: RouteTable, other: RouteTable, model: GivenModel, *, admitted: bool) -> None:
     estimate = model.estimate(np.zeros(0))
-    offers = [table.offer(estimate, admitted=admitted) for table in (mine, other)]
-    for name in ("quality_r", "energy_r", "energy_bound_r", "latency_r", "latency_bound_r", "available_r"):
-        np.testing.assert_array_equal(getattr(offers[0], name), getattr(offers[1], name), err_msg=name)
+    for allowed_r in (None, np.arange(len(mine.bound)) % 2 == 0):
+        offers = [table.offer(estimate, allowed_r, admitted=admitted) for table in (mine, other)]
+        for name in ("quality_r", "energy_r", "energy_bound_r", "latency_r", "latency_bound_r", "available_r"):
+            np.testing.assert_array_equal(getattr(offers[0], name), getattr(offers[1], name), err_msg=name)
     nothing_r = np.zeros(len(mine.bound))
     for figure in (
         lambda table: nothing_r if (load_ms_r := table.load_ms()) is None else load_ms_r,
