@@ -13,7 +13,6 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 from orchestrator.text_request import Message
 
@@ -38,38 +37,43 @@ def scope_of(tenant: str, user: str) -> str:
     return hashlib.blake2b(named, key=_SECRET, digest_size=16).hexdigest()
 
 
-class Conversation(NamedTuple):
+class Conversation:
     """What an arm reads of a query; `size_bytes` of all its contents."""
 
-    scope: str
-    messages: tuple[Message, ...]
+    __slots__ = ("_chain", "_rest", "messages", "scope", "size_bytes")
 
-    @property
-    def size_bytes(self) -> int:
-        """Of all contents."""
+    def __init__(self, scope: str, messages: tuple[Message, ...]) -> None:
+        self.scope, self.messages = scope, messages
         size = 0
-        for message in self.messages:
+        for message in messages:
             size += len(message.content.encode())
-        return size
+        self.size_bytes = size
+        self._chain: Chain | None = None
+        # What was said after the last whole block.
+        self._rest = b""
 
     def chain(self, answer: str = "") -> Chain:
         """Hashes of the beginning up to the end of every whole block, with an answer behind it where there is one.
 
-        Cost: 1 µs a block.
+        Cost: 1 µs a block, of the messages once.
         """
         if not self.scope:
             return ()
-        said = [f"{message.role}\0{message.content}\0{message.extra_json}\1" for message in self.messages]
-        if answer:
-            said.append(f"assistant\0{answer}")
-        data = "".join(said).encode()
+        if self._chain is None:
+            said = [f"{message.role}\0{message.content}\0{message.extra_json}\1" for message in self.messages]
+            self._chain, self._rest = self._grown((), "".join(said).encode())
+        return self._grown(self._chain, self._rest + f"assistant\0{answer}".encode())[0] if answer else self._chain
+
+    def _grown(self, known: Chain, data: bytes) -> tuple[Chain, bytes]:
+        """A chain with the whole blocks of what comes behind it, and the beginning of what is left of that."""
         if len(data) < BLOCK_BYTES:
-            return ()
-        last, found = self.scope.encode(), []
-        for end in range(BLOCK_BYTES, min(len(data), MAX_BLOCKS * BLOCK_BYTES) + 1, BLOCK_BYTES):
-            last = hashlib.blake2b(last + data[end - BLOCK_BYTES : end], digest_size=8).digest()
+            return known, data
+        end = min(len(data) // BLOCK_BYTES, MAX_BLOCKS - len(known)) * BLOCK_BYTES
+        last, found = known[-1] if known else self.scope.encode(), [*known]
+        for start in range(0, end, BLOCK_BYTES):
+            last = hashlib.blake2b(last + data[start : start + BLOCK_BYTES], digest_size=8).digest()
             found.append(last)
-        return tuple(found)
+        return tuple(found), data[end : end + BLOCK_BYTES]
 
 
 class Prefixes:

@@ -20,20 +20,22 @@ class RunningMedian:
         self._in_time: deque[float] = deque()
         self._in_size: list[float] = []
 
-    def __len__(self) -> int:
-        return len(self._in_time)
-
-    def append(self, value: float) -> None:
-        """Take one value, which is finite."""
-        if len(self._in_time) == self._window:
-            del self._in_size[bisect_left(self._in_size, self._in_time.popleft())]
-        self._in_time.append(value)
-        insort(self._in_size, value)
+    def append(self, value: float) -> int:
+        """Take one value, which is finite; how many there are now."""
+        in_time, in_size = self._in_time, self._in_size
+        held = len(in_time)
+        if held == self._window:
+            del in_size[bisect_left(in_size, in_time.popleft())]
+        else:
+            held += 1
+        in_time.append(value)
+        insort(in_size, value)
+        return held
 
     @property
     def value(self) -> float:
         """The median; of an even number the mean of the two in the middle. Needs a value."""
-        middle = len(self._in_size) // 2
-        if len(self._in_size) % 2:
-            return self._in_size[middle]
-        return 0.5 * (self._in_size[middle - 1] + self._in_size[middle])
+        in_size = self._in_size
+        held = len(in_size)
+        middle = held // 2
+        return in_size[middle] if held % 2 else 0.5 * (in_size[middle - 1] + in_size[middle])

@@ -46,9 +46,9 @@ WINDOW = 256
 PRIOR_SIGMA = 1.0
 LEVELS = (1, 2, 4, 8, 16, 32)
 LEAST_AT_LEVEL = 5
-# The level of every concurrency up to the last one's.
+# The level, by its place among them, of every concurrency up to the last one's.
 _MOST = LEVELS[-1]
-_LEVEL_OF = tuple(LEVELS[max(0, bisect_right(LEVELS, concurrency) - 1)] for concurrency in range(_MOST + 1))
+_LEVEL_OF = tuple(max(0, bisect_right(LEVELS, concurrency) - 1) for concurrency in range(_MOST + 1))
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ class Usage:
             self._spread_kk[k][k] = (PRIOR_SIGMA * scale) ** 2
         self._residuals: deque[float] = deque(maxlen=WINDOW)
         self._sizes = RunningMedian(WINDOW)
-        self._by_level: dict[int, RunningMedian] = {}
-        # The medians of those that were seen often enough.
-        self._factors: dict[int, float] = {}
+        # What runs in company took over the rates' word, by level; medians of those that were seen often enough.
+        self._ratios: list[RunningMedian | None] = [None] * len(LEVELS)
+        self._factors = [1.0] * len(LEVELS)
         self._run: list[tuple[Counts, float, int]] = []
         self.count = 0
 
@@ -112,7 +112,7 @@ class Usage:
 
     def factor(self, concurrency: int) -> float:
         """Cost at a level of concurrency over that of running alone; 1 until the level was seen often enough."""
-        return self._factors.get(_LEVEL_OF[min(concurrency, _MOST)], 1.0)
+        return self._factors[_LEVEL_OF[concurrency if concurrency < _MOST else _MOST]]
 
     def forecast(self, sizes_k: Sequence[float], *, concurrency: int = 1) -> Forecast:
         """The cost of a run of these sizes, in the order of the rates after the fixed part."""
@@ -133,8 +133,8 @@ class Usage:
         # Written so that NaN fails.
         if not (0.0 < cost < math.inf and predicted > 0.0):
             return False
-        level = _LEVEL_OF[min(concurrency, _MOST)]
-        residual = cost / (predicted * self._factors.get(level, 1.0)) - 1.0
+        level = _LEVEL_OF[concurrency if concurrency < _MOST else _MOST]
+        residual = cost / (predicted * self._factors[level]) - 1.0
         if abs(residual) <= RUN_BEYOND or self.count < RUN:
             self._run.clear()
         elif self._changed(counts_k, cost, level, residual):
@@ -150,13 +150,12 @@ class Usage:
 
     def _take(self, counts_k: Counts, cost: float, level: int, predicted: float, residual: float) -> None:
         self.count += 1
-        if level > 1:
+        if level:
             # How much company costs is a matter of the factor alone; the rates are those of running alone.
-            ratios = self._by_level.get(level)
+            ratios = self._ratios[level]
             if ratios is None:
-                ratios = self._by_level[level] = RunningMedian(WINDOW)
-            ratios.append(cost / predicted)
-            if len(ratios) >= LEAST_AT_LEVEL:
+                ratios = self._ratios[level] = RunningMedian(WINDOW)
+            if ratios.append(cost / predicted) >= LEAST_AT_LEVEL:
                 self._factors[level] = ratios.value
         else:
             self._learn([count / predicted for count in counts_k], residual)
@@ -165,7 +164,8 @@ class Usage:
 
     def _learn(self, share_k: list[float], residual: float) -> None:
         """One step of recursive least squares; shares are counts over the prediction: the target is 1 + residual."""
-        typical = self._sizes.value if len(self._sizes) >= LEAST_AT_LEVEL else 0.5
+        # The size of this run's own residual is not among them yet.
+        typical = self._sizes.value if self.count > LEAST_AT_LEVEL else 0.5
         weight = min(1.0, HUBER * max(typical, 1e-3) / max(abs(residual), 1e-12))
         noise = max(typical, 1e-3) ** 2 / weight
         pushed_k = [sum(map(mul, row_k, share_k)) for row_k in self._spread_kk]
@@ -186,7 +186,7 @@ class Usage:
 
     def _changed(self, counts_k: Counts, cost: float, level: int, residual: float) -> bool:
         """Take a run that is far off; true where it is the last of a row on one side."""
-        run = (counts_k, math.copysign(cost, residual), level)
+        run = (counts_k, cost if residual > 0.0 else -cost, level)
         if self._run and (residual > 0) == (self._run[-1][1] > 0):
             self._run.append(run)
         else:

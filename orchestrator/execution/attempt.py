@@ -319,7 +319,8 @@ class Trial:
             energy_j = math.nan if result.energy.preliminary else result.energy.energy_j - result.load_j
             self._board.answered(self.ask.index, service_ms=service_ms, energy_j=energy_j)
         else:
-            self._board.generated(self.ask.index, _without_load(result), service_ms=service_ms)
+            done = _without_load(result) if result.load_j else result
+            self._board.generated(self.ask.index, done, service_ms=service_ms)
         return result, self._record("answered", "", result.energy, elapsed_ms)
 
     def ended(self) -> AttemptFailed:
@@ -382,6 +383,4 @@ class Trial:
 
 def _without_load(done: Done) -> Done:
     """The answer as if its expert had been in memory."""
-    if not done.load_j:
-        return done
     return replace(done, energy=replace(done.energy, energy_j=done.energy.energy_j - done.load_j))

@@ -10,7 +10,7 @@ from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Progress
 from orchestrator.personal.types import PersonalNote
 from orchestrator.personal.wire import encode_owner
-from orchestrator.routing.figures import TextFigures
+from orchestrator.routing.figures import Reading, TextFigures
 from orchestrator.types import Done, TextQuery
 
 BUDGET, LENGTH = "budget", "length"
@@ -45,6 +45,7 @@ class Course:
         figures: What it costs on every arm.
         panel: What experts have answered that was held back.
         deadline_s: Monotonic time after which an answer is of no use.
+        reading: The query as arms read it.
         delivered: Whether anything has left.
     """
 
@@ -53,6 +54,7 @@ class Course:
     figures: TextFigures
     panel: Panel
     deadline_s: float
+    reading: Reading
     delivered: bool = False
 
 

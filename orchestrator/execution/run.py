@@ -96,7 +96,7 @@ class Progress:
     @property
     def energy_left_j(self) -> float:
         """Joules that are left of the budget; infinite where there is no limit."""
-        return max(0.0, self.limits.max_energy_j - self.spent_j)
+        return max(0.0, self.limits.max_energy_j - _told_j(self.attempts))
 
     @property
     def allowed_j(self) -> float:
@@ -385,10 +385,12 @@ def _fuse(route: Route, progress: Progress) -> Fused:
 def fusion_of(progress: Progress) -> FusionChoice:
     """How the answer came about: more than one expert's answer in it, or one expert's alone."""
     bound = progress.decision.route
-    if bound is not None and bound.route.writes_together and progress.voices:
+    if bound is None or bound.alone is not None:
+        return FusionChoice.NONE
+    if bound.route.writes_together and progress.voices:
         # Whose turns came is drawn: also one alone wrote for all.
         return FusionChoice(bound.route.fusion.value)
-    if bound is None or max(len(progress.answers), progress.voices) < 2 or bound.route.fusion in _ONE_STANDS:
+    if max(len(progress.answers), progress.voices) < 2 or bound.route.fusion in _ONE_STANDS:
         return FusionChoice.NONE
     if bound.route.fusion is Fusion.JUDGE:
         return FusionChoice.JUDGE

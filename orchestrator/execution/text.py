@@ -25,7 +25,7 @@ from orchestrator.execution.run import Decide, Progress, bound_of, wire_limit_j
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.session import SessionEnded
 from orchestrator.routing.binding import BoundRoute
-from orchestrator.routing.figures import TextFigures, affordable_tokens, conversation_of, text_figures
+from orchestrator.routing.figures import Reading, TextFigures, affordable_tokens, text_figures
 from orchestrator.types import AttemptRecord, Delta, Done, TextQuery
 
 
@@ -45,12 +45,12 @@ class TextRunner:
         self.max_attempts = max_attempts
 
     async def run(
-        self, query: TextQuery, progress: Progress, decide: Decide, *, panel: Panel, figures: TextFigures
+        self, reading: Reading, progress: Progress, decide: Decide, *, panel: Panel, figures: TextFigures
     ) -> AsyncIterator[Delta | TextEnd]:
         """Pieces of text, then the end.
 
         Args:
-            query: What to answer.
+            reading: The query to answer.
             progress: Limits and first decision; filled as things happen.
             decide: Routes what is left of the query around the arms that failed it.
             panel: Takes what experts say that is held back.
@@ -60,7 +60,7 @@ class TextRunner:
             DeadlineExceeded: The latency budget ran out before any answer.
             Unavailable: Every attempt failed, or one failed after text had been delivered.
         """
-        course, whole_ms = _course(query, progress, panel, figures)
+        course, whole_ms = _course(reading, progress, panel, figures)
         try:
             for _ in range(self.max_attempts):
                 try:
@@ -81,10 +81,10 @@ class TextRunner:
             yield piece
 
     async def end(
-        self, query: TextQuery, progress: Progress, decide: Decide, *, panel: Panel, figures: TextFigures
+        self, reading: Reading, progress: Progress, decide: Decide, *, panel: Panel, figures: TextFigures
     ) -> TextEnd:
         """The end alone, of a text that nobody reads before it; otherwise as `run`, without a generator's cost."""
-        course, whole_ms = _course(query, progress, panel, figures)
+        course, whole_ms = _course(reading, progress, panel, figures)
         try:
             for _ in range(self.max_attempts):
                 try:
@@ -118,9 +118,9 @@ class TextRunner:
         if bound is None:
             return _nothing()
         course.panel.follow(bound.route)
-        if len(bound.arms) == len(bound.arms[0]) == 1 and course.query.whole and bound.route.fusion is Fusion.NONE:
+        if bound.alone is not None and course.query.whole and not course.panel.answered:
             # Most texts.
-            return self._hear(course, bound.arms[0], 0)
+            return self._hear_one(course, bound.alone, 0)
         return self._go_through(course, bound)
 
     async def _go_through(self, course: Course, bound: BoundRoute) -> AsyncIterator[Delta | TextEnd] | None:
@@ -294,7 +294,7 @@ class TextRunner:
         bound_j = float(figures.energy_bound_j_n[index])
         if not (bound_j <= progress.allowed_j if progress.decision.within else progress.covers(bound_j)):
             return
-        judging = replace(course, query=query, figures=figures)
+        judging = replace(course, query=query, figures=figures, reading=Reading(query))
         ask, _ = self._ask(judging, query, index, stage=stage, share_j=progress.allowed_j)
         try:
             async with asyncio.timeout(max(0.0, course.deadline_s - started_s)):
@@ -332,13 +332,14 @@ class TextRunner:
 
     def _count(self, course: Course, index: int, done: Done) -> None:
         state = self._board.states[index]
-        state.text.heard(conversation_of(course.query, state.arm), done)
+        state.text.heard(course.reading.of(state.arm), done)
 
 
-def _course(query: TextQuery, progress: Progress, panel: Panel, figures: TextFigures) -> tuple[Course, float]:
+def _course(reading: Reading, progress: Progress, panel: Panel, figures: TextFigures) -> tuple[Course, float]:
     """A query at its beginning, and its latency budget in milliseconds."""
+    query = reading.query
     whole_ms = progress.limits.max_latency_ms if progress.decision.within else query.deadline_s * 1000.0
-    return Course(query, progress, figures, panel, progress.started_s + whole_ms / 1000.0), whole_ms
+    return Course(query, progress, figures, panel, progress.started_s + whole_ms / 1000.0, reading), whole_ms
 
 
 async def _nothing() -> None:

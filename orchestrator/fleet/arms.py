@@ -215,9 +215,11 @@ class ArmBoard(Columns):
 
     def set_wait(self, load: NodeLoad) -> None:
         """Tell a node's arms what work waits there, and whether more is taken."""
-        if load.is_calm and load.told_ms == NO_WAIT:
+        calm = load.shedding.lapses_s == -math.inf
+        if calm and load.pending < load.concurrency and not load.closed_ms and load.told_ms == NO_WAIT:
+            # A slot is free, nobody is refused and nobody was lately: nothing waits and all comes in, as was told.
             return
-        if load.shedding.lapses_s > -math.inf:
+        if not calm:
             load.shedding.follow(load, self._clock())
             if load.shedding.since_s == -math.inf:
                 self.since_s_n[load.arms] = -math.inf
@@ -233,7 +235,7 @@ class ArmBoard(Columns):
         load.told_ms = wait_ms, bound_ms
         self.wait_changes.note(load.arms)
         for index in load.arms:
-            load_ms = self.load_ms_n[index]
+            load_ms = self.load_ms_n.item(index)
             self.wait_ms_n[index] = wait_ms + load_ms
             self.wait_bound_ms_n[index] = bound_ms + load_ms
         waits = wait_ms > 0.0 or any(self.load_ms_n[index] > 0.0 for index in load.arms)

@@ -69,11 +69,6 @@ class NodeLoad:
     arms: list[int] = field(default_factory=list)
 
     @property
-    def is_calm(self) -> bool:
-        """Whether a slot is free, nobody is refused and nobody was lately: nothing waits and all comes in."""
-        return self.pending < self.concurrency and not self.closed_ms and self.shedding.lapses_s == -math.inf
-
-    @property
     def wait_ms(self) -> float:
         """Predicted wait for a free slot."""
         if self.pending < self.concurrency:

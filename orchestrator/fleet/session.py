@@ -136,12 +136,12 @@ class NodeSession:
         """Send a command that is work and remember that its result is owed."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        work_id = command.work.work_id
-        pending = Pending(work_id, self._clock(), self._loop.create_future(), asyncio.Queue() if streaming else None)
         self.send(command)
         if command is self._draft:
             self._draft, self._drafts = None, self._drafts + 1
-        self.pending[work_id] = pending
+        work_id = command.work.work_id
+        deltas: asyncio.Queue[Delta] | None = asyncio.Queue() if streaming else None
+        pending = self.pending[work_id] = Pending(work_id, self._sent_s, self._loop.create_future(), deltas)
         return pending
 
     def turn(self, pending: Pending, turn: fleet_pb2.Turn) -> None:

@@ -120,7 +120,8 @@ class TextTrack:
         if conversation.scope:
             if done.cached_tokens is not None:
                 self.prefixes.told(conversation.chain(), done.cached_tokens, tokens_per_byte=self.tokens_per_byte)
-            self.prefixes.read(conversation.chain(done.text))
+            if chain := conversation.chain(done.text):
+                self.prefixes.read(chain)
         self.count(done.prompt_tokens, conversation.size_bytes)
 
     def count(self, prompt_tokens: int, prompt_bytes: int) -> None:
@@ -135,6 +136,11 @@ class TextTrack:
     def at_most_ms(self, expected_ms: float) -> float:
         """The same at the promise's quantile."""
         return _stretched(expected_ms, max(self._typical, self.speed.bound))
+
+    def takes_ms(self, expected_ms: float, most_ms: float) -> tuple[float, float]:
+        """What is typically taken where so much is expected, and at the promise's quantile where at most so much is."""
+        typical, bound = self._typical, self.speed.bound
+        return _stretched(expected_ms, typical), _stretched(most_ms, bound if bound > typical else typical)
 
     @property
     def _typical(self) -> float:
@@ -162,7 +168,9 @@ def _made(
 
 
 def _stretched(expected_ms: float, factor: float) -> float:
-    return max(expected_ms * min(1.0, factor), (expected_ms + PAUSE_MS) * factor - PAUSE_MS)
+    least_ms = expected_ms * factor if factor < 1.0 else expected_ms
+    ms = (expected_ms + PAUSE_MS) * factor - PAUSE_MS
+    return ms if ms > least_ms else least_ms
 
 
 @dataclass(frozen=True)
@@ -179,8 +187,9 @@ def _usage(rates_k: tuple[float, float, float]) -> Usage | None:
 
 def completions(profile: TextProfile, max_tokens: float) -> tuple[float, float]:
     """Tokens that an answer will have: the mean, and what it stays below in 19 cases of 20."""
-    mean = profile.completion_tokens or min(max_tokens, TYPICAL_COMPLETION_TOKENS)
-    return min(max_tokens, mean), min(max_tokens, profile.completion_p95_tokens or max_tokens)
+    mean = profile.completion_tokens or TYPICAL_COMPLETION_TOKENS
+    high = profile.completion_p95_tokens or max_tokens
+    return mean if mean < max_tokens else max_tokens, high if high < max_tokens else max_tokens
 
 
 def with_typical_cost(arm: Arm, profile: TextProfile) -> Arm:

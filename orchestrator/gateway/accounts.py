@@ -122,17 +122,17 @@ def routing_record(ticket: Ticket, energy: Energy, spent: Timings) -> RoutingRec
         return RoutingRecord((), FusionChoice.NONE, 0.0, 0.0, 0.0, 0.0, False, plan_id, certificate)
     index, offer = decision.index, decision.offer
     return RoutingRecord(
-        attempts=tuple(progress.attempts),
-        fusion=fusion_of(progress),
-        predicted_energy_j=float(offer.energy_r[index]),
-        predicted_ms=float(offer.latency_r[index]),
-        bound_energy_j=float(offer.energy_bound_r[index]),
-        bound_ms=float(offer.latency_bound_r[index]),
-        budget_met=budget_met(progress.limits, energy, spent) and ticket.on_pace,
-        plan_id=plan_id,
-        certificate=certificate,
-        overlay=ticket.overlay,
-        gate_sha256=plan.gate if plan else "",
+        tuple(progress.attempts),
+        fusion_of(progress),
+        offer.energy_r.item(index),
+        offer.latency_r.item(index),
+        offer.energy_bound_r.item(index),
+        offer.latency_bound_r.item(index),
+        budget_met(progress.limits, energy, spent) and ticket.on_pace,
+        plan_id,
+        certificate,
+        ticket.overlay,
+        plan.gate if plan else "",
     )
 
 

@@ -330,11 +330,11 @@ class Service:
         limits = ticket.limits or limits
         retry = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=demand.shape)
         again = self._placed(query, retry)
-        ticket.tokens = tokens = texts.most_tokens(query)
+        ticket.tokens = tokens = texts.most_tokens(demand.reading)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
         panel = Panel(texts.confidence_of(ticket.plan, query) if ticket.plan else texts.as_told)
-        return query, start(query, progress, again, panel=panel, figures=demand.figures)
+        return query, start(demand.reading, progress, again, panel=panel, figures=demand.figures)
 
     def answered_from_cache(self, query: TextQuery, payer: Payer) -> None:
         """A request was answered without any work: it is in journal, metrics and log, and cost nothing."""

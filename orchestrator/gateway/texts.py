@@ -8,16 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optimizer.deciding.model import TaskModel
-from optimizer.heads.given import MixedHeads
-from optimizer.heads.texts import TextHeads
 from orchestrator.errors import EdgewiseError, RequestError
 from orchestrator.execution.panel import Confidence
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.gateway.placement import ANYWHERE, Place, place, placed, placement_of
 from orchestrator.planning.planner import Standing
-from orchestrator.routing.combined import CombinedModel
-from orchestrator.routing.figures import Pricer, first_token_ms, next_token_ms
+from orchestrator.routing.figures import Pricer, Reading, first_token_ms, next_token_ms
 from orchestrator.routing.lone import priced
 from orchestrator.routing.plan import Plan
 from orchestrator.routing.text_figures import TextFigures
@@ -34,6 +30,7 @@ class Demand(NamedTuple):
 
     figures: TextFigures
     place: Place
+    reading: Reading
 
     def shape(self, standing: Standing, board: ArmBoard) -> Standing:
         """The plan in force, priced for this text; where none of its routes fits, all arms that do."""
@@ -57,10 +54,11 @@ class Demands:
             RequestError: CAPABILITY_MISSING, PROMPT_TOO_LONG, EXPERT_NOT_FOUND.
             EdgewiseError: BUDGET_INFEASIBLE where no arm starts or goes on as fast as is asked.
         """
-        figures = self._pricer.figures(query)
+        reading = Reading(query)
+        figures = self._pricer.figures(reading)
         able = self._able(query)
         fitting = _quick(query, figures, _roomy(query, figures, able.fitting))
-        return Demand(figures, able if fitting is able.fitting else place(query, fitting, self._board))
+        return Demand(figures, able if fitting is able.fitting else place(query, fitting, self._board), reading)
 
     def _able(self, query: TextQuery) -> Place:
         """The arms that may run such a query and can, as far as its prompt and its pace are no matter."""
@@ -152,12 +150,9 @@ def _quick(query: TextQuery, figures: TextFigures, arms: Sequence[ArmState]) -> 
     return fitting
 
 
-def most_tokens(query: TextQuery) -> int:
+def most_tokens(reading: Reading) -> int:
     """Tokens that a query can cost at most: no tokenizer makes more than one of a byte."""
-    most = query.parameters.max_tokens
-    for message in query.messages:
-        most += len(message.content.encode()) + 8
-    return most
+    return reading.max_tokens + reading.whole.size_bytes + 8 * len(reading.whole.messages)
 
 
 def features(query: TextQuery) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
@@ -172,14 +167,9 @@ def as_told(_expert: str, done: Done) -> float | None:
 
 def confidence_of(plan: Plan, query: TextQuery) -> Confidence:
     """How sure one may be of an expert's answer to a query, by what was learned of such answers to such prompts."""
-    model = plan.model.model if isinstance(plan.model, CombinedModel) else plan.model
-    heads = model.heads if isinstance(model, TaskModel) else None
-    if isinstance(heads, MixedHeads):
-        # What answers say of themselves was learned here.
-        heads = heads.learned
-    if not isinstance(model, TaskModel) or not isinstance(heads, TextHeads):
+    if plan.answers is None:
         return as_told
-    texts, row_of = heads, {expert: row for row, expert in enumerate(model.experts)}
+    texts, row_of = plan.answers
     # Most answers are one expert's and nobody asks how sure it is; of those of a cascade, several may be asked about.
     foreseen = cache(partial(texts.foreseen, query.prompt))
 

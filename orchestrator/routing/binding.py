@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from optimizer.routes.route import Fusion, Route
 from orchestrator.fleet.arms import ArmBoard, ArmState
@@ -30,6 +31,12 @@ class BoundRoute:
     def experts(self) -> int:
         """How many experts may run."""
         return len(self.route.experts)
+
+    @cached_property
+    def alone(self) -> int | None:
+        """The arm where one expert is all of the route; None for every other one."""
+        one = len(self.arms) == len(self.arms[0]) == 1 and self.route.fusion is Fusion.NONE
+        return self.arms[0][0] if one else None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, TYPICAL_COMPLETION_TOKENS, completions
-from orchestrator.prefixes import Chain, Conversation
+from orchestrator.prefixes import Conversation
 from orchestrator.residency import missing_j
 from orchestrator.routing.text_figures import FREE, Busy
 from orchestrator.routing.text_figures import Figures as Figures
@@ -19,59 +19,62 @@ from orchestrator.text_profile import SINGLE_TURN, TextProfile
 from orchestrator.types import Arm, Provenance, TextQuery
 
 
-def conversation_of(query: TextQuery, arm: Arm) -> Conversation:
-    """What an arm reads of a query."""
-    messages = query.messages
-    if arm.text is not None and SINGLE_TURN in arm.text.capabilities and not query.parameters.embed:
-        messages = tuple(message for message in messages if message.role == "user")[-1:]
-    return Conversation(query.prefix_scope, messages)
+class Reading:
+    """A query as arms read it, each of the two ways worked out once: `whole` is what most arms read."""
 
-
-# Bytes, messages and the chain of what an arm reads.
-Read = tuple[int, int, Chain]
-
-
-class _Asked:
-    """The query as arms read it, each of the two ways worked out once."""
-
-    __slots__ = ("_alone", "_query", "_whole", "greedy", "max_tokens")
+    __slots__ = ("_alone", "greedy", "max_tokens", "query", "whole")
 
     def __init__(self, query: TextQuery) -> None:
-        self._query = query
-        self._whole: Read | None = None
-        self._alone: Read | None = None
+        self.query = query
+        self._alone: Conversation | None = None
+        self.whole = Conversation(query.prefix_scope, query.messages)
         self.max_tokens = query.parameters.max_tokens
         self.greedy = not query.parameters.temperature
 
-    def whole(self) -> Read:
-        """What most arms read."""
-        if self._whole is None:
-            self._whole = _read(Conversation(self._query.prefix_scope, self._query.messages))
-        return self._whole
+    def of(self, arm: Arm) -> Conversation:
+        """What an arm reads."""
+        return self.alone() if _reads_alone(arm) else self.whole
 
-    def alone(self, arm: Arm) -> Read:
+    def alone(self) -> Conversation:
         """What those read that know no message before the last one."""
+        if self.query.parameters.embed:
+            return self.whole
         if self._alone is None:
-            self._alone = _read(conversation_of(self._query, arm))
+            last = tuple(message for message in self.query.messages if message.role == "user")[-1:]
+            self._alone = Conversation(self.query.prefix_scope, last)
         return self._alone
 
 
-def _read(said: Conversation) -> Read:
-    return said.size_bytes, len(said.messages), said.chain()
+def _reads_alone(arm: Arm) -> bool:
+    return arm.text is not None and SINGLE_TURN in arm.text.capabilities
 
 
 class _Terms:
-    """What an arm as it was announced means for every text."""
+    """What an arm as it was announced and stands on the board means for every text.
 
-    __slots__ = ("alone", "arm", "known", "load", "load_j", "turns")
+    `busy` leaves out what it must wait for.
+    """
 
-    def __init__(self, board: ArmBoard, arm: Arm, announced: TextProfile) -> None:
-        self.arm = arm
-        self.load = board.nodes[arm.node]
-        self.load_j = missing_j(arm.residency)
-        self.known = arm.energy.provenance is not Provenance.UNMEASURED
-        self.alone = SINGLE_TURN in announced.capabilities
-        self.turns = bool(vocabulary(arm)) or hears_bytes(arm)
+    __slots__ = ("alone", "arm", "busy", "known", "load", "load_j", "state", "turns")
+
+    def __init__(self, board: ArmBoard, state: ArmState) -> None:
+        self.state = state
+        self.read(board)
+
+    def read(self, board: ArmBoard) -> None:
+        """Take them anew, of another arm than before."""
+        self.arm = self.state.arm
+        self.load = board.nodes[self.arm.node]
+        self.load_j = missing_j(self.arm.residency)
+        self.known = self.arm.energy.provenance is not Provenance.UNMEASURED
+        self.alone = _reads_alone(self.arm)
+        self.turns = bool(vocabulary(self.arm)) or hears_bytes(self.arm)
+        self.stand(board)
+
+    def stand(self, board: ArmBoard) -> None:
+        """Take anew how the arm stands."""
+        there, closed_ms = board.available_n.item(self.state.index), board.closed_ms_n.item(self.state.index)
+        self.busy = FREE if there and not closed_ms else Busy(there, closed_ms)
 
 
 class Pricer:
@@ -80,42 +83,52 @@ class Pricer:
 
     def __init__(self, board: ArmBoard) -> None:
         self._board = board
-        self._arms: dict[str, list[ArmState]] = {}
+        self._arms: dict[str, list[_Terms]] = {}
         self._arms_version = -1
         self._terms: dict[int, _Terms] = {}
 
-    def figures(self, query: TextQuery) -> TextFigures:
+    def figures(self, reading: Reading) -> TextFigures:
         """What a text will cost on the arms of its task."""
         board = self._board
-        figures, asked = TextFigures(board.states, loaded=board.loaded), _Asked(query)
-        for state in self._of_task(query.task.name):
-            figures.busy_n[state.index] = self._busy(state.index)
+        figures = TextFigures(board.states, loaded=board.loaded)
+        for terms in self._of_task(reading.query.task.name):
+            state = terms.state
+            if terms.arm is not state.arm:
+                # It was announced anew, or its expert loaded or unloaded.
+                terms.read(board)
+            # Where no arm has a wait, nobody need look at the waits.
+            figures.busy_n[state.index] = self._waiting(state.index, terms.busy) if board.loaded else terms.busy
             if state.arm.text is None:
                 self._take_over(figures, state.index)
             else:
-                self._price(figures, state, state.arm.text, asked)
+                self._price(figures, terms, state.arm.text, reading)
         return figures
 
-    def _of_task(self, task: str) -> list[ArmState]:
+    def _of_task(self, task: str) -> list[_Terms]:
         """All arms of a task: nodes announce no other ones without a change of what is available."""
-        version = self._board.available_changes.version
-        if self._arms_version != version:
+        changes = self._board.available_changes
+        if self._arms_version != changes.version:
+            changed = changes.since(self._arms_version)
+            for n in self._terms if changed is None else self._terms.keys() & changed:
+                self._terms[n].stand(self._board)
             self._arms.clear()
-            self._arms_version = version
+            self._arms_version = changes.version
         found = self._arms.get(task)
         if found is None:
-            found = self._arms[task] = [state for state in self._board.states if state.arm.task == task]
+            found = self._arms[task] = [self._known(state) for state in self._board.states if state.arm.task == task]
         return found
 
-    def _busy(self, n: int) -> Busy:
-        """How an arm stands now."""
+    def _known(self, state: ArmState) -> _Terms:
+        terms = self._terms.get(state.index)
+        if terms is None:
+            terms = self._terms[state.index] = _Terms(self._board, state)
+        return terms
+
+    def _waiting(self, n: int, busy: Busy) -> Busy:
+        """The same with what an arm must wait for."""
         board = self._board
-        there, closed_ms = board.available_n.item(n), board.closed_ms_n.item(n)
-        if board.loaded:
-            waits_ms = board.wait_ms_n.item(n), board.wait_bound_ms_n.item(n), board.load_ms_n.item(n)
-            return Busy(there, closed_ms, *waits_ms)
-        # Where no arm has a wait, nobody need look at the waits.
-        return FREE if there and not closed_ms else Busy(there, closed_ms)
+        waits_ms = board.wait_ms_n.item(n), board.wait_bound_ms_n.item(n), board.load_ms_n.item(n)
+        return Busy(busy.available, busy.closed_ms, *waits_ms)
 
     def _take_over(self, figures: TextFigures, n: int) -> None:
         """The board's figures, of an arm without a text profile."""
@@ -126,17 +139,15 @@ class Pricer:
         figures.energy_j_n[n] = board.energy_j_n.item(n)
         figures.energy_bound_j_n[n] = board.energy_bound_j_n.item(n)
 
-    def _price(self, figures: TextFigures, state: ArmState, announced: TextProfile, asked: _Asked) -> None:
+    def _price(self, figures: TextFigures, terms: _Terms, announced: TextProfile, reading: Reading) -> None:
+        state = terms.state
         track, n = state.text, state.index
-        terms = self._terms.get(n)
-        if terms is None or terms.arm is not state.arm:
-            terms = self._terms[n] = _Terms(self._board, state.arm, announced)
         profile = track.profile(announced)
-        mean, high = completions(profile, asked.max_tokens)
-        size, messages, chain = asked.alone(state.arm) if terms.alone else asked.whole()
-        tokens = size * track.tokens_per_byte + TEMPLATE_TOKENS * messages
+        mean, high = completions(profile, reading.max_tokens)
+        said = reading.alone() if terms.alone else reading.whole
+        tokens = said.size_bytes * track.tokens_per_byte + TEMPLATE_TOKENS * len(said.messages)
         cached = 0.0
-        if chain:
+        if chain := said.chain():
             rate = track.tokens_per_byte
             cached = track.prefixes.expected_tokens(chain, tokens_per_byte=rate, prompt_tokens=tokens)
         figures.prompt_tokens_n[n], figures.cached_tokens_n[n] = tokens, cached
@@ -144,8 +155,8 @@ class Pricer:
         most_ms, most_j = profile.cost(tokens * TOKENS_MARGIN, high)
         pending = terms.load.pending
         together = track.factor(1 + pending) if pending else 1.0
-        figures.service_ms_n[n] = ms = track.typically_ms((HOP_MS + own_ms) * together)
-        figures.service_bound_ms_n[n] = max(track.at_most_ms((HOP_MS + most_ms) * together), ms)
+        ms, bound_ms = track.takes_ms((HOP_MS + own_ms) * together, (HOP_MS + most_ms) * together)
+        figures.service_ms_n[n], figures.service_bound_ms_n[n] = ms, bound_ms if bound_ms > ms else ms
         # What nobody measures counts as 0 joules and is promised to nobody, as on the board.
         figures.energy_j_n[n], figures.energy_bound_j_n[n] = 0.0, np.inf
         if terms.known:
@@ -153,24 +164,24 @@ class Pricer:
             figures.energy_j_n[n] = joules = terms.load_j + own_j * typical
             figures.energy_bound_j_n[n] = max(terms.load_j + most_j * bound, joules)
         if terms.turns:
-            _price_turns(figures, self._board, state, asked)
+            _price_turns(figures, self._board, state, reading)
 
 
 def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
     """See `Pricer.figures`, for one text alone."""
-    return Pricer(board).figures(query)
+    return Pricer(board).figures(Reading(query))
 
 
-def _price_turns(figures: TextFigures, board: ArmBoard, state: ArmState, asked: _Asked) -> None:
+def _price_turns(figures: TextFigures, board: ArmBoard, state: ArmState, reading: Reading) -> None:
     """The same of a text that the arm writes in turns with others."""
     track, n = state.text, state.index
     if state.arm.text is None:
         return
     if figures.turns is None:
-        figures.turns = TurnRates.empty(len(board.states), everyone=asked.greedy)
+        figures.turns = TurnRates.empty(len(board.states), everyone=reading.greedy)
     turns = figures.turns
     profile, prompt_tokens = track.profile(state.arm.text), float(figures.prompt_tokens_n[n])
-    mean, high = completions(profile, asked.max_tokens)
+    mean, high = completions(profile, reading.max_tokens)
     together = track.factor(1 + board.nodes[state.arm.node].pending)
     whole_ms = (HOP_MS + profile.cost_ms(prompt_tokens, mean)) * together
     slower = track.typically_ms(whole_ms) / whole_ms * together
@@ -211,12 +222,14 @@ def next_token_ms(figures: TextFigures, n: int) -> float:
 
 def affordable_tokens(board: ArmBoard, n: int, *, allowed_j: float, prompt_tokens: float) -> float:
     """Tokens that an arm may generate at most for so many joules at the promise's quantile; infinite without limit."""
-    announced = board.states[n].arm.text
-    profile = None if announced is None else board.states[n].text.profile(announced)
-    known = board.states[n].arm.energy.provenance is not Provenance.UNMEASURED
-    if profile is None or not known or profile.decode_j_per_token <= 0.0 or allowed_j == np.inf:
+    state = board.states[n]
+    announced, known = state.arm.text, state.arm.energy.provenance is not Provenance.UNMEASURED
+    if allowed_j == np.inf or announced is None or not known:
+        return np.inf
+    profile = state.text.profile(announced)
+    if profile.decode_j_per_token <= 0.0:
         return np.inf
     _, bound = board.energy_factors(n)
-    allowed_j -= missing_j(board.states[n].arm.residency)
+    allowed_j -= missing_j(state.arm.residency)
     left_j = allowed_j / bound - profile.cost_j(prompt_tokens * TOKENS_MARGIN, 0.0)
     return max(1.0, float(np.floor(left_j / profile.decode_j_per_token)))

@@ -24,6 +24,8 @@ Bools = NDArray[np.bool_]
 
 # Of more arms arrays are kept, which take less memory: the journal holds the tables of thousands of texts.
 MOST_ARMS = 32
+_EVERY_ONE: Bools = np.ones(MOST_ARMS, dtype=bool)
+_EVERY_ONE.setflags(write=False)
 
 
 def priced(table: RouteTable, figures: TextFigures) -> RouteTable:
@@ -64,15 +66,21 @@ class LoneTable(RouteTable):
             typical_ms.append(service_ms_n[n] + busy.wait_ms)
             bound_ms.append(service_bound_ms_n[n] + busy.wait_bound_ms)
             takes.append(busy.available and busy.closed_ms <= most_ms)
-        available_r = np.array(takes, dtype=bool)
-        energy_r, energy_bound_r, latency_r, latency_bound_r = np.array((joules, most_joules, typical_ms, bound_ms))
+        if all(takes):
+            available_r = _EVERY_ONE[: len(takes)] if allowed_r is None else allowed_r
+        else:
+            available_r = np.array(takes, dtype=bool)
+            available_r = available_r if allowed_r is None else available_r & allowed_r
+        # One row after the other: numpy reads a flat list sooner than one of lists.
+        figures_kr = np.array(joules + most_joules + typical_ms + bound_ms).reshape(4, -1)
+        energy_r, energy_bound_r, latency_r, latency_bound_r = figures_kr
         return Offer(
             self._quality(estimate.quality_r),
             energy_r,
             energy_bound_r,
             latency_r,
             latency_bound_r,
-            available_r if allowed_r is None else available_r & allowed_r,
+            available_r,
         )
 
     def first_of(self, model_index: int) -> int | None:
@@ -92,8 +100,8 @@ class LoneTable(RouteTable):
         """See `RouteTable.load_ms`."""
         if not self._figures.loaded:
             return None
-        load_ms_r = self._of_each_arm(lambda n: self._figures.busy_n[n].load_ms)
-        return load_ms_r if load_ms_r.any() else None
+        loads_ms = [self._figures.busy_n[n].load_ms for n in self._arms]
+        return np.array(loads_ms) if any(loads_ms) else None
 
     def cached_tokens(self) -> Floats | None:
         """See `RouteTable.cached_tokens`."""

@@ -11,6 +11,8 @@ from functools import cached_property
 
 from optimizer.deciding.choose import Price
 from optimizer.deciding.model import TaskModel
+from optimizer.heads.given import MixedHeads
+from optimizer.heads.texts import TextHeads
 from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.routing.binding import bind, footing
 from orchestrator.routing.combined import CombinedModel
@@ -46,6 +48,17 @@ class Plan:
         """The cheapest expert within a tolerance of the most accurate; None where nothing was learned."""
         model = self.model.model if isinstance(self.model, CombinedModel) else self.model
         return model.experts[model.best_single] if isinstance(model, TaskModel) else None
+
+    @cached_property
+    def answers(self) -> tuple[TextHeads, dict[str, int]] | None:
+        """What was learned here of what answers say of themselves, with the row of each expert; None where nothing."""
+        model = self.model.model if isinstance(self.model, CombinedModel) else self.model
+        heads = model.heads if isinstance(model, TaskModel) else None
+        if isinstance(heads, MixedHeads):
+            heads = heads.learned
+        if not isinstance(model, TaskModel) or not isinstance(heads, TextHeads):
+            return None
+        return heads, {expert: row for row, expert in enumerate(model.experts)}
 
     def table(self, arms: list[ArmState], board: ArmBoard, before: RouteTable | None = None) -> RouteTable:
         """The plan's routes on these arms, those outside the active set left out.

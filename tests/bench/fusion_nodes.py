@@ -31,7 +31,7 @@ from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Progress
 from orchestrator.execution.schedule import Schedule
 from orchestrator.routing.binding import BoundRoute
-from orchestrator.routing.figures import text_figures
+from orchestrator.routing.figures import Reading, text_figures
 from orchestrator.types import (
     BudgetRequest,
     Delta,
@@ -141,7 +141,8 @@ class Fleet:
         bound = BoundRoute(Route((tuple(self.experts),), fusion=fusion, weights=weights), 0, (arms,), "all")
         limits = Limits(float("inf"), DEADLINE_S * 1e3, OnInfeasible.ERROR, "best")
         progress = Progress(limits, time.monotonic(), cast(Any, None))
-        course = Course(query, progress, text_figures(board, query), Panel(_unsure), time.monotonic() + DEADLINE_S)
+        figures, until_s = text_figures(board, query), time.monotonic() + DEADLINE_S
+        course = Course(query, progress, figures, Panel(_unsure), until_s, Reading(query))
         before = self._counted()
         started_s = time.perf_counter()
         last: Any = None

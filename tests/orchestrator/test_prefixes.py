@@ -7,8 +7,16 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.fleet.arms import ArmBoard
-from orchestrator.prefixes import BLOCK_BYTES, KEPT_BLOCKS, UNTOLD_FRACTION, Conversation, Prefixes, scope_of
-from orchestrator.routing.figures import conversation_of, text_figures
+from orchestrator.prefixes import (
+    BLOCK_BYTES,
+    KEPT_BLOCKS,
+    MAX_BLOCKS,
+    UNTOLD_FRACTION,
+    Conversation,
+    Prefixes,
+    scope_of,
+)
+from orchestrator.routing.figures import Reading, text_figures
 from orchestrator.text_profile import SINGLE_TURN, TextProfile
 from orchestrator.types import BudgetRequest, Done, Energy, GenerationParameters, Message, Provenance, TextQuery
 from tests.orchestrator.builders import a_board, a_task, an_arm
@@ -44,7 +52,7 @@ def answered(cached_tokens: int | None, *, prompt_tokens: int = 564, text: str =
 
 def hear(board: ArmBoard, query: TextQuery, done: Done, index: int = 0) -> None:
     state = board.states[index]
-    state.text.heard(conversation_of(query, state.arm), done)
+    state.text.heard(Reading(query).of(state.arm), done)
 
 
 def a_text_board(**fields: object) -> ArmBoard:
@@ -61,6 +69,18 @@ def test_a_follow_up_is_known_as_far_as_it_repeats_what_was_read() -> None:
     changed = STORY[: size // 2] + "X" + STORY[size // 2 + 1 :]
     assert size // 2 - BLOCK_BYTES - 8 <= known.known_bytes(conversation(changed).chain()) <= size // 2 + 8
     assert known.known_bytes(conversation("Y" + STORY).chain()) == 0
+
+
+@pytest.mark.parametrize("size_bytes", [1, 110, 120, 1000, 512 * BLOCK_BYTES - 7, 513 * BLOCK_BYTES])
+@pytest.mark.parametrize("answer", ["", "x", "x" * 300])
+def test_an_answer_goes_on_where_its_question_ended(size_bytes: int, answer: str) -> None:
+    talk = conversation("y" * size_bytes)
+    asked, answered = talk.chain(), talk.chain(answer)
+    # Role, end of role, end of text, end of message; an answer has no end yet.
+    whole_bytes = len("user") + size_bytes + 3 + (len("assistant") + 1 + len(answer) if answer else 0)
+    assert len(answered) == min(whole_bytes // BLOCK_BYTES, MAX_BLOCKS)
+    assert answered == conversation("y" * size_bytes, answer).chain()[: len(answered)]
+    assert answered[: len(asked)] == asked == talk.chain() == conversation("y" * size_bytes).chain()
 
 
 def test_what_one_scope_has_sent_is_unknown_in_another_and_nothing_is_without_one() -> None:
@@ -150,6 +170,14 @@ def test_an_arm_of_single_turns_reads_the_last_question_only() -> None:
         hear(board, asked(STORY), answered(0))
     assert text_figures(several, query).cached_tokens_n[0] > 400.0
     assert text_figures(single, query).cached_tokens_n[0] == 0.0
+
+
+def test_for_vectors_also_an_arm_of_single_turns_reads_everything() -> None:
+    single = a_text_board(capabilities=frozenset({SINGLE_TURN}))
+    query = asked(STORY, "The end.", "And then?")
+    vectors = Reading(replace(query, parameters=replace(query.parameters, embed=True)))
+    assert vectors.of(single.states[0].arm).messages == query.messages
+    assert Reading(query).of(single.states[0].arm).messages == query.messages[-1:]
 
 
 def test_tokens_that_were_not_read_teach_nothing_of_what_reading_costs() -> None:

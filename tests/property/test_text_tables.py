@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.prefixes import Conversation
 from orchestrator.residency import Residency
-from orchestrator.routing.figures import Pricer, text_figures
+from orchestrator.routing.figures import Pricer, Reading, text_figures
 from orchestrator.routing.lone import MOST_ARMS, LoneTable, priced
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.table import RouteTable
@@ -126,7 +126,7 @@ def test_what_is_kept_between_texts_prices_them_as_what_is_made_anew(seed: int, 
         for _ in range(between):
             happen(board, rng, held)
         query = asked(rng)
-        mine, anew = pricer.figures(query), text_figures(board, query)
+        mine, anew = pricer.figures(Reading(query)), text_figures(board, query)
         for name in COLUMNS:
             assert getattr(mine, name) == getattr(anew, name), name
         assert sorted(mine.energy_j_n) == [s.index for s in board.states if s.arm.task == "chat"]
@@ -155,9 +155,10 @@ def test_routes_of_one_arm_offer_a_text_what_arrays_offer(seed: int, between: in
 
 def same(mine: RouteTable, other: RouteTable, model: GivenModel, *, admitted: bool) -> None:
     estimate = model.estimate(np.zeros(0))
-    offers = [table.offer(estimate, admitted=admitted) for table in (mine, other)]
-    for name in ("quality_r", "energy_r", "energy_bound_r", "latency_r", "latency_bound_r", "available_r"):
-        np.testing.assert_array_equal(getattr(offers[0], name), getattr(offers[1], name), err_msg=name)
+    for allowed_r in (None, np.arange(len(mine.bound)) % 2 == 0):
+        offers = [table.offer(estimate, allowed_r, admitted=admitted) for table in (mine, other)]
+        for name in ("quality_r", "energy_r", "energy_bound_r", "latency_r", "latency_bound_r", "available_r"):
+            np.testing.assert_array_equal(getattr(offers[0], name), getattr(offers[1], name), err_msg=name)
     nothing_r = np.zeros(len(mine.bound))
     for figure in (
         lambda table: nothing_r if (load_ms_r := table.load_ms()) is None else load_ms_r,

@@ -16,7 +16,6 @@ from optimizer.online.median import RunningMedian
 def test_it_is_the_median_of_the_newest(window: int, values: list[float]) -> None:
     kept = RunningMedian(window)
     for end, value in enumerate(values, start=1):
-        kept.append(value)
         newest = values[max(0, end - window) : end]
-        assert len(kept) == len(newest)
+        assert kept.append(value) == len(newest)
         assert kept.value == np.median(newest)
