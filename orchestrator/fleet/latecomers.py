@@ -7,6 +7,7 @@ it is to try again rather than to give up. Nothing but names of nodes is kept.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import time
@@ -23,6 +24,8 @@ log = structlog.get_logger("fleet")
 # All are back within this, see `orchestrator.fleet.spread`.
 RETURN_S = 15.0
 RETRY_AFTER_S = 1.0
+# How often who is connected is looked at, and how long the end of a gateway waits for a disk that hangs.
+KEEP_S, CLOSE_S = 0.5, 1.0
 # What is said of a name that no node has announced.
 NOT_ANNOUNCED = frozenset({"TASK_NOT_FOUND", "EXPERT_NOT_FOUND"})
 
@@ -39,7 +42,8 @@ class Latecomers:
         self._file = file
         self._clock = clock
         self._until_s = -math.inf
-        self._closed = False
+        self._closed = self._failed = False
+        self._writing = asyncio.Lock()
         self._kept = self._read()
         self._expected = set(self._kept)
 
@@ -65,20 +69,33 @@ class Latecomers:
         """Who may yet come."""
         return self._expected if self._clock() < self._until_s else ()
 
-    def close(self) -> None:
-        """The gateway is ending: whoever leaves from now on is to come back."""
+    async def run(self, connected: Collection[str]) -> None:
+        """Write down who is connected, as `connected` changes, until cancelled."""
+        while True:
+            await asyncio.sleep(KEEP_S)
+            await self.keep(connected)
+
+    async def close(self, connected: Collection[str]) -> None:
+        """The gateway is ending: whoever is connected now is to come back, and whoever leaves from now on as well."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self.keep(connected)
         self._closed = True
 
     async def keep(self, connected: Collection[str]) -> None:
-        """Write down who is connected or may yet come, if that has changed."""
-        names = frozenset((*connected, *self.expected))
-        if self._file is None or self._closed or names == self._kept:
-            return
-        self._kept = names
-        try:
-            await asyncio.to_thread(save_json, self._file, sorted(names))
-        except OSError as error:
-            log.error("fleet.nodes_not_kept", file=str(self._file), why=str(error))
+        """Write down who is connected or may yet come, if that has changed; what was not written is tried again."""
+        async with self._writing:
+            names = frozenset((*connected, *self.expected))
+            if self._file is None or self._closed or names == self._kept:
+                return
+            try:
+                await asyncio.to_thread(save_json, self._file, sorted(names))
+            except OSError as error:
+                if not self._failed:
+                    log.error("fleet.nodes_not_kept", file=str(self._file), why=str(error))
+                self._failed = True
+            else:
+                self._kept, self._failed = names, False
 
     def instead(self, error: EdgewiseError) -> EdgewiseError:
         """What to say in place of an error: to try again, where what was not found may be on a node yet to come."""
@@ -87,5 +104,6 @@ class Latecomers:
         return Unavailable(
             "NO_NODE",
             "No node has this yet; the gateway has just started and some of its nodes are on their way: try again.",
+            metadata=error.metadata,
             retry_after_s=RETRY_AFTER_S,
         )

@@ -260,6 +260,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         await each.start()
     tasks = [asyncio.create_task(gateway.planner.run()), asyncio.create_task(gateway.joiner.sweep())]
     keeping = [asyncio.create_task(keep_books(service.till, gateway.keys))]
+    keeping.append(asyncio.create_task(service.fleet.latecomers.run(service.fleet.sessions)))
     if (copying := snapshots_of(gateway)) is not None:
         keeping.append(asyncio.create_task(copying.run()))
     watching = gateway.planner.gates.watch(config.gate.check_s, gateway.planner.rebind)
@@ -274,7 +275,7 @@ async def listening(gateway: Gateway) -> AsyncIterator[str]:
         yield f"{config.listen.rpartition(':')[0]}:{port}"
     finally:
         service.admission.closed = True
-        service.fleet.latecomers.close()
+        await service.fleet.latecomers.close(service.fleet.sessions)
         await checks.enter_graceful_shutdown()
         await _drain(service)
         await asyncio.gather(*(each.stop(grace=1.0) for each in servers))

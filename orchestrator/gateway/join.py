@@ -266,10 +266,9 @@ class Joiner:
         session.send(fleet_pb2.NodeCommand(drain=fleet_pb2.Drain(reason=reason)))
 
     async def sweep(self) -> None:
-        """End sessions whose lease ran out and write down who is connected, until cancelled."""
+        """End sessions whose lease ran out, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_S)
             for session in self._fleet.expired():
                 log.warning("node.lease_expired", node=session.name)
                 self._fleet.leave(session)
-            await self._fleet.latecomers.keep(self._fleet.sessions)

@@ -1,10 +1,15 @@
 """Nodes that a gateway which was started again may expect, and what is said until they are back."""
 
+import asyncio
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 
 from orchestrator.errors import EdgewiseError, RequestError
+from orchestrator.fleet import latecomers as module
 from orchestrator.fleet.latecomers import NOT_ANNOUNCED, RETURN_S, Latecomers
 from tests.orchestrator.builders import Clock
 
@@ -19,7 +24,7 @@ async def file(tmp_path: Path, clock: Clock) -> Path:
     """What a gateway with two nodes left behind."""
     before = Latecomers(tmp_path / "nodes.json", clock=clock)
     await before.keep({"n1": None, "n2": None})
-    before.close()
+    await before.close(["n1", "n2"])
     # Both leave because the gateway does.
     await before.keep(())
     return tmp_path / "nodes.json"
@@ -83,8 +88,25 @@ def test_a_file_that_cannot_be_read_expects_nobody(tmp_path: Path, content: str)
     assert not latecomers.expected
 
 
-async def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+async def test_what_cannot_be_written_stops_nothing_and_is_tried_again(tmp_path: Path) -> None:
     (tmp_path / "nodes.tmp").mkdir()
     latecomers = Latecomers(tmp_path / "nodes.json")
-    await latecomers.keep(["n1"])
+    with structlog.testing.capture_logs() as lines:
+        await latecomers.keep(["n1"])
+        await latecomers.keep(["n1"])
+    assert [line["event"] for line in lines] == ["fleet.nodes_not_kept"], "once, not twice a second"
     assert not (tmp_path / "nodes.json").exists()
+    (tmp_path / "nodes.tmp").rmdir()
+    await latecomers.keep(["n1"])
+    assert (tmp_path / "nodes.json").exists()
+
+
+async def test_a_disk_that_hangs_holds_up_the_end_for_a_moment_alone(tmp_path: Path, monkeypatch: Any) -> None:
+    hanging = threading.Event()
+    monkeypatch.setattr(module, "save_json", lambda file, names: hanging.wait(30.0))
+    monkeypatch.setattr(module, "CLOSE_S", 0.05)
+    latecomers = Latecomers(tmp_path / "nodes.json")
+    async with asyncio.timeout(10.0):
+        await latecomers.close(["n1"])
+        await latecomers.keep(["n1"])
+    hanging.set()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -27,14 +28,15 @@ def asked(live: Live, path: str, **body: Any) -> tuple[int, str, str | None]:
 
 
 async def test_what_only_they_may_have_is_worth_a_retry_until_they_are_back(tmp_path: Path) -> None:
-    async with live_gateway(tmp_path) as before, before.node(name="n1", behaviour=answers(7)):
-        async with before.node(name="left", behaviour=answers(7)):
-            pass
-        async with before.node(name="n2", behaviour=answers(7)):
-            await until(lambda: (tmp_path / "nodes.json").exists() and "n2" in (tmp_path / "nodes.json").read_text())
-        # It is taken off for good; the other one is there when the gateway ends.
-        await until(lambda: "n2" not in (tmp_path / "nodes.json").read_text())
-    assert json.loads((tmp_path / "nodes.json").read_text()) == ["n1"]
+    file = tmp_path / "nodes.json"
+    async with AsyncExitStack() as lost:
+        async with live_gateway(tmp_path) as before:
+            async with before.node(name="n2", behaviour=answers(7)):
+                await until(lambda: file.exists() and json.loads(file.read_text()) == ["n2"])
+            # It is taken off for good; the other one has just come when the gateway ends.
+            await until(lambda: json.loads(file.read_text()) == [])
+            await lost.enter_async_context(before.node(name="n1", behaviour=answers(7)))
+        assert json.loads(file.read_text()) == ["n1"]
     async with live_gateway(tmp_path) as live:
         for call in (infer(live, digit()), generate(live, chat()), infer(live, digit(expert="small"))):
             assert (await refusal(call, "NO_NODE")).retry_s == 1.0
@@ -44,6 +46,9 @@ async def test_what_only_they_may_have_is_worth_a_retry_until_they_are_back(tmp_
             letters = digit(task="letters")
             for call in (infer(live, letters), generate(live, chat()), infer(live, digit(expert="small"))):
                 assert (await refusal(call, "NO_NODE")).retry_s == 1.0
+            # It is told by the id under which it is in the log.
+            found = await refusal(infer(live, digit(expert="small", request_id="mine")), "NO_NODE")
+            assert found.metadata["requestId"] == "mine"
             for path, body in (
                 ("/v1/chat/completions", SAID | {"model": "speaker"}),
                 ("/v1/chat/completions", SAID | {"task": "chat"}),
