@@ -14,7 +14,7 @@ def save_json(file: Path, document: object, *, private: bool = False, indent: in
         file: Its folder is made where there is none.
         document: What JSON can hold.
         private: Only its owner may read it.
-        indent: For people who look at it; None where it is long, and faster.
+        indent: For people who look at it; None where it is long.
 
     Raises:
         OSError: The folder cannot be written.

@@ -55,7 +55,7 @@ class Conversation:
     def chain(self, answer: str = "") -> Chain:
         """Hashes of the beginning up to the end of every whole block, with an answer behind it where there is one.
 
-        Cost: 1 µs a block, of the messages once.
+        Those of the messages are worked out once.
         """
         if not self.scope:
             return ()
