@@ -31,6 +31,7 @@ from orchestrator.client import Client
 from tests.bench.gateway_peers import EXPERT
 from tests.bench.harness import Bar, Row, cores_awake, main, spread
 from tests.bench.route_decision import route_us
+from tests.fakes.ports import free_address
 
 BARS = (
     Bar("added_p50_ms", 1.0, "<="),
@@ -59,14 +60,6 @@ class Peer:
         return sum(sum(process.cpu_times()[:2]) for process in self.processes)
 
 
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def process_of(*command: str, environment: Mapping[str, str] = MappingProxyType({})) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
@@ -89,9 +82,9 @@ def process_of(*command: str, environment: Mapping[str, str] = MappingProxyType(
 @contextlib.contextmanager
 def edgewise(environment: Mapping[str, str] = MappingProxyType({})) -> Iterator[tuple[str, tuple[int, int]]]:
     """A gateway and one agent; yields the address and the process ids of both."""
-    address = f"127.0.0.1:{_free_port()}"
+    address = free_address()
     with tempfile.TemporaryDirectory() as state, contextlib.ExitStack() as stack:
-        arguments = ["--listen", address, "--http-listen", f"127.0.0.1:{_free_port()}", "--state-dir", state]
+        arguments = ["--listen", address, "--http-listen", free_address(), "--state-dir", state]
         code = "from orchestrator.cli.main import main; main()"
         gateway = stack.enter_context(
             process_of("-c", code, "gateway", *arguments, "--log-level", "info", environment=environment)

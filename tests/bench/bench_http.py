@@ -31,9 +31,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from tests.bench.bench_gateway import _free_port, family
+from tests.bench.bench_gateway import family
 from tests.bench.harness import Bar, Row, main, spread
 from tests.bench.http_peers import LITELLM, TENSORZERO, install
+from tests.fakes.ports import free_address, free_port
 
 BARS = (
     Bar("gateway_cpu_vs_tensorzero", 1.0, "<="),
@@ -165,7 +166,7 @@ def _edgewise(stack: contextlib.ExitStack, url: str, folder: Path, name: str = "
     """A gateway that does `first` before it starts, and an agent."""
     folder = folder / name
     folder.mkdir()
-    grpc, http = f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"
+    grpc, http = free_address(), free_address()
     arguments = ["gateway", "--listen", grpc, "--http-listen", http, "--state-dir", str(folder / "state")]
     gateway = stack.enter_context(started(sys.executable, "-c", first + GATEWAY, *arguments, log=folder / "gateway"))
     node = ["--gateway", grpc, "--name", "bench", "--openai", url, "--concurrency", "16"]
@@ -178,7 +179,7 @@ def _edgewise(stack: contextlib.ExitStack, url: str, folder: Path, name: str = "
 
 
 def _floor(stack: contextlib.ExitStack, folder: Path) -> Peer:
-    http, grpc = _free_port(), _free_port()
+    http, grpc = free_port(), free_port()
     relay = (sys.executable, "-m", "tests.bench.http_relay")
     gateway = stack.enter_context(started(*relay, "gateway", str(http), str(grpc), log=folder / "relay"))
     node = stack.enter_context(started(*relay, "node", str(grpc), log=folder / "relay-node"))
@@ -192,7 +193,7 @@ def _litellm(stack: contextlib.ExitStack, url: str, folder: Path) -> Peer | None
     python = install("litellm")
     if python is None:
         return None
-    config, address = folder / "litellm.yaml", f"127.0.0.1:{_free_port()}"
+    config, address = folder / "litellm.yaml", free_address()
     config.write_text(LITELLM.format(url=url))
     command = [str(python.with_name("litellm")), "--config", str(config), "--host", "127.0.0.1"]
     proxy = stack.enter_context(started(*command, "--port", address.split(":")[1], log=folder / "litellm"))
@@ -214,7 +215,7 @@ def _tensorzero(stack: contextlib.ExitStack, url: str, folder: Path) -> Peer | N
 
 def _measure() -> list[Row]:
     with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as name:
-        folder, port = Path(name), _free_port()
+        folder, port = Path(name), free_port()
         mock = ("-m", "tests.fakes.openai_server", str(port))
         stack.enter_context(started(sys.executable, *mock, log=folder / "mock"))
         url, address = f"http://127.0.0.1:{port}/v1", f"127.0.0.1:{port}"

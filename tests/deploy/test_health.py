@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.health import ask_gateway, established, look_at_node, main
+from tests.fakes.ports import free_port
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
@@ -45,9 +46,7 @@ def test_a_gateway_that_answers_is_well_and_one_that_does_not_is_not(served: int
         assert "503" in ask_gateway(state, served)
     finally:
         Answer.code = 200
-    with socket.create_server(("localhost", 0)) as free:
-        port = free.getsockname()[1]
-    assert "refused" in ask_gateway(state, port)
+    assert "refused" in ask_gateway(state, free_port())
 
 
 def a_node(folder: Path, port: int) -> dict[str, str]:

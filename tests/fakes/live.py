@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from edgewise.v1 import admin_pb2_grpc, gateway_pb2_grpc
 from orchestrator.config import GatewayConfig, Ledger, Nodes
 from orchestrator.gateway.app import Gateway, build, listening
 from tests.fakes.node import OPTIONS, FakeNode
+from tests.fakes.ports import free_address
 
 TIMEOUT_S = 5.0
 FAST = Nodes(heartbeat_s=0.1, lease_s=5.0)
@@ -60,12 +60,6 @@ async def live_gateway(
     gateway = build(config, executor=executor)
     async with listening(gateway) as address, grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
         yield Live(gateway, address, channel, f"http://{config.http_listen}")
-
-
-def free_address() -> str:
-    """An address of this machine that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 async def until(condition: Callable[[], object], *, timeout_s: float = TIMEOUT_S) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ import psutil
 from orchestrator.client import Client
 from orchestrator.client.types import FleetStatus
 from orchestrator.errors import EdgewiseError
+from tests.fakes.ports import free_address
 
 REPOSITORY = Path(__file__).parents[2]
 EDGEWISE = (sys.executable, "-c", "from orchestrator.cli.main import main; main()")
@@ -133,8 +133,8 @@ class Fleet:
     gateway: Running | None = None
     agents: dict[str, Running] = field(default_factory=dict)
     plans: dict[str, NodePlan] = field(default_factory=dict)
-    address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
-    http_address: str = field(default_factory=lambda: f"127.0.0.1:{free_port()}")
+    address: str = field(default_factory=free_address)
+    http_address: str = field(default_factory=free_address)
     _started: list[Running] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -297,13 +297,6 @@ def http_get(url: str, timeout_s: float = 2.0) -> tuple[int, str]:
         return error.code, error.read().decode()
     except (OSError, ValueError):
         return 0, ""
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _started_in(folder: Path) -> Iterator[psutil.Process]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,12 +22,7 @@ from orchestrator.identity.line import join_url
 from orchestrator.identity.opening import Identity
 from tests.fakes.live import FAST, Live, planning_thread
 from tests.fakes.node import OPTIONS, FakeNode
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+from tests.fakes.ports import free_address
 
 
 @dataclass
@@ -90,7 +84,7 @@ async def secure_gateway(state_dir: Path, **sections: Any) -> AsyncIterator[Secu
     """A gateway with TLS on free ports of the loopback address; it ends with the block."""
     fields: dict[str, Any] = {
         "listen": "127.0.0.1:0",
-        "http_listen": f"127.0.0.1:{free_port()}",
+        "http_listen": free_address(),
         "nodes_listen": "127.0.0.1:0",
         "tls": Tls(mode="on"),
         "nodes": FAST,

@@ -15,7 +15,8 @@ from typing import Any
 
 import psutil
 
-from tests.fakes.processes import EDGEWISE, REPOSITORY, START_S, Running, free_port
+from tests.fakes.ports import free_port
+from tests.fakes.processes import EDGEWISE, REPOSITORY, START_S, Running
 
 SSHD = "/usr/sbin/sshd"
 ACCOUNT, NODE = f"ewpush{os.getpid()}", "pushed"

@@ -19,7 +19,8 @@ import yaml
 
 from nodes.ray.guard import make_token
 from nodes.ray.listeners import processes_of
-from tests.fakes.processes import EDGEWISE, REPOSITORY, Fleet, NodePlan, free_port
+from tests.fakes.ports import free_address
+from tests.fakes.processes import EDGEWISE, REPOSITORY, Fleet, NodePlan
 
 START_S = 120.0
 ORDER_S = 60.0
@@ -160,7 +161,7 @@ class RayHouse:
 
     def start_secure_gateway(self) -> dict[str, str]:
         """A gateway that speaks TLS; what an operator's environment says to reach it."""
-        state, addresses = self.folder / "secure", [f"127.0.0.1:{free_port()}" for _ in range(3)]
+        state, addresses = self.folder / "secure", [free_address() for _ in range(3)]
         flags = ("--listen", "--http-listen", "--nodes-listen")
         listen = [part for pair in zip(flags, addresses, strict=True) for part in pair]
         with (self.folder / "secure.log").open("wb") as log:

@@ -22,7 +22,8 @@ from typing import Any, Self
 import yaml
 
 from orchestrator.client import Client
-from tests.fakes.processes import EDGEWISE, REPOSITORY, Fleet, NotReady, Running, free_port, is_settled
+from tests.fakes.ports import free_address, free_port
+from tests.fakes.processes import EDGEWISE, REPOSITORY, Fleet, NotReady, Running, is_settled
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 # Ray starts five processes of its own, each of which imports it.
@@ -50,7 +51,7 @@ class House:
 
     def __post_init__(self) -> None:
         self.fleet = Fleet(self.folder)
-        self.nodes_address = f"127.0.0.1:{free_port()}"
+        self.nodes_address = free_address()
         self.config = self.folder / "config.yaml"
 
     def __enter__(self) -> Self:

@@ -26,7 +26,8 @@ from nodes.identity.folder import load, save
 from nodes.identity.keys import request_for
 from nodes.zoo.catalog import load_catalog
 from orchestrator.identity.authority import Authority
-from tests.fakes.processes import EDGEWISE, REPOSITORY, START_S, Running, free_port
+from tests.fakes.ports import free_address
+from tests.fakes.processes import EDGEWISE, REPOSITORY, START_S, Running
 
 pytestmark = pytest.mark.system
 
@@ -112,7 +113,7 @@ def has_joined(gateway: Running) -> bool:
 
 
 def test_one_line_joins_a_node_and_revoking_ends_it(house: House) -> None:
-    clients, http, nodes = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    clients, http, nodes = (free_address() for _ in range(3))
     listen = ("--listen", clients, "--http-listen", http, "--nodes-listen", nodes)
     gateway = house.start("gateway", *EDGEWISE, "gateway", *listen, "--tls", "on", "--log", "json")
     wait_for(lambda: bool(line_of(gateway)), gateway)

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from deploy import postgres
-from tests.fakes.processes import EDGEWISE, Running, free_port
+from tests.fakes.ports import free_address
+from tests.fakes.processes import EDGEWISE, Running
 from tests.system.test_identity import RUN, House, has_joined, line_of, wait_for
 
 pytest.importorskip("psycopg", reason="NOT RUN: psycopg is not installed (the extra `postgres`)")
@@ -36,7 +37,7 @@ class Replica(House):
         folder.mkdir()
         super().__init__(folder)
         self.conninfo = conninfo
-        self.clients, self.http, self.nodes = (f"127.0.0.1:{free_port()}" for _ in range(3))
+        self.clients, self.http, self.nodes = (free_address() for _ in range(3))
         self.gateways = ""
         self.gateway: Running | None = None
 

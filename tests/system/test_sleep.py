@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from orchestrator.client import Budget
-from tests.fakes.processes import Fleet, NodePlan, free_port
+from tests.fakes.ports import free_port
+from tests.fakes.processes import Fleet, NodePlan
 from tests.fakes.sleeper import MAC
 
 pytestmark = pytest.mark.system

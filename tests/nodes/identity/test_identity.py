@@ -29,6 +29,7 @@ from nodes.identity.token import parse_token
 from orchestrator.identity.peers import read_peer
 from orchestrator.wire import encode_tensor
 from tests.fakes.live import live_gateway, until
+from tests.fakes.ports import free_address
 from tests.fakes.secure import Secure, secure_gateway
 from tests.orchestrator.gateway.calls import digit, infer
 
@@ -112,7 +113,7 @@ def test_which_identity_a_run_takes(tmp_path: Path) -> None:
 
 
 async def test_joining_a_plaintext_gateway_or_nobody_is_told_apart(tmp_path: Path) -> None:
-    async with live_gateway(tmp_path, http_listen=f"127.0.0.1:{free_port()}") as live:
+    async with live_gateway(tmp_path, http_listen=free_address()) as live:
         place = parse_place(f"https://{live.gateway.config.http_listen}")
         joining = Joining(place, parse_token(GOOD), "n1", tmp_path / "n1", print)
         with pytest.raises(IdentityProblem, match="does not speak TLS"):
@@ -120,12 +121,6 @@ async def test_joining_a_plaintext_gateway_or_nobody_is_told_apart(tmp_path: Pat
     with pytest.raises(NoGateway) as caught:
         await asyncio.to_thread(joining.run)
     assert caught.value.exit_code == ExitCode.UNREACHABLE
-
-
-def free_port() -> int:
-    from tests.fakes.secure import free_port
-
-    return free_port()
 
 
 async def test_clocks_that_differ_are_mentioned(tmp_path: Path) -> None:

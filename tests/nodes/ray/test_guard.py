@@ -17,7 +17,7 @@ from nodes.ray.errors import ClusterLost, ClusterRefused
 from nodes.ray.head import check_reach, last_words, start_command, start_environment
 from nodes.ray.listeners import open_ports, processes_of
 from nodes.ray.spec import ClusterSpec
-from tests.fakes.processes import free_port
+from tests.fakes.ports import free_address
 
 
 def refuse(request: bytes, context: Any) -> bytes:
@@ -56,7 +56,7 @@ def test_a_cluster_that_answers_to_anybody_is_refused() -> None:
 
 def test_a_cluster_that_is_not_there_is_said_to_be() -> None:
     with pytest.raises(ClusterLost) as caught:
-        guard.check_cluster(f"127.0.0.1:{free_port()}")
+        guard.check_cluster(free_address())
     assert caught.value.exit_code is ExitCode.UNREACHABLE
 
 

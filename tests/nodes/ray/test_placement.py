@@ -166,7 +166,8 @@ print("conforms", flush=True)
 def test_ray_itself_conforms() -> None:
     import tempfile
 
-    from tests.fakes.processes import REPOSITORY, free_port
+    from tests.fakes.ports import free_port
+    from tests.fakes.processes import REPOSITORY
 
     with tempfile.TemporaryDirectory(prefix="er-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         command = [sys.executable, "-c", REAL, str(Path(folder)), str(free_port())]

@@ -29,7 +29,8 @@ from orchestrator.study.store import hashes, save_gate
 from orchestrator.study.tensors import TensorTable, load_tensor_encoder, train_on_tensors
 from tests.fakes.arms import FakeArm
 from tests.fakes.behaviours import probabilities, speaks
-from tests.fakes.live import free_address, live_gateway, until
+from tests.fakes.live import live_gateway, until
+from tests.fakes.ports import free_address
 from tests.fakes.processes import EDGEWISE
 from tests.fakes.turn import Turn
 from tests.optimizer.gate.needed import needs_native

@@ -21,18 +21,12 @@ from orchestrator.gateway.ports import CannotListen
 from tests.fakes.arms import FakeArm
 from tests.fakes.behaviours import answers
 from tests.fakes.live import Live, live_gateway, until
+from tests.fakes.ports import free_port
 from tests.orchestrator.gateway.calls import digit, infer
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 GATEWAY, ADMIN, FLEET = "edgewise.v1.Gateway", "edgewise.v1.Admin", "edgewise.v1.Fleet"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def health(live: Live, service: str = "") -> int:

@@ -20,6 +20,7 @@ from orchestrator.gateway.http import http_app
 from orchestrator.gateway.policy import METHODS, ROUTES, Access, access_to
 from orchestrator.ledger.keys import Role
 from tests.fakes.live import Live, live_gateway
+from tests.fakes.ports import free_port
 from tests.orchestrator.gateway.calls import refused, untyped
 
 OURS = (gateway_pb2, admin_pb2, accounts_pb2, fleet_pb2, identity_pb2, models_pb2)
@@ -189,10 +190,7 @@ def get(port: int, path: str, verb: str = "GET", key: str | None = None) -> tupl
 @pytest.mark.parametrize("path", [*ROUTES, "/admin", "/metrics/", "/metrics/../healthz"])
 @pytest.mark.parametrize("verb", ["GET", "POST", "DELETE", "PUT"])
 async def test_routes_ask_for_a_key_whatever_the_verb(tmp_path: Path, path: str, verb: str) -> None:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     async with live_gateway(tmp_path, auth=Auth(keys="required"), http_listen=f"127.0.0.1:{port}") as live:
         for shown in (None, BAD_KEYS[0]):
             status, challenge, body = await asyncio.to_thread(get, port, path, verb, shown)

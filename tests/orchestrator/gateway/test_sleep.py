@@ -17,8 +17,9 @@ from orchestrator.errors import BudgetInfeasible, RequestError, Unavailable
 from orchestrator.sleep import keeper as keeper_module
 from tests.fakes.arms import FakeArm
 from tests.fakes.behaviours import answers, speaks
-from tests.fakes.live import Live, free_address, live_gateway, until
+from tests.fakes.live import Live, live_gateway, until
 from tests.fakes.node import JoinRefused
+from tests.fakes.ports import free_address
 from tests.fakes.sleeper import MAC, FakeSleeper, magic
 from tests.fakes.turn import Behaviour, Turn
 from tests.orchestrator.gateway.calls import chat, digit, refusal
