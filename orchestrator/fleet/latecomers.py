@@ -1,7 +1,7 @@
 """Whom a gateway that was started again has yet to see: the nodes that the one before it had.
 
-Until they are back it cannot know what they serve. A name that nobody has announced may be theirs, and whoever asks for
-it is to try again rather than to give up. Nothing but names of nodes is kept.
+Until they are back it cannot know what they serve. What nobody has announced may be theirs, and whoever asks for it is
+to try again rather than to give up. Nothing but names of nodes is kept.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ RETURN_S = 15.0
 RETRY_AFTER_S = 1.0
 # How often who is connected is looked at, and how long the end of a gateway waits for a disk that hangs.
 KEEP_S, CLOSE_S = 0.5, 1.0
-# What is said of a name that no node has announced.
-NOT_ANNOUNCED = frozenset({"TASK_NOT_FOUND", "EXPERT_NOT_FOUND"})
+# What is said of what no node has announced: a name, an ability, room for a prompt, an arm that a budget is enough for.
+NOT_ANNOUNCED = frozenset(
+    {"TASK_NOT_FOUND", "EXPERT_NOT_FOUND", "CAPABILITY_MISSING", "PROMPT_TOO_LONG", "BUDGET_INFEASIBLE"}
+)
 
 
 class Latecomers:
@@ -98,12 +100,12 @@ class Latecomers:
                 self._kept, self._failed = names, False
 
     def instead(self, error: EdgewiseError) -> EdgewiseError:
-        """What to say in place of an error: to try again, where what was not found may be on a node yet to come."""
+        """What to say in place of an error: to try again, where what is missing may be on a node yet to come."""
         if error.reason not in NOT_ANNOUNCED or not self.expected:
             return error
         return Unavailable(
             "NO_NODE",
-            "No node has this yet; the gateway has just started and some of its nodes are on their way: try again.",
+            "No node that is here can do this; the gateway has just started and others are on their way: try again.",
             metadata=error.metadata,
             retry_after_s=RETRY_AFTER_S,
         )
