@@ -139,7 +139,8 @@ class TextTrack:
 
     def takes_ms(self, expected_ms: float, most_ms: float) -> tuple[float, float]:
         """What is typically taken where so much is expected, and at the promise's quantile where at most so much is."""
-        typical, bound = self._typical, self.speed.bound
+        speed = self.speed
+        typical, bound = speed.typical if speed.count else 1.0, speed.bound
         return _stretched(expected_ms, typical), _stretched(most_ms, bound if bound > typical else typical)
 
     @property

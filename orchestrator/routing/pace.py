@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.deciding.choose import Choice, Limits, Offer, Price, choose, narrowed
+from optimizer.deciding.choose import Choice, Limits, Price, choose, narrowed
+from optimizer.deciding.promise import Offer
 from orchestrator.longrun import PacingRecord
 
 
