@@ -57,10 +57,11 @@ class LoneTable(RouteTable):
         costs, quality_r = self._costs, self._quality(estimate.quality_r)
         # A queue that is full is closed for ever.
         most_ms = sys.float_info.max if admitted else 0.0
-        takes = [cost.busy.available and cost.busy.closed_ms <= most_ms for cost in costs]
         if len(costs) == 1:
-            available = takes[0] and (allowed_r is None or allowed_r.item())
-            return OnlyOffer(quality_r, costs[0], available=available)
+            only = costs[0]
+            free = only.busy.available and only.busy.closed_ms <= most_ms
+            return OnlyOffer(quality_r, only, available=free and (allowed_r is None or allowed_r.item()))
+        takes = [cost.busy.available and cost.busy.closed_ms <= most_ms for cost in costs]
         if all(takes):
             available_r = _EVERY_ONE[: len(takes)] if allowed_r is None else allowed_r
         else:
