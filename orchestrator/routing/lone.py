@@ -44,12 +44,12 @@ class LoneTable(RouteTable):
         arms: Of the table, by route.
     """
 
-    __slots__ = ("_costs",)
+    __slots__ = ("_costs", "_loaded")
 
     def __init__(self, routes: RouteTable, figures: TextFigures, arms: list[int]) -> None:
         # What hangs on no text is the table's own, which nothing here writes to: copied it would cost every text.
         self.__dict__ = vars(routes)
-        cost_n = figures.cost_n
+        cost_n, self._loaded = figures.cost_n, figures.loaded
         self._costs = [cost_n.get(n, UNKNOWN) for n in arms]
 
     def offer(self, estimate: Estimate, allowed_r: Bools | None = None, *, admitted: bool = False) -> Offer:
@@ -86,6 +86,8 @@ class LoneTable(RouteTable):
 
     def load_ms(self) -> Floats | None:
         """See `RouteTable.load_ms`."""
+        if not self._loaded:
+            return None
         loads_ms = [cost.busy.load_ms for cost in self._costs]
         return np.array(loads_ms) if any(loads_ms) else None
 
