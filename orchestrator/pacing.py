@@ -140,14 +140,14 @@ class Pacing:
 
 def _charge(pacer: Pacer, decision: Decision) -> Charge | None:
     """Charge what was chosen, and learn what could have been."""
-    offer, index = decision.offer, decision.index
-    if index is None:
+    offer, promise = decision.offer, decision.promise
+    if promise is None:
         pacer.decline()
         return None
     known_r = decision.choice.feasible_r & np.isfinite(offer.energy_bound_r)
     quality_r = np.where(known_r, offer.quality_r, -np.inf)
     pacer.learn(*decision.table.cheapest_by_model(quality_r, offer.energy_r), decision.floor_per_j)
-    return pacer.charge(float(offer.energy_r[index]), float(offer.energy_bound_r[index]))
+    return pacer.charge(promise.energy_j, promise.energy_bound_j)
 
 
 # ---- what is written down: numbers that are not finite become null

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from optimizer.frozen import frozen
 
 # Capability of an arm that reads the user's last message and nothing before it.
 SINGLE_TURN = "single_turn"
 
 
-@dataclass(frozen=True)
+@frozen
 class TextProfile:
     """What a generation of an arm costs: overhead + prompt tokens x prefill + completion tokens x decode.
 

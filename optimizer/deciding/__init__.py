@@ -1,1 +1,1 @@
-"""One route for one query: what is known of its task (`model`), what routes promise (`offer`), which one (`choose`)."""
+"""One route for one query: what is known of a task (`model`), what routes promise (`promise`), which one (`choose`)."""

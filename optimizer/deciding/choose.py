@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.frozen import frozen
+from optimizer.deciding.promise import Offer
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -27,27 +27,6 @@ class Binding(StrEnum):
     ENERGY = "energy"
     LATENCY = "latency"
     AVAILABILITY = "availability"
-
-
-@frozen
-class Offer:
-    """What every route promises for one query. All arrays have one entry per route; nobody writes to them later.
-
-    Args:
-        quality_r: Predicted probability of a right answer.
-        energy_r: Expected joules.
-        energy_bound_r: Joules at the promise's quantile, all stages run.
-        latency_r: Expected milliseconds.
-        latency_bound_r: Milliseconds at the promise's quantile, all stages run.
-        available_r: Whether every expert of the route has an arm that takes work now.
-    """
-
-    quality_r: Floats
-    energy_r: Floats
-    energy_bound_r: Floats
-    latency_r: Floats
-    latency_bound_r: Floats
-    available_r: Bools
 
 
 class Limits(NamedTuple):
@@ -149,7 +128,7 @@ def choose(offer: Offer, *, limits: Limits, price: Price) -> Choice:
 
     Cost: half a dozen numpy calls on arrays of r entries, 10 µs for 60 routes.
     """
-    if len(offer.available_r) == 1:
+    if len(offer.quality_r) == 1:
         return _choose_only(offer, limits, price)
     choice = Choice(None, _feasible(offer, limits), offer, limits, price)
     choice.index = _taken(choice)
@@ -158,17 +137,15 @@ def choose(offer: Offer, *, limits: Limits, price: Price) -> Choice:
 
 def _choose_only(offer: Offer, limits: Limits, price: Price) -> Choice:
     """The same where there is one route: a few numbers are compared sooner than arrays of one entry."""
-    energy_j, latency_ms = limits
+    (energy_j, latency_ms), promise = limits, offer.promise(0)
     fits = (
-        offer.available_r.item()
-        and (energy_j is None or offer.energy_bound_r.item() <= energy_j)
-        and (latency_ms is None or offer.latency_bound_r.item() <= latency_ms)
+        offer.available(0)
+        and (energy_j is None or promise.energy_bound_j <= energy_j)
+        and (latency_ms is None or promise.latency_bound_ms <= latency_ms)
     )
     if not fits:
         return Choice(None, _NOT_THE_ONLY, offer, limits, price)
-    return Choice(
-        0 if price.pinned == 0 else _if_worth_anything(0, offer, price), offer.available_r, offer, limits, price
-    )
+    return Choice(0 if price.pinned == 0 else _if_worth_anything(0, offer, price), _THE_ONLY, offer, limits, price)
 
 
 def narrowed(choice: Choice, energy_j: float) -> Choice:
@@ -186,9 +163,10 @@ def narrowed(choice: Choice, energy_j: float) -> Choice:
     return less
 
 
-# Where the only route does not fit.
-_NOT_THE_ONLY = np.zeros(1, dtype=bool)
+# Whether the only route fits.
+_NOT_THE_ONLY, _THE_ONLY = np.zeros(1, dtype=bool), np.ones(1, dtype=bool)
 _NOT_THE_ONLY.setflags(write=False)
+_THE_ONLY.setflags(write=False)
 # Scores closer than this are equal: far below what a quality estimate can tell apart.
 _TIE = 1e-12
 
@@ -217,9 +195,10 @@ def _taken(choice: Choice) -> int | None:
 
 def _if_worth_anything(r: int, offer: Offer, price: Price) -> int | None:
     """A route unless its score is out, see `_best`."""
-    score = offer.quality_r.item(r) - price.per_j * offer.energy_r.item(r)
+    promise = offer.promise(r)
+    score = offer.quality_r.item(r) - price.per_j * promise.energy_j
     if price.per_ms:
-        score -= price.per_ms * offer.latency_r.item(r)
+        score -= price.per_ms * promise.latency_ms
     return r if score > -math.inf else None
 
 

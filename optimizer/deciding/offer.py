@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.deciding.choose import Offer
 from optimizer.deciding.model import Estimate
+from optimizer.deciding.promise import Offer
 from optimizer.routes.route import Route
 
 Floats = NDArray[np.float64]

@@ -16,7 +16,7 @@ from orchestrator.execution.window import Window
 from orchestrator.fleet.fleet import Fleet
 from orchestrator.fleet.load import Ahead
 from orchestrator.fleet.session import NodeSession, OutboxFull, Pending, SessionEnded
-from orchestrator.routing.figures import Figures
+from orchestrator.routing.text_figures import Cost
 from orchestrator.types import AttemptRecord, Delta, Done, Energy, Failed, Provenance
 
 # An attempt that takes this many times its bound is given up if another arm could take over.
@@ -59,7 +59,7 @@ class Ask:
         energy_limit_j: Joules that this work may take; 0 for no limit.
         spare: Whether another arm could take over, asked when patience ends.
         given_up: Takes the record of work that nobody waits for any more: it has cost joules all the same.
-        figures: What this text is expected to cost; None takes what the arm costs as a rule.
+        cost: What this text is expected to cost; None takes what the arm costs as a rule.
         learns: Whether what it takes says anything of the arm; false for a part of a text that others write too.
     """
 
@@ -71,7 +71,7 @@ class Ask:
     energy_limit_j: float
     spare: Callable[[], bool]
     given_up: Callable[[AttemptRecord], None]
-    figures: Figures | None = None
+    cost: Cost | None = None
     learns: bool = True
 
 
@@ -213,8 +213,7 @@ class Trial:
     """
 
     def __init__(self, fleet: Fleet, ask: Ask, session: NodeSession | None) -> None:
-        board, n = fleet.board, ask.index
-        figures: Figures = board if ask.figures is None else ask.figures
+        board, n, cost = fleet.board, ask.index, ask.cost
         self.ask = ask
         self.in_time = False
         self.timer: asyncio.TimerHandle | None = None
@@ -224,14 +223,14 @@ class Trial:
         self._started_s = time.monotonic()
         self._wait_ms = self._load_ms = 0.0
         self._ahead: Ahead | None = None
-        self._service_ms = float(figures.service_ms_n[n])
-        self.bound_ms = float(figures.service_bound_ms_n[n])
+        self._service_ms = board.service_ms_n.item(n) if cost is None else cost.service_ms
+        self.bound_ms = board.service_bound_ms_n.item(n) if cost is None else cost.service_bound_ms
         if board.loaded:
             self._wait_ms, self._load_ms = board.wait_ms_n.item(n), board.load_ms_n.item(n)
             self.bound_ms += board.wait_bound_ms_n.item(n)
             self._ahead = board.ahead(n)
         self._predicted_ms = self._wait_ms + self._service_ms
-        self._predicted_j = float(figures.energy_j_n[n])
+        self._predicted_j = board.energy_j_n.item(n) if cost is None else cost.energy_j
         self._pending: Pending | None = None
         self._held_ms: float | None = None
 
@@ -245,7 +244,7 @@ class Trial:
     def begin(self, pending: Pending) -> None:
         """The work was sent."""
         self._pending = pending
-        held_ms = None if self.ask.figures is None else self._service_ms
+        held_ms = None if self.ask.cost is None else self._service_ms
         self._held_ms = self._board.dispatched(self.ask.index, held_ms)
 
     def result(self) -> asyncio.Future[Done | Failed]:
@@ -314,7 +313,7 @@ class Trial:
         service_ms = elapsed_ms - self._waited_ms(result)
         if not self.ask.learns:
             self._state.answered += 1
-        elif self.ask.figures is None:
+        elif self.ask.cost is None:
             # From joules that were themselves predicted there is nothing to learn; the final ones follow.
             energy_j = math.nan if result.energy.preliminary else result.energy.energy_j - result.load_j
             self._board.answered(self.ask.index, service_ms=service_ms, energy_j=energy_j)

@@ -189,7 +189,7 @@ class Ensembles:
                 energy_limit_j=0.0,
                 spare=lambda: not course.delivered or (query.continue_on_loss and len(text.present) > 1),
                 given_up=course.progress.attempts.append,
-                figures=course.figures,
+                cost=course.figures.cost_n[member.index],
                 learns=False,
             )
         )

@@ -143,9 +143,7 @@ class Progress:
 
 def bound_of(decision: Decision) -> float:
     """What a decision's route may take at the promise's quantile; infinite where its joules are unknown."""
-    if decision.index is None:
-        return 0.0
-    return float(decision.offer.energy_bound_r[decision.index])
+    return 0.0 if decision.promise is None else decision.promise.energy_bound_j
 
 
 def wire_limit_j(allowed_j: float) -> float:

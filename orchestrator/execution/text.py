@@ -152,7 +152,7 @@ class TextRunner:
     def _affordable(self, course: Course, arms: tuple[int, ...]) -> bool:
         """Whether another stage still fits; joules may have been more than predicted."""
         progress = course.progress
-        bound_j = sum(float(course.figures.energy_bound_j_n[index]) for index in arms)
+        bound_j = sum(course.figures.cost_n[index].energy_bound_j for index in arms)
         if progress.decision.within:
             return bound_j <= progress.allowed_j
         return progress.covers(bound_j)
@@ -223,11 +223,11 @@ class TextRunner:
         if len(missing) == 1:
             await self._hear_one(course, next(iter(missing)), stage)
             return
-        whole_j = sum(float(course.figures.energy_bound_j_n[index]) for index in arms)
+        whole_j = sum(course.figures.cost_n[index].energy_bound_j for index in arms)
         started_s, allowed_j = time.monotonic(), progress.allowed_j
         tasks = {}
         for index in missing:
-            own_j = float(course.figures.energy_bound_j_n[index])
+            own_j = course.figures.cost_n[index].energy_bound_j
             share_j = allowed_j * own_j / whole_j if 0.0 < whole_j < float("inf") else allowed_j
             asking = self._listen(course, index, stage=stage, share_j=share_j)
             tasks[asyncio.ensure_future(asking)] = index
@@ -291,7 +291,7 @@ class TextRunner:
         query = judge_query(course.query, course.panel.texts())
         figures = text_figures(self._board, query)
         progress, started_s = course.progress, time.monotonic()
-        bound_j = float(figures.energy_bound_j_n[index])
+        bound_j = figures.cost_n[index].energy_bound_j
         if not (bound_j <= progress.allowed_j if progress.decision.within else progress.covers(bound_j)):
             return
         judging = replace(course, query=query, figures=figures, reading=Reading(query))
@@ -313,9 +313,8 @@ class TextRunner:
 
     def _ask(self, course: Course, query: TextQuery, index: int, *, stage: int, share_j: float) -> tuple[Ask, int]:
         """What is asked of an arm, and the tokens that it may make."""
-        arm, figures = self._board.states[index].arm, course.figures
-        prompt_tokens = figures.prompt_tokens_n[index]
-        cap = affordable_tokens(self._board, index, allowed_j=share_j, prompt_tokens=prompt_tokens)
+        arm, cost = self._board.states[index].arm, course.figures.cost_n[index]
+        cap = affordable_tokens(self._board, index, allowed_j=share_j, prompt_tokens=cost.prompt_tokens)
         tokens = int(min(query.parameters.max_tokens, cap))
         ask = Ask(
             index=index,
@@ -326,7 +325,7 @@ class TextRunner:
             energy_limit_j=wire_limit_j(share_j),
             spare=_no_spare,
             given_up=course.progress.attempts.append,
-            figures=figures if arm.text is not None else None,
+            cost=cost if arm.text is not None else None,
         )
         return ask, tokens
 

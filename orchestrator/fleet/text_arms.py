@@ -139,7 +139,8 @@ class TextTrack:
 
     def takes_ms(self, expected_ms: float, most_ms: float) -> tuple[float, float]:
         """What is typically taken where so much is expected, and at the promise's quantile where at most so much is."""
-        typical, bound = self._typical, self.speed.bound
+        speed = self.speed
+        typical, bound = speed.typical if speed.count else 1.0, speed.bound
         return _stretched(expected_ms, typical), _stretched(most_ms, bound if bound > typical else typical)
 
     @property
@@ -148,23 +149,33 @@ class TextTrack:
 
 
 def _made(
-    announced: TextProfile,
+    told: TextProfile,
     ms: tuple[float, ...] | None,
     j: tuple[float, ...] | None,
     lengths: tuple[float, float] | None,
 ) -> TextProfile:
     """The announced profile with the rates and the lengths (typical, high) that generations have shown."""
-    changed: dict[str, float] = {}
+    overhead_ms, prefill_ms, decode_ms = told.overhead_ms, told.prefill_ms_per_token, told.decode_ms_per_token
     if ms is not None:
-        fixed, prefill, decode = ms
-        changed.update(overhead_ms=max(0.0, fixed - HOP_MS), prefill_ms_per_token=prefill, decode_ms_per_token=decode)
-    if j is not None:
-        fixed, prefill, decode = j
-        changed.update(overhead_j=fixed, prefill_j_per_token=prefill, decode_j_per_token=decode)
+        fixed_ms, prefill_ms, decode_ms = ms
+        overhead_ms = max(0.0, fixed_ms - HOP_MS)
+    overhead_j, prefill_j, decode_j = j or (told.overhead_j, told.prefill_j_per_token, told.decode_j_per_token)
+    typical, high = told.completion_tokens, told.completion_p95_tokens
     if lengths is not None:
-        typical, high = lengths
-        changed.update(completion_tokens=max(1.0, typical), completion_p95_tokens=max(1.0, high))
-    return TextProfile(**(vars(announced) | changed))
+        typical, high = max(1.0, lengths[0]), max(1.0, lengths[1])
+    return TextProfile(
+        overhead_ms,
+        prefill_ms,
+        decode_ms,
+        overhead_j,
+        prefill_j,
+        decode_j,
+        told.context_tokens,
+        typical,
+        high,
+        told.tokenizer_digest,
+        told.capabilities,
+    )
 
 
 def _stretched(expected_ms: float, factor: float) -> float:

@@ -118,16 +118,16 @@ def routing_record(ticket: Ticket, energy: Energy, spent: Timings) -> RoutingRec
     plan_id = plan.plan_id if plan else ""
     # The plan certifies generic arms; a personal expert that stands in is outside of that.
     certificate = plan.certificate if plan and not ticket.overlay else NO_CERTIFICATE
-    if decision is None or decision.index is None or progress is None:
+    if decision is None or decision.promise is None or progress is None:
         return RoutingRecord((), FusionChoice.NONE, 0.0, 0.0, 0.0, 0.0, False, plan_id, certificate)
-    index, offer = decision.index, decision.offer
+    promise = decision.promise
     return RoutingRecord(
         tuple(progress.attempts),
         fusion_of(progress),
-        offer.energy_r.item(index),
-        offer.latency_r.item(index),
-        offer.energy_bound_r.item(index),
-        offer.latency_bound_r.item(index),
+        promise.energy_j,
+        promise.latency_ms,
+        promise.energy_bound_j,
+        promise.latency_bound_ms,
         budget_met(progress.limits, energy, spent) and ticket.on_pace,
         plan_id,
         certificate,

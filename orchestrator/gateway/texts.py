@@ -105,14 +105,14 @@ def _roomy(query: TextQuery, figures: TextFigures, arms: Sequence[ArmState]) -> 
     short: list[int] = []
     for state in arms:
         room = state.arm.text.context_tokens if state.arm.text else 0
-        if room and not figures.prompt_tokens_n[state.index] * share < room:
+        if room and not figures.cost_n[state.index].prompt_tokens * share < room:
             short.append(state.index)
     if not short:
         return arms
     fitting = [state for state in arms if state.index not in short]
     if not fitting:
         most = max(state.arm.text.context_tokens for state in arms if state.arm.text)
-        got = min(figures.prompt_tokens_n[state.index] for state in arms) * share
+        got = min(figures.cost_n[state.index].prompt_tokens for state in arms) * share
         raise RequestError(
             "PROMPT_TOO_LONG",
             f"The prompt has about {got:.0f} tokens; the experts of this task take at most {most}.",

@@ -11,8 +11,7 @@ from orchestrator.fleet.arms import ArmBoard, ArmState
 from orchestrator.fleet.text_arms import HOP_MS, TEMPLATE_TOKENS, TOKENS_MARGIN, TYPICAL_COMPLETION_TOKENS, completions
 from orchestrator.prefixes import Conversation
 from orchestrator.residency import missing_j
-from orchestrator.routing.text_figures import FREE, Busy
-from orchestrator.routing.text_figures import Figures as Figures
+from orchestrator.routing.text_figures import FREE, Busy, Cost
 from orchestrator.routing.text_figures import TextFigures as TextFigures
 from orchestrator.routing.turns import TurnRates, hears_bytes, vocabulary
 from orchestrator.text_profile import SINGLE_TURN, TextProfile
@@ -97,11 +96,13 @@ class Pricer:
                 # It was announced anew, or its expert loaded or unloaded.
                 terms.read(board)
             # Where no arm has a wait, nobody need look at the waits.
-            figures.busy_n[state.index] = self._waiting(state.index, terms.busy) if board.loaded else terms.busy
+            busy = self._waiting(state.index, terms.busy) if board.loaded else terms.busy
             if state.arm.text is None:
-                self._take_over(figures, state.index)
+                figures.cost_n[state.index] = self._taken_over(state.index, busy)
             else:
-                self._price(figures, terms, state.arm.text, reading)
+                figures.cost_n[state.index] = self._priced(terms, busy, state.arm.text, reading)
+            if terms.turns:
+                _price_turns(figures, board, state, reading)
         return figures
 
     def _of_task(self, task: str) -> list[_Terms]:
@@ -130,18 +131,24 @@ class Pricer:
         waits_ms = board.wait_ms_n.item(n), board.wait_bound_ms_n.item(n), board.load_ms_n.item(n)
         return Busy(busy.available, busy.closed_ms, *waits_ms)
 
-    def _take_over(self, figures: TextFigures, n: int) -> None:
+    def _taken_over(self, n: int, busy: Busy) -> Cost:
         """The board's figures, of an arm without a text profile."""
         board = self._board
-        figures.prompt_tokens_n[n] = figures.cached_tokens_n[n] = 0.0
-        figures.service_ms_n[n] = board.service_ms_n.item(n)
-        figures.service_bound_ms_n[n] = board.service_bound_ms_n.item(n)
-        figures.energy_j_n[n] = board.energy_j_n.item(n)
-        figures.energy_bound_j_n[n] = board.energy_bound_j_n.item(n)
+        ms, bound_ms = board.service_ms_n.item(n), board.service_bound_ms_n.item(n)
+        return Cost(
+            board.energy_j_n.item(n),
+            board.energy_bound_j_n.item(n),
+            ms + busy.wait_ms,
+            bound_ms + busy.wait_bound_ms,
+            ms,
+            bound_ms,
+            busy,
+            0.0,
+            0.0,
+        )
 
-    def _price(self, figures: TextFigures, terms: _Terms, announced: TextProfile, reading: Reading) -> None:
-        state = terms.state
-        track, n = state.text, state.index
+    def _priced(self, terms: _Terms, busy: Busy, announced: TextProfile, reading: Reading) -> Cost:
+        track = terms.state.text
         profile = track.profile(announced)
         mean, high = completions(profile, reading.max_tokens)
         said = reading.alone() if terms.alone else reading.whole
@@ -150,21 +157,20 @@ class Pricer:
         if chain := said.chain():
             rate = track.tokens_per_byte
             cached = track.prefixes.expected_tokens(chain, tokens_per_byte=rate, prompt_tokens=tokens)
-        figures.prompt_tokens_n[n], figures.cached_tokens_n[n] = tokens, cached
         own_ms, own_j = profile.cost(tokens - cached, mean)
         most_ms, most_j = profile.cost(tokens * TOKENS_MARGIN, high)
         pending = terms.load.pending
         together = track.factor(1 + pending) if pending else 1.0
         ms, bound_ms = track.takes_ms((HOP_MS + own_ms) * together, (HOP_MS + most_ms) * together)
-        figures.service_ms_n[n], figures.service_bound_ms_n[n] = ms, bound_ms if bound_ms > ms else ms
+        bound_ms = bound_ms if bound_ms > ms else ms
         # What nobody measures counts as 0 joules and is promised to nobody, as on the board.
-        figures.energy_j_n[n], figures.energy_bound_j_n[n] = 0.0, np.inf
+        joules, bound_j = 0.0, np.inf
         if terms.known:
-            typical, bound = self._board.energy_factors(n)
-            figures.energy_j_n[n] = joules = terms.load_j + own_j * typical
-            figures.energy_bound_j_n[n] = max(terms.load_j + most_j * bound, joules)
-        if terms.turns:
-            _price_turns(figures, self._board, state, reading)
+            typical, bound = self._board.energy_factors(terms.state.index)
+            joules, bound_j = terms.load_j + own_j * typical, terms.load_j + most_j * bound
+            bound_j = joules if joules > bound_j else bound_j
+        latency_ms, latency_bound_ms = ms + busy.wait_ms, bound_ms + busy.wait_bound_ms
+        return Cost(joules, bound_j, latency_ms, latency_bound_ms, ms, bound_ms, busy, tokens, cached)
 
 
 def text_figures(board: ArmBoard, query: TextQuery) -> TextFigures:
@@ -180,13 +186,13 @@ def _price_turns(figures: TextFigures, board: ArmBoard, state: ArmState, reading
     if figures.turns is None:
         figures.turns = TurnRates.empty(len(board.states), everyone=reading.greedy)
     turns = figures.turns
-    profile, prompt_tokens = track.profile(state.arm.text), float(figures.prompt_tokens_n[n])
+    profile, prompt_tokens = track.profile(state.arm.text), figures.cost_n[n].prompt_tokens
     mean, high = completions(profile, reading.max_tokens)
     together = track.factor(1 + board.nodes[state.arm.node].pending)
     whole_ms = (HOP_MS + profile.cost_ms(prompt_tokens, mean)) * together
     slower = track.typically_ms(whole_ms) / whole_ms * together
     turns.tokens_bn[:, n] = mean, high
-    turns.fixed_kn[1, n] = profile.cost_ms(prompt_tokens, 0.0) * slower + figures.busy_n[n].wait_ms
+    turns.fixed_kn[1, n] = profile.cost_ms(prompt_tokens, 0.0) * slower + figures.cost_n[n].busy.wait_ms
     turns.heard_kn[1, n] = profile.prefill_ms_per_token * slower
     turns.written_kn[1, n] = profile.decode_ms_per_token * slower
     turns.excess_kn[1, n] = max(1.0, track.at_most_ms(whole_ms) / track.typically_ms(whole_ms))
@@ -205,8 +211,9 @@ def first_token_ms(figures: TextFigures, n: int) -> float:
     state = figures.states[n]
     if state.arm.text is None:
         return 0.0
-    prefill_ms = HOP_MS + state.text.profile(state.arm.text).cost_ms(figures.prompt_tokens_n[n] * TOKENS_MARGIN, 1.0)
-    return figures.busy_n[n].wait_bound_ms + state.text.at_most_ms(prefill_ms)
+    cost, profile = figures.cost_n[n], state.text.profile(state.arm.text)
+    prefill_ms = HOP_MS + profile.cost_ms(cost.prompt_tokens * TOKENS_MARGIN, 1.0)
+    return cost.busy.wait_bound_ms + state.text.at_most_ms(prefill_ms)
 
 
 def next_token_ms(figures: TextFigures, n: int) -> float:
@@ -216,7 +223,7 @@ def next_token_ms(figures: TextFigures, n: int) -> float:
         return 0.0
     profile = state.text.profile(state.arm.text)
     tokens, _ = completions(profile, TYPICAL_COMPLETION_TOKENS)
-    typical_ms = HOP_MS + profile.cost_ms(float(figures.prompt_tokens_n[n]), tokens)
+    typical_ms = HOP_MS + profile.cost_ms(figures.cost_n[n].prompt_tokens, tokens)
     return profile.decode_ms_per_token * state.text.at_most_ms(typical_ms) / typical_ms
 
 

@@ -43,7 +43,7 @@ def why_infeasible(decision: Decision, limits: Limits) -> EdgewiseError:
         if limits.on_infeasible is not OnInfeasible.ERROR:
             return overloaded(RETRY_AFTER_S)
         # What a node whose queue is full would do for a larger budget.
-        fallback = replace(decision.choice, offer=replace(offer, available_r=crowded_r)).fallback
+        fallback = replace(decision.choice, offer=offer.where(crowded_r)).fallback
     if fallback is None:
         return Unavailable("NO_NODE", "No connected node can serve this request now.", retry_after_s=RETRY_AFTER_S)
     return BudgetInfeasible(min_energy_j=fallback.min_energy_j, min_latency_ms=fallback.min_latency_ms)

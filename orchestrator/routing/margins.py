@@ -64,15 +64,16 @@ class ConformalBound:
         """Take one observation, one that is no number as an infinite one; true when the bound was recomputed."""
         if value != value:
             value = math.inf
-        if self.count < self._window:
-            self._values.append(value)
+        values, ordered, count = self._values, self._ordered, self.count
+        if count < self._window:
+            values.append(value)
         else:
-            place = self.count % self._window
-            del self._ordered[bisect_left(self._ordered, self._values[place])]
-            self._values[place] = value
-        insort(self._ordered, value)
-        self.count += 1
-        if self.count > REFRESH_EVERY and self.count % REFRESH_EVERY and value <= self.bound:
+            place = count % self._window
+            del ordered[bisect_left(ordered, values[place])]
+            values[place] = value
+        insort(ordered, value)
+        self.count = count = count + 1
+        if count % REFRESH_EVERY and count > REFRESH_EVERY and value <= self.bound:
             return False
         self._refresh()
         return True

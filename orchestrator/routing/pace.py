@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.deciding.choose import Choice, Limits, Offer, Price, choose, narrowed
+from optimizer.deciding.choose import Choice, Limits, Price, choose, narrowed
+from optimizer.deciding.promise import Offer
 from orchestrator.longrun import PacingRecord
 
 
@@ -49,7 +50,7 @@ def choose_paced(offer: Offer, *, limits: Limits, price: Price, pace: Pace) -> C
         pace: Of the long-run budget.
     """
     choice = choose(offer, limits=limits, price=price)
-    if choice.index is None or offer.energy_bound_r[choice.index] <= pace.headroom_j:
+    if choice.index is None or offer.promise(choice.index).energy_bound_j <= pace.headroom_j:
         return choice
     own_j = sys.float_info.max if limits.energy_j is None else limits.energy_j
     within = narrowed(choice, min(own_j, max(0.0, pace.headroom_j)))

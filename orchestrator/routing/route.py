@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.deciding.choose import Choice, Limits, Offer, Price, choose
+from optimizer.deciding.choose import Choice, Limits, Price, choose
+from optimizer.deciding.promise import Offer, Promise
 from optimizer.frozen import frozen
 from optimizer.routes.route import Fusion
 from orchestrator.routing.binding import BoundRoute
@@ -50,6 +51,8 @@ class Decision:
 
     Args:
         route: The bound route; None where nothing fits and the client wants an error.
+        index: Its place among those of the table.
+        promise: What it promises.
         choice: Scores, feasibility, the binding limit, the smallest budget that would do.
         offer: What every route promised.
         table: The routes that `offer` and `choice` index.
@@ -64,6 +67,7 @@ class Decision:
 
     route: BoundRoute | None
     index: int | None
+    promise: Promise | None
     choice: Choice
     offer: Offer
     table: RouteTable
@@ -110,9 +114,10 @@ def route(
     index, within = choice.index, choice.index is not None
     if index is None:
         index = _fallback(choice, limits.on_infeasible)
-    bound, load_ms_r = None if index is None else table.bound[index], table.load_ms()
+    bound, promise = (None, None) if index is None else (table.bound[index], offer.promise(index))
+    load_ms_r = table.load_ms()
     return Decision(
-        bound, index, choice, offer, table, within, price, allowed_r, pace, floor_per_j, load_ms_r, wish.fusion
+        bound, index, promise, choice, offer, table, within, price, allowed_r, pace, floor_per_j, load_ms_r, wish.fusion
     )
 
 

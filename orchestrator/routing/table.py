@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.deciding.choose import Offer
 from optimizer.deciding.model import Estimate
+from optimizer.deciding.promise import Offer
 from optimizer.routes.route import Fusion, Route
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.changes import Changes

@@ -5,12 +5,14 @@ Shape letters: n arms, in the order of the board, k figures.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.deciding.promise import Promise
+from optimizer.frozen import frozen
 from orchestrator.fleet.arms import ArmState
 from orchestrator.fleet.changes import Changes
 from orchestrator.routing.turns import TurnRates
@@ -19,23 +21,6 @@ Floats = NDArray[np.float64]
 
 # Of one text, whose figures stay as they are.
 UNCHANGED = Changes()
-
-
-class ByArm(Protocol):
-    """A figure by the index of an arm: an array of the board, or what is known of one text."""
-
-    def __getitem__(self, n: int, /) -> Any: ...
-
-
-class Figures(Protocol):
-    """Joules and milliseconds of arms, of the board or of one text."""
-
-    @property
-    def energy_j_n(self) -> ByArm: ...
-    @property
-    def service_ms_n(self) -> ByArm: ...
-    @property
-    def service_bound_ms_n(self) -> ByArm: ...
 
 
 class Columns(Protocol):
@@ -81,6 +66,30 @@ class Busy(NamedTuple):
 FREE, LATER = Busy(True, 0.0), Busy(False, 0.0)
 
 
+@frozen
+class Cost(Promise):
+    """What one text will cost on one arm; milliseconds of its route hold the wait.
+
+    Args:
+        service_ms: Without the wait, typically.
+        service_bound_ms: The same at the promise's quantile.
+        busy: How the arm stands.
+        prompt_tokens: Of the prompt as the arm counts, typically.
+        cached_tokens: Of these, what the arm has kept from before, typically: in its joules and milliseconds they do
+            not count. In no bound: a node may have forgotten, and a promise holds all the same.
+    """
+
+    service_ms: float
+    service_bound_ms: float
+    busy: Busy
+    prompt_tokens: float
+    cached_tokens: float
+
+
+# On an arm that came later than the text.
+UNKNOWN = Cost(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, LATER, 0.0, 0.0)
+
+
 class TextFigures:
     """What one text will cost on every arm of its task, by index; arms without a text profile keep the board's figures.
 
@@ -88,60 +97,32 @@ class TextFigures:
         states: The arms of the board, also those that come later.
         loaded: Whether any arm has a wait.
 
-    `prompt_tokens_n` are those of the prompt as each arm counts, typically; `cached_tokens_n`, of these, what each arm
-    has kept from before, typically: in its joules and milliseconds they do not count. In no bound: a node may have
-    forgotten, and a promise holds all the same. `turns` is what the text costs where several arms write it; None where
-    no arm writes in turns.
+    `turns` is what the text costs where several arms write it; None where no arm writes in turns.
     """
 
-    __slots__ = (
-        "busy_n",
-        "cached_tokens_n",
-        "energy_bound_j_n",
-        "energy_j_n",
-        "loaded",
-        "prompt_tokens_n",
-        "service_bound_ms_n",
-        "service_ms_n",
-        "states",
-        "turns",
-    )
+    __slots__ = ("cost_n", "loaded", "states", "turns")
 
     def __init__(self, states: Sequence[ArmState], *, loaded: bool) -> None:
         self.states = states
         self.loaded = loaded
-        self.energy_j_n: dict[int, float] = {}
-        self.energy_bound_j_n: dict[int, float] = {}
-        self.service_ms_n: dict[int, float] = {}
-        self.service_bound_ms_n: dict[int, float] = {}
-        self.busy_n: dict[int, Busy] = {}
-        self.prompt_tokens_n: dict[int, float] = {}
-        self.cached_tokens_n: dict[int, float] = {}
+        self.cost_n: dict[int, Cost] = {}
         self.turns: TurnRates | None = None
-
-    def cover(self, arms: Iterable[int]) -> None:
-        """Those of these arms that came later are not available to this text."""
-        for n in arms:
-            if n not in self.busy_n:
-                self.busy_n[n] = LATER
-                for figure_n in (*self._costs(), self.prompt_tokens_n):
-                    figure_n[n] = 0.0
-
-    def _costs(self) -> tuple[dict[int, float], ...]:
-        return (
-            self.energy_j_n,
-            self.energy_bound_j_n,
-            self.service_ms_n,
-            self.service_bound_ms_n,
-            self.cached_tokens_n,
-        )
 
     def columns(self) -> TextColumns:
         """The same as arrays over all arms of the board; 0 for arms of other tasks and those that came later."""
-        arms, known = len(self.states), list(self.busy_n)
-        costs = [list(figure_n.values()) for figure_n in self._costs()]
-        busy = zip(*self.busy_n.values(), strict=True) if known else [()] * len(LATER)
-        figures_kn = np.array([*costs, *busy], dtype=np.float64)
+        arms, known, costs = len(self.states), list(self.cost_n), self.cost_n.values()
+        busy = zip(*[cost.busy for cost in costs], strict=True) if known else [()] * len(LATER)
+        figures_kn = np.array(
+            [
+                [cost.energy_j for cost in costs],
+                [cost.energy_bound_j for cost in costs],
+                [cost.service_ms for cost in costs],
+                [cost.service_bound_ms for cost in costs],
+                [cost.cached_tokens for cost in costs],
+                *busy,
+            ],
+            dtype=np.float64,
+        )
         if known != list(range(arms)):
             known_kn, figures_kn = figures_kn, np.zeros((len(figures_kn), arms))
             figures_kn[:, known] = known_kn

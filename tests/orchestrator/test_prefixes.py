@@ -122,54 +122,57 @@ def test_joules_and_milliseconds_leave_out_what_is_kept_and_promises_do_not() ->
     before = text_figures(board, query)
     hear(board, query, answered(0))
     again = text_figures(board, query)
-    cached = again.cached_tokens_n[0]
-    assert cached > 0.9 * again.prompt_tokens_n[0]
+    now, then = again.cost_n[0], before.cost_n[0]
+    cached = now.cached_tokens
+    assert cached > 0.9 * now.prompt_tokens
     # Of one more token every further figure of the profile is the same.
-    prefill_ms = again.prompt_tokens_n[0] - cached
-    assert again.service_ms_n[0] == pytest.approx(1.0 + prefill_ms)
-    assert again.energy_j_n[0] == pytest.approx(0.001 * prefill_ms)
-    bound = again.service_bound_ms_n[0] / before.service_bound_ms_n[0]
-    assert bound == pytest.approx(again.prompt_tokens_n[0] / before.prompt_tokens_n[0], rel=0.01)
-    assert again.energy_bound_j_n[0] > 0.9 * before.energy_bound_j_n[0]
+    prefill_ms = now.prompt_tokens - cached
+    assert now.service_ms == pytest.approx(1.0 + prefill_ms)
+    assert now.energy_j == pytest.approx(0.001 * prefill_ms)
+    bound = now.service_bound_ms / then.service_bound_ms
+    assert bound == pytest.approx(now.prompt_tokens / then.prompt_tokens, rel=0.01)
+    assert now.energy_bound_j > 0.9 * then.energy_bound_j
 
 
 def test_another_user_pays_the_whole_prompt() -> None:
     board = a_text_board()
     hear(board, asked(STORY), answered(0))
     figures = text_figures(board, asked(STORY, scope=BOB))
-    assert list(figures.cached_tokens_n.values()) == [0.0, 0.0]
-    assert figures.energy_j_n[0] == figures.energy_j_n[1] or figures.prompt_tokens_n[0] != figures.prompt_tokens_n[1]
+    assert [cost.cached_tokens for cost in figures.cost_n.values()] == [0.0, 0.0]
+    one, other = figures.cost_n[0], figures.cost_n[1]
+    assert one.energy_j == other.energy_j or one.prompt_tokens != other.prompt_tokens
 
 
 def test_an_arm_that_forgets_is_believed_less_and_less() -> None:
     board, query = a_text_board(), asked(STORY)
     hear(board, query, answered(0))
-    trusted = text_figures(board, query).cached_tokens_n[0]
+    trusted = text_figures(board, query).cost_n[0].cached_tokens
     for _ in range(8):
         hear(board, query, answered(0))
-    assert text_figures(board, query).cached_tokens_n[0] < 0.1 * trusted
+    assert text_figures(board, query).cost_n[0].cached_tokens < 0.1 * trusted
     for _ in range(8):
         hear(board, query, answered(560))
-    assert text_figures(board, query).cached_tokens_n[0] > 0.9 * trusted
+    assert text_figures(board, query).cost_n[0].cached_tokens > 0.9 * trusted
 
 
 def test_an_arm_that_tells_nothing_changes_no_price_but_is_preferred_to_its_equals() -> None:
     board, query = a_text_board(), asked(STORY)
     hear(board, query, answered(None, prompt_tokens=0), index=1)
     figures = text_figures(board, query)
-    assert 0.0 < figures.cached_tokens_n[1] <= UNTOLD_FRACTION * figures.prompt_tokens_n[1]
-    assert figures.service_ms_n[1] < figures.service_ms_n[0]
-    assert figures.service_ms_n[1] > 0.98 * figures.service_ms_n[0]
+    new, known = figures.cost_n[0], figures.cost_n[1]
+    assert 0.0 < known.cached_tokens <= UNTOLD_FRACTION * known.prompt_tokens
+    assert 0.98 * new.service_ms < known.service_ms < new.service_ms
 
 
 def test_an_arm_of_single_turns_reads_the_last_question_only() -> None:
     several, single = a_text_board(), a_text_board(capabilities=frozenset({SINGLE_TURN}))
     query = asked(STORY, "The end.", "And then?")
-    assert text_figures(single, query).prompt_tokens_n[0] < 0.05 * text_figures(several, query).prompt_tokens_n[0]
+    least, most = (text_figures(board, query).cost_n[0].prompt_tokens for board in (single, several))
+    assert least < 0.05 * most
     for board in (several, single):
         hear(board, asked(STORY), answered(0))
-    assert text_figures(several, query).cached_tokens_n[0] > 400.0
-    assert text_figures(single, query).cached_tokens_n[0] == 0.0
+    assert text_figures(several, query).cost_n[0].cached_tokens > 400.0
+    assert text_figures(single, query).cost_n[0].cached_tokens == 0.0
 
 
 def test_for_vectors_also_an_arm_of_single_turns_reads_everything() -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizer.deciding.choose import Fallback, Limits, Offer, choose, narrowed
+from optimizer.deciding.choose import Fallback, Limits, choose, narrowed
 from optimizer.deciding.choose import Price as ChoicePrice
+from optimizer.deciding.promise import Offer
 from optimizer.online.pacing import Allowance, Pacer
 from orchestrator.fleet import changes
 from orchestrator.fleet.arms import ArmBoard

@@ -9,6 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from optimizer.deciding.choose import Limits, Price, choose
+from optimizer.deciding.promise import Offer
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.prefixes import Conversation
 from orchestrator.residency import Residency
@@ -16,7 +18,6 @@ from orchestrator.routing.figures import Pricer, Reading, text_figures
 from orchestrator.routing.lone import MOST_ARMS, LoneTable, priced
 from orchestrator.routing.plan import NO_CERTIFICATE, Plan
 from orchestrator.routing.table import RouteTable
-from orchestrator.routing.text_figures import TextFigures
 from orchestrator.routing.turns import TURNS
 from orchestrator.text_profile import SINGLE_TURN, TextProfile
 from orchestrator.types import (
@@ -38,7 +39,6 @@ SEVERAL = GivenModel(
     {one("small"): 0.8, one("large"): 0.9, cascade("small", "large"): 0.88, together("small", "large"): 0.91},
     reach={cascade("small", "large"): [1.0, 0.3]},
 )
-COLUMNS = [name for name in TextFigures.__slots__ if name.endswith("_n")]
 
 
 def rated(*rates: float) -> TextProfile:
@@ -127,9 +127,8 @@ def test_what_is_kept_between_texts_prices_them_as_what_is_made_anew(seed: int, 
             happen(board, rng, held)
         query = asked(rng)
         mine, anew = pricer.figures(Reading(query)), text_figures(board, query)
-        for name in COLUMNS:
-            assert getattr(mine, name) == getattr(anew, name), name
-        assert sorted(mine.energy_j_n) == [s.index for s in board.states if s.arm.task == "chat"]
+        assert mine.cost_n == anew.cost_n
+        assert sorted(mine.cost_n) == [s.index for s in board.states if s.arm.task == "chat"]
 
 
 @settings(max_examples=40, deadline=None)
@@ -137,28 +136,37 @@ def test_what_is_kept_between_texts_prices_them_as_what_is_made_anew(seed: int, 
 def test_routes_of_one_arm_offer_a_text_what_arrays_offer(seed: int, between: int, *, admitted: bool) -> None:
     board, rng = a_text_fleet(seed)
     held = list[tuple[int, float]]()
-    for model in (LONE, SEVERAL):
+    for model, most_arms in ((LONE, 1), (LONE, MOST_ARMS), (SEVERAL, MOST_ARMS)):
         for _ in range(between):
             happen(board, rng, held)
-        table = Plan("p", model, None, NO_CERTIFICATE).table(board.arms("chat"), board)
+        table = Plan("p", model, None, NO_CERTIFICATE).table(board.arms("chat")[:most_arms], board)
         if not table.bound:
             continue
         figures = text_figures(board, asked(rng))
         if rng.random() < 0.3:
             # A retry finds arms that came after the text.
             board.announce("late", [an_arm("small", "late", task="chat", text=rated(*[0.1] * 6))], 1)
-            table = Plan("p", model, None, NO_CERTIFICATE).table(board.arms("chat"), board)
+            table = Plan("p", model, None, NO_CERTIFICATE).table(board.arms("chat")[-most_arms:], board)
+        kept = {**vars(table)}
         mine, other = priced(table, figures), table.priced(figures.columns())
         assert isinstance(mine, LoneTable) is (table.lone_arms is not None)
         same(mine, other, model, admitted=admitted)
+        # What a text has of its own is not written into the table that all texts share.
+        assert kept.items() == vars(table).items()
 
 
 def same(mine: RouteTable, other: RouteTable, model: GivenModel, *, admitted: bool) -> None:
     estimate = model.estimate(np.zeros(0))
-    for allowed_r in (None, np.arange(len(mine.bound)) % 2 == 0):
+    even_r = np.arange(len(mine.bound)) % 2 == 0
+    for allowed_r in (None, even_r, ~even_r):
         offers = [table.offer(estimate, allowed_r, admitted=admitted) for table in (mine, other)]
         for name in ("quality_r", "energy_r", "energy_bound_r", "latency_r", "latency_bound_r", "available_r"):
             np.testing.assert_array_equal(getattr(offers[0], name), getattr(offers[1], name), err_msg=name)
+        for r in range(len(mine.bound)):
+            assert as_numbers(offers[0], r) == as_numbers(offers[1], r)
+        same_choices(*offers)
+        closed_r = np.zeros(len(mine.bound), dtype=bool)
+        assert not offers[0].where(closed_r).available_r.any()
     nothing_r = np.zeros(len(mine.bound))
     for figure in (
         lambda table: nothing_r if (load_ms_r := table.load_ms()) is None else load_ms_r,
@@ -170,6 +178,24 @@ def same(mine: RouteTable, other: RouteTable, model: GivenModel, *, admitted: bo
         lambda table: [table.first_of(m) for m in range(len(model.routes))],
     ):
         np.testing.assert_array_equal(figure(mine), figure(other))
+
+
+def same_choices(mine: Offer, other: Offer) -> None:
+    middle_j, middle_ms = np.median(other.energy_bound_r), np.median(other.latency_bound_r)
+    for limits in (Limits(), Limits(float(middle_j)), Limits(None, float(middle_ms)), Limits(0.0, 0.0)):
+        for price in (Price(), Price(0.01, 0.001), Price(pinned=0)):
+            made = [choose(offer, limits=limits, price=price) for offer in (mine, other)]
+            np.testing.assert_array_equal(made[0].feasible_r, made[1].feasible_r)
+            np.testing.assert_array_equal(made[0].score_r, made[1].score_r)
+            told = [(one.index, one.runner_up, one.binding, one.fallback) for one in made]
+            assert told[0] == told[1]
+
+
+def as_numbers(offer: Offer, r: int) -> tuple[object, ...]:
+    promise = offer.promise(r)
+    assert all(type(figure) is float for figure in (promise.energy_j, promise.latency_ms))
+    figures = promise.energy_j, promise.energy_bound_j, promise.latency_ms, promise.latency_bound_ms
+    return offer.available(r), figures
 
 
 def test_a_text_that_came_before_all_arms_of_its_task_finds_none_available() -> None:
@@ -191,4 +217,4 @@ def test_of_a_text_on_many_arms_arrays_are_kept() -> None:
         board.announce(f"n{n}", [an_arm("small", f"n{n}", task="chat", text=rated(*[0.1] * 6))], 1)
         table = priced(Plan("p", LONE, None, NO_CERTIFICATE).table(board.arms("chat"), board), figures)
         assert isinstance(table, LoneTable) is (n < MOST_ARMS)
-        assert any(one is figures for one in vars(table).values()) is (n < MOST_ARMS)
+        assert not any(one is figures for one in vars(table).values())

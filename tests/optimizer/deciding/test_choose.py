@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optimizer.deciding.choose import Binding, Limits, Offer, Price, choose
+from optimizer.deciding.choose import Binding, Limits, Price, choose
+from optimizer.deciding.promise import Offer
 
 FREE = Price()
 

@@ -55,7 +55,7 @@ def test_texts_reckon_with_it_in_joules_and_in_their_first_token() -> None:
         query = TextQuery("r", task, None, asked, GenerationParameters(max_tokens=8), BudgetRequest(), 9.0)
         figures[residency.state] = text_figures(board, query)
     away, here = figures["unloaded"], figures["loaded"]
-    assert away.energy_j_n[0] == pytest.approx(here.energy_j_n[0] + 0.5)
+    assert away.cost_n[0].energy_j == pytest.approx(here.cost_n[0].energy_j + 0.5)
     assert first_token_ms(away, 0) == pytest.approx(first_token_ms(here, 0) + 300.0)
 
 

@@ -68,9 +68,9 @@ def test_prices_and_plans_follow_what_was_learned() -> None:
     planned_j = float(board.energy_j_n[0])
     generate(board, 400, decode_ms=3.0, decode_j=0.004)
     after = text_figures(board, a_query())
-    assert after.service_ms_n[0] > 1.8 * before.service_ms_n[0]
-    assert after.energy_j_n[0] > 1.8 * before.energy_j_n[0]
-    assert after.service_bound_ms_n[0] >= after.service_ms_n[0]
+    assert after.cost_n[0].service_ms > 1.8 * before.cost_n[0].service_ms
+    assert after.cost_n[0].energy_j > 1.8 * before.cost_n[0].energy_j
+    assert after.cost_n[0].service_bound_ms >= after.cost_n[0].service_ms
     # What plans are made with has moved as well, so that drift is noticed.
     assert board.energy_j_n[0] > 1.8 * planned_j
 
@@ -122,10 +122,10 @@ def test_company_slows_generations_down_and_is_priced() -> None:
             board.released(0, held_ms)
     assert board.states[0].text.factor(4) == pytest.approx(2.0, rel=0.1)
     assert board.states[0].text.factor(1) == 1.0
-    alone = text_figures(board, a_query()).service_ms_n[0]
+    alone = text_figures(board, a_query()).cost_n[0].service_ms
     for _ in range(4):
         board.dispatched(0)
-    assert text_figures(board, a_query()).service_ms_n[0] == pytest.approx(2.0 * alone, rel=0.15)
+    assert text_figures(board, a_query()).cost_n[0].service_ms == pytest.approx(2.0 * alone, rel=0.15)
 
 
 @pytest.mark.parametrize("allowed", [True, False])
@@ -136,8 +136,8 @@ def test_one_pause_does_not_make_long_texts_look_endless(monkeypatch: pytest.Mon
     board = a_text_board()
     board.generated(0, done(5, 1, 0.003), service_ms=400.0)
     figures = text_figures(board, a_query())
-    assert bool(figures.service_ms_n[0] < 2_000.0) is allowed
-    assert bool(figures.service_bound_ms_n[0] < 3_000.0) is allowed
+    assert bool(figures.cost_n[0].service_ms < 2_000.0) is allowed
+    assert bool(figures.cost_n[0].service_bound_ms < 3_000.0) is allowed
 
 
 @pytest.mark.parametrize("slower", [1.0, 3.0, 10.0])
@@ -150,6 +150,6 @@ def test_a_node_that_is_slower_is_foreseen_as_such_at_every_length(slower: float
         board.generated(0, done(prompt, completion, 0.03), service_ms=ms)
     learned = board.states[0].text.profile(ANNOUNCED)
     figures = text_figures(board, a_query())
-    expected_ms = slower * (6.0 + 0.1 * float(figures.prompt_tokens_n[0]) + learned.completion_tokens)
-    assert figures.service_ms_n[0] == pytest.approx(expected_ms, rel=0.35)
-    assert figures.service_bound_ms_n[0] >= figures.service_ms_n[0]
+    expected_ms = slower * (6.0 + 0.1 * figures.cost_n[0].prompt_tokens + learned.completion_tokens)
+    assert figures.cost_n[0].service_ms == pytest.approx(expected_ms, rel=0.35)
+    assert figures.cost_n[0].service_bound_ms >= figures.cost_n[0].service_ms

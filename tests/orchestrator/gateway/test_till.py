@@ -32,7 +32,7 @@ UNTOLD = Energy(math.nan, Provenance.UNMEASURED, "none")
 class Undecided:
     """A decision that may take nothing."""
 
-    index = None
+    promise = None
 
 
 def ended(*energies: Energy, spender: Spender = ANNE, reservation: Reservation | None = None) -> Ticket:

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from optimizer.deciding.choose import Limits, Offer, Price
+from optimizer.deciding.choose import Limits, Price
+from optimizer.deciding.promise import Offer
 from orchestrator.longrun import LongRun, PacingRecord
 from orchestrator.routing.pace import Pace, choose_paced, dearer
 

@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from optimizer.deciding.choose import Offer
+from optimizer.deciding.promise import Offer
 from optimizer.routes.route import Fusion
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.routing.binding import bind
