@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from orchestrator.execution.run import Progress
+from orchestrator.journal import Entry
 from orchestrator.longrun import PacingRecord
 from orchestrator.store.records import Balance
-from orchestrator.types import AttemptRecord, Energy, Provenance, Timings
+from orchestrator.types import AttemptRecord, Provenance
 
 LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 TOKEN_BUCKETS_S = tuple(edge / 10.0 for edge in LATENCY_BUCKETS_S)
@@ -87,24 +87,19 @@ class Metrics:
         """Count a request that ended before it was routed."""
         self._requests[outcome] += 1
 
-    def settled(self, progress: Progress, energy: Energy, outcome: str, seconds: float) -> None:
-        """Count one finished request that was routed."""
-        self._requests[outcome] += 1
-        self._duration_s.observe(seconds)
-        self._request_j.observe(energy.energy_j)
-        for attempt in progress.attempts:
+    def settled(self, entry: Entry, attempts: Sequence[AttemptRecord]) -> None:
+        """Count one finished request that was routed, and what it attempted."""
+        energy_j, limits, timings = entry.energy.energy_j, entry.limits, entry.timings
+        self._requests[entry.outcome] += 1
+        self._duration_s.observe(timings.total_ms / 1000.0)
+        self._request_j.observe(energy_j)
+        for attempt in attempts:
             self._count_attempt(attempt)
-        retries = len(progress.attempts) - len(progress.answers)
-        if retries > 0:
-            self._retries += retries
-        limits = progress.limits
-        if energy.energy_j > limits.max_energy_j:
+        if limits is not None and energy_j > limits.max_energy_j:
             self._violations["energy"] += 1
-        if seconds * 1000.0 > limits.max_latency_ms:
+        if limits is not None and timings.total_ms > limits.max_latency_ms:
             self._violations["latency"] += 1
-
-    def spoken(self, timings: Timings) -> None:
-        """Count how soon a text began and how fast it went on; nothing for what was sent whole."""
+        # How soon a text began and how fast it went on; nothing for what was sent whole.
         if timings.first_token_ms is not None:
             self._first_token_s.observe(timings.first_token_ms / 1000.0)
         if timings.token_ms is not None:
@@ -123,7 +118,9 @@ class Metrics:
         # A counter never falls: joules that may still be corrected are counted once they are final.
         if not attempt.energy.preliminary:
             self.measured(attempt)
-        if attempt.outcome == "answered" and attempt.predicted_ms > 0:
+        if attempt.outcome != "answered":
+            self._retries += 1
+        elif attempt.predicted_ms > 0:
             self._error["latency"].observe(attempt.ms / attempt.predicted_ms)
 
     def measured(self, attempt: AttemptRecord) -> None:

@@ -46,6 +46,11 @@ class AttemptFailed(Exception):
         self.final = final
 
 
+def no_spare() -> bool:
+    """Of a text: no other arm takes over before an attempt has failed."""
+    return False
+
+
 @frozen
 class Ask:
     """What is asked of an arm.

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
 
 from edgewise.v1 import fleet_pb2
 from optimizer.frozen import frozen
-from orchestrator.execution.panel import Panel
+from orchestrator.execution.panel import Confidence, Panel
 from orchestrator.execution.run import Progress
 from orchestrator.personal.types import PersonalNote
 from orchestrator.personal.wire import encode_owner
 from orchestrator.routing.figures import Reading, TextFigures
-from orchestrator.types import Done, TextQuery
+from orchestrator.types import Delta, Done, TextQuery
 
 BUDGET, LENGTH = "budget", "length"
-# Of how text is to be generated: what is told where it is said at all, and what where it is a number.
-SAID = ("embed", "tools_json", "tool_choice_json", "response_format_json")
-NUMBERS = ("temperature", "top_p", "seed", "top_logprobs")
+# How text is to be generated, beside its length and what ends it: what a node need not be told because it says nothing.
+UNSAID = {
+    "embed": False,
+    "tools_json": "",
+    "tool_choice_json": "",
+    "response_format_json": "",
+    "temperature": None,
+    "top_p": None,
+    "seed": None,
+    "top_logprobs": None,
+}
+_ways = attrgetter(*UNSAID)
+_NOTHING_SAID = tuple(UNSAID.values())
+
+# How sure experts are of their answers; asked once, where answers are held back.
+Confide = Callable[[], Confidence]
 
 
 @frozen
@@ -43,7 +60,7 @@ class Course:
         query: What is asked.
         progress: Limits, decision, attempts.
         figures: What it costs on every arm.
-        panel: What experts have answered that was held back.
+        confidence: How sure of their answers experts are.
         deadline_s: Monotonic time after which an answer is of no use.
         reading: The query as arms read it.
         delivered: Whether anything has left.
@@ -52,10 +69,20 @@ class Course:
     query: TextQuery
     progress: Progress
     figures: TextFigures
-    panel: Panel
+    confidence: Confide
     deadline_s: float
     reading: Reading
     delivered: bool = False
+
+    @cached_property
+    def panel(self) -> Panel:
+        """What experts have answered that was held back; most texts hold nothing back and need none."""
+        return Panel(self.confidence())
+
+    @property
+    def answered(self) -> bool:
+        """Whether an answer is held back."""
+        return "panel" in vars(self) and bool(self.panel.answered)
 
 
 def text_end(done: Done, expert: str, *, asked_tokens: int, query: TextQuery) -> TextEnd:
@@ -77,7 +104,22 @@ def text_end(done: Done, expert: str, *, asked_tokens: int, query: TextQuery) ->
     )
 
 
-def fill(work: fleet_pb2.Work, query: TextQuery, tokens: int, node: str = "") -> None:
+def standing(course: Course) -> list[Delta | TextEnd]:
+    """The answer that stands among those that were held back, in one piece, and its end."""
+    done, end = stands_in(course)
+    pieces: list[Delta | TextEnd] = [Delta(done.work_id, done.text, (), done.logprobs_json)] if done.text else []
+    return [*pieces, end]
+
+
+def stands_in(course: Course) -> tuple[Done, TextEnd]:
+    """The answer that stands among those that were held back, as its node told it and as the query's end."""
+    started_s = time.monotonic()
+    expert, done = course.panel.standing()
+    course.progress.fuse_s += time.monotonic() - started_s
+    return done, text_end(done, expert, asked_tokens=course.query.parameters.max_tokens, query=course.query)
+
+
+def fill(query: TextQuery, tokens: int, node: str, work: fleet_pb2.Work) -> None:
     """Write what is asked into the message, to the owner's home node with the owner."""
     if query.owner is not None and query.home == node:
         work.owner.CopyFrom(encode_owner(query.owner))
@@ -91,9 +133,8 @@ def fill(work: fleet_pb2.Work, query: TextQuery, tokens: int, node: str = "") ->
     sent.max_tokens = tokens
     if parameters.stop:
         sent.stop.extend(parameters.stop)
-    for name in SAID:
-        if value := getattr(parameters, name):
-            setattr(sent, name, value)
-    for name in NUMBERS:
-        if (value := getattr(parameters, name)) is not None:
-            setattr(sent, name, value)
+    ways = _ways(parameters)
+    if ways != _NOTHING_SAID:
+        for (name, unsaid), said_so in zip(UNSAID.items(), ways, strict=True):
+            if said_so != unsaid:
+                setattr(sent, name, said_so)

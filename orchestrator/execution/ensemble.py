@@ -174,7 +174,7 @@ class Ensembles:
         query, course = text.query, text.course
 
         def put(work: fleet_pb2.Work) -> None:
-            fill(work, query, text.cap)
+            fill(query, text.cap, "", work)
             work.text.shared.first.CopyFrom(turn)
             work.text.shared.min_tokens = self._min_tokens
 

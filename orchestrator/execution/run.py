@@ -47,7 +47,7 @@ _ONE_STANDS = (Fusion.NONE, Fusion.SUREST)
 _PROVENANCE_ORDER = (Provenance.UNMEASURED, Provenance.MODELLED, Provenance.REPLAYED, Provenance.MEASURED)
 
 
-@dataclass
+@dataclass(slots=True)
 class Progress:
     """What has happened to one query so far.
 

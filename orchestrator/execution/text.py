@@ -11,16 +11,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
+from functools import partial
 
 from optimizer.routes.fusion import confident
 from optimizer.routes.route import Fusion
 from orchestrator.errors import DeadlineExceeded
-from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts, Trial
-from orchestrator.execution.course import BUDGET, LENGTH, Course, TextEnd, fill, text_end
+from orchestrator.execution.attempt import Ask, AttemptFailed, Attempts, Trial, no_spare
+from orchestrator.execution.course import BUDGET, LENGTH, Confide, Course, TextEnd, fill, standing, stands_in, text_end
 from orchestrator.execution.ensemble import Ensembles
 from orchestrator.execution.exhausted import why_exhausted
 from orchestrator.execution.judge import judge_query, verdict
-from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Decide, Progress, bound_of, wire_limit_j
 from orchestrator.fleet.arms import ArmBoard
 from orchestrator.fleet.session import SessionEnded
@@ -45,7 +45,7 @@ class TextRunner:
         self.max_attempts = max_attempts
 
     async def run(
-        self, reading: Reading, progress: Progress, decide: Decide, *, panel: Panel, figures: TextFigures
+        self, reading: Reading, progress: Progress, decide: Decide, *, confidence: Confide, figures: TextFigures
     ) -> AsyncIterator[Delta | TextEnd]:
         """Pieces of text, then the end.
 
@@ -53,14 +53,14 @@ class TextRunner:
             reading: The query to answer.
             progress: Limits and first decision; filled as things happen.
             decide: Routes what is left of the query around the arms that failed it.
-            panel: Takes what experts say that is held back.
+            confidence: How sure of their answers experts are, asked where answers are held back.
             figures: What the text costs on every arm.
 
         Raises:
             DeadlineExceeded: The latency budget ran out before any answer.
             Unavailable: Every attempt failed, or one failed after text had been delivered.
         """
-        course, whole_ms = _course(reading, progress, panel, figures)
+        course, whole_ms = _course(reading, progress, confidence, figures)
         try:
             for _ in range(self.max_attempts):
                 try:
@@ -77,17 +77,21 @@ class TextRunner:
             _check_answered(course)
         except TimeoutError:
             _check_in_time(course, whole_ms)
-        for piece in _standing(course):
+        for piece in standing(course):
             yield piece
 
     async def end(
-        self, reading: Reading, progress: Progress, decide: Decide, *, panel: Panel, figures: TextFigures
+        self, reading: Reading, progress: Progress, decide: Decide, *, confidence: Confide, figures: TextFigures
     ) -> TextEnd:
         """The end alone, of a text that nobody reads before it; otherwise as `run`, without a generator's cost."""
-        course, whole_ms = _course(reading, progress, panel, figures)
+        course, whole_ms = _course(reading, progress, confidence, figures)
         try:
             for _ in range(self.max_attempts):
                 try:
+                    bound = progress.decision.route
+                    if bound is not None and bound.alone is not None and course.query.whole and not course.answered:
+                        # Most texts.
+                        return await self._say(course, bound.alone)
                     pieces = await self._follow(course)
                     if pieces is None:
                         break
@@ -98,7 +102,7 @@ class TextRunner:
             _check_answered(course)
         except TimeoutError:
             _check_in_time(course, whole_ms)
-        return _stands_in(course)[1]
+        return stands_in(course)[1]
 
     def _goes_on(self, course: Course, failure: AttemptFailed, decide: Decide) -> bool:
         """Whether there is another route to try after one that failed."""
@@ -111,19 +115,13 @@ class TextRunner:
         progress.decision = decision
         return True
 
-    def _follow(self, course: Course) -> Awaitable[AsyncIterator[Delta | TextEnd] | None]:
+    async def _follow(self, course: Course) -> AsyncIterator[Delta | TextEnd] | None:
         """The route's stages; gives what streams: a last stage whose single expert's answer stands, or a text that
         several write. None where what was held back is all there is."""
         bound = course.progress.decision.route
         if bound is None:
-            return _nothing()
+            return None
         course.panel.follow(bound.route)
-        if bound.alone is not None and course.query.whole and not course.panel.answered:
-            # Most texts.
-            return self._hear_one(course, bound.alone, 0)
-        return self._go_through(course, bound)
-
-    async def _go_through(self, course: Course, bound: BoundRoute) -> AsyncIterator[Delta | TextEnd] | None:
         last = len(bound.arms) - 1
         judged = bound.route.fusion is Fusion.JUDGE
         if bound.route.writes_together:
@@ -178,13 +176,36 @@ class TextRunner:
                 progress.infer_s += time.monotonic() - started_s
                 trial.close()
         except AttemptFailed as failure:
-            progress.attempts.append(failure.record)
-            progress.avoid = progress.avoid | {index}
+            self._failed(course, index, failure)
             raise
-        progress.attempts.append(record)
+        yield self._ended(course, index, done, record, asked_tokens=asked_tokens)
+
+    def _ended(self, course: Course, index: int, done: Done, record: AttemptRecord, *, asked_tokens: int) -> TextEnd:
+        """An expert has written a text alone."""
+        course.progress.attempts.append(record)
         self._count(course, index, done)
-        progress.voices = max(1, progress.voices)
-        yield text_end(done, self._board.states[index].arm.expert, asked_tokens=asked_tokens, query=course.query)
+        course.progress.voices = max(1, course.progress.voices)
+        return text_end(done, self._board.states[index].arm.expert, asked_tokens=asked_tokens, query=course.query)
+
+    # ---- one expert, whole
+
+    async def _say(self, course: Course, index: int) -> TextEnd:
+        """The end of a text that an expert writes alone: nothing is held back, for nobody reads it before.
+
+        Raises:
+            AttemptFailed: It did not answer.
+            TimeoutError: Time ran out.
+        """
+        progress, started_s = course.progress, time.monotonic()
+        ask, asked_tokens = self._ask(course, course.query, index, stage=0, share_j=progress.allowed_j)
+        try:
+            done, record = await self._attempts.run(ask, in_time=True)
+        except AttemptFailed as failure:
+            self._failed(course, index, failure)
+            raise
+        finally:
+            progress.infer_s += time.monotonic() - started_s
+        return self._ended(course, index, done, record, asked_tokens=asked_tokens)
 
     # ---- experts side by side, held back
 
@@ -195,7 +216,7 @@ class TextRunner:
             AttemptFailed: None of them answered.
             TimeoutError: Time ran out.
         """
-        if len(arms) == 1 and not course.panel.answered:
+        if len(arms) == 1 and not course.answered:
             return self._hear_one(course, arms[0], stage)
         return self._hear_several(course, arms, stage)
 
@@ -208,7 +229,7 @@ class TextRunner:
             done, record = await self._attempts.run(ask, in_time=True)
         except AttemptFailed as failure:
             self._failed(course, index, failure)
-            if not course.panel.answered:
+            if not course.answered:
                 raise
         else:
             self._answered(course, index, done, record, asked_tokens=asked_tokens)
@@ -320,10 +341,10 @@ class TextRunner:
             index=index,
             stage=stage,
             request_id=query.request_id,
-            fill=lambda work: fill(work, query, tokens, arm.node),
+            fill=partial(fill, query, tokens, arm.node),
             deadline_s=course.deadline_s,
             energy_limit_j=wire_limit_j(share_j),
-            spare=_no_spare,
+            spare=no_spare,
             given_up=course.progress.attempts.append,
             cost=cost if arm.text is not None else None,
         )
@@ -334,15 +355,11 @@ class TextRunner:
         state.text.heard(course.reading.of(state.arm), done)
 
 
-def _course(reading: Reading, progress: Progress, panel: Panel, figures: TextFigures) -> tuple[Course, float]:
+def _course(reading: Reading, progress: Progress, confidence: Confide, figures: TextFigures) -> tuple[Course, float]:
     """A query at its beginning, and its latency budget in milliseconds."""
     query = reading.query
     whole_ms = progress.limits.max_latency_ms if progress.decision.within else query.deadline_s * 1000.0
-    return Course(query, progress, figures, panel, progress.started_s + whole_ms / 1000.0, reading), whole_ms
-
-
-async def _nothing() -> None:
-    """Where there is no route."""
+    return Course(query, progress, figures, confidence, progress.started_s + whole_ms / 1000.0, reading), whole_ms
 
 
 def _held_back(query: TextQuery) -> TextQuery:
@@ -350,20 +367,15 @@ def _held_back(query: TextQuery) -> TextQuery:
     return query if query.whole else replace(query, whole=True)
 
 
-def _no_spare() -> bool:
-    """No other arm takes over before an attempt at a text has failed."""
-    return False
-
-
 def _check_answered(course: Course) -> None:
     """Refuses to end a text without an answer, or one that broke off."""
-    if course.delivered or not course.panel.answered:
+    if course.delivered or not course.answered:
         raise why_exhausted(course.progress.attempts)
 
 
 def _check_in_time(course: Course, whole_ms: float) -> None:
     """Refuses to end a text with what is there when its time ran out: none, or one that broke off."""
-    if course.delivered or not course.panel.answered:
+    if course.delivered or not course.answered:
         raise DeadlineExceeded(whole_ms) from None
 
 
@@ -377,21 +389,6 @@ async def _last(course: Course, pieces: AsyncIterator[Delta | TextEnd]) -> TextE
     if end is None:
         raise why_exhausted(course.progress.attempts)
     return end
-
-
-def _standing(course: Course) -> list[Delta | TextEnd]:
-    """The answer that stands among those that were held back, in one piece, and its end."""
-    done, end = _stands_in(course)
-    pieces: list[Delta | TextEnd] = [Delta(done.work_id, done.text, (), done.logprobs_json)] if done.text else []
-    return [*pieces, end]
-
-
-def _stands_in(course: Course) -> tuple[Done, TextEnd]:
-    """The answer that stands among those that were held back, as its node told it and as the query's end."""
-    started_s = time.monotonic()
-    expert, done = course.panel.standing()
-    course.progress.fuse_s += time.monotonic() - started_s
-    return done, text_end(done, expert, asked_tokens=course.query.parameters.max_tokens, query=course.query)
 
 
 async def _within(trial: Trial, deadline_s: float) -> Delta | None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.frozen import frozen
 from orchestrator.budgets import Budgets
 from orchestrator.errors import EdgewiseError, RequestError, Unavailable
 from orchestrator.execution.run import Decide, bound_of
@@ -56,6 +57,7 @@ class Decider:
         personal: PersonalDesk,
     ) -> None:
         self._fleet = fleet
+        self.board = fleet.board
         self._demands = texts.Demands(fleet.board)
         self._planner = planner
         self._budgets = budgets
@@ -78,17 +80,7 @@ class Decider:
         shape: texts.Shape | None = None,
     ) -> Decide:
         """Routes what is left of a query around the arms that failed it, on the plan of that later moment."""
-
-        def decide(left: Limits, avoid: frozenset[int]) -> Decision | None:
-            standing = self._standing(task, wish.expert)
-            if standing is None:
-                return None
-            if shape is not None:
-                standing = shape(standing, self._fleet.board)
-            retry = wish._replace(avoid=wish.avoid | avoid, admitted=bool(avoid))
-            return route(features_f, plan=standing.plan, table=standing.table, limits=left, wish=retry, pace=pace)
-
-        return decide
+        return _Again(self, task, features_f, wish, pace, shape)
 
     def limit(self, ticket: Ticket, budget: BudgetRequest, deadline_s: float) -> Limits:
         """The limits that hold for a query, noted on the ticket; arguments as of `decide`."""
@@ -130,7 +122,7 @@ class Decider:
         task = self._fleet.tasks[ticket.task]
         cap_j = self._till.cap_j(ticket)
         limits = self._limit(ticket, budget, deadline_s, cap_j)
-        standing = self._standing(task, wish.expert)
+        standing = self.standing(task, wish.expert)
         if standing is None:
             raise self._nobody(task, wish.expert)
         if shape is not None:
@@ -184,7 +176,7 @@ class Decider:
         ticket.overlay = "" if found is None else found.text
         return generic if found is None else found.decision
 
-    def _standing(self, task: Task, expert: str | None) -> Standing | None:
+    def standing(self, task: Task, expert: str | None) -> Standing | None:
         """The plan in force; for an expert by name, if the plan does not hold it, its arms alone."""
         standing = self._planner.standing(task.name)
         if expert is None or (standing is not None and standing.table.has(expert)):
@@ -208,3 +200,25 @@ class Decider:
             "No connected node can serve this now; start one with `edgewise node run` or try again later.",
             retry_after_s=RETRY_AFTER_S,
         )
+
+
+@frozen
+class _Again:
+    """See `Decider.again`."""
+
+    decider: Decider
+    task: Task
+    features_f: NDArray[Any]
+    wish: Wish
+    pace: Pace | None
+    shape: texts.Shape | None
+
+    def __call__(self, left: Limits, avoid: frozenset[int]) -> Decision | None:
+        standing = self.decider.standing(self.task, self.wish.expert)
+        if standing is None:
+            return None
+        if self.shape is not None:
+            standing = self.shape(standing, self.decider.board)
+        retry = self.wish._replace(avoid=self.wish.avoid | avoid, admitted=bool(avoid))
+        plan, table = standing.plan, standing.table
+        return route(self.features_f, plan=plan, table=table, limits=left, wish=retry, pace=self.pace)

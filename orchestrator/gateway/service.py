@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
 
 from optimizer.routes.fusion import Fused
 from orchestrator.admission import Admission
@@ -16,7 +18,6 @@ from orchestrator.budgets import Budgets
 from orchestrator.errors import BudgetInfeasible, EdgewiseError, RequestError, Unavailable
 from orchestrator.execution.attempt import Attempts
 from orchestrator.execution.course import TextEnd
-from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Decide, Runner, total_energy
 from orchestrator.execution.text import TextRunner
 from orchestrator.fleet.fleet import Fleet
@@ -312,20 +313,13 @@ class Service:
         query = self.placements.bind(query, ticket.payer.spender)
         if query.user:
             query = self.personal.claim(query, ticket.payer.spender.tenant)
-        prompt, most = texts.features(query), query.max_experts or self._max_experts
-
-        def ask(budget: BudgetRequest) -> tuple[texts.Demand, Wish, Decision, Limits]:
-            demand = self.decider.demand(query)
-            wish, shape = Wish(query.expert, query.fusion, most, demand.place.unfit, texts=True), demand.shape
-            decided = self.decider.decide(ticket, prompt, budget, deadline_s=query.deadline_s, wish=wish, shape=shape)
-            return demand, wish, *decided
-
+        prompt = texts.features(query)
         for counted in self.arrived:
             counted[ticket.task] += 1
         try:
-            demand, wish, decision, limits = ask(query.budget)
+            demand, wish, decision, limits = self._asked(query, ticket, prompt, query.budget)
         except LACKING as cause:
-            suits = partial(texts.suits, query)
+            ask, suits = partial(self._asked, query, ticket, prompt), partial(texts.suits, query)
             demand, wish, decision, limits = await self._roused(ticket, query, ask, suits, cause)
         limits = ticket.limits or limits
         retry = self.decider.again(query.task, prompt, wish, pace=decision.pace, shape=demand.shape)
@@ -333,8 +327,16 @@ class Service:
         ticket.tokens = tokens = texts.most_tokens(demand.reading)
         progress = await self.till.secure(ticket, decision, limits, decide=again, tokens=tokens)
         ticket.progress = progress
-        panel = Panel(texts.confidence_of(ticket.plan, query) if ticket.plan else texts.as_told)
-        return query, start(demand.reading, progress, again, panel=panel, figures=demand.figures)
+        confidence = partial(texts.confidence_of, ticket.plan, query)
+        return query, start(demand.reading, progress, again, confidence=confidence, figures=demand.figures)
+
+    def _asked(
+        self, query: TextQuery, ticket: Ticket, prompt: NDArray[Any], budget: BudgetRequest
+    ) -> tuple[texts.Demand, Wish, Decision, Limits]:
+        demand, most = self.decider.demand(query), query.max_experts or self._max_experts
+        wish, shape = Wish(query.expert, query.fusion, most, demand.place.unfit, texts=True), demand.shape
+        decided = self.decider.decide(ticket, prompt, budget, deadline_s=query.deadline_s, wish=wish, shape=shape)
+        return demand, wish, *decided
 
     def answered_from_cache(self, query: TextQuery, payer: Payer) -> None:
         """A request was answered without any work: it is in journal, metrics and log, and cost nothing."""

@@ -165,9 +165,9 @@ def as_told(_expert: str, done: Done) -> float | None:
     return done.margin_fraction
 
 
-def confidence_of(plan: Plan, query: TextQuery) -> Confidence:
+def confidence_of(plan: Plan | None, query: TextQuery) -> Confidence:
     """How sure one may be of an expert's answer to a query, by what was learned of such answers to such prompts."""
-    if plan.answers is None:
+    if plan is None or plan.answers is None:
         return as_told
     texts, row_of = plan.answers
     # Most answers are one expert's and nobody asks how sure it is; of those of a cascade, several may be asked about.

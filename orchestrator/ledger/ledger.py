@@ -12,7 +12,6 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import structlog
 
@@ -45,7 +44,6 @@ PRUNE_ROWS = 2000
 # How soon what the disk had no room for is tried again, and what other gateways changed is seen.
 OWED_S = 2.0
 SHARED_S = 3.0
-NOTHING: Amounts = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Ledger:
         self._allowances = Allowances()
         self._topping: set[Meter] = set()
         self._open = 0
-        self._postings = Postings(store)
+        self._postings = Postings(store, holder)
 
     async def start(self) -> None:
         """Take a lease, end the holds of the dead, read the quotas.
@@ -271,7 +269,7 @@ class Ledger:
             written behind.
         """
         if not reservation.amounts and reservation.claim is None:
-            self._postings.write_behind(Posting(self._holder, NOTHING, NOTHING, record))
+            self._postings.write_behind(record)
             return None
         spent = spends(reservation.amounts, charge_j, record.tokens)
         releases = self._wallet.close(reservation.amounts, spent)
@@ -305,15 +303,14 @@ class Ledger:
         self.overshoot_j += max(0.0, beyond_j)
         self.overshoot_max_j = max(self.overshoot_max_j, beyond_j)
         amounts = {meter: charge_j for meter in reservation.amounts if meter.unit != DAY_TOKENS}
-        posting = Posting(self._holder, {}, amounts, record)
         if amounts:
-            self._postings.keep([posting])
+            self._postings.keep([Posting(self._holder, {}, amounts, record)])
         else:
-            self._postings.write_behind(posting)
+            self._postings.write_behind(record)
 
     def note(self, record: Settlement) -> None:
         """Write down what no request took and no budget is charged."""
-        self._postings.write_behind(Posting(self._holder, NOTHING, NOTHING, record))
+        self._postings.write_behind(record)
 
     def release(self, reservation: Reservation) -> None:
         """Give a reservation back of which nothing was spent, and its request id with it."""

@@ -13,7 +13,7 @@ import structlog
 
 from orchestrator.store.contract import Desk
 from orchestrator.store.errors import StoreError, StoreFull
-from orchestrator.store.records import Posting
+from orchestrator.store.records import Posting, Settlement
 from orchestrator.store.service import Store
 
 log = structlog.get_logger("ledger")
@@ -31,12 +31,13 @@ class Postings:
 
     Args:
         store: Where they go.
+        holder: Whose they are.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, holder: str) -> None:
+        self._store, self._holder = store, holder
         self.owed: list[Posting] = []
-        self._behind: list[Posting] = []
+        self._behind: list[Settlement] = []
         self._flushing: asyncio.TimerHandle | None = None
         self._followed: set[asyncio.Future[Any]] = set()
 
@@ -59,7 +60,7 @@ class Postings:
         settling: asyncio.Future[Any] = self._store.run(
             step or _writing(postings),
             others=others,
-            aside=len(postings) > BRIEF_ROWS,
+            aside=sum([len(posting.records) for posting in postings]) > BRIEF_ROWS,
             told=partial(self._settled, postings, then),
         )
         return settling
@@ -80,11 +81,11 @@ class Postings:
         if then is not None:
             then(error is None)
 
-    def write_behind(self, posting: Posting) -> None:
+    def write_behind(self, record: Settlement) -> None:
         """Write down, together with others, what no budget depends on."""
         if not self._behind:
             self._flushing = asyncio.get_running_loop().call_later(BEHIND_S, self.flush)
-        self._behind.append(posting)
+        self._behind.append(record)
         if len(self._behind) >= BEHIND_ROWS:
             self.flush()
 
@@ -93,9 +94,9 @@ class Postings:
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        postings, self._behind = self._behind, []
-        if postings:
-            self.keep(postings)
+        noted, self._behind = self._behind, []
+        if noted:
+            self.keep([Posting(self._holder, {}, {}, noted=noted)])
 
     async def pay_owed(self) -> None:
         """Write down what the disk had no room for.

@@ -67,9 +67,9 @@ class MemoryDesk:
         """See the contract."""
         state = self._state
         state.books.post(posting.holder, posting.releases, posting.spends)
-        if posting.record is not None:
+        for record in posting.records:
             state.written += 1
-            state.settlements[state.written] = posting.record
+            state.settlements[state.written] = record
             if len(state.settlements) > MAX_SETTLEMENTS:
                 state.settlements.pop(next(iter(state.settlements)))
         if posting.claim is not None:

@@ -200,8 +200,8 @@ class PostgresDesk:
             self._all(LOCK, meter)
             self._do(SPEND, (posting.spends.get(meter, 0.0), *meter))
             self._unhold(posting.holder, meter, posting.releases.get(meter, 0.0))
-        if posting.record is not None:
-            self._do(SETTLE, settlement_row(posting.record))
+        for record in posting.records:
+            self._do(SETTLE, settlement_row(record))
         if posting.claim is not None:
             self._close_claim(posting.claim, posting.result)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -181,8 +181,8 @@ class Claim:
 class Posting(NamedTuple):
     """One step of a holder's books, all of it or nothing: holds given back, amounts spent, what is written down.
 
-    `result` is kept under `claim` for whoever calls again; a claim without a result is dropped, so that its id may be
-    tried again.
+    `noted` is written down after `record`: what no budget is charged, of many requests together. `result` is kept under
+    `claim` for whoever calls again; a claim without a result is dropped, so that its id may be tried again.
     """
 
     holder: str
@@ -191,6 +191,12 @@ class Posting(NamedTuple):
     record: Settlement | None = None
     claim: Claim | None = None
     result: bytes | None = None
+    noted: Sequence[Settlement] = ()
+
+    @property
+    def records(self) -> Sequence[Settlement]:
+        """All that is written down."""
+        return self.noted if self.record is None else (self.record, *self.noted)
 
 
 def checksum(*fields: object) -> bytes:

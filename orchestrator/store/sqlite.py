@@ -189,8 +189,8 @@ class SqliteDesk:
     def settle(self, posting: Posting) -> None:
         """See the contract."""
         self._books.post(posting.holder, posting.releases, posting.spends)
-        if posting.record is not None:
-            self._batch.add(Write.SETTLE, rows_of.settlement_row(posting.record))
+        for record in posting.records:
+            self._batch.add(Write.SETTLE, rows_of.settlement_row(record))
         if posting.claim is not None:
             self._close_claim(posting.claim, posting.result)
 

@@ -27,7 +27,6 @@ from orchestrator.errors import Unavailable
 from orchestrator.execution.averaging import TOPS as AVERAGED_TOPS
 from orchestrator.execution.course import Course
 from orchestrator.execution.ensemble import Ensembles
-from orchestrator.execution.panel import Panel
 from orchestrator.execution.run import Progress
 from orchestrator.execution.schedule import Schedule
 from orchestrator.routing.binding import BoundRoute
@@ -142,7 +141,7 @@ class Fleet:
         limits = Limits(float("inf"), DEADLINE_S * 1e3, OnInfeasible.ERROR, "best")
         progress = Progress(limits, time.monotonic(), cast(Any, None))
         figures, until_s = text_figures(board, query), time.monotonic() + DEADLINE_S
-        course = Course(query, progress, figures, Panel(_unsure), until_s, Reading(query))
+        course = Course(query, progress, figures, lambda: _unsure, until_s, Reading(query))
         before = self._counted()
         started_s = time.perf_counter()
         last: Any = None

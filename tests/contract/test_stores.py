@@ -250,6 +250,13 @@ def test_everything_is_there_after_reopening(reopen: Reopen) -> None:
     assert one(desk, lambda d: d.expire(100.0, charge=True)) == {ENERGY: 3.0, TOKENS: 3.0}
 
 
+def test_a_posting_writes_down_its_record_and_what_is_noted_beside_it(desk: Desk) -> None:
+    one(desk, lambda d: d.settle(Posting("g1", {}, {}, settled(1), noted=[settled(2), settled(3)])))
+    assert [row for _, row in page(desk)] == [settled(1), settled(2), settled(3)]
+    one(desk, lambda d: d.settle(Posting("g1", {}, {}, noted=[settled(4)])))
+    assert [row for _, row in page(desk, after=page(desk)[-1][0])] == [settled(4)]
+
+
 # ---- keys and requests
 
 

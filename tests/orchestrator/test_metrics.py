@@ -5,9 +5,10 @@ import math
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestrator.execution.run import Progress
+from orchestrator.journal import Entry
 from orchestrator.metrics import Metrics
-from orchestrator.types import AttemptRecord, Energy, Provenance
+from orchestrator.routing.plan import NO_CERTIFICATE
+from orchestrator.types import AttemptRecord, Energy, FusionChoice, Provenance, RoutingRecord, Timings
 from tests.orchestrator.builders import limits
 
 FAMILIES = {
@@ -41,10 +42,10 @@ def an_attempt(
 
 
 def settled(metrics: Metrics, *attempts: AttemptRecord, energy: Energy, seconds: float = 0.01) -> None:
-    progress = Progress(limits(energy_j=0.05, latency_ms=100.0), 0.0, None)  # type: ignore[arg-type]
-    progress.attempts = list(attempts)
-    progress.answers = {a.arm: None for a in attempts if a.outcome == "answered"}  # type: ignore[misc]
-    metrics.settled(progress, energy, "answered", seconds)
+    routing = RoutingRecord(attempts, FusionChoice.NONE, 0.0, 0.0, 0.0, 0.0, True, "", NO_CERTIFICATE)
+    spent, budget = Timings(seconds * 1000.0, 0.0, 0.0, 0.0, 0.0), limits(energy_j=0.05, latency_ms=100.0)
+    entry = Entry("r1", "digits", "answered", budget, None, routing, energy, spent, 0.0)
+    metrics.settled(entry, attempts)
 
 
 def modelled(energy_j: float) -> Energy:

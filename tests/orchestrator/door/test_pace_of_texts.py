@@ -67,3 +67,5 @@ async def test_both_are_counted_and_a_whole_reply_has_neither(live: Live, openai
     text = (await get(live, "/metrics")).body.decode()
     assert "edgewise_time_to_first_token_seconds_count 1.0" in text
     assert "edgewise_time_per_output_token_seconds_count 1.0" in text
+    # Either had one attempt, which answered.
+    assert "edgewise_retries_total 0.0" in text
