@@ -341,21 +341,19 @@ def _messages(fields: Fields) -> tuple[Message, ...]:
     given = fields.array("messages", requests.MAX_MESSAGES)
     if not given:
         raise RequestError("FIELD_REQUIRED", "messages must hold at least one message.", field="messages")
-    messages, silent = [], True
+    messages = []
     for one in given:
         # Most messages: a role and a text, of which nothing can be wrong.
         if isinstance(one, dict) and len(one) == 2 and (role := one.get("role")) in TALKERS:
             content = one.get("content")
             if isinstance(content, str):
                 messages.append(Message(role, content))
-                silent = silent and not content
                 continue
-        message = _message(fields, len(messages), one)
-        messages.append(message)
-        silent = silent and not (message.content or message.extra_json)
-    if silent:
-        raise RequestError("INVALID_TEXT", "messages must say something.", field="messages")
-    return tuple(messages)
+        messages.append(_message(fields, len(messages), one))
+    for message in messages:
+        if message.content or message.extra_json:
+            return tuple(messages)
+    raise RequestError("INVALID_TEXT", "messages must say something.", field="messages")
 
 
 def _message(fields: Fields, number: int, given: Any) -> Message:
