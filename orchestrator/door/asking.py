@@ -344,10 +344,10 @@ def _messages(fields: Fields) -> tuple[Message, ...]:
     messages = []
     for one in given:
         # Most messages: a role and a text, of which nothing can be wrong.
-        if isinstance(one, dict) and len(one) == 2 and one.get("role") in TALKERS:
+        if isinstance(one, dict) and len(one) == 2 and (role := one.get("role")) in TALKERS:
             content = one.get("content")
             if isinstance(content, str):
-                messages.append(Message(one["role"], content))
+                messages.append(Message(role, content))
                 continue
         messages.append(_message(fields, len(messages), one))
     for message in messages:

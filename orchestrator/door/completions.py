@@ -58,7 +58,6 @@ class Completions:
         """The work of the reply; None where what was answered before is the reply."""
         exchange.check_json()
         body, finite = parse(await exchange.body())
-        await self._service.admission.aside()
         asked = read(body, self.setting(exchange))
         if not finite:
             raise not_finite()

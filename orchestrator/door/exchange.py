@@ -36,6 +36,20 @@ class OwnTurn(Protocol):
     message for each part of its reply."""
 
     head: Head
+    method: str
+
+    @property
+    def scope(self) -> Scope:
+        """See ASGI."""
+        ...
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """See ASGI."""
+        ...
+
+    async def send(self, message: MutableMapping[str, Any], /) -> None:
+        """See ASGI."""
+        ...
 
     def whole(self) -> bytes | None:
         """The body, where all of it is here and unread; None where it must be received. Asked before `receive`."""
@@ -55,23 +69,71 @@ class OwnTurn(Protocol):
         ...
 
 
-class Exchange:
-    """One request on its way.
+class Foreign:
+    """One request and its reply on a server that knows ASGI alone.
 
     Args:
         scope: See ASGI.
         receive: See ASGI.
         send: See ASGI.
-        limit_bytes: Most bytes of a body.
     """
 
-    __slots__ = ("_limit_bytes", "_turn", "head", "receive", "scope", "send", "started")
+    __slots__ = ("head", "method", "receive", "scope", "send")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limit_bytes: int) -> None:
-        self.scope, self.receive, self.send, self._limit_bytes = scope, receive, send, limit_bytes
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self.receive, self.send = scope, receive, send
+        self.method: str = scope["method"]
+        self.head = Head(scope["headers"])
+
+    def whole(self) -> None:
+        """The body is always received."""
+
+    async def answer(self, status: int, lines: str, body: bytes) -> None:
+        """A whole reply in two messages; `lines` as of `header_lines`."""
+        told = [line.partition(b": ")[::2] for line in lines.encode("latin-1", "replace").split(b"\r\n") if line]
+        told.append((LENGTH, b"%d" % len(body)))
+        await self.send({"type": "http.response.start", "status": status, "headers": told})
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def watched(self, work: Work) -> None:
+        """Do the work; cancelled as soon as the client is gone, for which a second task waits."""
+        doing = asyncio.ensure_future(work)
+        watching = asyncio.ensure_future(self._gone())
+        try:
+            await asyncio.wait((doing, watching), return_when=asyncio.FIRST_COMPLETED)
+            if doing.done():
+                doing.result()
+        finally:
+            watching.cancel()
+            if not doing.done():
+                doing.cancel()
+                await asyncio.gather(doing, return_exceptions=True)
+
+    async def _gone(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+class Exchange:
+    """One request on its way.
+
+    Args:
+        turn: The request and its reply; `Foreign` where it is not of our own server.
+        limit_bytes: Most bytes of a body.
+        scope: See ASGI, where a router has written to it.
+    """
+
+    __slots__ = ("_limit_bytes", "_scope", "_turn", "head", "started")
+
+    def __init__(self, turn: OwnTurn | Foreign, limit_bytes: int, scope: Scope | None = None) -> None:
+        self._turn, self._limit_bytes, self._scope = turn, limit_bytes, scope
+        self.head = turn.head
         self.started = False
-        self._turn: OwnTurn | None = scope.get(TURN)
-        self.head = Head(scope["headers"]) if self._turn is None else self._turn.head
+
+    @property
+    def scope(self) -> Scope:
+        """See ASGI."""
+        return self._turn.scope if self._scope is None else self._scope
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -89,7 +151,7 @@ class Exchange:
             RequestError: BODY_TOO_LARGE or BODY_TOO_SLOW.
             ClientGone: It broke off.
         """
-        whole = None if self._turn is None else self._turn.whole()
+        whole = self._turn.whole()
         if whole is not None:
             if len(whole) > self._limit_bytes:
                 raise self._too_large()
@@ -107,7 +169,7 @@ class Exchange:
         parts: list[bytes] = []
         size = 0
         while True:
-            message = await self.receive()
+            message = await self._turn.receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             part = message.get("body", b"")
@@ -137,24 +199,16 @@ class Exchange:
         """Send status and headers."""
         self.started = True
         encoded = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
-        await self.send({"type": "http.response.start", "status": status, "headers": encoded})
+        await self._turn.send({"type": "http.response.start", "status": status, "headers": encoded})
 
     async def write(self, data: bytes, *, more: bool = False) -> None:
         """Send a part of the body."""
-        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+        await self._turn.send({"type": "http.response.body", "body": data, "more_body": more})
 
     def reply(self, status: int, data: bytes, lines: str = "", *, kind: str = JSON) -> Awaitable[None]:
         """Send a whole reply, once this is awaited; `lines` are its own headers as of `header_lines`."""
-        lines = f"content-type: {kind}\r\n{lines}"
-        if self._turn is None:
-            return self._reply(status, data, lines)
         self.started = True
-        return self._turn.answer(status, lines, data)
-
-    async def _reply(self, status: int, data: bytes, lines: str) -> None:
-        headers = dict([line.split(": ", 1) for line in lines.split("\r\n") if line])
-        await self.start(status, {**headers, "content-length": str(len(data))})
-        await self.write(data)
+        return self._turn.answer(status, f"content-type: {kind}\r\n{lines}", data)
 
     def reply_json(self, status: int, value: Any, lines: str = "") -> Awaitable[None]:
         """Send a whole reply in JSON, once this is awaited; `lines` as of `reply`."""
@@ -162,35 +216,18 @@ class Exchange:
 
     def attended(self, work: Work) -> Awaitable[None]:
         """The work of the reply, to be awaited; cancelled as soon as the client is gone."""
-        if self._turn is None:
-            return self._watched(work)
+        if isinstance(self._turn, Foreign):
+            return self._turn.watched(work)
         # Our own server says when its client leaves: no second task is needed that waits for it.
         self._turn.attend(True)
         return work
 
     def unattended(self) -> bool:
         """Let what follows be done whether the client is there or not; whether it has left and ended the work."""
-        if self._turn is None:
+        if isinstance(self._turn, Foreign):
             return False
         self._turn.attend(False)
         return self._turn.cancelled
-
-    async def _watched(self, work: Work) -> None:
-        doing = asyncio.ensure_future(work)
-        watching = asyncio.ensure_future(self._gone())
-        try:
-            await asyncio.wait((doing, watching), return_when=asyncio.FIRST_COMPLETED)
-            if doing.done():
-                doing.result()
-        finally:
-            watching.cancel()
-            if not doing.done():
-                doing.cancel()
-                await asyncio.gather(doing, return_exceptions=True)
-
-    async def _gone(self) -> None:
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
 
 
 def dump(value: Any) -> bytes:
@@ -224,11 +261,16 @@ class Endpoint:
         self._problem = problem
         self._limit_bytes = limit_bytes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        exchange = Exchange(scope, receive, send, self._limit_bytes)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """See ASGI; what is answered is so once this is awaited."""
+        turn: OwnTurn | None = scope.get(TURN)
+        return self.answer(Foreign(scope, receive, send) if turn is None else turn, scope)
+
+    async def answer(self, turn: OwnTurn | Foreign, scope: Scope | None = None) -> None:
+        """The same for a request that has come this far without a scope, or has one that a router has written to."""
+        exchange = Exchange(turn, self._limit_bytes, scope)
         try:
-            if scope["method"] not in self._methods:
+            if turn.method not in self._methods:
                 raise RequestError("METHOD_NOT_ALLOWED", f"This path takes {self._methods[0]} only.")
             work = await self._handle(exchange)
             if work is not None:

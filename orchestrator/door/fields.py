@@ -20,6 +20,8 @@ class Fields:
     type.
     """
 
+    __slots__ = ("_path", "value")
+
     def __init__(self, value: Mapping[str, Any], path: str = "") -> None:
         self.value = value
         self._path = path
@@ -57,9 +59,11 @@ class Fields:
     def flag(self, name: str) -> bool:
         """True or false; absent is false."""
         value = self.value.get(name)
-        if value is not None and not isinstance(value, bool):
+        if value is None:
+            return False
+        if not isinstance(value, bool):
             raise self.wrong(name, "true or false")
-        return bool(value)
+        return value
 
     def number(self, name: str, low: float, high: float) -> float | None:
         """A finite number within a range."""

@@ -68,20 +68,18 @@ class Repeated:
 
     Args:
         before, after: The head's bytes before the digits of the length, and behind them.
-        scope: What was found in it, see ASGI.
+        scope: What was found in it, see ASGI; nobody may write to it.
         head: The same for those who answer.
     """
 
-    __slots__ = ("_after", "_at", "_before", "_scope", "head")
+    __slots__ = ("_after", "_before", "head", "scope")
 
     def __init__(self, before: bytes, after: bytes, scope: Mapping[str, Any], head: Head) -> None:
-        self._before, self._after = before, after
-        self._scope = {**scope, TURN: None}
-        self._at = [name for name, _ in scope["headers"]].index(LENGTH)
-        self.head = head
+        self._before, self._after, self.scope, self.head = before, after, scope, head
 
-    def read(self, data: bytes) -> tuple[dict[str, Any], bytes] | None:
-        """The scope of one more request, and its body, where `data` is this head, that body and nothing else."""
+    def read(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """The length of one more request's body as its head says it, and that body, where `data` is this head, that
+        body and nothing else."""
         if not data.startswith(self._before):
             return None
         start = len(self._before)
@@ -91,11 +89,7 @@ class Repeated:
         digits, body = data[start:end], data[end + len(self._after) :]
         if not digits.isdigit() or int(digits) != len(body):
             return None
-        scope = self._scope.copy()
-        headers = scope["headers"] = scope["headers"].copy()
-        headers[self._at] = (LENGTH, digits)
-        scope["state"] = {}
-        return scope, body
+        return digits, body
 
 
 def repeated(data: bytes, scope: Mapping[str, Any], head: Head) -> Repeated | None:
@@ -111,3 +105,9 @@ def repeated(data: bytes, scope: Mapping[str, Any], head: Head) -> Repeated | No
     if found is None or len(data) - end != int(found[1]) or (LENGTH, found[1]) not in scope["headers"]:
         return None
     return Repeated(data[: found.start(1)], data[found.end(1) : end], scope, head)
+
+
+def scope_again(scope: Mapping[str, Any], length: bytes) -> dict[str, Any]:
+    """The scope of one more request with the same head, but for the length of its body."""
+    headers = [(name, length if name == LENGTH else value) for name, value in scope["headers"]]
+    return {**scope, "headers": headers, "state": {}}

@@ -143,14 +143,15 @@ class Tensors:
     def _document(self, exchange: Exchange, reply: Reply, *, binary: bool) -> tuple[dict[str, Any], bytes]:
         (name, array), *_ = reply.outputs.items()
         output, tail = encode_output(name, array, binary=binary)
+        energy, routing = telling.blocks(reply.energy, reply.routing, reply.timings.total_ms)
         document = {
             "id": reply.request_id,
             "model_name": exchange.parameter("model"),
             "model_version": "1",
             "outputs": [output],
             "parameters": {"label": reply.label, "confidence": reply.confidence},
-            "energy": telling.energy_block(reply.energy, reply.routing.attempts, reply.timings.total_ms),
-            "routing": telling.routing_block(reply.routing),
+            "energy": energy,
+            "routing": routing,
         }
         return document, tail
 

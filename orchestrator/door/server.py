@@ -32,6 +32,7 @@ MAX_AHEAD = 64
 MAX_CONNECTIONS = 4096
 ASGI = {"version": "3.0", "spec_version": "2.3"}
 App = Callable[[Any, Any, Any], Awaitable[None]]
+Answer = Callable[[Turn], Awaitable[None]]
 
 log = structlog.get_logger("http")
 
@@ -40,13 +41,14 @@ class HttpServer:
     """Serves an application on one listening socket.
 
     Args:
-        app: See ASGI.
+        app: See ASGI. One that knows us has `answer` beside that, which takes a turn as it is.
         listener: Listens already.
         tls: With which certificate; None speaks plaintext.
     """
 
     def __init__(self, app: App, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        self.app, self._tls = app, tls
+        self.answer: Answer = getattr(app, "answer", None) or over_asgi(app)
+        self._tls = tls
         self.connections: set[_Connection] = set()
         self.gathering = Gathering()
         # Requests that the application has and has not answered.
@@ -72,6 +74,11 @@ class HttpServer:
             await asyncio.wait(tasks, timeout=GRACE_S)
         for connection in list(self.connections):
             connection.abort()
+
+
+def over_asgi(app: App) -> Answer:
+    """How an application is asked that knows ASGI alone."""
+    return lambda turn: app(turn.scope, turn.receive, turn.send)
 
 
 class _Connection(asyncio.Protocol):
@@ -131,9 +138,9 @@ class _Connection(asyncio.Protocol):
             return
         between, known = self._between, self._repeated
         if between and known is not None and (found := known.read(data)) is not None:
-            scope, body = found
+            length, body = found
             self._head_bytes = 0
-            if not self._take(Turn(self, scope, known.head, keeps=True, body=body)):
+            if not self._take(Turn(self, known.scope, known.head, keeps=True, body=body, length=length)):
                 self._fail(400)
             return
         self._head_bytes += len(data)
@@ -147,7 +154,7 @@ class _Connection(asyncio.Protocol):
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._fail(431)
             elif between and self._between and self._plain is not None:
-                self._repeated, self._plain = repeated(data, self._plain.scope, self._plain.head), None
+                self._repeated, self._plain = repeated(data, self._plain.parsed, self._plain.head), None
 
     def pause_writing(self) -> None:
         self.full = True
@@ -264,7 +271,7 @@ class _Connection(asyncio.Protocol):
     async def _answer(self, exchange: Turn) -> None:
         self._server.answering += 1
         try:
-            await self._server.app(exchange.scope, exchange.receive, exchange.send)
+            await self._server.answer(exchange)
         except asyncio.CancelledError:
             if not self._deaf:
                 self.abort()

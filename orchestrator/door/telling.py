@@ -6,7 +6,6 @@ The first six keys of `energy` are Neuralwatt's, so that readers of theirs work.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import accumulate
@@ -37,10 +36,18 @@ NO_ENERGY: Mapping[str, Any] = {
 }
 
 
-def energy_block(energy: Energy, attempts: Iterable[AttemptRecord], duration_ms: float) -> dict[str, Any]:
-    """What it cost; unknown joules are null, never zero."""
-    known = energy.provenance is not UNMEASURED
-    duration_s = duration_ms / 1e3
+def blocks(
+    energy: Energy, routing: RoutingRecord, duration_ms: float, *, stopped_by: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What it cost, and what ran, what was predicted and how good the plan is proven to be: `energy` and `routing`.
+
+    Unknown joules are null, never zero.
+    """
+    experts, nodes, attempts = _tried(routing.attempts)
+    known, duration_s = energy.provenance is not UNMEASURED, duration_ms / 1e3
+    certificate = routing.certificate
+    predicted_j, predicted_ms = routing.predicted_energy_j, routing.predicted_ms
+    bound_j, bound_ms = routing.bound_energy_j, routing.bound_ms
     return {
         "energy_joules": energy.energy_j if known else None,
         "energy_kwh": energy.energy_j / J_PER_KWH if known else None,
@@ -51,34 +58,8 @@ def energy_block(energy: Energy, attempts: Iterable[AttemptRecord], duration_ms:
         "source": energy.provenance._value_,
         "idle_joules": energy.idle_j,
         "uncertainty_joules": energy.uncertainty_j if known else None,
-        "nodes": _nodes(attempts),
-    }
-
-
-def _nodes(attempts: Iterable[AttemptRecord]) -> list[dict[str, Any]]:
-    shares: dict[str, dict[str, Any]] = {}
-    for attempt in attempts:
-        node = attempt.arm.rpartition("@")[2]
-        joules = attempt.energy.energy_j
-        told = None if math.isnan(joules) else joules
-        share = shares.get(node)
-        if share is None:
-            shares[node] = {"node": node, "joules": told, "method": attempt.energy.method}
-        else:
-            share["joules"] = None if told is None or share["joules"] is None else share["joules"] + told
-    return list(shares.values())
-
-
-def routing_block(routing: RoutingRecord, *, stopped_by: str = "") -> dict[str, Any]:
-    """What ran, what was predicted and how good the plan is proven to be."""
-    certificate = routing.certificate
-    predicted_j, predicted_ms = routing.predicted_energy_j, routing.predicted_ms
-    bound_j, bound_ms = routing.bound_energy_j, routing.bound_ms
-    experts, attempts = [], []
-    for attempt in routing.attempts:
-        experts.append(_expert_at(attempt.arm))
-        attempts.append(_attempt(attempt))
-    return {
+        "nodes": nodes,
+    }, {
         "experts": experts,
         "fusion": routing.fusion._value_,
         "predicted": {
@@ -90,11 +71,41 @@ def routing_block(routing: RoutingRecord, *, stopped_by: str = "") -> dict[str, 
             "ms": bound_ms if isfinite(bound_ms) else None,
         },
         "budget_met": routing.budget_met,
-        "stopped_by": stopped_by or None,
+        "stopped_by": stopped_by,
         "plan": routing.plan_id,
         "certificate": {"status": certificate.status, "gap": certificate.gap, "explored": certificate.explored},
         "attempts": attempts,
     }
+
+
+def _tried(attempts: Iterable[AttemptRecord]) -> tuple[list[str], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Experts, nodes with their shares of the joules, and what became of each attempt."""
+    experts: list[str] = []
+    shares: dict[str, dict[str, Any]] = {}
+    told: list[dict[str, Any]] = []
+    for attempt in attempts:
+        arm, energy, predicted_j = attempt.arm, attempt.energy, attempt.predicted_energy_j
+        joules = energy.energy_j if isfinite(energy.energy_j) else None
+        expert, node = _places(arm)
+        experts.append(expert)
+        share = shares.get(node)
+        if share is None:
+            shares[node] = {"node": node, "joules": joules, "method": energy.method}
+        else:
+            share["joules"] = None if joules is None or share["joules"] is None else share["joules"] + joules
+        told.append(
+            {
+                "arm": arm,
+                "stage": attempt.stage,
+                "outcome": attempt.outcome,
+                "reason": attempt.reason or None,
+                "joules": joules,
+                "predicted_joules": predicted_j if isfinite(predicted_j) else None,
+                "ms": attempt.ms,
+                "predicted_ms": attempt.predicted_ms,
+            }
+        )
+    return experts, [*shares.values()], told
 
 
 def _finite(value: float) -> float | None:
@@ -102,23 +113,10 @@ def _finite(value: float) -> float | None:
 
 
 @lru_cache(maxsize=4096)
-def _expert_at(arm: str) -> str:
-    """``expert@node`` of ``expert:variant@node``."""
-    return arm.partition(":")[0] + "@" + arm.rpartition("@")[2]
-
-
-def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
-    joules, predicted_j = attempt.energy.energy_j, attempt.predicted_energy_j
-    return {
-        "arm": attempt.arm,
-        "stage": attempt.stage,
-        "outcome": attempt.outcome,
-        "reason": attempt.reason or None,
-        "joules": joules if isfinite(joules) else None,
-        "predicted_joules": predicted_j if isfinite(predicted_j) else None,
-        "ms": attempt.ms,
-        "predicted_ms": attempt.predicted_ms,
-    }
+def _places(arm: str) -> tuple[str, str]:
+    """``expert@node`` and ``node`` of ``expert:variant@node``."""
+    node = arm.rpartition("@")[2]
+    return f"{arm.partition(':')[0]}@{node}", node
 
 
 def cost_lines(energy: Energy, routing: RoutingRecord, timings: Timings, *, profile: str) -> str:
@@ -127,7 +125,7 @@ def cost_lines(energy: Energy, routing: RoutingRecord, timings: Timings, *, prof
     if not method.isprintable():
         # It is what a node says.
         method = one_line(method)
-    experts = _expert_at(attempts[0].arm) if len(attempts) == 1 else ",".join([_expert_at(one.arm) for one in attempts])
+    experts = _places(attempts[0].arm)[0] if len(attempts) == 1 else ",".join([_places(one.arm)[0] for one in attempts])
     joules = "unmeasured" if energy.provenance is UNMEASURED else f"{energy.energy_j:.9g}"
     spent = (timings.route_ms, timings.wait_ms, timings.infer_ms, timings.fuse_ms, timings.total_ms)
     return (
@@ -163,15 +161,16 @@ def finish_reason(reply: TextReply) -> str:
 
 def cost_blocks(reply: TextReply) -> dict[str, Any]:
     """The `energy` and `routing` blocks of a text."""
-    stopped_by = "budget" if reply.end.finish_reason == "budget" else ""
-    timings, routing = reply.timings, routing_block(reply.routing, stopped_by=stopped_by)
+    stopped_by = "budget" if reply.end.finish_reason == "budget" else None
+    timings = reply.timings
+    energy, routing = blocks(reply.energy, reply.routing, timings.total_ms, stopped_by=stopped_by)
     # Milliseconds to the end; of a text that was sent in pieces also to the first token, and of each further one.
     routing["actual"] = {
         "ms": timings.total_ms,
         "first_token_ms": timings.first_token_ms,
         "token_ms": timings.token_ms,
     }
-    return {"energy": energy_block(reply.energy, reply.routing.attempts, timings.total_ms), "routing": routing}
+    return {"energy": energy, "routing": routing}
 
 
 def candidates_block(explanation: Any) -> list[dict[str, Any]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, MutableMapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from orchestrator.door.head import TURN, Head
+from orchestrator.door.head import TURN, Head, scope_again
 
 # Bytes of a body that lie unread.
 HIGH_WATER = 262_144
@@ -50,29 +51,45 @@ class Turn:
 
     Args:
         connection: Where it came from.
-        scope: See ASGI.
+        parsed: What its head was found to say: a scope as of ASGI, which nobody may write to.
+        head: The same for those who answer.
         keeps: Whether its client wants the connection kept.
-        head: What the scope says, for those who answer.
         expects: Whether its client waits to be told to go on before it sends the body.
         body: All of it, where it is here already.
+        length: What the head says of its length, where `parsed` is of a request before this one.
     """
 
     __slots__ = (
-        *("scope", "head", "keeps", "received", "started", "finished", "cancelled", "_connection", "_body", "_held"),
-        *("_gone", "_told", "_attended", "_waiting", "_continue", "_chunked", "_reply"),
+        *("parsed", "method", "head", "keeps", "received", "started", "finished", "cancelled"),
+        *(
+            "_connection",
+            "_body",
+            "_held",
+            "_gone",
+            "_told",
+            "_attended",
+            "_waiting",
+            "_continue",
+            "_chunked",
+            "_reply",
+            "_length",
+        ),
     )
 
     def __init__(
         self,
         connection: Link,
-        scope: dict[str, Any],
+        parsed: Mapping[str, Any],
         head: Head,
         *,
         keeps: bool,
         expects: bool = False,
         body: bytes | None = None,
+        length: bytes | None = None,
     ) -> None:
-        self.scope, self.head, self.keeps = scope, head, keeps
+        self.parsed, self._length = parsed, length
+        self.method: str = parsed["method"]
+        self.head, self.keeps = head, keeps
         self.received = body is not None
         self.started = self.finished = self.cancelled = False
         self._connection = connection
@@ -83,7 +100,12 @@ class Turn:
         self._continue = expects
         # The head of the reply, until it leaves with the first part of the body.
         self._reply = b""
-        scope[TURN] = self
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """See ASGI; made anew whenever it is asked for, as whoever knows us needs none."""
+        scope = self.parsed if self._length is None else scope_again(self.parsed, self._length)
+        return {**scope, TURN: self}
 
     # ---- what comes
 
@@ -158,7 +180,7 @@ class Turn:
 
     # ---- what goes
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: MutableMapping[str, Any]) -> None:
         """See ASGI. The head waits for the first part of the body, so that a short reply is one write."""
         if message["type"] == "http.response.start":
             fields = [(name.lower(), value) for name, value in message.get("headers", ())]
@@ -181,14 +203,14 @@ class Turn:
         head = lines.encode("latin-1", "replace")
         self.started = self.finished = True
         if not self._gone:
-            self._connection.write(head if self.scope["method"] == "HEAD" else head + body)
+            self._connection.write(head if self.method == "HEAD" else head + body)
         if self._connection.full:
             await self._connection.drained()
         if self._waiting is not None:
             self._wake()
 
     def _write(self, body: bytes, *, more: bool) -> None:
-        data, self._reply = self._reply + (b"" if self.scope["method"] == "HEAD" else body), b""
+        data, self._reply = self._reply + (b"" if self.method == "HEAD" else body), b""
         self.started = True
         self.finished = not more
         if not self._gone:
@@ -196,8 +218,8 @@ class Turn:
 
     def _make_head(self, status: int, lines: bytes, *, sized: bool) -> bytes:
         self._chunked, last = False, b""
-        if not sized and self.scope["method"] != "HEAD":
-            if self.scope["http_version"] == "1.1":
+        if not sized and self.method != "HEAD":
+            if self.parsed["http_version"] == "1.1":
                 self._chunked, last = True, b"transfer-encoding: chunked\r\n"
             else:
                 # Only the end of the connection tells an old client where such a body ends.
@@ -210,7 +232,7 @@ class Turn:
         if not self.keeps or not self.received or self._connection.ending:
             return "connection: close\r\n"
         # An old client takes it for closed unless it is told.
-        return "connection: keep-alive\r\n" if self.scope["http_version"] == "1.0" else ""
+        return "connection: keep-alive\r\n" if self.parsed["http_version"] == "1.0" else ""
 
 
 def _first_line(status: int) -> str:

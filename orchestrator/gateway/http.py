@@ -13,9 +13,9 @@ from starlette.routing import Route
 from orchestrator import __version__
 from orchestrator.door.cache import AnswerCache
 from orchestrator.door.exchange import Endpoint
-from orchestrator.door.head import TURN
 from orchestrator.door.problems import oip_problem, openai_problem, plain_problem
 from orchestrator.door.routes import door_routes
+from orchestrator.door.turn import Turn
 from orchestrator.errors import EdgewiseError, RequestError
 from orchestrator.gateway.page import HEADERS, fleet_page
 from orchestrator.gateway.policy import PAGE, Doorman, Entrance
@@ -46,28 +46,35 @@ class Guarded:
             if isinstance(route, Route) and isinstance(endpoint, Endpoint) and "{" not in route.path:
                 self._direct[route.path] = endpoint
 
+    def answer(self, turn: Turn) -> Awaitable[None]:
+        """A request of our own server, once this is awaited; what its head says, a kept connection has often had read
+        before."""
+        head, path = turn.head, turn.parsed["path"]
+        entrance: Entrance | None = head.entrance
+        if entrance is None:
+            entrance = head.entrance = Entrance(path, turn.parsed["headers"])
+        refused = self._refused(entrance, path)
+        if refused is not None:
+            return refused(turn.scope, turn.receive, turn.send)
+        direct = self._direct.get(path)
+        return self.app(turn.scope, turn.receive, turn.send) if direct is None else direct.answer(turn)
+
     def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> Awaitable[None]:
         """See ASGI; whoever is refused is so once this is awaited."""
         if scope["type"] == "http":
-            path = scope["path"]
-            try:
-                turn = scope.get(TURN)
-                # What the head says, our own server's kept connection has often had read before.
-                entrance = None if turn is None else turn.head.entrance
-                if entrance is None:
-                    entrance = Entrance(path, scope["headers"])
-                    if turn is not None:
-                        turn.head.entrance = entrance
-                listed = self._doorman.admit_request(entrance)
-            except EdgewiseError as error:
-                return problem(error, path)(scope, receive, send)
-            if not listed:
-                unknown = RequestError("PATH_NOT_FOUND", "This gateway has no such path.")
-                return problem(unknown, path)(scope, receive, send)
-            direct = self._direct.get(path)
-            if direct is not None:
-                return direct(scope, receive, send)
+            refused = self._refused(Entrance(scope["path"], scope["headers"]), scope["path"])
+            if refused is not None:
+                return refused(scope, receive, send)
         return self.app(scope, receive, send)
+
+    def _refused(self, entrance: Entrance, path: str) -> Response | None:
+        """What whoever may not come in is told."""
+        try:
+            if self._doorman.admit_request(entrance):
+                return None
+        except EdgewiseError as error:
+            return problem(error, path)
+        return problem(RequestError("PATH_NOT_FOUND", "This gateway has no such path."), path)
 
 
 def problem(error: EdgewiseError, path: str) -> Response:

@@ -153,9 +153,9 @@ class RandomIds:
     def take(self) -> str:
         """32 hexadecimal digits."""
         if not self._ready:
-            drawn = os.urandom(256 * RANDOM_ID_BYTES)
-            starts = range(0, len(drawn), RANDOM_ID_BYTES)
-            self._ready = [drawn[start : start + RANDOM_ID_BYTES].hex() for start in starts]
+            drawn = os.urandom(256 * RANDOM_ID_BYTES).hex()
+            starts = range(0, len(drawn), 2 * RANDOM_ID_BYTES)
+            self._ready = [drawn[start : start + 2 * RANDOM_ID_BYTES] for start in starts]
         return self._ready.pop()
 
 

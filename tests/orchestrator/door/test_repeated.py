@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import socket
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from orchestrator.door import server as module
 from orchestrator.door.head import TURN
 from orchestrator.door.server import HttpServer
+from orchestrator.door.turn import Turn
 
 HEAD = b"POST /a%%20b?q HTTP/1.1\r\nHost: x\r\nContent-Length: %b\r\nAuthorization: one\r\n\r\n"
 PLAIN = HEAD % b"5" + b"hello"
@@ -97,6 +99,18 @@ async def test_the_same_head_says_the_same_whatever_the_length_of_the_body() -> 
     assert b"".join(client.transport.written).count(b"HTTP/1.1 200 OK\r\nx-asked: ") == 5
 
 
+async def test_nothing_of_a_request_that_was_answered_is_left_to_the_collector() -> None:
+    client = Client()
+    gc.collect()
+    gc.disable()
+    try:
+        await client.send(*[PLAIN] * 5)
+        assert len(client.asked) == 5
+        assert not [one for one in gc.get_objects() if isinstance(one, Turn)]
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -116,6 +130,25 @@ async def test_the_same_head_says_the_same_whatever_the_length_of_the_body() -> 
 )
 async def test_only_one_plain_head_and_its_body_is_remembered(request_: bytes) -> None:
     assert not (await Client().send(request_)).knows
+
+
+async def test_an_application_that_knows_the_server_takes_the_turn_and_may_ask_for_its_scope() -> None:
+    class Knowing:
+        async def __call__(self, *_: Any) -> None:
+            raise AssertionError("asked as any other")
+
+        async def answer(self, turn: Turn) -> None:
+            scopes.append(turn.scope)
+            await turn.answer(200, "", turn.whole() or b"")
+
+    scopes: list[dict[str, Any]] = []
+    client = Client()
+    with socket.socket() as listener:
+        client.connection._server = HttpServer(Knowing(), listener)
+    await client.send(PLAIN, HEAD % b"2" + b"ab")
+    assert [written.rpartition(b"\r\n\r\n")[2] for written in client.transport.written] == [b"hello", b"ab"]
+    assert [dict(scope["headers"])[b"content-length"] for scope in scopes] == [b"5", b"2"]
+    assert [scope["path"] for scope in scopes] == ["/a b", "/a b"]
 
 
 async def test_a_body_that_looks_like_a_request_is_none() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator.door import server as module
-from orchestrator.door.server import HttpServer
+from orchestrator.door.server import HttpServer, over_asgi
 
 LEFT: list[str] = []
 
@@ -160,7 +160,7 @@ async def test_what_stands_behind_a_body_is_no_header() -> None:
         await app(scope, receive, send)
 
     async with serving() as (server, port), asyncio.timeout(5):
-        server.app = looks
+        server.answer = over_asgi(looks)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
         writer.write(head + b"1\r\na\r\n0\r\nauthorization: me\r\n\r\n")
@@ -257,7 +257,7 @@ async def test_what_waits_for_its_turn_is_not_begun_for_a_client_that_has_left()
         await app(scope, receive, send)
 
     async with serving() as (server, port), asyncio.timeout(5):
-        server.app = slow
+        server.answer = over_asgi(slow)
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"".join([b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n" % number for number in range(3)]))
         while not asked:  # noqa: ASYNC110
