@@ -84,6 +84,13 @@ def test_joules_of_failed_attempts_count_and_are_no_prediction() -> None:
     assert found["edgewise_prediction_error_ratio_count", ("energy",)] == 1
 
 
+def test_only_what_failed_or_came_too_late_is_tried_again() -> None:
+    metrics = Metrics()
+    attempts = [an_attempt(modelled(0.01), outcome=outcome) for outcome in ("late", "failed", "cancelled", "answered")]
+    settled(metrics, *attempts, an_attempt(modelled(0.01)), energy=modelled(0.05))
+    assert samples(metrics)["edgewise_retries_total", ()] == 2
+
+
 def test_unknown_joules_are_never_counted_as_zero() -> None:
     metrics = Metrics()
     settled(metrics, an_attempt(UNKNOWN), energy=UNKNOWN)
