@@ -156,7 +156,12 @@ class Metrics:
         yield _counter("edgewise_energy_joules", text, labels, self._energy_by_labels())
         text = "Admitted requests beyond their budget, by kind: energy or latency."
         yield _counter("edgewise_budget_violations", text, ("kind",), self._by_label(self._violations))
-        yield _counter("edgewise_retries", "Attempts that failed or came too late, so that another may follow.", (), {(): float(self._retries)})
+        yield _counter(
+            "edgewise_retries",
+            "Attempts that failed or came too late, so that another may follow.",
+            (),
+            {(): float(self._retries)},
+        )
         yield _histogram("edgewise_request_duration_seconds", "Admission to reply.", {"": self._duration_s})
         text = "Texts sent in pieces: admission to the first one."
         yield _histogram("edgewise_time_to_first_token_seconds", text, {"": self._first_token_s})

@@ -69,7 +69,8 @@ class Offer:
 
 
 class OnlyOffer(Offer):
-    """The offer of a single route, of which mostly nobody asks for arrays: they are made of its numbers when one does.
+    """The offer of a single route, of which mostly nobody asks for arrays: they are made of its numbers when one does, anew
+    each time. It is neither replaced (see `where`) nor pickled.
 
     Args:
         quality_r: See `Offer`.

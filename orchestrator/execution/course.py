@@ -32,7 +32,7 @@ UNSAID = {
 _ways = attrgetter(*UNSAID)
 _NOTHING_SAID = tuple(UNSAID.values())
 
-# How sure experts are of their answers; asked once, where answers are held back.
+# How sure experts are of their answers; asked once, where answers may be held back.
 Confide = Callable[[], Confidence]
 
 
@@ -76,7 +76,7 @@ class Course:
 
     @cached_property
     def panel(self) -> Panel:
-        """What experts have answered that was held back; most texts hold nothing back and need none."""
+        """What experts have answered that was held back; whole texts that one expert writes alone need none."""
         return Panel(self.confidence())
 
     @property

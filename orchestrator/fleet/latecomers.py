@@ -26,10 +26,9 @@ RETURN_S = 15.0
 RETRY_AFTER_S = 1.0
 # How often who is connected is looked at, and how long the end of a gateway waits for a disk that hangs.
 KEEP_S, CLOSE_S = 0.5, 1.0
-# What is said of what no node has announced: a name, an ability, room for a prompt, an arm that a budget is enough for.
-NOT_ANNOUNCED = frozenset(
-    {"TASK_NOT_FOUND", "EXPERT_NOT_FOUND", "CAPABILITY_MISSING", "PROMPT_TOO_LONG", "BUDGET_INFEASIBLE"}
-)
+# What is said of what no node has announced: a name, room for a prompt, an arm that a budget is enough for. What can be
+# done at all is another matter: some of that is missing whoever comes.
+NOT_ANNOUNCED = frozenset({"TASK_NOT_FOUND", "EXPERT_NOT_FOUND", "PROMPT_TOO_LONG", "BUDGET_INFEASIBLE"})
 
 
 class Latecomers:

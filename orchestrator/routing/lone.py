@@ -47,7 +47,7 @@ class LoneTable(RouteTable):
     __slots__ = ("_costs", "_loaded")
 
     def __init__(self, routes: RouteTable, figures: TextFigures, arms: list[int]) -> None:
-        # What hangs on no text is the table's own, which nothing here writes to: copied it would cost every text.
+        # What hangs on no text is the table's own, with what it keeps of the like; nothing of this text goes in there.
         self.__dict__ = vars(routes)
         cost_n, self._loaded = figures.cost_n, figures.loaded
         self._costs = [cost_n.get(n, UNKNOWN) for n in arms]

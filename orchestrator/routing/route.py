@@ -52,7 +52,7 @@ class Decision:
     Args:
         route: The bound route; None where nothing fits and the client wants an error.
         index: Its place among those of the table.
-        promise: What it promises.
+        promise: What it promises; None where there is no route.
         choice: Scores, feasibility, the binding limit, the smallest budget that would do.
         offer: What every route promised.
         table: The routes that `offer` and `choice` index.

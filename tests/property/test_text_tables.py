@@ -3,6 +3,7 @@ tables of arrays offer."""
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -217,4 +218,4 @@ def test_of_a_text_on_many_arms_arrays_are_kept() -> None:
         board.announce(f"n{n}", [an_arm("small", f"n{n}", task="chat", text=rated(*[0.1] * 6))], 1)
         table = priced(Plan("p", LONE, None, NO_CERTIFICATE).table(board.arms("chat"), board), figures)
         assert isinstance(table, LoneTable) is (n < MOST_ARMS)
-        assert not any(one is figures for one in vars(table).values())
+        assert not any(one is figures for one in (*gc.get_referents(table), *vars(table).values()))

@@ -57,7 +57,7 @@ def test_once_all_are_back_what_nobody_has_is_unknown(file: Path, clock: Clock) 
 def test_other_errors_stay_as_they_are(file: Path, clock: Clock) -> None:
     latecomers = Latecomers(file, clock=clock)
     latecomers.expect()
-    for reason in ("SHAPE_MISMATCH", "NODE_NOT_FOUND", "REQUEST_NOT_FOUND", "PATH_NOT_FOUND"):
+    for reason in ("SHAPE_MISMATCH", "NODE_NOT_FOUND", "CAPABILITY_MISSING", "PATH_NOT_FOUND"):
         assert latecomers.instead(same := error(reason)) is same
 
 

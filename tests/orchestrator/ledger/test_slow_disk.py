@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.ledger.ledger import Ledger, Terms
+from orchestrator.ledger.postings import BRIEF_ROWS, Postings
 from orchestrator.ledger.spenders import NOBODY
 from orchestrator.store.errors import StoreFull
 from orchestrator.store.records import FLEET, Quota
@@ -83,3 +84,31 @@ async def test_what_the_disk_did_not_take_lies_not_ahead(full: bool) -> None:
     assert (balance.held > before.held) is not full
     assert sum(purse.free + purse.assigned for purse in ledger._wallet.purses.values()) == pytest.approx(balance.held)
     await ledger.close()
+
+
+class Noted:
+    """Stands in for a store and remembers which steps were said to take long."""
+
+    durable = True
+
+    def __init__(self) -> None:
+        self.aside: list[bool] = []
+
+    def run(self, _step: Any, *, aside: bool = False, **_: Any) -> asyncio.Future[Any]:
+        self.aside.append(aside)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize("rows", [1, BRIEF_ROWS, BRIEF_ROWS + 1])
+async def test_many_rows_that_nobody_waits_for_are_written_aside(rows: int) -> None:
+    store = Noted()
+    postings = Postings(store, "a")
+    for _ in range(rows):
+        postings.write_behind(record())
+    postings.flush()
+    assert store.aside == [rows > BRIEF_ROWS]
