@@ -1,2 +1,2 @@
-"""One route for one query: what is known of a task (`model`), what its routes promise (`promise`, by model `offer`), which
-one is taken (`choose`)."""
+"""One route for one query: what is known of a task (`model`), what its routes promise (`promise`; by a model alone,
+`offer`), which one is taken (`choose`)."""

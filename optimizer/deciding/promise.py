@@ -69,8 +69,9 @@ class Offer:
 
 
 class OnlyOffer(Offer):
-    """The offer of a single route, of which mostly nobody asks for arrays: they are made of its numbers when one does, anew
-    each time. It is neither replaced (see `where`) nor pickled.
+    """The offer of a single route, of which mostly nobody asks for arrays: each is made of its numbers when asked for.
+
+    It is neither replaced (see `where`) nor pickled.
 
     Args:
         quality_r: See `Offer`.
