@@ -94,7 +94,7 @@ class Noted:
     def __init__(self) -> None:
         self.aside: list[bool] = []
 
-    def run(self, step: Any, *, aside: bool = False, **_: Any) -> asyncio.Future[Any]:  # noqa: ARG002
+    def run(self, step: Any, *, aside: bool = False, **_: Any) -> asyncio.Future[Any]:
         self.aside.append(aside)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         future.set_result(None)
